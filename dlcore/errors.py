@@ -1,0 +1,25 @@
+"""The one exception that means "the input is at fault, not the code"."""
+
+
+class InputError(ValueError):
+    """Bad input from outside: a flag, a file, a data set, a device layout.
+
+    The message is one line that says what was given, what is possible and what to do. The
+    experiments print it without a traceback and exit with status 2.
+    """
+
+
+class Diverged(InputError):
+    """The loss or its gradient stopped being finite, and stayed so."""
+
+
+def choose(kind: str, given: str, possible: object) -> InputError:
+    """The error for a name that is not among the possible ones.
+
+    Args:
+        kind: what the name names, such as "optimizer".
+        given: the name that was given.
+        possible: an iterable of the names that exist.
+    """
+    names = ", ".join(sorted(map(str, possible)))  # type: ignore[call-overload]
+    return InputError(f"unknown {kind} {given!r}; choose one of: {names}")

@@ -1,0 +1,1 @@
+"""Per-example losses that JAX's libraries lack; `optax.losses` has the rest."""

@@ -1,0 +1,3 @@
+"""Metrics that merge: see `Mean`."""
+
+from dlcore.metrics.mean import Mean as Mean

@@ -1,0 +1,97 @@
+"""Gradient clipping in three kinds, each of which reports the share that it clipped.
+
+"Capping the gradient" names three different things: the value of each element, the norm of all
+gradients together (Pascanu et al. 2013) and the norm of each leaf alone. All three keep the bits of
+what is within the threshold, never scale up, and hide nothing: a gradient that is not finite stays
+so, and a norm that is not finite makes all that it would scale NaN.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dlcore.errors import InputError
+from dlcore.optim.reports import Reported
+
+
+def clip_by_value(threshold: float) -> optax.GradientTransformation:
+    """Limits each element to [-threshold, threshold]; reports the share of elements as "clipped".
+
+    Raises:
+        InputError: when the threshold is not positive.
+    """
+
+    def clip(updates: Any) -> tuple[Any, jax.Array]:
+        def cap(u: jax.Array) -> jax.Array:
+            # Not jnp.clip, which on the CPU turns subnormal numbers into 0.
+            too_large = jnp.isfinite(u) & (jnp.abs(u) > threshold)
+            return jnp.where(too_large, jnp.copysign(threshold, u), u)
+
+        clipped = jax.tree.map(cap, updates)
+        outside = [(~(jnp.abs(u) <= threshold)).sum() for u in jax.tree.leaves(updates)]
+        return clipped, sum(outside) / optax.tree.size(updates)
+
+    return _clipping(clip, threshold)
+
+
+def clip_by_global_norm(threshold: float) -> optax.GradientTransformation:
+    """Scales all gradients by threshold / norm when their common L2 norm exceeds the threshold.
+
+    Pascanu et al. 2013, algorithm 1. Reports 0 or 1 as "clipped".
+
+    Raises:
+        InputError: when the threshold is not positive.
+    """
+
+    def clip(updates: Any) -> tuple[Any, jax.Array]:
+        norm = optax.tree.norm(updates)
+        limited = jax.tree.map(lambda u: _limit(u, norm, threshold), updates)
+        return limited, ~(norm <= threshold)
+
+    return _clipping(clip, threshold)
+
+
+def clip_by_leaf_norm(threshold: float) -> optax.GradientTransformation:
+    """Scales each leaf by threshold / norm when its own L2 norm exceeds the threshold.
+
+    Reports the share of leaves as "clipped".
+
+    Raises:
+        InputError: when the threshold is not positive.
+    """
+
+    def clip(updates: Any) -> tuple[Any, jax.Array]:
+        norms = jax.tree.map(optax.tree.norm, updates)
+        limited = jax.tree.map(lambda u, norm: _limit(u, norm, threshold), updates, norms)
+        return limited, jnp.mean(~(jnp.stack(jax.tree.leaves(norms)) <= threshold))
+
+    return _clipping(clip, threshold)
+
+
+def _limit(update: jax.Array, norm: jax.Array, threshold: float) -> jax.Array:
+    # An infinite norm would turn the finite elements into zeros, a step that looks healthy.
+    factor = jnp.where(jnp.isfinite(norm), threshold / norm, jnp.nan)
+    return jnp.where(norm <= threshold, update, update * factor.astype(update.dtype))
+
+
+def _clipping(
+    clip: Callable[[Any], tuple[Any, jax.Array]], threshold: float
+) -> optax.GradientTransformation:
+    """The transformation whose whole state is the share that `clip` returns second."""
+    if not (math.isfinite(threshold) and threshold > 0):
+        raise InputError(f"clipping threshold {threshold} is not positive; give a number > 0")
+
+    def init(params: Any) -> Reported:
+        del params
+        return Reported.nothing_yet("clipped")
+
+    def update(updates: Any, state: Reported, params: Any = None) -> tuple[Any, Reported]:
+        del state, params
+        clipped, share = clip(updates)
+        return clipped, Reported({"clipped": jnp.asarray(share, float)})
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,105 @@
+"""Learning-rate schedules by name, each with a linear warm-up.
+
+A schedule maps the number of steps already taken, t, to the learning rate of the next one.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dlcore.errors import InputError, choose
+
+Schedule = Callable[[jax.typing.ArrayLike], jax.typing.ArrayLike]
+
+SCHEDULES = ("constant", "cosine", "linear", "step", "inverse_sqrt")
+
+
+def schedule(
+    name: str,
+    peak: float,
+    *,
+    steps: int,
+    warmup_steps: int = 0,
+    boundaries: Sequence[int] = (),
+    factor: float = 0.1,
+) -> Schedule:
+    """The schedule that rises linearly from 0 to `peak` and then goes on as its name says.
+
+    With w warm-up steps the rate at t < w is peak * t / w; from t = w on it is
+
+    - constant: peak.
+    - cosine: peak / 2 * (1 + cos(pi * (t - w) / (steps - w))) (Loshchilov & Hutter 2017, eq. 5,
+      without restarts), 0 from t = steps on.
+    - linear: peak * (steps - t) / (steps - w), 0 from t = steps on.
+    - step: peak, multiplied by `factor` at each of the boundaries (from t = boundary on).
+    - inverse_sqrt: peak * sqrt(w / t) (Vaswani et al. 2017, eq. 3), with w = 1 and t + 1 when there
+      is no warm-up.
+
+    Args:
+        name: one of `SCHEDULES`.
+        peak: the largest learning rate.
+        steps: the length of the run, warm-up included.
+        warmup_steps: the length of the warm-up, w.
+        boundaries: for "step" only, which needs them: increasing values of t, past the warm-up
+            and before the end.
+        factor: for "step" only.
+
+    Raises:
+        InputError: for an unknown name and for numbers that do not fit together.
+    """
+    if name not in SCHEDULES:
+        raise choose("schedule", name, SCHEDULES)
+    if not (math.isfinite(peak) and peak >= 0):
+        raise InputError(f"learning rate {peak} is not a number >= 0; give one, such as 0.001")
+    if steps < 1:
+        raise InputError(f"a schedule over {steps} steps is empty; give steps >= 1")
+    if not 0 <= warmup_steps <= steps:
+        raise InputError(
+            f"warmup_steps {warmup_steps} is not between 0 and the run's {steps} steps; "
+            "shorten the warm-up or lengthen the run"
+        )
+    if bool(boundaries) != (name == "step"):
+        raise InputError(
+            f"schedule {name!r} was given the boundaries {list(boundaries)}; "
+            "'step' needs some, the others take none"
+        )
+    edges = [warmup_steps, *boundaries, steps]
+    if boundaries and any(low >= high for low, high in itertools.pairwise(edges)):
+        raise InputError(
+            f"boundaries {list(boundaries)} do not increase between the warm-up's end "
+            f"{warmup_steps} and the run's end {steps}; choose others"
+        )
+    after = _after_warmup(
+        name,
+        peak,
+        steps - warmup_steps,
+        warmup_steps,
+        [b - warmup_steps for b in boundaries],
+        factor,
+    )
+    if warmup_steps == 0:
+        return after
+    warmup = optax.linear_schedule(0.0, peak, warmup_steps)
+    return optax.join_schedules([warmup, after], [warmup_steps])
+
+
+def _after_warmup(
+    name: str, peak: float, steps: int, warmup_steps: int, boundaries: list[int], factor: float
+) -> Schedule:
+    """The schedule past the warm-up; its t and boundaries count from the warm-up's end."""
+    match name:
+        case "constant":
+            return optax.constant_schedule(peak)
+        case "cosine":
+            return optax.cosine_decay_schedule(peak, max(steps, 1))
+        case "linear":
+            return optax.linear_schedule(peak, 0.0, max(steps, 1))
+        case "step":
+            return optax.piecewise_constant_schedule(peak, dict.fromkeys(boundaries, factor))
+        case _:
+            start = max(warmup_steps, 1)
+            return lambda t: peak * jnp.sqrt(start / (start + jnp.maximum(t, 0)))

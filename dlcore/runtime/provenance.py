@@ -1,0 +1,33 @@
+"""What a result was made with."""
+
+import importlib.metadata
+import pathlib
+import subprocess
+from typing import Any
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+
+
+def provenance() -> dict[str, Any]:
+    """Versions of the packages, the git commit of the code (None without git) and the devices."""
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in ("dlcore", *PACKAGES)},
+        "git_commit": _commit(),
+        "devices": [f"{device.platform}:{device.device_kind}" for device in jax.devices()],
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that holds this file, with "+" when files were changed since."""
+    folder = pathlib.Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

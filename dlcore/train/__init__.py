@@ -1,0 +1,14 @@
+"""Training: the state, steps, the loop, evaluation, checkpoints and logs.
+
+`dlcore.train.checkpoint` imports Orbax and `dlcore.train.loop` imports it in turn; the names below
+are the rest, which is cheap.
+"""
+
+from dlcore.train.evaluation import Best as Best
+from dlcore.train.evaluation import evaluate as evaluate
+from dlcore.train.state import Aux as Aux
+from dlcore.train.state import LossFn as LossFn
+from dlcore.train.state import Step as Step
+from dlcore.train.state import TrainState as TrainState
+from dlcore.train.steps import gradient_step as gradient_step
+from dlcore.train.steps import guard as guard

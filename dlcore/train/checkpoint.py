@@ -1,0 +1,232 @@
+"""Checkpoints, by Orbax: asynchronous, fingerprinted, refused when they are of another run.
+
+A checkpoint of a step has two items: "state", the arrays, and "run", JSON with the configuration
+of the run, what the loop must remember, and each leaf's type, shape and fingerprint.
+"""
+
+import contextlib
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
+
+from dlcore.errors import InputError
+from dlcore.train.fingerprint import describe, fingerprints
+
+Config = Mapping[str, Any]
+
+
+class Restored(NamedTuple):
+    """What a restore found.
+
+    Attributes:
+        step: the step of the checkpoint.
+        state: its state, placed as asked for.
+        loop: what the loop had to remember.
+        skipped: one line for each newer checkpoint that is damaged: which, why, where it went.
+    """
+
+    step: int
+    state: Any
+    loop: dict[str, Any]
+    skipped: list[str]
+
+
+class Checkpoints:
+    """The checkpoints of one run, in one folder.
+
+    Args:
+        directory: made when it does not exist.
+        config: what must be equal for a checkpoint to be continued, JSON values by name.
+        keep: how many of the latest are kept; the best one is kept beside them.
+        mode: whether the "max" or the "min" of the values given to `save` is the best.
+
+    Raises:
+        InputError: when the folder cannot be written.
+    """
+
+    def __init__(
+        self, directory: str | pathlib.Path, config: Config, *, keep: int = 3, mode: str = "max"
+    ):
+        self.directory = pathlib.Path(directory).absolute()
+        self._config = dict(config)
+        best = policies.BestN(
+            get_metric_fn=lambda metrics: metrics["value"],
+            reverse=mode == "min",
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        with self._writing():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(
+                self.directory,
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=policies.AnyPreservationPolicy(
+                        [policies.LatestN(keep), best]
+                    ),
+                    cleanup_tmp_directories=True,
+                ),
+            )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            # An asynchronous save reports a full disk here, through TensorStore's ValueError.
+            raise InputError(
+                f"cannot write checkpoints to {self.directory}: {_one_line(error)}; free space or "
+                "choose another --workdir, then run the same command again: it continues from "
+                "the newest checkpoint that is whole"
+            ) from error
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, oldest first; damaged ones count too."""
+        return sorted(self._manager.all_steps())
+
+    def save(
+        self, step: int, state: Any, loop: Mapping[str, Any], *, value: float | None = None
+    ) -> None:
+        """Saves in the background; `state` may be donated right after.
+
+        A step that is saved already is left as it is.
+
+        Args:
+            step: the number of steps taken.
+            state: any tree of arrays.
+            loop: JSON values that the loop must remember.
+            value: of the metric by which the best checkpoint is kept, if it was just measured.
+
+        Raises:
+            InputError: when this or the save before could not be written.
+        """
+        if step == self._manager.latest_step():
+            return
+        run = {
+            "config": self._config,
+            "loop": dict(loop),
+            "leaves": describe(state),
+            "fingerprints": fingerprints(state),
+        }
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run))
+        metrics = None if value is None else {"value": value}
+        with self._writing():
+            if not self._manager.save(step, args=items, metrics=metrics):
+                raise RuntimeError(f"Orbax refused to save step {step} after {self.steps()}")
+
+    def restore(self, abstract: Any, *, step: int | None = None) -> Restored | None:
+        """The newest checkpoint that is whole, or that of `step`; None when there is none at all.
+
+        Damaged checkpoints are moved to a folder beside this one, so that their steps can be
+        saved again and nothing is lost.
+
+        Args:
+            abstract: a tree of `jax.ShapeDtypeStruct` with the shardings that the state shall
+                have, whatever it had when it was saved.
+            step: a certain step instead of the newest.
+
+        Raises:
+            InputError: when the checkpoints are of another configuration, or all are damaged.
+        """
+        skipped = []
+        for candidate in [step] if step is not None else self.steps()[::-1]:
+            try:
+                state, loop = self._read(candidate, abstract)
+            except InputError:
+                raise
+            except Exception as error:  # whatever a damaged file makes the readers raise
+                skipped.append(f"step {candidate} ({_one_line(error)}; {self._remove(candidate)})")
+                continue
+            return Restored(candidate, state, loop, skipped)
+        if skipped:
+            raise InputError(
+                f"no checkpoint in {self.directory} is whole: {'; '.join(skipped)}; "
+                "start again with another --workdir"
+            )
+        return None
+
+    def _read(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
+        read = ocp.args.Composite(run=ocp.args.JsonRestore())
+        run = self._manager.restore(step, args=read).run
+        for kind, was, now in (
+            ("configuration", run["config"], self._config),
+            ("model or optimizer", run["leaves"], describe(abstract)),
+        ):
+            if was != now:
+                raise InputError(
+                    f"the checkpoints in {self.directory} are of another {kind} "
+                    f"({difference(was, now)}); choose another --workdir or the flags of that run"
+                )
+        read = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        state = self._manager.restore(step, args=read).state
+        found = fingerprints(state)
+        wrong = [path for path, number in run["fingerprints"].items() if found[path] != number]
+        if wrong:
+            raise ValueError(f"damaged array data in {', '.join(wrong[:3])}")
+        return state, run["loop"]
+
+    def _remove(self, step: int) -> str:
+        source = self.directory / str(step)
+        target = self.directory.with_name(f"{self.directory.name}-damaged") / str(step)
+        with self._writing():
+            shutil.rmtree(target, ignore_errors=True)
+            target.parent.mkdir(exist_ok=True)
+            shutil.move(source, target)
+            self._manager.reload()
+        return f"moved to {target}"
+
+    def wait(self) -> None:
+        """Waits until the last save is on disk; InputError when it could not be written."""
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for the last save and lets go of the folder."""
+        self.wait()
+        self._manager.close()
+
+
+def difference(was: Config, now: Config) -> str:
+    """What differs between two configurations, in words, the first five of it."""
+    absent = object()
+    names = sorted(name for name in {*was, *now} if was.get(name, absent) != now.get(name, absent))
+    parts = [
+        f"{name}: {was.get(name, 'absent')} then, {now.get(name, 'absent')} now" for name in names
+    ]
+    return "; ".join(parts[:5]) + (f"; and {len(parts) - 5} more" if len(parts) > 5 else "")
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def load_params(directory: str | pathlib.Path) -> Any:
+    """The parameters of another run's newest checkpoint, on one device.
+
+    What to take over from them, and what matched, is the business of `transplant`.
+
+    Args:
+        directory: the other run's folder of checkpoints.
+
+    Raises:
+        InputError: when there is no checkpoint.
+    """
+    directory = pathlib.Path(directory).absolute()
+    if not directory.is_dir():
+        raise InputError(f"no checkpoints in {directory}: there is no such folder")
+    steps = ocp.utils.checkpoint_steps(directory)
+    if not steps:
+        raise InputError(f"no checkpoints in {directory}; give the folder WORKDIR/checkpoints")
+    path = directory / str(max(steps)) / "state"
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with ocp.StandardCheckpointer() as checkpointer:
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+            checkpointer.metadata(path).item_metadata.tree,
+        )
+        return checkpointer.restore(path, abstract)["params"]

@@ -1,0 +1,113 @@
+"""Evaluation over a whole split, and early stopping on what it finds."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import numpy as np
+
+from dlcore.train.state import Batch, Metrics, TrainState
+
+
+class HostMean:
+    """A `Mean` gathered on the host in float64, so that many batches lose no digits."""
+
+    def __init__(self, total: float = 0.0, weight: float = 0.0):
+        self.total, self.weight = total, weight
+
+    def add(self, total: Any, weight: Any) -> None:
+        """Adds a device's total and weight; waits until they are computed."""
+        self.total += float(np.asarray(total))
+        self.weight += float(np.asarray(weight))
+
+    def compute(self) -> float:
+        """The mean; NaN when nothing was counted."""
+        return self.total / self.weight if self.weight else math.nan
+
+
+class HostMeans(dict[str, HostMean]):
+    """Means by name, gathered on the host."""
+
+    def add(self, metrics: Metrics) -> None:
+        """Adds the metrics of one batch."""
+        for name, mean in metrics.items():
+            self.setdefault(name, HostMean()).add(mean.total, mean.weight)
+
+    def compute(self) -> dict[str, float]:
+        """The means by name, in alphabetical order."""
+        return {name: self[name].compute() for name in sorted(self)}
+
+
+def evaluate(
+    metric_fn: Callable[[TrainState, Batch], Metrics],
+    state: TrainState,
+    batches: Iterable[Batch],
+) -> dict[str, float]:
+    """The metrics over all batches, each divided once at the end.
+
+    Args:
+        metric_fn: compiled (state, batch) -> means; rows of weight 0 must count nothing.
+        state: the state to evaluate; it is not changed.
+        batches: the whole split, the last batch padded to full size.
+    """
+    means = HostMeans()
+    waiting: Metrics = {}
+    for batch in batches:
+        metrics = metric_fn(state, batch)
+        means.add(waiting)  # of the batch before: the device already works on this one
+        waiting = metrics
+    means.add(waiting)
+    return means.compute()
+
+
+@dataclasses.dataclass
+class Best:
+    """Follows one metric over the evaluations: its best value, and when to give up.
+
+    Attributes:
+        metric: its name among the evaluation's.
+        mode: whether "max" or "min" is better.
+        patience: how many evaluations in a row without a new best end the run; None never.
+        minimum_change: by how much a value must be better to count.
+        value: the best value yet.
+        step: the step at which it was seen.
+        waited: evaluations since then.
+    """
+
+    metric: str
+    mode: Literal["max", "min"] = "max"
+    patience: int | None = None
+    minimum_change: float = 0.0
+    value: float | None = None
+    step: int = 0
+    waited: int = 0
+
+    def update(self, step: int, metrics: dict[str, float]) -> bool:
+        """Takes an evaluation in; true when it is the best yet. NaN never is.
+
+        Raises:
+            KeyError: when the evaluation has no such metric.
+        """
+        value = metrics[self.metric]
+        gain = math.inf if self.value is None else value - self.value
+        if self.mode == "min" and self.value is not None:
+            gain = -gain
+        if not math.isnan(value) and gain > self.minimum_change:
+            self.value, self.step, self.waited = value, step, 0
+            return True
+        self.waited += 1
+        return False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the patience is used up."""
+        return self.patience is not None and self.waited >= self.patience
+
+    def saved(self) -> dict[str, Any]:
+        """What a checkpoint must hold."""
+        return {"value": self.value, "step": self.step, "waited": self.waited}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Continues from what `saved` gave."""
+        self.value, self.step, self.waited = saved["value"], saved["step"], saved["waited"]

@@ -1,0 +1,144 @@
+"""What a run writes while it goes on: metrics.jsonl, TensorBoard and one progress line."""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tqdm import tqdm
+
+from dlcore.errors import InputError
+
+METRICS_FILE = "metrics.jsonl"
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[None]:
+    """Turns a failed write below `path` into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {path}: {error.strerror or error}; free space or choose another "
+            "--workdir"
+        ) from error
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON so that the file is whole or not there."""
+    with writing(path):
+        temporary = path.with_name(path.name + ".partial")
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+        os.replace(temporary, path)
+
+
+class RunLog:
+    """Writes the metrics of a run.
+
+    metrics.jsonl holds one line per report, {"step": ..., "split": ..., metric: value, ...}, and
+    nothing that depends on the clock: a run that was killed and continued writes the same bytes.
+    The speed goes to TensorBoard and to the progress line. A number that is not finite is null.
+
+    Args:
+        workdir: where to write; None writes nothing.
+        start: the step at which the run continues; later lines are of a part of the run that is
+            done once more, and go.
+        steps: the last step, for the progress line.
+        shown: the metrics that the progress line shows.
+        progress: whether to show the progress line.
+
+    Raises:
+        InputError: when the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        workdir: pathlib.Path | None,
+        *,
+        start: int = 0,
+        steps: int | None = None,
+        shown: tuple[str, ...] = ("loss",),
+        progress: bool = True,
+    ):
+        self._file = None
+        self._board = None
+        if workdir is not None:
+            self._path = workdir / METRICS_FILE
+            with writing(workdir):
+                _keep_until(self._path, start)
+                self._file = self._path.open("a")
+            # Here, because it takes a tenth of a second that no other command should pay.
+            from tensorboardX import SummaryWriter
+
+            with writing(workdir):
+                self._board = SummaryWriter(
+                    str(workdir / "tensorboard"), purge_step=start + 1 if start else None
+                )
+        self._shown = shown
+        self._line: dict[str, str] = {}
+        self._bar = tqdm(
+            initial=start,
+            total=steps,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not progress,
+            file=sys.stderr,
+            mininterval=0.5,
+        )
+
+    def metrics(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+        """One report of the metrics of a split."""
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        if self._file is not None:
+            with writing(self._path):
+                self._file.write(json.dumps({"step": step, "split": split, **finite}) + "\n")
+                self._file.flush()
+        self.scalars(step, {f"{split}/{name}": value for name, value in metrics.items()})
+        for name in self._shown:
+            if name in metrics:
+                self._line[f"{split} {name}"] = f"{metrics[name]:.4g}"
+        self._bar.set_postfix(self._line, refresh=False)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Values for TensorBoard alone, such as the speed."""
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+    def advance(self) -> None:
+        """One step more on the progress line."""
+        self._bar.update()
+
+    def say(self, line: str) -> None:
+        """A line for the person at the terminal, above the progress line."""
+        tqdm.write(line, file=sys.stderr)
+
+    def close(self) -> None:
+        """Ends the progress line and the files."""
+        self._bar.close()
+        if self._board is not None:
+            self._board.close()
+        if self._file is not None:
+            self._file.close()
+
+
+def _whole_lines(path: pathlib.Path) -> list[str]:
+    """The lines of the file; the last one, when a kill cut it short, does not count."""
+    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The reports in a metrics.jsonl."""
+    return [json.loads(line) for line in _whole_lines(path)]
+
+
+def _keep_until(path: pathlib.Path, step: int) -> None:
+    if path.exists():
+        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+        temporary = path.with_name(path.name + ".partial")
+        temporary.write_text("".join(kept))
+        os.replace(temporary, path)

@@ -1,0 +1,18 @@
+"""Strict by default: four virtual CPU devices, rank promotion raises, warnings are errors."""
+
+import os
+import pathlib
+
+# Before anything touches a backend. The suite compiles the same programs in many processes, so
+# they share a compilation cache beside the checkout.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(pathlib.Path(__file__).resolve().parent.parent / ".dlcore" / "test-compilations"),
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+import jax  # noqa: E402
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")

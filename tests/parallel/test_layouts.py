@@ -1,0 +1,140 @@
+"""The same step under every layout, on four virtual devices."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+
+import networks
+from dlcore import runtime
+from dlcore.errors import InputError
+from dlcore.runtime import sharding
+from dlcore.train import gradient_step
+
+LAYOUTS = {
+    "pmap": lambda: runtime.layout("pmap"),
+    "mesh": lambda: runtime.layout("mesh"),
+    "fsdp": lambda: runtime.layout("mesh", rules="fsdp"),
+    "model axis": lambda: runtime.layout(
+        "mesh", mesh="data=2,model=2", rules=[runtime.parse_rule("Dense_0/kernel:-,model")]
+    ),
+}
+
+
+def three_steps(layout, accumulate=1, norm=True):
+    model, tx = networks.Network(norm=norm), optax.adamw(1e-2)
+    step = runtime.compile_step(
+        gradient_step(
+            networks.make_loss(model), tx, accumulate=accumulate, axis_name=layout.axis_name
+        ),
+        layout,
+    )
+    state = layout.initialise(lambda: networks.make_state(model, tx))
+    places = jax.tree.map(lambda leaf: leaf.sharding, state)
+    losses = []
+    for number in range(3):
+        state, metrics = step(state, networks.batch(number))
+        losses.append(float(metrics["loss"].compute()))
+    assert step.traces == 1
+    return state, losses, places
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_three_steps_equal_those_of_one_device(name):
+    reference, reference_losses, _ = three_steps(runtime.layout("jit"))
+    state, losses, places = three_steps(LAYOUTS[name]())
+    np.testing.assert_allclose(losses, reference_losses, rtol=0, atol=1e-6)
+    networks.assert_close(state, reference)
+    jax.tree.map(
+        lambda leaf, place: leaf.sharding.is_equivalent_to(place, leaf.ndim), state, places
+    )
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_accumulation_equals_the_whole_batch_in_every_layout(name):
+    reference, reference_losses, _ = three_steps(runtime.layout("jit"), norm=False)
+    state, losses, _ = three_steps(LAYOUTS[name](), accumulate=4, norm=False)
+    np.testing.assert_allclose(losses, reference_losses, rtol=0, atol=1e-6)
+    networks.assert_close(state, reference)
+
+
+def test_fsdp_cuts_every_large_leaf_and_the_optimizer_state_with_it():
+    layout = runtime.layout("mesh", rules="fsdp")
+    state = layout.initialise(
+        lambda: {
+            "w": jax.numpy.zeros((48, 64)),
+            "odd": jax.numpy.zeros((37, 41)),
+            "b": jax.numpy.zeros(8),
+        }
+    )
+    assert state["w"].sharding.spec == PartitionSpec(None, "data")
+    assert state["w"].addressable_shards[0].data.shape == (48, 16)
+    assert state["odd"].sharding.spec == PartitionSpec() == state["b"].sharding.spec
+
+
+def test_rules_place_the_parameter_and_its_moments():
+    model, tx = networks.Network(), optax.adam(1e-2)
+    state = LAYOUTS["model axis"]().initialise(lambda: networks.make_state(model, tx))
+    spec = PartitionSpec(None, "model")
+    assert state.params["Dense_0"]["kernel"].sharding.spec == spec
+    assert state.opt_state[0].mu["Dense_0"]["kernel"].sharding.spec == spec
+    assert state.params["Dense_1"]["kernel"].sharding.spec == PartitionSpec()
+
+
+@pytest.mark.parametrize("name", ["jit", "pmap", "mesh", "fsdp"])
+def test_evaluation_sums_over_all_devices(name):
+    layout = {**LAYOUTS, "jit": lambda: runtime.layout("jit")}[name]()
+    count = runtime.compile_evaluation(lambda state, batch: (batch["weight"] * state).sum(), layout)
+    state = layout.initialise(lambda: jax.numpy.full((), 2.0))
+    assert float(count(state, {"weight": np.arange(8, dtype=np.float32)})) == 56
+
+
+def test_a_new_shape_counts_as_a_recompilation():
+    step = runtime.compile_step(lambda state, batch: (state, {}), runtime.layout("jit"))
+    for size in (4, 4, 8, 4):
+        step(jax.numpy.zeros(2), {"x": np.zeros(size)})
+    assert step.traces == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "tpu"}, "unknown layout 'tpu'; choose one of: jit, mesh, pmap"),
+        ({"kind": "mesh", "mesh": "data=3"}, "wants 3 devices, but there are 4 cpu devices"),
+        ({"kind": "mesh", "mesh": "data:4"}, "not of the form data=4"),
+        ({"kind": "mesh", "mesh": "model=4"}, "'data' among them"),
+        ({"kind": "jit", "mesh": "data=4"}, "layout 'jit' has no mesh"),
+    ],
+)
+def test_layouts_that_cannot_be(arguments, message):
+    with pytest.raises(InputError, match=message):
+        runtime.layout(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("w$:-,tensor", "names the axis 'tensor'; the mesh has"),
+        ("w$:data,-", "whose 6 is not divisible by the 4 devices of axis 'data'"),
+        ("v$:data", "'v\\$' matches none"),
+        ("w$", "not of the form REGEX:-,model"),
+    ],
+)
+def test_sharding_rules_that_cannot_be(rule, message):
+    with pytest.raises(InputError, match=message):
+        shapes = {"w": jax.ShapeDtypeStruct((6, 8), "float32")}
+        sharding.shard_by_rules(shapes, sharding.make_mesh("data=4"), [runtime.parse_rule(rule)])
+
+
+@pytest.mark.parametrize(
+    ("size", "accumulate", "message"),
+    [
+        (30, 1, "30 is not divisible by 4 = 4 devices x 1 .* nearest that is: 28 or 32"),
+        (32, 3, "nearest that is: 24 or 36"),
+        (0, 1, "nearest that is: 4"),
+    ],
+)
+def test_batch_sizes_that_do_not_divide(size, accumulate, message):
+    with pytest.raises(InputError, match=message):
+        runtime.layout("mesh").check_batch_size(size, accumulate)

@@ -1,0 +1,86 @@
+"""The import table of the house: which room may know which."""
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+EVERYWHERE = {"errors", "paths"}
+# Rooms of dlcore that each room may import, beside itself.
+ROOMS = {
+    "nn": set(),
+    "losses": {"metrics"},
+    "metrics": set(),
+    "optim": {"metrics"},
+    "models": {"nn", "losses"},
+    "data": set(),
+    "runtime": set(),
+    "train": {"runtime", "optim", "metrics", "nn.examples"},
+    "analysis": {"nn", "metrics"},
+}
+# Libraries that are imported in these places only.
+ALONE = {
+    "orbax": {"dlcore/train/checkpoint.py"},
+    "tensorflow_datasets": {"dlcore/data/tfds.py"},
+    "grain": {"dlcore/data/loader.py"},
+    "tensorboardX": {"dlcore/train/logs.py"},
+}
+FILES = sorted(ROOT.glob("dlcore/**/*.py"))
+
+
+def imports(path: pathlib.Path) -> set[str]:
+    """The dotted names of all modules that a file imports, in functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+def name_of(path: pathlib.Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_room_imports_only_what_the_table_allows(path):
+    parts = path.relative_to(ROOT / "dlcore").parts
+    if len(parts) == 1:
+        allowed, room = EVERYWHERE, ""
+    else:
+        room = parts[0]
+        allowed = EVERYWHERE | ROOMS[room] | {room}
+    for module in imports(path):
+        if module.startswith("dlcore."):
+            inside = module.removeprefix("dlcore.")
+            assert any(re.match(rf"{re.escape(ok)}(\.|$)", inside) for ok in allowed) or any(
+                ok.startswith(f"{inside}.") for ok in allowed
+            ), f"{room} must not import {module}"
+        assert not module.startswith("experiments"), f"{path} imports an experiment"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_libraries_stay_in_their_places(path):
+    for module in imports(path):
+        library = module.split(".")[0]
+        assert name_of(path) in ALONE.get(library, {name_of(path)}), f"{library} in {path}"
+        assert library not in ("tensorflow", "torch", "clu"), f"{library} in {path}"
+        assert not module.startswith("absl.flags") and module != "absl.flags", "flags in dlcore"
+        assert "data" != path.relative_to(ROOT).parts[1] or library != "jax", f"jax in {path}"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/*.py")), ids=name_of)
+def test_experiments_stay_short_and_do_not_know_each_other(path):
+    if path.name != "__init__.py":
+        assert len(path.read_text().splitlines()) <= 150
+    for module in imports(path):
+        assert not re.match(r"experiments\.(?!common)", module), f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_files_can_be_read_in_a_sitting(path):
+    assert len(path.read_text().splitlines()) <= 300
