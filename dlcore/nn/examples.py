@@ -30,7 +30,8 @@ class Part:
     axis_name: str | None = None
 
 
-_current: ContextVar[Part] = ContextVar("part of the batch", default=Part())
+WHOLE = Part()
+_current: ContextVar[Part] = ContextVar("part of the batch", default=WHOLE)
 
 
 @contextlib.contextmanager

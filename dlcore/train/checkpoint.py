@@ -202,7 +202,8 @@ def difference(was: Config, now: Config) -> str:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
+    # TensorStore tells what it was doing first and what went wrong last.
+    return text if len(text) <= 200 else f"{text[:80]} ... {text[-115:]}"
 
 
 def load_params(directory: str | pathlib.Path) -> Any:

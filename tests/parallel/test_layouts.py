@@ -1,12 +1,12 @@
 """The same step under every layout, on four virtual devices."""
 
 import jax
+import networks
 import numpy as np
 import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-import networks
 from dlcore import runtime
 from dlcore.errors import InputError
 from dlcore.runtime import sharding

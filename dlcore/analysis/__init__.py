@@ -1,0 +1,25 @@
+"""What a model is and whether it is healthy: layer tables, receptive fields, checks, reports.
+
+Everything here reads models and steps as values; nothing trains but `overfit_one_batch`.
+"""
+
+from dlcore.analysis.check import Finding as Finding
+from dlcore.analysis.check import check_classifier as check_classifier
+from dlcore.analysis.check import render_findings as render_findings
+from dlcore.analysis.cost import Cost as Cost
+from dlcore.analysis.cost import compiled_cost as compiled_cost
+from dlcore.analysis.gradients import GradientReport as GradientReport
+from dlcore.analysis.gradients import check_gradients as check_gradients
+from dlcore.analysis.layers import Row as Row
+from dlcore.analysis.layers import layer_table as layer_table
+from dlcore.analysis.layers import render as render
+from dlcore.analysis.layers import to_csv as to_csv
+from dlcore.analysis.layers import totals as totals
+from dlcore.analysis.overfit import Verdict as Verdict
+from dlcore.analysis.overfit import dead_units as dead_units
+from dlcore.analysis.overfit import overfit_one_batch as overfit_one_batch
+from dlcore.analysis.receptive_field import expected_boxes as expected_boxes
+from dlcore.analysis.receptive_field import measured_receptive_field as measured_receptive_field
+from dlcore.analysis.report import confusion_matrix as confusion_matrix
+from dlcore.analysis.report import first_filters as first_filters
+from dlcore.analysis.report import write_report as write_report

@@ -1,0 +1,48 @@
+"""What a compiled function costs, by the compiler's own account."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """The compiler's estimate of one call.
+
+    Attributes:
+        flops: floating-point operations (a multiply-add is two).
+        bytes_accessed: read and written in all, in bytes.
+        argument_bytes: memory of the arguments, in bytes.
+        output_bytes: memory of the results, in bytes.
+        temporary_bytes: memory between them, in bytes.
+        peak_bytes: the most that is alive at once, in bytes.
+    """
+
+    flops: float
+    bytes_accessed: float
+    argument_bytes: int
+    output_bytes: int
+    temporary_bytes: int
+    peak_bytes: int
+
+
+def compiled_cost(fn: Callable[..., Any], *args: Any) -> Cost:
+    """Compiles `fn` for these arguments, without running it, and reads its cost.
+
+    Args:
+        fn: a function of arrays; jitted unless it already is.
+        *args: arrays or ShapeDtypeStructs.
+    """
+    jitted: Any = fn if hasattr(fn, "lower") else jax.jit(fn)
+    compiled = jitted.lower(*args).compile()
+    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    return Cost(
+        flops=cost.get("flops", 0.0),
+        bytes_accessed=cost.get("bytes accessed", 0.0),
+        argument_bytes=memory.argument_size_in_bytes,
+        output_bytes=memory.output_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        peak_bytes=memory.peak_memory_in_bytes,
+    )

@@ -1,0 +1,204 @@
+"""One walk over the jaxpr of a forward pass, from which the layer table and the fields are read."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+
+from dlcore.analysis.fields import Field, join, rule, whole
+
+Fields = tuple[Field, ...]
+ApplyFn = Callable[[Any, Any], Any]
+
+_LOOPS = ("scan", "while", "cond")
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """One primitive operation of the forward pass.
+
+    Attributes:
+        path: the module that runs it, as in the parameter tree; "" for the model itself.
+        primitive: JAX's name of the primitive.
+        shape: of the (first) output.
+        bytes: size of the (first) output.
+        multiply_adds: of products and convolutions, times the rounds of the loops around them.
+        fields: the output's receptive field per spatial axis; None if independent of the input.
+        moved: whether the field's size or stride is none of its operands'.
+    """
+
+    path: str
+    primitive: str
+    shape: tuple[int, ...]
+    bytes: int
+    multiply_adds: int
+    fields: Fields | None
+    moved: bool
+
+
+@dataclasses.dataclass
+class _Walker:
+    extents: tuple[int, ...]
+    operations: list[Operation]
+
+    def wholes(self, rank: int) -> Fields:
+        return tuple(whole(extent, rank) for extent in self.extents)
+
+    def run(
+        self, jaxpr: core.Jaxpr, inputs: Sequence[Fields | None], scope: str, rounds: int
+    ) -> list[Fields | None]:
+        """The fields of the jaxpr's outputs; its operations are added to the list."""
+        known: dict[core.Var, Fields | None] = dict(zip(jaxpr.invars, inputs, strict=True))
+
+        def read(atom: Any) -> Fields | None:
+            return None if isinstance(atom, core.Literal) else known.get(atom)
+
+        for eqn in _live(jaxpr):
+            operands = [read(atom) for atom in eqn.invars]
+            inner = "/".join(filter(None, [scope, str(eqn.source_info.name_stack)]))
+            bodies = list(core.jaxprs_in_params(eqn.params))
+            if eqn.primitive.name in _LOOPS:
+                outputs = self.loop(eqn, bodies, operands, inner, rounds)
+            elif len(bodies) == 1 and _calls(eqn, bodies[0]):
+                outputs = self.run(bodies[0], operands, inner, rounds)
+            else:
+                outputs = self.operation(eqn, operands, inner, rounds)
+            known.update(zip(eqn.outvars, outputs, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def loop(
+        self,
+        eqn: Any,
+        bodies: Sequence[core.Jaxpr],
+        operands: Sequence[Fields | None],
+        scope: str,
+        rounds: int,
+    ) -> list[Fields | None]:
+        """Scan, while and cond: whatever meets the input in them may see all of it."""
+        depends = any(fields is not None for fields in operands)
+
+        def wholes(atoms: Sequence[Any]) -> list[Fields | None]:
+            return [self.wholes(atom.aval.ndim) if depends else None for atom in atoms]
+
+        branches = []
+        for body in bodies:
+            walker = _Walker(self.extents, [])
+            walker.run(body, wholes(body.invars), scope, rounds * eqn.params.get("length", 1))
+            branches.append(walker.operations)
+        # Only one branch of a cond runs: the costliest is counted. A while is counted once.
+        if eqn.primitive.name == "cond":
+            branches = [max(branches, key=lambda ops: sum(op.multiply_adds for op in ops))]
+        self.operations += [op for branch in branches for op in branch]
+        return wholes(eqn.outvars)
+
+    def operation(
+        self, eqn: Any, operands: Sequence[Fields | None], scope: str, rounds: int
+    ) -> list[Fields | None]:
+        outputs = [self.fields(eqn, operands, variable.aval.shape) for variable in eqn.outvars]
+        sizes = [_sizes(fields) for fields in operands if fields is not None]
+        aval = eqn.outvars[0].aval
+        self.operations.append(
+            Operation(
+                path=_module_path(scope),
+                primitive=eqn.primitive.name,
+                shape=aval.shape,
+                bytes=aval.size * aval.dtype.itemsize,
+                multiply_adds=rounds * _multiply_adds(eqn),
+                fields=outputs[0],
+                moved=outputs[0] is not None and _sizes(outputs[0]) not in sizes,
+            )
+        )
+        return outputs
+
+    def fields(
+        self, eqn: Any, operands: Sequence[Fields | None], shape: tuple[int, ...]
+    ) -> Fields | None:
+        """The fields of one output of `shape`."""
+        if all(fields is None for fields in operands):
+            return None
+        joined = []
+        for axis, extent in enumerate(self.extents):
+            paths = [
+                rule(fields[axis], eqn, operand) or whole(extent, len(shape))
+                for operand, fields in enumerate(operands)
+                if fields is not None
+            ]
+            joined.append(join(paths, shape).within(extent))
+        return tuple(joined)
+
+
+def walk(apply_fn: ApplyFn, variables: Any, inputs: Any) -> tuple[list[Operation], Any]:
+    """Every operation of a forward pass in order of execution, and the fields of its outputs.
+
+    Nothing is computed: the function is traced on shapes. Operations that no output needs are left
+    out.
+
+    Args:
+        apply_fn: (variables, inputs) -> any pytree of arrays, in evaluation mode.
+        variables: the model's variables, arrays or `jax.ShapeDtypeStruct`s.
+        inputs: one array or ShapeDtypeStruct (B, spatial axes..., C).
+
+    Returns:
+        The operations, and the output pytree with a `Fields` (a tuple with one `Field` per spatial
+        axis; None if independent of the input) in the place of each array.
+    """
+    inputs = jax.ShapeDtypeStruct(np.shape(inputs), inputs.dtype)
+    closed, outputs = jax.make_jaxpr(apply_fn, return_shape=True)(variables, inputs)
+    spatial = range(1, len(inputs.shape) - 1)
+    pixels = tuple(
+        Field(0, 1, tuple(int(d == axis) for d in range(len(inputs.shape)))) for axis in spatial
+    )
+    walker = _Walker(tuple(inputs.shape[axis] for axis in spatial), [])
+    constants: list[Fields | None] = [None] * (len(closed.jaxpr.invars) - 1)
+    fields = walker.run(closed.jaxpr, [*constants, pixels], "", 1)
+    return walker.operations, jax.tree.unflatten(jax.tree.structure(outputs), fields)
+
+
+def _live(jaxpr: core.Jaxpr) -> list[Any]:
+    """The equations that the outputs need, in order; the compiler drops the others too."""
+    needed = {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal)}
+    live = []
+    for eqn in reversed(jaxpr.eqns):
+        if needed.intersection(eqn.outvars):
+            needed.update(atom for atom in eqn.invars if not isinstance(atom, core.Literal))
+            live.append(eqn)
+    return live[::-1]
+
+
+def _calls(eqn: Any, body: core.Jaxpr) -> bool:
+    """Whether the equation just runs `body`, as jit, remat and custom derivatives do."""
+    outer, inner = (
+        [getattr(atom.aval, "shape", None) for atom in [*ends.invars, *ends.outvars]]
+        for ends in (eqn, body)
+    )
+    return outer == inner
+
+
+def _sizes(fields: Fields) -> list[tuple[int, int]]:
+    return [(field.size, field.stride) for field in fields]
+
+
+def _module_path(scope: str) -> str:
+    """The path in the parameter tree from Flax's name stack, `Model/block/block.method/dense`."""
+    names: list[str] = []
+    for part in scope.split("/"):
+        name = part.split(".")[0]
+        if "." not in part or names[-1:] != [name]:
+            names.append(name)
+    return "/".join(names[1:])
+
+
+def _multiply_adds(eqn: Any) -> int:
+    """Of a product: outputs times contracted size; of a convolution: outputs times filter size."""
+    size = math.prod(eqn.outvars[0].aval.shape)
+    if eqn.primitive.name == "dot_general":
+        (contracted, _), _ = eqn.params["dimension_numbers"]
+        return size * math.prod(eqn.invars[0].aval.shape[d] for d in contracted)
+    if eqn.primitive.name == "conv_general_dilated":
+        kernel = eqn.invars[1].aval.shape
+        return size * math.prod(kernel) // kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+    return 0

@@ -1,0 +1,151 @@
+"""Data sets of images by class, from any source, as one kind of object.
+
+Shapes: H W C the height, width and channels of an image.
+"""
+
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+import numpy as np
+
+from dlcore.data import pictures
+from dlcore.data.image_folder import read_folder
+from dlcore.data.pictures import StoredImage
+from dlcore.data.sources import ImageData, Records
+from dlcore.errors import InputError
+
+PathLike = str | os.PathLike[str]
+
+
+def load_images(
+    dataset: str = "digits",
+    *,
+    data_dir: PathLike | None = None,
+    data_path: PathLike | None = None,
+    image_size: int | None = None,
+    in_memory_bytes: int = 2 << 30,
+) -> ImageData:
+    """A data set of images by class, decoded into memory if it fits there.
+
+    Args:
+        dataset: "digits", which is always there, or a prepared TFDS data set (NAME, NAME/CONFIG,
+            NAME:VERSION). Its test split is "test", or "validation" where there is no test split
+            or that has no labels.
+        data_dir: where prepared data sets lie; None is TFDS' own place, ~/tensorflow_datasets.
+        data_path: a folder of images by class (`dlcore.data.image_folder`), instead of `dataset`.
+        image_size: the side in pixels of the square that every image is fitted into
+            (`pictures.fit_square`); None keeps images as they are, which must then be of one size.
+        in_memory_bytes: the most that decoded images may take; above, they are read and decoded
+            when a batch wants them.
+
+    Raises:
+        InputError: for data that is missing, not prepared, unreadable, of differing sizes, without
+            classes, or with a label outside of them.
+    """
+    if image_size is not None and image_size < 1:
+        raise InputError(f"image size {image_size} is not possible; give 1 pixel or more")
+    train: Sequence[StoredImage]
+    test: Sequence[StoredImage]
+    shape: tuple[int | None, int | None, int | None]
+    if data_path is not None:
+        path = pathlib.Path(data_path).expanduser()
+        name, shape = str(path), (None, None, None)
+        class_names, train, test = read_folder(path)
+    else:
+        name, shape, class_names, train, test = _read_prepared(dataset, data_dir)
+
+    if image_size is not None:
+        shape = (image_size, image_size, shape[2])
+    image_shape = _complete(shape, chain(train, test))
+
+    def decode(stored: StoredImage) -> dict[str, np.ndarray]:
+        if not 0 <= stored.label < len(class_names):
+            raise InputError(
+                f"label {stored.label} of image {stored.name} is outside the classes "
+                f"0..{len(class_names) - 1}; correct it or choose another data set"
+            )
+        with pictures.opened(stored) as image:
+            array = pictures.pixels(image, channels=image_shape[2], size=image_size)
+        if array.shape != image_shape:
+            raise _size_error(array.shape[:2], stored, image_shape[:2])
+        return {"image": array, "label": np.asarray(stored.label, np.int32)}
+
+    splits = Records(train, decode), Records(test, decode)
+    for split in splits:
+        # What is wrong with every image should show now, not with the first batch.
+        split.gather(np.zeros(1, int))
+    if sum(map(len, splits)) * int(np.prod(image_shape)) <= in_memory_bytes:
+        return ImageData(name, splits[0].load(), splits[1].load(), class_names, image_shape)
+    return ImageData(name, *splits, class_names, image_shape)
+
+
+def _read_prepared(
+    dataset: str, data_dir: PathLike | None
+) -> tuple[
+    str,
+    tuple[int | None, int | None, int],
+    tuple[str, ...],
+    Sequence[StoredImage],
+    Sequence[StoredImage],
+]:
+    """Name, image shape, class names, training and test images of a prepared TFDS data set."""
+    # A folder of images needs no TFDS, whose import takes 0.3 s.
+    from dlcore.data import tfds
+
+    builder = tfds.prepared_builder(dataset, data_dir)
+    shape, class_names = tfds.image_features(builder)
+    splits = {
+        name: tfds.StoredImages(builder, name)
+        for name, info in builder.info.splits.items()
+        if name in ("train", "test", "validation") and info.num_examples
+    }
+    held_out = [name for name in ("test", "validation") if name in splits]
+    if "train" not in splits or not held_out:
+        raise InputError(
+            f"data set {builder.info.full_name!r} has the splits "
+            f"{', '.join(sorted(builder.info.splits)) or 'none'}; it needs train, and test or "
+            "validation"
+        )
+    labelled = [name for name in held_out if splits[name][0].label != -1]
+    return (
+        builder.info.full_name,
+        shape,
+        class_names,
+        splits["train"],
+        splits[(labelled or held_out)[0]],
+    )
+
+
+def _complete(
+    shape: tuple[int | None, int | None, int | None], images: Iterable[StoredImage]
+) -> tuple[int, int, int]:
+    """The image shape with what is unknown read from the images: size, and gray or colour."""
+    height, width, channels = shape
+    found: tuple[int, int] | None = None
+    colour = False
+    if None in shape:
+        for stored in images:
+            with pictures.opened(stored) as image:
+                size = (image.height, image.width)
+                colour = colour or not pictures.is_gray(image)
+            if height is None or width is None:
+                found = found or size
+                if size != found:
+                    raise _size_error(size, stored, found)
+            elif colour:
+                break
+    height, width = found or (height, width)
+    assert height is not None and width is not None
+    channels = channels or (3 if colour else 1)
+    if channels not in pictures.MODES:
+        raise InputError(f"images of {channels} channels are not supported; 1, 3 and 4 are")
+    return height, width, channels
+
+
+def _size_error(size: Sequence[int], stored: StoredImage, expected: Sequence[int]) -> InputError:
+    return InputError(
+        f"image {stored.name} is {size[0]} x {size[1]} where others are {expected[0]} x "
+        f"{expected[1]}; give --image_size to fit all into squares of one size"
+    )

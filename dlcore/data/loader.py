@@ -1,0 +1,143 @@
+"""The stateless, seekable loader: a batch is a pure function of (seed, step, process).
+
+The examples of a run form one endless stream, a fresh permutation of the split for each epoch, one
+after the other; global batch t is the stream's positions t B to (t + 1) B. So every example comes
+exactly once per epoch, any step can be had at any time, and no state needs saving. Each process
+gathers its contiguous slice of the global batch, which is the same for any number of processes.
+
+Shapes: B examples of the global batch, P processes, N examples of the split.
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from dlcore.data.sources import Arrays, Batch, Split
+from dlcore.errors import InputError
+
+
+class Loader:
+    """Training batches of a split, shuffled anew in each epoch.
+
+    Args:
+        split: N examples, at least one; N may be smaller than B.
+        batch_size: B, over all processes.
+        seed: of the order of the examples.
+        process_index: which of the P processes this is.
+        process_count: P, which must divide B.
+
+    Raises:
+        InputError: when B is not a positive multiple of P, the split is empty or the seed negative.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        seed: int,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        if seed < 0:
+            raise InputError(f"seed {seed} is negative; give 0 or more")
+        self._split = split
+        self._batch_size = batch_size
+        self._slice = _process_slice(split, batch_size, process_index, process_count)
+        # Two: while threads prefetch, batches of neighbouring epochs are read at the same time.
+        self._permutation = functools.lru_cache(maxsize=2)(
+            lambda epoch: np.random.Generator(
+                np.random.Philox(key=np.array([seed, epoch], np.uint64))
+            ).permutation(len(split))
+        )
+
+    def batch(self, step: int) -> Batch:
+        """This process's slice of global batch `step`.
+
+        Returns:
+            The split's arrays with leading axis B / P, and "weight", float32 ones [B / P].
+        """
+        first = step * self._batch_size
+        return _weighted(
+            self._split.gather(self._indices(first + self._slice.start, first + self._slice.stop))
+        )
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """The batches from step `start` on, without end; what lies on disk is read ahead."""
+        return _stream(self._split, self.batch, range(start, sys.maxsize))
+
+    def _indices(self, start: int, stop: int) -> np.ndarray:
+        """The examples at positions start..stop of the stream."""
+        parts = []
+        while start < stop:
+            epoch, offset = divmod(start, len(self._split))
+            parts.append(self._permutation(epoch)[offset : offset + stop - start])
+            start += len(parts[-1])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def evaluation_batches(
+    split: Split, batch_size: int, *, process_index: int = 0, process_count: int = 1
+) -> Iterator[Batch]:
+    """This process's slices of the whole split in its order, every batch of full size.
+
+    Args:
+        split: N examples, at least one.
+        batch_size: B, over all processes.
+        process_index: which of the P processes this is.
+        process_count: P, which must divide B.
+
+    Returns:
+        ceil(N / B) batches in every process. Rows past the end repeat the split's first example
+        with weight 0.
+
+    Raises:
+        InputError: when B is not a positive multiple of P, or the split is empty.
+    """
+    part = _process_slice(split, batch_size, process_index, process_count)
+
+    def batch(step: int) -> Batch:
+        rows = np.arange(part.start, part.stop) + step * batch_size
+        real = rows < len(split)
+        return _weighted(split.gather(np.where(real, rows, 0)), real)
+
+    return _stream(split, batch, range(-(-len(split) // batch_size)))
+
+
+def _process_slice(split: Split, batch_size: int, process_index: int, process_count: int) -> slice:
+    """Which rows of a global batch a process holds."""
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process {process_index} is not one of {process_count}")
+    if batch_size < 1 or batch_size % process_count:
+        nearest = max(1, round(batch_size / process_count)) * process_count
+        raise InputError(
+            f"batch size {batch_size} cannot be shared by {process_count} "
+            f"process{'es' if process_count > 1 else ''}; the nearest that can is {nearest}"
+        )
+    if not len(split):
+        raise InputError("the split has no examples; choose a data set that has some")
+    rows = batch_size // process_count
+    return slice(process_index * rows, (process_index + 1) * rows)
+
+
+def _weighted(batch: Batch, real: np.ndarray | None = None) -> Batch:
+    """A batch with the weight of each row: 1, or 0 where it is not `real`."""
+    rows = len(next(iter(batch.values())))
+    weight = np.ones(rows, np.float32) if real is None else real.astype(np.float32)
+    return {**batch, "weight": weight}
+
+
+def _stream(split: Split, batch: Callable[[int], Batch], steps: range) -> Iterator[Batch]:
+    """The batches of `steps` in order; read ahead by threads unless they lie in memory."""
+    if isinstance(split, Arrays):
+        return map(batch, steps)
+    # Grain imports JAX, which a process that only prepares data does without.
+    import grain
+
+    threads = os.cpu_count() or 1
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    numbers = grain.MapDataset.range(steps.start, steps.stop)
+    return iter(numbers.map(batch).to_iter_dataset(options))

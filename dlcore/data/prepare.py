@@ -1,0 +1,127 @@
+"""Preparing the classic image data sets without TensorFlow, from the network or from archives."""
+
+import contextlib
+import dataclasses
+import hashlib
+import logging
+import os
+import pathlib
+import tempfile
+import urllib.request
+from typing import Any
+from unittest import mock
+
+from dlcore.data.tfds import PREPARABLE, is_prepared, open_builder, tfds, without_tensorflow
+from dlcore.errors import InputError, choose
+
+PathLike = str | os.PathLike[str]
+
+# Data sets that nobody may download without an account.
+_BY_HAND = {"imagenet2012": ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")}
+_SOURCES = {"imagenet2012": "https://image-net.org/download-images, after registering"}
+
+
+def prepare(
+    name: str, *, data_dir: PathLike | None = None, archives: PathLike | None = None
+) -> Any:
+    """Prepares a data set so that `load_images` finds it; does nothing when it is there.
+
+    Args:
+        name: one of `PREPARABLE`, with a version or without.
+        data_dir: where prepared data sets lie; None is TFDS' own place, ~/tensorflow_datasets.
+        archives: a folder that holds the data set's archives under their published names; None
+            downloads them into `data_dir`. An archive that differs from the published one is used
+            as it is, with a warning.
+
+    Returns:
+        The TFDS builder of the prepared data set.
+
+    Raises:
+        InputError: when the data set is not one of these, archives are missing or damaged, or the
+            network cannot be reached; the message names the archives and where to put them.
+    """
+    if name.partition(":")[0] not in PREPARABLE:
+        raise choose("data set", name, PREPARABLE)
+    builder = open_builder(name, data_dir)
+    if is_prepared(builder):
+        return builder
+    folder = pathlib.Path(archives).expanduser() if archives is not None else None
+    published = {} if builder.name in _BY_HAND else dict(builder.url_infos)
+    files = _BY_HAND.get(builder.name) or [info.filename for info in published.values()]
+    if folder is None:
+        _assert_reachable(builder.name, published, files)
+    elif missing := [file for file in files if not (folder / file).is_file()]:
+        raise InputError(
+            f"{folder} lacks {', '.join(missing)}; {builder.name} needs {', '.join(files)} there, "
+            f"from {_SOURCES.get(builder.name) or ', '.join(published)}"
+        )
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(without_tensorflow())
+        data_root = pathlib.Path(builder.data_dir_root)
+        try:
+            data_root.mkdir(parents=True, exist_ok=True)
+            # Archives of different data sets bear the same names, and TFDS takes what an earlier
+            # one of the name was extracted to.
+            extracted = stack.enter_context(tempfile.TemporaryDirectory(dir=data_root))
+        except OSError as error:
+            raise InputError(
+                f"cannot write to {data_root}: {error}; give a folder that can be written with "
+                "--data_dir"
+            ) from error
+        if folder is not None:
+            # TFDS refuses what differs from the published archives.
+            measured = {url: _measured(folder, info) for url, info in published.items()}
+            stack.enter_context(mock.patch.dict(builder.url_infos or {}, measured))
+        config = tfds.download.DownloadConfig(
+            try_download_gcs=False, extract_dir=extracted, manual_dir=folder
+        )
+        try:
+            builder.download_and_prepare(download_config=config, file_format="array_record")
+        # The stock builders fail on damaged input with whatever they happen to trip over.
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(
+                f"cannot prepare {builder.name} from {folder or 'the network'}: {reason}; "
+                + (
+                    "check that its archives are whole and the disk has room"
+                    if folder
+                    else f"try again, or place {', '.join(files)} in a folder and give it with "
+                    "--archives"
+                )
+            ) from error
+    return open_builder(name, data_dir)
+
+
+def _assert_reachable(name: str, published: dict[str, Any], files: Any) -> None:
+    """Fails at once where TFDS would try again for minutes."""
+    if not published:
+        raise InputError(
+            f"{name} cannot be downloaded without an account; get {', '.join(files)} from "
+            f"{_SOURCES[name]}, place them in a folder and give it with --archives"
+        )
+    url = next(iter(published))
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
+    except OSError as error:
+        raise InputError(
+            f"cannot download {name}: {url} is out of reach ({error}); place {', '.join(files)} "
+            "in a folder and give it with --archives"
+        ) from error
+
+
+def _measured(folder: pathlib.Path, published: Any) -> Any:
+    """Size and checksum of an archive placed by hand, in TFDS' form."""
+    path = folder / published.filename
+    with path.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    if checksum != published.checksum:
+        logging.getLogger(__name__).warning(
+            "%s is not the published archive (sha256 %s, published %s); preparing it as it is",
+            path,
+            checksum,
+            published.checksum,
+        )
+    return dataclasses.replace(
+        published, checksum=checksum, size=type(published.size)(path.stat().st_size)
+    )

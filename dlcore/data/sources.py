@@ -1,0 +1,139 @@
+"""What a split of a data set is: examples that can be gathered by index.
+
+Shapes: N examples of a split, n gathered ones, H W C the height, width and channels of an image.
+"""
+
+import concurrent.futures
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+
+# Large enough that a thread's work outweighs handing it over, small enough to share it evenly.
+_CHUNK = 256
+
+
+class Split(Protocol):
+    """N examples, each a dict of arrays of the same names and shapes."""
+
+    def __len__(self) -> int: ...
+
+    def gather(self, indices: np.ndarray) -> Batch:
+        """The examples at `indices` [n], stacked: each array has the leading axis n."""
+        ...
+
+    def subset(self, indices: np.ndarray) -> "Split":
+        """The split of the examples at `indices` [n] alone."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+    """A split that lies in memory.
+
+    Attributes:
+        arrays: arrays by name, all with the leading axis N.
+
+    Raises:
+        ValueError: when the arrays differ in length.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(array) for name, array in self.arrays.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"arrays of one split must have one length, given {lengths}")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def gather(self, indices: np.ndarray) -> Batch:
+        """The rows at `indices` [n], in fresh arrays of leading axis n."""
+        return {name: array.take(indices, axis=0) for name, array in self.arrays.items()}
+
+    def subset(self, indices: np.ndarray) -> "Arrays":
+        """A copy of the rows at `indices` [n]."""
+        return Arrays(self.gather(indices))
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """A split that does not fit in memory: stored records, decoded each time they are gathered.
+
+    Attributes:
+        source: the N stored records.
+        decode: turns one record into the arrays of one example.
+    """
+
+    source: Sequence[Any]
+    decode: Callable[[Any], Mapping[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def gather(self, indices: np.ndarray) -> Batch:
+        """The decoded examples at `indices` [n], stacked along a leading axis n."""
+        examples = [self.decode(self.source[int(index)]) for index in indices]
+        return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+    def subset(self, indices: np.ndarray) -> "Records":
+        """The records at `indices` [n], decoded as these are."""
+        return Records(_Picked(self.source, indices), self.decode)
+
+    def load(self) -> Arrays:
+        """The whole split decoded into memory, on all cores."""
+        first = self.gather(np.zeros(1, int))
+        arrays = {
+            name: np.empty((len(self), *array.shape[1:]), array.dtype)
+            for name, array in first.items()
+        }
+
+        def fill(start: int) -> None:
+            chunk = np.arange(start, min(start + _CHUNK, len(self)))
+            for name, array in self.gather(chunk).items():
+                arrays[name][chunk] = array
+
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+            list(threads.map(fill, range(0, len(self), _CHUNK)))
+        return Arrays(arrays)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Picked(Sequence[Any]):
+    source: Sequence[Any]
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.source[int(self.indices[index])]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageData:
+    """A data set of images by class.
+
+    Attributes:
+        name: what it is called in logs and errors.
+        train: the training split; an example is {"image": uint8 [H, W, C], "label": int32 []}.
+        test: the held-out split, of the same form.
+        class_names: the name of each label.
+        image_shape: (H, W, C) of every image.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are; labels run from 0 to one less."""
+        return len(self.class_names)

@@ -1,0 +1,223 @@
+"""TensorFlow Datasets without TensorFlow: the one place that imports it.
+
+Reading needs ArrayRecord files only. Preparing calls a handful of TensorFlow's functions for files
+and images; `without_tensorflow` lends TFDS, and nobody else, plain ones of the same names.
+"""
+
+import contextlib
+import difflib
+import io
+import os
+import pathlib
+import re
+import resource
+import types
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+from tensorflow_datasets.core.utils import lazy_imports_utils
+
+from dlcore.data.pictures import StoredImage
+from dlcore.errors import InputError, choose
+
+# Those that scripts/prepare_data.py is tested on.
+PREPARABLE = ("cifar10", "cifar100", "fashion_mnist", "imagenet2012", "mnist")
+
+_NAME = re.compile(r"(\w+)(/[\w.\-]+)?(:[\d.*]+)?")
+
+
+class _Tensor(NamedTuple):
+    """What TFDS asks of an eager tensor."""
+
+    value: Any
+
+    def numpy(self) -> Any:
+        return self.value
+
+
+def _decoded(data: bytes, channels: int = 3) -> _Tensor:
+    del channels  # The callers want red, green and blue, from CMYK files too.
+    with Image.open(io.BytesIO(data)) as image:
+        return _Tensor(np.asarray(image.convert("RGB")))
+
+
+def _encoded(image: np.ndarray, kind: str, **options: Any) -> _Tensor:
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, kind, **options)
+    return _Tensor(file.getvalue())
+
+
+def _encode_jpeg(image: np.ndarray, format: str, quality: int) -> _Tensor:
+    del format
+    return _encoded(image, "jpeg", quality=quality)
+
+
+_STAND_IN = types.SimpleNamespace(
+    compat=types.SimpleNamespace(as_text=os.fsdecode),
+    # An empty tuple catches nothing, so that a full disk says so.
+    errors=types.SimpleNamespace(ResourceExhaustedError=()),
+    executing_eagerly=lambda: True,
+    image=types.SimpleNamespace(
+        decode_jpeg=_decoded,
+        decode_png=_decoded,
+        encode_jpeg=_encode_jpeg,
+        encode_png=lambda image: _encoded(image, "png"),
+    ),
+    io=types.SimpleNamespace(
+        gfile=types.SimpleNamespace(GFile=open, exists=os.path.exists, remove=os.remove)
+    ),
+)
+
+
+@contextlib.contextmanager
+def without_tensorflow() -> Iterator[None]:
+    """Lets TFDS builders prepare a data set without TensorFlow."""
+    # TFDS reaches TensorFlow through this one lazy module, which keeps what it resolved to here.
+    resolved = vars(lazy_imports_utils.tensorflow)
+    before = resolved.get("_module")
+    resolved["_module"] = _STAND_IN
+    # Splits over 1 GB are sorted in 1,000 files that are open at once.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, enough), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if before is None:
+            del resolved["_module"]
+        else:
+            resolved["_module"] = before
+
+
+def open_builder(name: str, data_dir: str | os.PathLike[str] | None = None) -> Any:
+    """The TFDS builder of a data set, prepared or not.
+
+    Args:
+        name: NAME, NAME/CONFIG or either with :VERSION.
+        data_dir: where prepared data sets lie; None is TFDS' own place.
+
+    Raises:
+        InputError: when there is no such data set.
+    """
+    from dlcore.data import builders  # Defining a builder registers its name with TFDS.
+
+    parts = _NAME.fullmatch(name)
+    if parts is None:
+        raise InputError(
+            f"data set {name!r} is not a name; give NAME, NAME/CONFIG or NAME:VERSION, such as "
+            "mnist or mnist:3.0.1"
+        )
+    if data_dir is not None:
+        data_dir = pathlib.Path(data_dir).expanduser()
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        known = tfds.list_builders(with_community_datasets=False)
+        likely = difflib.get_close_matches(parts[1], known, n=3)
+        raise choose("data set", name, {*likely, *builders.EMBEDDED, *PREPARABLE}) from None
+    except (ValueError, AssertionError):
+        kind = tfds.builder_cls(parts[1])
+        configs = ", ".join([*kind.builder_configs][:8]) or "none"
+        versions = ", ".join(str(version) for version in (kind.VERSION, *kind.SUPPORTED_VERSIONS))
+        raise InputError(
+            f"data set {name!r} does not exist in this form; configurations of {parts[1]}: "
+            f"{configs}; versions: {versions}"
+        ) from None
+
+
+def is_prepared(builder: Any) -> bool:
+    """Whether a builder's data lies on the disk, complete."""
+    # TFDS logs a warning about a folder that is not there.
+    return builder.data_path.exists() and builder.is_prepared()
+
+
+def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None = None) -> Any:
+    """The TFDS builder of a prepared data set; the embedded ones are prepared on first use.
+
+    Never touches the network.
+
+    Raises:
+        InputError: when there is no such data set, or it is not prepared (the message holds the
+            command that prepares it), or it was prepared in a format that needs TensorFlow.
+    """
+    from dlcore.data import builders
+
+    builder = open_builder(name, data_dir)
+    if not is_prepared(builder):
+        if builder.name not in builders.EMBEDDED:
+            command = (
+                "python scripts/prepare_data.py"
+                if builder.name in PREPARABLE
+                else "tfds build --file_format=array_record"
+            )
+            raise InputError(
+                f"data set {name!r} is not prepared in {builder.data_dir_root}; prepare it with: "
+                f"{command} {name} --data_dir={builder.data_dir_root}"
+            )
+        _prepare_embedded(builder)
+        # A builder reads its files when it is made.
+        builder = open_builder(name, data_dir)
+    file_format = builder.info.file_format.value
+    if file_format != "array_record":
+        raise InputError(
+            f"data set {name!r} in {builder.data_dir} is stored as {file_format}, which needs "
+            "TensorFlow; prepare it in another data_dir as array_record"
+        )
+    return builder
+
+
+def _prepare_embedded(builder: Any) -> None:
+    """Writes an embedded data set; whoever is first among several processes wins."""
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    silence = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+            builder.download_and_prepare(download_config=config, file_format="array_record")
+    except OSError as error:
+        # TFDS renames a finished folder into place, which fails when another did it before.
+        if not is_prepared(builder):
+            raise InputError(
+                f"cannot write data set {builder.name!r} to {builder.data_dir}: {error}; give a "
+                "folder that can be written with --data_dir"
+            ) from error
+
+
+class StoredImages(Sequence[StoredImage]):
+    """The images of one split of a prepared data set, not decoded yet."""
+
+    def __init__(self, builder: Any, split: str):
+        self._name = f"of split {split!r} of {builder.info.full_name}"
+        self._source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> StoredImage:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        record = self._source[index]
+        return StoredImage(record["image"], int(record["label"]), f"{index} {self._name}")
+
+
+def image_features(builder: Any) -> tuple[tuple[int | None, int | None, int], tuple[str, ...]]:
+    """The shape (H, W, C) of a data set's images and the names of its classes.
+
+    Raises:
+        InputError: when it has no 8-bit `image` or no `label` that is a class.
+    """
+    features = dict(builder.info.features.items())
+    image, label = (features.get(name) for name in ("image", "label"))
+    if not (
+        isinstance(image, tfds.features.Image)
+        and image.np_dtype == np.uint8
+        and isinstance(label, tfds.features.ClassLabel)
+    ):
+        raise InputError(
+            f"data set {builder.info.full_name!r} has no 8-bit 'image' with a class 'label'; its "
+            f"features are {', '.join(sorted(features))}; choose a data set of images by class"
+        )
+    return image.shape, tuple(label.names)

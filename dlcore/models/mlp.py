@@ -1,0 +1,39 @@
+"""The multi-layer perceptron. Shapes: B batch, K classes, `...` the axes of one example."""
+
+import flax.linen as nn
+import jax
+
+from dlcore.nn import Dense, Dropout, activation
+
+
+class MLP(nn.Module):
+    """Dense hidden layers, each with an activation and dropout, and a linear output.
+
+    Attributes:
+        num_classes: K.
+        features: the width of each hidden layer.
+        activation: the name of the activation function of the hidden layers.
+        dropout: the share of hidden values that is dropped in training.
+    """
+
+    num_classes: int
+    features: tuple[int, ...] = (128, 128)
+    activation: str = "relu"
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Maps (B, ...) to logits (B, K) and the activations by name.
+
+        Raises:
+            InputError: when there is no such activation, or no such dropout rate.
+        """
+        act = activation(self.activation)
+        activations = {}
+        x = x.reshape(x.shape[0], -1)
+        for i, width in enumerate(self.features):
+            activations[f"dense_{i}"] = x = Dense(width, name=f"dense_{i}")(x)
+            activations[f"activation_{i}"] = x = act(x)
+            x = Dropout(self.dropout)(x, train)
+        activations["output"] = x = Dense(self.num_classes, name="output")(x)
+        return x, activations

@@ -1,0 +1,171 @@
+"""Max and average pooling over windows that slide over the spatial dimensions.
+
+Shapes: B batch, C channels, I input and O output sizes (`windows.output_size`), F window, S stride;
+one I, O, F and S for each spatial dimension, mostly two of them: (B, H, W, C).
+"""
+
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from dlcore.nn.windows import Padding, PerDimension, output_size, pad_sizes, per_dimension
+
+Sizes = tuple[int, ...]
+Pads = tuple[tuple[int, int], ...]
+
+
+def max_pool(
+    x: jax.Array,
+    window: PerDimension,
+    *,
+    stride: PerDimension | None = None,
+    padding: Padding = "valid",
+) -> jax.Array:
+    """The largest value of each window; maps (B, I..., C) to (B, O..., C).
+
+    Padding counts as minus infinity. Where several values of a window are the largest, the first
+    in row-major order gets the whole gradient. The gradient is a rule of its own (reverse mode
+    only), because the one that JAX derives costs most of the step of a small network on a CPU.
+
+    Args:
+        x: floating-point input.
+        window: F; one number stands for all dimensions.
+        stride: S, the window when None. Smaller strides make the windows overlap.
+        padding: "valid", "same", "full" (see `windows.pad_sizes`) or ((start, end), ...).
+
+    Raises:
+        InputError: when the input is too small for the window.
+        ValueError: when a window could lie in the padding alone.
+    """
+    return _max_pool(x, *_resolve(x, window, stride, padding))
+
+
+def average_pool(
+    x: jax.Array,
+    window: PerDimension,
+    *,
+    stride: PerDimension | None = None,
+    padding: Padding = "valid",
+    count_include_padding: bool = True,
+) -> jax.Array:
+    """The mean of each window; maps (B, I..., C) to (B, O..., C).
+
+    Args:
+        x: floating-point input.
+        window: F; one number stands for all dimensions.
+        stride: S, the window when None.
+        padding: "valid", "same", "full" (see `windows.pad_sizes`) or ((start, end), ...).
+        count_include_padding: whether the zeros of the padding count in the mean.
+
+    Raises:
+        InputError: when the input is too small for the window.
+        ValueError: when a window could lie in the padding alone.
+    """
+    window, stride, pads = _resolve(x, window, stride, padding)
+    total = lax.reduce_window(x, 0.0, lax.add, *_with_batch_and_channels(window, stride, pads))
+    if count_include_padding:
+        return total / math.prod(window)
+    ones = np.ones((1, *x.shape[1:-1], 1), x.dtype)
+    count = lax.reduce_window(ones, 0.0, lax.add, *_with_batch_and_channels(window, stride, pads))
+    return total / count
+
+
+def _resolve(
+    x: jax.Array, window: PerDimension, stride: PerDimension | None, padding: Padding
+) -> tuple[Sizes, Sizes, Pads]:
+    """Window, stride and pads of each spatial dimension of x, checked."""
+    sizes = x.shape[1:-1]
+    window = per_dimension(window, len(sizes), "window")
+    stride = window if stride is None else per_dimension(stride, len(sizes), "stride")
+    pads = pad_sizes(sizes, window, stride=stride, padding=padding, dilation=(1,) * len(sizes))
+    for i, f, s, p in zip(sizes, window, stride, pads, strict=True):
+        output_size(i, f, stride=s, padding=p)
+        if max(p) >= f:
+            raise ValueError(f"padding {p} must be smaller than the window of {f}")
+    return window, stride, pads
+
+
+def _with_batch_and_channels(window: Sizes, stride: Sizes, pads: Pads) -> tuple[Sizes, Sizes, Pads]:
+    return (1, *window, 1), (1, *stride, 1), ((0, 0), *pads, (0, 0))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_pool(x: jax.Array, window: Sizes, stride: Sizes, pads: Pads) -> jax.Array:
+    return lax.reduce_window(x, -jnp.inf, lax.max, *_with_batch_and_channels(window, stride, pads))
+
+
+def _max_pool_forward(
+    x: jax.Array, window: Sizes, stride: Sizes, pads: Pads
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    y = _max_pool(x, window, stride, pads)
+    return y, (x, y)
+
+
+def _max_pool_backward(
+    window: Sizes, stride: Sizes, pads: Pads, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array]:
+    """The gradient in elementwise operations only: no scatter, no search.
+
+    The padded input is cut into blocks of S values per dimension. Window o reaches into ceil(F / S)
+    blocks from block o on. For each of these the gradient is a comparison of the place of the
+    maximum with the places of the block, and the results add up after a shift by whole blocks.
+    """
+    x, y = saved
+    n, out = len(window), y.shape[1:-1]
+    winner = _first_largest(x, y, window, stride, pads)
+    # From here on with two axes for each dimension: the block and the place in the block.
+    apart = (y.shape[0], *itertools.chain(*((o, 1) for o in out)), y.shape[-1])
+    winner, g = winner.reshape(apart), g.reshape(apart)
+    reach = [-(-f // s) for f, s in zip(window, stride, strict=True)]
+    total = jnp.zeros((), g.dtype)
+    for blocks in itertools.product(*map(range, reach)):
+        shifts = [(b, r - 1 - b, 0) for b, r in zip(blocks, reach, strict=True)]
+        shifts_apart = itertools.chain(*((shift, (0, 0, 0)) for shift in shifts))
+        part = jnp.where(winner == _places(blocks, window, stride), g, jnp.zeros((), g.dtype))
+        part = lax.pad(part, jnp.zeros((), g.dtype), [(0, 0, 0), *shifts_apart, (0, 0, 0)])
+        total = total + part
+    covered = [(o + r - 1) * s for o, r, s in zip(out, reach, stride, strict=True)]
+    total = total.reshape(x.shape[0], *covered, x.shape[-1])
+    # Blocks do not end where the input does: cut what lies outside, add what no window reached.
+    fit = [
+        (-start, size + start - c, 0)
+        for size, c, (start, _) in zip(x.shape[1 : n + 1], covered, pads, strict=True)
+    ]
+    return (lax.pad(total, jnp.zeros((), g.dtype), [(0, 0, 0), *fit, (0, 0, 0)]),)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def _first_largest(
+    x: jax.Array, y: jax.Array, window: Sizes, stride: Sizes, pads: Pads
+) -> jax.Array:
+    """The place in its window, counted in row-major order, of each maximum: (B, O..., C)."""
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
+    winner = jnp.zeros(y.shape, jnp.int32)
+    places = list(itertools.product(*map(range, window)))
+    for number, place in reversed(list(enumerate(places))):
+        cut = (
+            slice(p, p + s * (o - 1) + 1, s)
+            for p, s, o in zip(place, stride, y.shape[1:-1], strict=True)
+        )
+        winner = jnp.where(x[(slice(None), *cut)] == y, number, winner)
+    return winner
+
+
+def _places(blocks: Sizes, window: Sizes, stride: Sizes) -> np.ndarray:
+    """The numbers of the places of one block of a window, -1 where the window does not reach.
+
+    Its shape is (1, 1, S, 1, S, ..., 1), to be compared with the winners of all windows.
+    """
+    axes = [b * s + np.arange(s) for b, s in zip(blocks, stride, strict=True)]
+    grid = np.meshgrid(*axes, indexing="ij")
+    inside = np.all([a < f for a, f in zip(grid, window, strict=True)], axis=0)
+    numbers = np.ravel_multi_index(grid, window, mode="clip")
+    shape = (1, *itertools.chain(*((1, s) for s in stride)), 1)
+    return np.where(inside, numbers, -1).astype(np.int32).reshape(shape)

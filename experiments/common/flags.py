@@ -1,0 +1,83 @@
+"""The flags that all experiments share. Only the experiments read flags; dlcore takes arguments."""
+
+import pathlib
+import sys
+from typing import Any
+
+from absl import flags
+
+from dlcore import optim
+from dlcore.train.logs import write_json, writing
+
+FLAGS = flags.FLAGS
+
+# Flags that may change when a run continues: they say where and how it runs, not what it computes.
+FREE = {
+    "workdir", "data_dir", "steps", "layout", "mesh", "shard", "checkpoint_every", "eval_every",
+    "log_every", "patience", "resume", "check", "smoke", "report",
+}  # fmt: skip
+
+
+def define_flags(
+    *,
+    dataset: str,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    optimizer: str = "adamw",
+    schedule: str = "constant",
+    warmup_steps: int = 0,
+    weight_decay: float = 0.0,
+    eval_every: int = 0,
+) -> None:
+    """Defines the common flags with a job's defaults; the script adds its own."""
+    flags.DEFINE_string("workdir", None, "folder of the run; default runs/JOB/TIME")
+    flags.DEFINE_integer("seed", 0, "of the parameters, the order of the data and the noise")
+    flags.DEFINE_string("dataset", dataset, "embedded or prepared TFDS data set")
+    flags.DEFINE_string("data_dir", None, "folder of prepared data sets; default that of TFDS")
+    flags.DEFINE_string("data_path", None, "your own data instead of --dataset")
+    flags.DEFINE_integer("steps", steps, "training steps", lower_bound=1)
+    flags.DEFINE_integer("batch_size", batch_size, "examples per step, over all devices")
+    flags.DEFINE_string("optimizer", optimizer, f"one of {', '.join(optim.OPTIMIZERS)}")
+    flags.DEFINE_float("learning_rate", learning_rate, "largest learning rate", lower_bound=0.0)
+    flags.DEFINE_string("schedule", schedule, f"one of {', '.join(optim.SCHEDULES)}")
+    flags.DEFINE_list("boundaries", [], "steps at which --schedule=step divides the rate by 10")
+    flags.DEFINE_integer("warmup_steps", warmup_steps, "linear warm-up", lower_bound=0)
+    flags.DEFINE_float("weight_decay", weight_decay, "of matrices and kernels", lower_bound=0.0)
+    flags.DEFINE_float("clip_norm", None, "largest global norm of the gradient; default none")
+    flags.DEFINE_integer("accumulate", 1, "micro-batches per step", lower_bound=1)
+    flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "of the computation")
+    flags.DEFINE_string("layout", "jit", "jit (one device), pmap (all) or mesh")
+    flags.DEFINE_string("mesh", None, "axes of --layout=mesh, such as data=2,model=2")
+    flags.DEFINE_multi_string("shard", [], "fsdp, or REGEX:-,model for the leaves found by REGEX")
+    flags.DEFINE_integer("checkpoint_every", 1000, "steps between checkpoints; 0 at the end only")
+    flags.DEFINE_integer("eval_every", eval_every, "steps between evaluations; 0 at the end only")
+    flags.DEFINE_integer("log_every", 100, "steps between reports", lower_bound=1)
+    flags.DEFINE_float("validation", 0.0, "share of the training data held out for evaluations")
+    flags.DEFINE_integer("patience", None, "evaluations without a new best that end the run")
+    flags.DEFINE_enum("resume", "auto", ["auto", "never", "must"], "continue the run in --workdir")
+    flags.DEFINE_bool("check", False, "check model, data and step instead of training")
+    flags.DEFINE_bool("smoke", False, "two tiny steps of everything")
+    flags.DEFINE_bool("report", False, "write WORKDIR/report/index.html")
+
+
+def own_flags() -> dict[str, flags.Flag]:
+    """The flags that this file and the running script define, by name."""
+    by_module = FLAGS.flags_by_module_dict()
+    modules = (__name__, sys.argv[0], "__main__")
+    return {flag.name: flag for module in modules for flag in by_module.get(module, [])}
+
+
+def config() -> dict[str, Any]:
+    """The flags that a run cannot change on its way."""
+    return {name: flag.value for name, flag in own_flags().items() if name not in FREE}
+
+
+def record_flags(job: str, workdir: pathlib.Path) -> None:
+    """Writes flags.txt, which repeats the run, and config.json, which identifies it."""
+    path = workdir / "flags.txt"
+    lines = [flag.serialize() for flag in own_flags().values() if flag.present]
+    with writing(workdir):
+        command = f"# python -m experiments.{job} --flagfile={path}"
+        path.write_text("\n".join([command, *lines]) + "\n")
+    write_json(workdir / "config.json", config())

@@ -1,0 +1,121 @@
+"""A run from the outside: how it starts, its folder, and how it ends."""
+
+import datetime
+import json
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from absl import app, flags, logging
+
+from dlcore import runtime
+from dlcore.errors import InputError
+from dlcore.runtime.provenance import provenance
+from dlcore.train.checkpoint import difference
+from dlcore.train.logs import write_json, writing
+from experiments import START
+from experiments.common.flags import config
+from experiments.common.training import Outcome
+
+FLAGS = flags.FLAGS
+
+
+def launch(main: Callable[[list[str]], None]) -> None:
+    """Runs a script's main: an error in the input is one line and status 2, no traceback."""
+
+    def guarded(argv: list[str]) -> None:
+        try:
+            if argv[1:]:
+                raise InputError(f"arguments {argv[1:]} are not flags; see --help")
+            main(argv)
+        except InputError as error:
+            print("error:", " ".join(str(error).split()), file=sys.stderr)
+            sys.exit(2)
+
+    # Orbax logs the life of each checkpoint and the traceback of each failure that it also raises.
+    # When one of its writes fails, it closes the event loop under the others, which complain.
+    logging.set_verbosity(logging.FATAL)
+    sys.unraisablehook = _without_leftovers
+    app.run(guarded)
+
+
+def _without_leftovers(unraisable: "sys.UnraisableHookArgs") -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
+def start(job: str) -> pathlib.Path:
+    """Settles JAX and makes the workdir, which --check does without.
+
+    Raises:
+        InputError: when the workdir cannot be written, or holds another run.
+    """
+    runtime.configure()
+    if FLAGS.smoke:
+        _shrink()
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    workdir = pathlib.Path(FLAGS.workdir or pathlib.Path("runs") / job / now)
+    if FLAGS.check:
+        return workdir
+    with writing(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        if (workdir / "config.json").exists():
+            _check_same_run(workdir)
+        elif FLAGS.resume == "must":
+            raise InputError(f"--resume=must, but there is no run in {workdir}")
+    return workdir
+
+
+def _shrink() -> None:
+    FLAGS.steps, FLAGS.warmup_steps, FLAGS.boundaries = 2, min(FLAGS.warmup_steps, 1), []
+    if FLAGS.schedule == "step":
+        FLAGS.schedule = "constant"
+    FLAGS.batch_size = min(FLAGS.batch_size, 8)
+    FLAGS.log_every = FLAGS.eval_every = FLAGS.checkpoint_every = 1
+    FLAGS.report = True
+    FLAGS.workdir = FLAGS.workdir or tempfile.mkdtemp(prefix="dlcore-smoke-")
+
+
+def _check_same_run(workdir: pathlib.Path) -> None:
+    if FLAGS.resume == "never":
+        raise InputError(f"--resume=never, but {workdir} holds a run; choose another --workdir")
+    was = json.loads((workdir / "config.json").read_text())
+    if was != config():
+        raise InputError(
+            f"{workdir} holds another run ({difference(was, config())}); choose another "
+            f"--workdir, or repeat that run by --flagfile={workdir / 'flags.txt'}"
+        )
+
+
+def say(line: str) -> None:
+    """A line about the run for the person at the terminal; standard output is for the result."""
+    print(line, file=sys.stderr)
+
+
+def finish(job: str, workdir: pathlib.Path, outcome: Outcome) -> dict[str, Any]:
+    """Writes summary.json, prints the result and returns the summary."""
+    result = outcome.result
+    per_second = (result.steps - 1) / result.seconds if result.steps > 1 else None
+    summary = {
+        "experiment": job,
+        "step": outcome.step,
+        "metrics": outcome.metrics,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(outcome.state.params)),
+        "stopped_by": result.reason,
+        "seconds": time.perf_counter() - START,
+        "seconds_to_first_step": result.first_step and result.first_step - START,
+        "examples_per_second": per_second and per_second * FLAGS.batch_size,
+        "recompilations": result.recompilations,
+        **provenance(),
+    }
+    write_json(workdir / "summary.json", summary)
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in outcome.metrics.items())
+    print(
+        f"{job}: test {metrics} at step {outcome.step}, {summary['parameters']:,} parameters, "
+        f"{summary['seconds']:.1f} s; written to {workdir}"
+    )
+    return summary

@@ -1,0 +1,165 @@
+"""The wiring from flags to a trained state."""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+import optax
+from absl import flags
+
+from dlcore import optim, runtime
+from dlcore.data import Loader, Split, evaluation_batches
+from dlcore.errors import InputError
+from dlcore.train import Best, LossFn, TrainState, evaluate, gradient_step, guard
+from dlcore.train.checkpoint import Checkpoints
+from dlcore.train.logs import RunLog
+from dlcore.train.loop import Memory, Result, fit
+from dlcore.train.state import MetricFn
+from experiments.common.flags import config, record_flags
+
+FLAGS = flags.FLAGS
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a script trains.
+
+    Attributes:
+        name: of the script.
+        initialise: the model's variables from a key.
+        loss_fn: the loss.
+        metric_fn: (state, batch) -> means, for evaluation.
+        train: the training data.
+        test: the held-out data.
+        metric: the main metric of the evaluation, and whether "max" or "min" is better.
+    """
+
+    name: str
+    initialise: Callable[[jax.Array], Any]
+    loss_fn: LossFn
+    metric_fn: MetricFn
+    train: Split
+    test: Split
+    metric: tuple[str, str] = ("accuracy", "max")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A finished run: the state that counts, its metrics on the test data, and how it went."""
+
+    state: TrainState
+    metrics: dict[str, float]
+    step: int
+    result: Result
+
+
+def make_optimizer() -> optax.GradientTransformation:
+    """The optimizer that the flags describe."""
+    rate = optim.schedule(
+        FLAGS.schedule,
+        FLAGS.learning_rate,
+        steps=FLAGS.steps,
+        warmup_steps=FLAGS.warmup_steps,
+        boundaries=[int(step) for step in FLAGS.boundaries],
+    )
+    clip = optim.clip_by_global_norm(FLAGS.clip_norm) if FLAGS.clip_norm is not None else None
+    return optim.optimizer(FLAGS.optimizer, rate, weight_decay=FLAGS.weight_decay, clip=clip)
+
+
+def make_layout() -> runtime.Layout:
+    """The layout that the flags describe."""
+    rules = "fsdp" if FLAGS.shard == ["fsdp"] else [runtime.parse_rule(r) for r in FLAGS.shard]
+    layout = runtime.layout(FLAGS.layout, mesh=FLAGS.mesh, rules=rules)
+    layout.check_batch_size(FLAGS.batch_size, FLAGS.accumulate)
+    return layout
+
+
+def make_state(job: Job, tx: optax.GradientTransformation) -> TrainState:
+    """The state at step 0 of the run with --seed."""
+    init_key, run_key = jax.random.split(jax.random.key(FLAGS.seed))
+    return TrainState.create(job.initialise(init_key), tx, run_key)
+
+
+def train(job: Job, workdir: pathlib.Path) -> Outcome:
+    """Trains, or continues to; returns the best state if --patience is set, else the last.
+
+    A run that a signal ended leaves the process here, with its state saved.
+    """
+    if FLAGS.patience is not None and not FLAGS.validation:
+        raise InputError(
+            "--patience without --validation would choose the model on the test data; add "
+            "--validation=0.1 to hold out a tenth of the training data"
+        )
+    layout, tx = make_layout(), make_optimizer()
+    train_split, held_out = split_validation(job.train, FLAGS.validation, FLAGS.seed)
+    split, evaluated = ("validation", held_out) if held_out else ("test", job.test)
+    step = runtime.compile_step(
+        guard(
+            gradient_step(job.loss_fn, tx, accumulate=FLAGS.accumulate, axis_name=layout.axis_name)
+        ),
+        layout,
+    )
+    metric_fn = runtime.compile_evaluation(job.metric_fn, layout)
+
+    def evaluate_on(data: Split) -> Callable[[TrainState], dict[str, float]]:
+        return lambda state: evaluate(metric_fn, state, evaluation_batches(data, FLAGS.batch_size))
+
+    name, mode = job.metric
+    best = Best(name, mode=mode, patience=FLAGS.patience)
+    memory = Memory(best=best)
+    checkpoints = Checkpoints(workdir / "checkpoints", config(), mode=mode)
+    abstract = layout.abstract(lambda: make_state(job, tx))
+    restored = checkpoints.restore(abstract)
+    if restored:
+        state = restored.state
+        memory.load(restored.loop)
+        for line in restored.skipped:
+            print("skipped a damaged checkpoint:", line, file=sys.stderr)
+        print(f"continuing {workdir} from step {restored.step}", file=sys.stderr)
+    else:
+        state = layout.initialise(lambda: make_state(job, tx))
+    first = restored.step if restored else 0
+    record_flags(job.name, workdir)
+    log = RunLog(workdir, start=first, steps=FLAGS.steps, shown=("loss", name))
+    try:
+        result = fit(
+            step, state, Loader(train_split, FLAGS.batch_size, seed=FLAGS.seed).batches,
+            steps=first if best.exhausted else FLAGS.steps,
+            log=log, log_every=FLAGS.log_every,
+            evaluate=evaluate_on(evaluated), eval_every=FLAGS.eval_every, split=split,
+            checkpoints=checkpoints, checkpoint_every=FLAGS.checkpoint_every, memory=memory,
+        )  # fmt: skip
+    finally:
+        log.close()
+    if result.reason.startswith("SIG"):
+        _leave(result, workdir)
+    state = result.state
+    if FLAGS.patience is not None:
+        state = checkpoints.restore(abstract, step=best.step).state
+    checkpoints.close()
+    return Outcome(state, evaluate_on(job.test)(state), int(state.step), result)
+
+
+def split_validation(data: Split, share: float, seed: int) -> tuple[Split, Split | None]:
+    """Training data less a random share of it, and that share; None when the share is 0."""
+    if not 0 <= share < 1:
+        raise InputError(f"--validation={share} is not a share in [0, 1)")
+    count = round(share * len(data))
+    if not count:
+        return data, None
+    order = np.random.default_rng(seed).permutation(len(data))
+    return data.subset(np.sort(order[count:])), data.subset(np.sort(order[:count]))
+
+
+def _leave(result: Result, workdir: pathlib.Path) -> NoReturn:
+    step = int(result.state.step)
+    print(
+        f"{result.reason}: saved step {step} in {workdir}; the same command with "
+        f"--workdir={workdir} continues it",
+        file=sys.stderr,
+    )
+    sys.exit(130 if result.reason == "SIGINT" else 0)

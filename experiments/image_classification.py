@@ -1,0 +1,149 @@
+"""Image classification: `python -m experiments.image_classification --model=... --dataset=...`.
+
+By default LeNet-5 on scikit-learn's handwritten digits (1,500 to train on, 297 held out), which
+needs no network. `--data_path` takes a folder of images by class, `--dataset` any prepared TFDS
+data set with an image and a label.
+"""
+
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from dlcore.analysis import check_classifier, first_filters, write_report
+from dlcore.data import ImageData, Loader, evaluation_batches, load_images
+from dlcore.metrics import Mean, classification
+from dlcore.models import IMAGE_MODELS, image_spec
+from dlcore.nn.augment import random_affine
+from dlcore.train import Aux, LossFn, TrainState, gradient_step
+from dlcore.train.state import Batch, MetricFn, Metrics
+from experiments import common
+
+FLAGS = flags.FLAGS
+common.define_flags(
+    dataset="digits", steps=2000, batch_size=128, learning_rate=2e-3, schedule="cosine",
+    weight_decay=0.05,
+)  # fmt: skip
+flags.DEFINE_string("model", "lenet5", f"one of {', '.join(IMAGE_MODELS)}")
+flags.DEFINE_integer("image_size", None, "side in pixels; default the model's or the data's own")
+flags.DEFINE_enum("augment", "affine", ["none", "affine"], "of the training images")
+flags.DEFINE_float("label_smoothing", 0.0, "share of the target spread over all classes")
+
+Forward = Callable[..., Any]
+
+
+def make_forward(model: nn.Module, data: ImageData) -> Forward:
+    """(variables, float images of 0..255, ...) -> what the model's apply gives.
+
+    Images are brought to mean 0 and deviation 1 per channel, as measured on at most 10,000
+    training images. --precision is the type of parameters and activations on the way.
+    """
+    sample = data.train.gather(np.arange(min(len(data.train), 10_000)))["image"]
+    mean = sample.mean((0, 1, 2), dtype=np.float64).astype(np.float32)[None, None, None]
+    deviation = sample.std((0, 1, 2), dtype=np.float64).astype(np.float32)[None, None, None]
+
+    def forward(variables: Any, images: jax.Array, **how: Any) -> Any:
+        x = (images - mean) / jnp.maximum(deviation, 1.0)
+        if FLAGS.precision == "bfloat16":
+            x, params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (x, variables["params"]))
+            variables = {**variables, "params": params}
+        return model.apply(variables, x, **how)
+
+    return forward
+
+
+def make_loss(forward: Forward) -> LossFn:
+    """The cross-entropy of each image, by its weight."""
+
+    def loss_fn(params: Any, model_state: Any, batch: Batch, rng: jax.Array) -> tuple[Mean, Aux]:
+        augment_key, dropout_key = jax.random.split(rng)
+        images = batch["image"].astype(jnp.float32)
+        if FLAGS.augment == "affine":
+            images = random_affine(augment_key, images)
+        (logits, _), new_state = forward(
+            {"params": params, **model_state}, images,
+            train=True, rngs={"dropout": dropout_key}, mutable=list(model_state),
+        )  # fmt: skip
+        metrics = classification(
+            logits, batch["label"], batch["weight"], label_smoothing=FLAGS.label_smoothing
+        )
+        return metrics.pop("loss"), Aux(dict(new_state), metrics)
+
+    return loss_fn
+
+
+def make_metrics(forward: Forward) -> MetricFn:
+    """Cross-entropy and accuracy in evaluation mode."""
+
+    def metric_fn(state: TrainState, batch: Batch) -> Metrics:
+        logits, _ = forward({"params": state.params, **state.model_state}, batch["image"])
+        return classification(logits, batch["label"], batch["weight"])
+
+    return metric_fn
+
+
+def check(job: common.Job, forward: Forward, num_classes: int) -> bool:
+    """The checks before a long run, on 64 images and without augmentation; whether all passed."""
+    FLAGS.augment, FLAGS.precision = "none", "float32"
+    tx = common.make_optimizer()
+    findings = check_classifier(
+        forward, job.loss_fn, common.make_state(job, tx),
+        Loader(job.train, 64, seed=FLAGS.seed).batch(0),
+        step=gradient_step(job.loss_fn, tx), num_classes=num_classes,
+    )  # fmt: skip
+    return all(finding.passed for finding in findings)
+
+
+def report(workdir: pathlib.Path, forward: Forward, state: TrainState, data: ImageData) -> None:
+    """Writes the report, on at most 10,000 test images."""
+    test = data.test.subset(np.arange(min(len(data.test), 10_000)))
+    variables = {"params": state.params, **state.model_state}
+    predict = jax.jit(
+        lambda images: jax.nn.softmax(forward(variables, images)[0].astype("float32"))
+    )
+    batches = evaluation_batches(test, FLAGS.batch_size)
+    everything = test.gather(np.arange(len(test)))
+    probabilities = np.concatenate([predict(batch["image"]) for batch in batches])[: len(test)]
+    page = write_report(
+        workdir, images=everything["image"], labels=everything["label"],
+        probabilities=probabilities, class_names=data.class_names,
+        filters=first_filters(state.params, data.image_shape),
+    )  # fmt: skip
+    common.say(f"report: {page}")
+
+
+def main(_: list[str]) -> None:
+    workdir = common.start("image_classification")
+    spec = image_spec(FLAGS.model)
+    data = load_images(
+        FLAGS.dataset, data_dir=FLAGS.data_dir, data_path=FLAGS.data_path,
+        image_size=FLAGS.image_size or spec.image_size,
+    )  # fmt: skip
+    model = spec.build(num_classes=data.num_classes)
+    forward = make_forward(model, data)
+    common.say(
+        f"{FLAGS.model} on {data.name}: {len(data.train):,} images to train on, "
+        f"{len(data.test):,} to test, {data.num_classes} classes, shape {data.image_shape}"
+    )
+    job = common.Job(
+        name="image_classification",
+        initialise=lambda key: model.init(key, jnp.zeros((1, *data.image_shape))),
+        loss_fn=make_loss(forward), metric_fn=make_metrics(forward),
+        train=data.train, test=data.test,
+    )  # fmt: skip
+    if FLAGS.check:
+        sys.exit(0 if check(job, forward, data.num_classes) else 1)
+    outcome = common.train(job, workdir)
+    common.finish(job.name, workdir, outcome)
+    if FLAGS.report:
+        report(workdir, forward, outcome.state, data)
+
+
+if __name__ == "__main__":
+    common.launch(main)

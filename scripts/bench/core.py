@@ -1,0 +1,254 @@
+"""Benchmarks of the core: `.venv/bin/python scripts/bench/core.py [--sections=loop,loader,...]`.
+
+Each section pairs us with a peer in one run, in turn, and prints medians and ratios; machines are
+shared and noisy. Sections:
+
+    loop    steps/s of `fit`, with logs, guard and asynchronous checkpoints, against the same step
+            unguarded in a bare loop with donated state; wanted: ratio >= 0.97
+    loader  rows/s of the seekable loader, against a plain gather; wanted: >= 1 million, and a
+            resumed loader's first batch in < 50 ms at any step
+    start   seconds to import dlcore beyond JAX's own import; wanted: < 0.3; and seconds to the
+            first step of the default job, cold (wanted: < 10) and with a warm cache (< 5)
+    digits  test accuracy and seconds of the default job over 3 seeds (wanted: mean >= 98.5 %, 60 s
+            each), against scikit-learn's support vector machine on the same split
+"""
+
+import itertools
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("sections", ["loop", "loader", "start", "digits"], "which to run")
+flags.DEFINE_integer("rounds", 5, "pairs of measurements in the section loop")
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
+def table(title: str, rows: list[tuple[str, ...]]) -> None:
+    """Prints rows of strings as aligned columns."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    print(f"\n{title}")
+    for row in rows:
+        cells = zip(row, widths, strict=True)
+        print("  " + "  ".join(cell.ljust(width) for cell, width in cells), flush=True)
+
+
+def loop() -> None:
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from dlcore import runtime
+    from dlcore.data import Arrays, Loader
+    from dlcore.metrics import Mean
+    from dlcore.models import image_model
+    from dlcore.train import Aux, TrainState, gradient_step, guard
+    from dlcore.train.checkpoint import Checkpoints
+    from dlcore.train.logs import RunLog
+    from dlcore.train.loop import fit
+
+    rng = np.random.default_rng(0)
+    rows = [("model", "batch", "steps", "bare steps/s", "fit steps/s", "fit / bare", "range")]
+    layout = runtime.layout("jit")
+    for name, side, channels, size, steps in (
+        ("mlp", 28, 1, 128, 4000), ("lenet5", 32, 1, 128, 1000), ("resnet20", 32, 3, 64, 40),
+    ):  # fmt: skip
+        image = rng.integers(0, 256, (2000, side, side, channels), np.uint8)
+        label = rng.integers(0, 10, 2000).astype(np.int32)
+        loader = Loader(Arrays({"image": image, "label": label}), size, seed=0)
+        model, tx = image_model(name, num_classes=10), optax.adamw(1e-3)
+
+        def loss_fn(params, model_state, batch, rng, model=model):
+            x = batch["image"].astype(jnp.float32) / 255
+            (logits, _), new = model.apply(
+                {"params": params, **model_state}, x, train=True, mutable=list(model_state)
+            )
+            loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+            right = (logits.argmax(-1) == batch["label"]).astype(jnp.float32)
+            metrics = {"accuracy": Mean.of(right, batch["weight"])}
+            return Mean.of(loss, batch["weight"]), Aux(dict(new), metrics)
+
+        def make_state(model=model, tx=tx, shape=image.shape[1:]):
+            variables = model.init(jax.random.key(0), jnp.zeros((1, *shape)))
+            return TrainState.create(variables, tx, jax.random.key(1))
+
+        plain = gradient_step(loss_fn, tx)
+        bare_step = jax.jit(plain, donate_argnums=0)
+        fit_step = runtime.compile_step(guard(plain), layout)
+        # Both compiled before the clock starts.
+        first = loader.batch(0)
+        jax.block_until_ready(bare_step(layout.initialise(make_state), first))
+        jax.block_until_ready(fit_step(layout.initialise(make_state), first))
+
+        def bare(steps=steps, step=bare_step, make_state=make_state, loader=loader) -> float:
+            state = layout.initialise(make_state)
+            batches = loader.batches()
+            state, _ = step(state, next(batches))
+            jax.block_until_ready(state)
+            start = time.perf_counter()
+            for batch in itertools.islice(batches, steps - 1):
+                state, _ = step(state, batch)
+            jax.block_until_ready(state)
+            return (steps - 1) / (time.perf_counter() - start)
+
+        def ours(steps=steps, step=fit_step, make_state=make_state, loader=loader) -> float:
+            with tempfile.TemporaryDirectory() as folder:
+                workdir = pathlib.Path(folder)
+                log = RunLog(workdir, steps=steps)
+                checkpoints = Checkpoints(workdir / "checkpoints", {})
+                result = fit(
+                    step, layout.initialise(make_state), loader.batches, steps=steps, log=log,
+                    checkpoints=checkpoints, checkpoint_every=1000,
+                )  # fmt: skip
+                log.close()
+                checkpoints.close()
+                return (steps - 1) / result.seconds
+
+        pairs = [(bare(), ours()) for _ in range(FLAGS.rounds)]
+        ratios = [ours / bare for bare, ours in pairs]
+        rates = [statistics.median(rates) for rates in zip(*pairs, strict=True)]
+        rows.append(
+            (
+                name,
+                str(size),
+                str(steps),
+                f"{rates[0]:.1f}",
+                f"{rates[1]:.1f}",
+                f"{statistics.median(ratios):.3f}",
+                f"{min(ratios):.3f}..{max(ratios):.3f}",
+            )  # fmt: skip
+        )
+    table("loop: fit against a bare loop", rows)
+
+
+def per_second(work: Callable[[], object], count: int, seconds: float = 1.0) -> float:
+    """How many of `count` per call are done in a second, over about `seconds`."""
+    calls, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        work()
+        calls += 1
+    return calls * count / (time.perf_counter() - start)
+
+
+def loader() -> None:
+    from dlcore.data import Arrays, Loader
+
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (60_000, 28, 28, 1), np.uint8)
+    split = Arrays({"image": image, "label": rng.integers(0, 10, 60_000).astype(np.int32)})
+    batches = Loader(split, 128, seed=0).batches()
+    indices = rng.permutation(60_000)[:128]
+    pairs = [
+        (per_second(lambda: image[indices], 128), per_second(lambda: next(batches), 128))
+        for _ in range(5)
+    ]
+    plain, ours = (statistics.median(values) for values in zip(*pairs, strict=True))
+    rows = [
+        ("plain gather of one batch, rows/s", f"{plain:,.0f}"),
+        ("loader, rows/s", f"{ours:,.0f}"),
+        ("loader / plain", f"{ours / plain:.2f}"),
+    ]
+    for step in (0, 1_000, 1_000_000, 1_000_000_000):
+        start = time.perf_counter()
+        next(Loader(split, 128, seed=0).batches(step))
+        rows.append(
+            (f"first batch at step {step:,}", f"{1e3 * (time.perf_counter() - start):.1f} ms")
+        )
+    table("loader: 28 x 28 uint8 rows in batches of 128", rows)
+
+
+def python(code: str) -> float:
+    """Runs Python code that prints a number, in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def job(workdir: str, *arguments: str, cache: str | None = None) -> dict[str, Any]:
+    """Runs the default job, with its compilations in the folder `cache`; gives its summary."""
+    environment = os.environ | ({"JAX_COMPILATION_CACHE_DIR": cache} if cache else {})
+    command = [sys.executable, "-m", "experiments.image_classification", f"--workdir={workdir}"]
+    subprocess.run(
+        [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, check=True
+    )
+    return json.loads((pathlib.Path(workdir) / "summary.json").read_text())
+
+
+def start() -> None:
+    timed = "import time, jax\ns = time.perf_counter()\n{}\nprint(time.perf_counter() - s)"
+
+    def importing(modules: str) -> str:
+        return f"{statistics.median(python(timed.format(modules)) for _ in range(5)):.3f} s"
+
+    rooms = "import dlcore, dlcore.nn, dlcore.models, dlcore.optim, dlcore.runtime, dlcore.train"
+    rows = [
+        ("import dlcore, beyond jax", importing("import dlcore")),
+        ("import flax.linen, optax, beyond jax", importing("import flax.linen, optax")),
+        ("import all rooms but Orbax's, beyond jax, flax and optax",
+         importing(f"import flax.linen, optax\ns = time.perf_counter()\n{rooms}")),
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("cold", "warm"):
+            seconds = []
+            for number in range(3):
+                summary = job(
+                    f"{folder}/{kind}-{number}", "--steps=1", cache=f"{folder}/cache-{number}"
+                )
+                seconds.append(summary["seconds_to_first_step"])
+            rows.append(
+                (f"default job, first step, {kind} cache", f"{statistics.median(seconds):.2f} s")
+            )
+    table("start: medians of 5 imports and 3 runs", rows)
+
+
+def digits() -> None:
+    from sklearn.svm import SVC
+
+    from dlcore.data import load_images
+
+    data = load_images("digits")
+    everything = {
+        split: getattr(data, split).gather(np.arange(len(getattr(data, split))))
+        for split in ("train", "test")
+    }
+    x = {
+        split: arrays["image"].reshape(len(arrays["image"]), -1) / 16
+        for split, arrays in everything.items()
+    }
+    peer = SVC(gamma=0.001).fit(x["train"], everything["train"]["label"])
+    rows = [("what", "test accuracy", "seconds")]
+    rows.append(
+        ("SVC(gamma=0.001)", f"{peer.score(x['test'], everything['test']['label']):.4f}", "")
+    )
+    accuracies = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(3):
+            summary = job(f"{folder}/{seed}", f"--seed={seed}")
+            accuracies.append(summary["metrics"]["accuracy"])
+            rows.append(
+                (f"default job, seed {seed}", f"{accuracies[-1]:.4f}", f"{summary['seconds']:.1f}")
+            )
+    rows.append(("default job, mean", f"{statistics.mean(accuracies):.4f}", ""))
+    table("digits: 1,500 to train on, 297 held out", rows)
+
+
+def main(_: list[str]) -> None:
+    sections = {"loop": loop, "loader": loader, "start": start, "digits": digits}
+    for name in FLAGS.sections:
+        if name not in sections:
+            raise app.UsageError(f"unknown section {name!r}; choose of: {', '.join(sections)}")
+        sections[name]()
+
+
+if __name__ == "__main__":
+    app.run(main)

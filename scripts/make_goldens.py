@@ -1,0 +1,104 @@
+"""Writes tests/goldens/nn.npz: what PyTorch computes for the layers of dlcore.nn.
+
+Run by hand where PyTorch (2.13) is installed: `python scripts/make_goldens.py`. The tests need only
+the file. Everything in it is in dlcore's layout: images (B, H, W, C), kernels (H, W, C, K).
+"""
+
+import pathlib
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+TARGET = pathlib.Path(__file__).resolve().parent.parent / "tests" / "goldens" / "nn.npz"
+
+# Name: (spatial sizes, channels, filters, window, stride, padding, dilation, groups).
+CONVOLUTIONS = {
+    "conv1d": ((9,), 3, 4, (3,), 2, 1, 1, 1),
+    "conv2d": ((8, 7), 3, 5, (3, 2), 1, 0, 1, 1),
+    "conv2d_strided": ((9, 8), 4, 6, (3, 3), 2, 1, 2, 2),
+    "conv3d": ((4, 5, 4), 2, 3, (2, 3, 2), 1, 1, 1, 1),
+}
+ACTIVATIONS = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "relu": F.relu,
+    "leaky_relu": F.leaky_relu,
+    "elu": F.elu,
+    "softplus": F.softplus,
+    "softmax": lambda x: F.softmax(x, -1),
+}
+
+
+def last(x: torch.Tensor) -> torch.Tensor:
+    """Channels from the second to the last axis."""
+    return x.movedim(1, -1)
+
+
+def gradients(y: torch.Tensor, cotangent: torch.Tensor, *inputs: torch.Tensor) -> list:
+    return list(torch.autograd.grad(y, inputs, cotangent))
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    golden: dict[str, torch.Tensor] = {}
+
+    for name, (sizes, c, k, window, stride, padding, dilation, groups) in CONVOLUTIONS.items():
+        x = torch.randn(2, c, *sizes, requires_grad=True)
+        w = torch.randn(k, c // groups, *window, requires_grad=True)
+        b = torch.randn(k, requires_grad=True)
+        convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(sizes)]
+        y = convolve(x, w, b, stride, padding, dilation, groups)
+        g = torch.randn_like(y)
+        dx, dw, db = gradients(y, g, x, w, b)
+        for key, value in {"x": x, "y": y, "g": g, "dx": dx}.items():
+            golden[f"{name}/{key}"] = last(value)
+        for key, value in {"w": w, "dw": dw}.items():
+            golden[f"{name}/{key}"] = value.movedim((0, 1), (-1, -2))
+        golden[f"{name}/b"], golden[f"{name}/db"] = b, db
+
+    # Halves of small whole numbers, so that there are many ties.
+    x = (torch.randint(-3, 4, (2, 3, 9, 8)) / 2).requires_grad_()
+    pools = {
+        "max_2x2": F.max_pool2d(x, 2),
+        "max_3x3_stride_2": F.max_pool2d(x, 3, 2),
+        "max_3x3_stride_2_padded": F.max_pool2d(x, 3, 2, 1),
+        "average_2x2": F.avg_pool2d(x, 2),
+        "average_3x3_stride_2_padded": F.avg_pool2d(x, 3, 2, 1),
+        "average_3x3_stride_2_not_counted": F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+    }
+    golden["pool/x"] = last(x)
+    for name, y in pools.items():
+        g = torch.randn_like(y)
+        for key, value in {"y": y, "g": g, "dx": gradients(y, g, x)[0]}.items():
+            golden[f"pool/{name}/{key}"] = last(value)
+
+    x = (3 * torch.randn(6, 4, 5, 3) + 2).requires_grad_()
+    norm = torch.nn.BatchNorm2d(4, eps=1e-5, momentum=0.1)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    y = norm(x)
+    g = torch.randn_like(y)
+    dx, dscale, dbias = gradients(y, g, x, norm.weight, norm.bias)
+    norm.eval()
+    images = {"x": x, "y": y, "g": g, "dx": dx, "y_eval": norm(x)}
+    golden |= {f"norm/{key}": last(value) for key, value in images.items()}
+    vectors = {"scale": norm.weight, "bias": norm.bias, "dscale": dscale, "dbias": dbias}
+    vectors |= {"mean": norm.running_mean, "variance": norm.running_var}
+    golden |= {f"norm/{key}": value for key, value in vectors.items()}
+
+    x = torch.linspace(-8, 8, 40).reshape(4, 10).requires_grad_()
+    golden["activation/x"] = x
+    golden["activation/g"] = g = torch.randn_like(x)
+    for name, function in ACTIVATIONS.items():
+        y = function(x)
+        golden[f"activation/{name}/y"] = y
+        golden[f"activation/{name}/dx"] = gradients(y, g, x)[0]
+
+    TARGET.parent.mkdir(exist_ok=True)
+    arrays = {key: value.detach().numpy().astype(np.float32) for key, value in golden.items()}
+    np.savez_compressed(TARGET, **arrays)
+
+
+if __name__ == "__main__":
+    main()

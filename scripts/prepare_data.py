@@ -1,0 +1,38 @@
+"""Prepares an image data set for dlcore, without TensorFlow.
+
+    python scripts/prepare_data.py mnist
+    python scripts/prepare_data.py imagenet2012 --archives=DIR --data_dir=DIR
+
+Downloads mnist, fashion_mnist, cifar10 or cifar100, or takes their archives, or those of
+imagenet2012, from a folder that they were placed in by hand.
+"""
+
+import sys
+
+from absl import app, flags
+
+from dlcore.data.prepare import prepare
+from dlcore.errors import InputError
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("data_dir", None, "Where prepared data lies; default ~/tensorflow_datasets.")
+flags.DEFINE_string("archives", None, "The folder of archives placed by hand; default: download.")
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) != 2:
+        raise app.UsageError("give the name of one data set, such as mnist")
+    try:
+        builder = prepare(argv[1], data_dir=FLAGS.data_dir, archives=FLAGS.archives)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    splits = ", ".join(
+        f"{split.num_examples:,} {name}" for name, split in sorted(builder.info.splits.items())
+    )
+    print(f"{builder.info.full_name} is prepared in {builder.data_dir}: {splits}")
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

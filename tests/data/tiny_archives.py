@@ -1,0 +1,102 @@
+"""Writers of the published archives in their own formats, with a handful of images each."""
+
+import gzip
+import io
+import pathlib
+import struct
+import tarfile
+
+import numpy as np
+from PIL import Image
+
+TRAIN, TEST = 7, 3
+
+Example = tuple[bytes, int]
+Examples = dict[str, list[Example]]
+
+
+def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def write_mnist(folder: pathlib.Path, seed: int) -> Examples:
+    """The four files of MNIST or Fashion-MNIST; what they hold."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(seed)
+    written = {}
+    for split, prefix, count in (("train", "train", TRAIN), ("test", "t10k", TEST)):
+        images = rng.integers(0, 256, (count, 28, 28), np.uint8)
+        labels = rng.integers(0, 10, count).astype(np.uint8)
+        for name, header, array in (
+            ("images-idx3", struct.pack(">4i", 2051, count, 28, 28), images),
+            ("labels-idx1", struct.pack(">2i", 2049, count), labels),
+        ):
+            data = gzip.compress(header + array.tobytes())
+            (folder / f"{prefix}-{name}-ubyte.gz").write_bytes(data)
+        written[split] = sorted(zip([i.tobytes() for i in images], labels, strict=True))
+    return written
+
+
+def write_cifar(folder: pathlib.Path, classes: int) -> Examples:
+    """The archive of CIFAR-10 or CIFAR-100; what it holds."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(classes)
+    fine, coarse = (
+        "".join(f"{kind} {number}\n" for number in range(count)).encode()
+        for kind, count in (("class", classes), ("group", 20))
+    )
+    if classes == 10:
+        files = {"train": [f"data_batch_{n}.bin" for n in range(1, 6)], "test": ["test_batch.bin"]}
+        names = {"batches.meta.txt": fine}
+    else:
+        files = {"train": ["train.bin"], "test": ["test.bin"]}
+        names = {"fine_label_names.txt": fine, "coarse_label_names.txt": coarse}
+    root = "cifar-10-batches-bin" if classes == 10 else "cifar-100-binary"
+    written: Examples = {"train": [], "test": []}
+    with tarfile.open(folder / f"cifar-{classes}-binary.tar.gz", "w:gz") as tar:
+        for name, data in names.items():
+            add(tar, f"{root}/{name}", data)
+        for split, file_names in files.items():
+            for name in file_names:
+                data = b""
+                for _ in range(2):
+                    image = rng.integers(0, 256, (32, 32, 3), np.uint8)
+                    label = int(rng.integers(classes))
+                    coarse_label = b"" if classes == 10 else bytes([label % 20])
+                    data += coarse_label + bytes([label]) + image.transpose(2, 0, 1).tobytes()
+                    written[split].append((image.tobytes(), label))
+                add(tar, f"{root}/{name}", data)
+    return {split: sorted(examples) for split, examples in written.items()}
+
+
+def picture(colour: object, mode: str = "RGB", kind: str = "jpeg") -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, (40, 30), colour).save(file, kind)
+    return file.getvalue()
+
+
+# Two of the files that the stock builder mends: one is CMYK, one is a PNG.
+IMAGENET = {
+    "n01440764": {"n01440764_1.JPEG": picture((200, 0, 0)), "n01440764_2.JPEG": picture(90, "L")},
+    "n01739381": {"n01739381_1309.JPEG": picture((0, 255, 255, 0), "CMYK")},
+    "n02105855": {"n02105855_2933.JPEG": picture((0, 0, 200), kind="png")},
+}
+
+
+def write_imagenet(folder: pathlib.Path) -> None:
+    """ImageNet's three archives: classes inside the training one, no labels in the others."""
+    folder.mkdir()
+    with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as train:
+        for synset, images in IMAGENET.items():
+            inner = io.BytesIO()
+            with tarfile.open(fileobj=inner, mode="w") as tar:
+                for name, data in images.items():
+                    add(tar, name, data)
+            add(train, f"{synset}.tar", inner.getvalue())
+    for split in ("val", "test"):
+        with tarfile.open(folder / f"ILSVRC2012_img_{split}.tar", "w") as tar:
+            for number in (3, 1, 2):
+                name = f"ILSVRC2012_{split}_{number:08}.JPEG"
+                add(tar, name, picture((80 * number, 0, 0)))

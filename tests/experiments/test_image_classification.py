@@ -1,0 +1,234 @@
+"""The main job as a user runs it: results, files, resuming, and one clear line for bad input."""
+
+import json
+import pathlib
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dlcore.train.checkpoint import load_params
+
+
+def summary(workdir):
+    return json.loads((workdir / "summary.json").read_text())
+
+
+def assert_fails(process, *words):
+    """Status 2, one line that begins with "error:" and holds all the words, no traceback."""
+    assert process.returncode == 2, process.stderr
+    errors = [line for line in process.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and "Traceback" not in process.stderr, process.stderr
+    for word in words:
+        assert word in errors[0]
+
+
+def test_a_run_learns_and_leaves_its_files(run, tmp_path):
+    process = run("--steps=300", "--eval_every=100", f"--workdir={tmp_path}", "--report")
+    assert process.returncode == 0, process.stderr
+    assert "image_classification: test accuracy 0.9" in process.stdout
+    found = summary(tmp_path)
+    assert found["metrics"]["accuracy"] > 0.9 and found["step"] == 300
+    assert found["recompilations"] == 0 and found["examples_per_second"] > 0
+    assert {"jax", "flax", "optax"} <= found["versions"].keys()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["split"]) for line in lines if line["split"] == "test"] == [
+        (100, "test"), (200, "test"), (300, "test"),
+    ]  # fmt: skip
+    assert {"loss", "accuracy", "grad_norm", "learning_rate", "skipped"} <= lines[0].keys()
+    assert (tmp_path / "tensorboard").is_dir()
+    report = (tmp_path / "report" / "index.html").read_text()
+    pictures = {path.name for path in (tmp_path / "report").glob("*.png")}
+    assert len(pictures) >= 4 and all(name in report for name in pictures)
+
+    again = run(f"--flagfile={tmp_path / 'flags.txt'}", f"--workdir={tmp_path / 'again'}")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "again" / "metrics.jsonl").read_bytes() == (
+        tmp_path / "metrics.jsonl"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("model", ["lenet5", "lenet5_paper", "resnet20"])
+def test_every_kind_of_model_passes_the_smoke_test(run, tmp_path, model):
+    process = run("--smoke", f"--model={model}", f"--workdir={tmp_path}", "--augment=affine")
+    assert process.returncode == 0, process.stderr
+    assert summary(tmp_path)["step"] == 2
+    assert (tmp_path / "report" / "index.html").exists()
+
+
+LAYOUTS = {
+    "jit": ((), 1),
+    "mesh": (("--layout=mesh", "--mesh=data=4", "--shard=fsdp"), 4),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_kill_9_at_random_steps_and_resume_is_bit_for_bit(run, start, tmp_path, name):
+    flags, devices = LAYOUTS[name]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    common = [
+        *flags, "--steps=400", "--checkpoint_every=30", "--log_every=1", "--eval_every=50",
+    ]  # fmt: skip
+    assert run(*common, f"--workdir={whole}", devices=devices).returncode == 0
+    chance = random.Random(name)
+    metrics = killed / "metrics.jsonl"
+    deaths = 0
+    for death in sorted(chance.sample(range(40, 360), 2)):
+        process = start(*common, f"--workdir={killed}", devices=devices)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if metrics.exists() and f'"step": {death}' in metrics.read_text():
+                break
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        deaths += process.wait() == -signal.SIGKILL
+    assert deaths == 2 and not (killed / "summary.json").exists()
+    assert run(*common, f"--workdir={killed}", devices=devices).returncode == 0
+    assert metrics.read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    left, right = load_params(whole / "checkpoints"), load_params(killed / "checkpoints")
+    for layer in left:
+        for leaf in left[layer]:
+            np.testing.assert_array_equal(left[layer][leaf], right[layer][leaf])
+    assert summary(whole)["metrics"] == summary(killed)["metrics"]
+
+
+def test_sigterm_saves_and_leaves_with_a_clear_line(run, start, tmp_path):
+    process = start("--steps=100000", "--log_every=1", f"--workdir={tmp_path}")
+    while not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "SIGTERM: saved step " in errors and f"--workdir={tmp_path} continues it" in errors
+    step = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    process = run(f"--steps={step + 1}", f"--workdir={tmp_path}")
+    assert f"continuing {tmp_path} from step {step}" in process.stderr
+    assert summary(tmp_path)["step"] == step + 1
+
+
+def test_a_run_on_four_devices_continues_on_one(run, tmp_path):
+    flags = ["--schedule=constant", f"--workdir={tmp_path}", "--augment=none"]
+    mesh = ["--layout=mesh", "--shard=fsdp"]
+    assert run("--steps=20", *mesh, *flags, devices=4).returncode == 0
+    process = run("--steps=40", *flags)
+    assert process.returncode == 0 and "from step 20" in process.stderr
+    whole = ["--steps=40", "--schedule=constant", f"--workdir={tmp_path / 'one'}", "--augment=none"]
+    assert run(*whole).returncode == 0
+    assert summary(tmp_path)["metrics"]["loss"] == pytest.approx(
+        summary(tmp_path / "one")["metrics"]["loss"], rel=1e-4
+    )
+
+
+def test_patience_stops_on_held_out_training_data_and_reports_the_best(run, tmp_path):
+    process = run(
+        "--steps=5000", "--eval_every=20", "--patience=2", "--validation=0.1",
+        "--checkpoint_every=0", f"--workdir={tmp_path}",
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    found = summary(tmp_path)
+    assert found["stopped_by"] == "patience" and found["step"] < 4000
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    curve = {line["step"]: line["accuracy"] for line in lines if line["split"] == "validation"}
+    assert curve[found["step"]] == max(curve.values())
+    assert max(curve) == found["step"] + 2 * 20
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--dataset=digit"], ["'digit'", "digits", "mnist"]),
+        (["--dataset=mnist"], ["mnist", "scripts/prepare_data.py mnist"]),
+        (["--model=lenet"], ["unknown model 'lenet'", "lenet5", "resnet20"]),
+        (["--model=lenet5", "--image_size=8"], ["8x8", "lenet5", "16x16"]),
+        (["--layout=tpu"], ["unknown layout 'tpu'", "jit, mesh, pmap"]),
+        (["--layout=mesh", "--mesh=data=3"], ["wants 3 devices, but there are 1"]),
+        (["--accumulate=5"], ["32 is not divisible by 5", "30 or 35"]),
+        (["--optimizer=adamm"], ["unknown optimizer 'adamm'", "adamw"]),
+        (["--schedule=cos"], ["unknown schedule 'cos'", "cosine"]),
+        (["--shard=nothing:data", "--layout=mesh"], ["'nothing' matches none"]),
+        (["--patience=3"], ["--validation=0.1"]),
+        (["--workdir=/proc/none"], ["cannot write to /proc/none", "another --workdir"]),
+        (["--resume=must"], ["--resume=must", "no run in"]),
+        (["steps=3"], ["['steps=3'] are not flags", "--help"]),
+        (["--data_path=/nowhere"], ["/nowhere"]),
+    ],
+    ids=lambda value: " ".join(value) if value and value[0].startswith("-") else "",
+)
+def test_bad_flags_are_one_clear_line(run, tmp_path, flags, words):
+    workdir = tmp_path / "run"
+    assert_fails(run("--steps=2", f"--workdir={workdir}", *flags), *words)
+    # The corrected command may use the same folder.
+    assert not workdir.exists() or not list(workdir.rglob("config.json"))
+
+
+def images(folder, sizes, mode="RGB"):
+    """Writes images of these sizes into the folder."""
+    folder.mkdir(parents=True)
+    for number, size in enumerate(sizes):
+        Image.new(mode, (size, size), number).save(folder / f"{number}.png")
+
+
+def test_bad_image_folders_are_one_clear_line(run, tmp_path):
+    flags = ["--steps=2", f"--data_path={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}"]
+    (tmp_path / "data").mkdir()
+    assert_fails(run(*flags), str(tmp_path / "data"))
+    images(tmp_path / "data" / "cat", [8] * 6)
+    images(tmp_path / "data" / "dog", [8] * 6)
+    (tmp_path / "data" / "dog" / "3.png").write_bytes(b"no image")
+    assert_fails(run(*flags), "dog/3.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "data" / "dog" / "3.png")
+    assert_fails(run(*flags), "--image_size")
+    flags = [flags[0], flags[1], f"--workdir={tmp_path / 'good'}"]
+    process = run(*flags, "--image_size=8", "--batch_size=4")
+    assert process.returncode == 0, process.stderr
+
+
+def test_a_full_disk_is_one_clear_line_and_the_last_checkpoint_stays(run, tmp_path):
+    flags = [f"--workdir={tmp_path}", "--schedule=constant"]
+    assert run("--steps=2", *flags).returncode == 0
+    process = run("--steps=4", *flags, largest_file=4000)
+    assert_fails(process, "cannot write checkpoints", "free space", "--workdir")
+    process = run("--steps=4", *flags)
+    assert process.returncode == 0 and "from step 2" in process.stderr
+
+
+def test_a_workdir_of_another_run_is_refused_and_left_alone(run, tmp_path):
+    assert run("--steps=2", f"--workdir={tmp_path}").returncode == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    process = run("--steps=2", f"--workdir={tmp_path}", "--model=lenet5", "--seed=3")
+    assert_fails(process, "holds another run", "model: mlp then, lenet5 now", "seed: 0 then, 3")
+    assert_fails(run("--resume=never", f"--workdir={tmp_path}"), "--resume=never")
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_damaged_checkpoint_is_skipped_with_a_word_about_it(run, tmp_path):
+    flags = ["--checkpoint_every=10", "--schedule=constant", f"--workdir={tmp_path}"]
+    assert run("--steps=20", *flags).returncode == 0
+    newest = tmp_path / "checkpoints" / "20" / "state"
+    path = max(newest.rglob("d/*"), key=lambda path: path.stat().st_size)
+    path.write_bytes(bytes(path.stat().st_size))
+    process = run("--steps=30", *flags)
+    assert process.returncode == 0, process.stderr
+    assert "skipped a damaged checkpoint: step 20" in process.stderr
+    assert "from step 10" in process.stderr and summary(tmp_path)["step"] == 30
+    assert pathlib.Path(tmp_path / "checkpoints-damaged" / "20").is_dir()
+
+
+def test_check_passes_the_default_and_names_the_cause_of_a_failure(run, tmp_path):
+    process = run("--check", "--model=lenet5", f"--workdir={tmp_path / 'none'}")
+    assert process.returncode == 0, process.stdout + process.stderr
+    for line in ("61,706", "416,520", "ok    gradients", "ok    overfit one batch", "16x16 pixels"):
+        assert line in process.stdout
+    assert not (tmp_path / "none").exists()
+    process = run("--check", "--learning_rate=0")
+    assert process.returncode == 1
+    assert "FAIL  overfit one batch" in process.stdout and "likely cause" in process.stdout
+
+
+def test_data_that_never_gives_a_finite_loss_ends_the_run(run, tmp_path):
+    process = run("--steps=100", "--learning_rate=1e38", "--optimizer=sgd", f"--workdir={tmp_path}")
+    assert_fails(process, "not finite in 10 steps in a row", "batch is number", "--clip_norm")

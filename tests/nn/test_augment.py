@@ -1,0 +1,62 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from dlcore.nn.augment import _bilinear, random_affine
+from dlcore.nn.examples import Part, part_of_batch
+
+IMAGES = np.random.default_rng(0).uniform(0, 255, (8, 9, 12, 2)).astype(np.float32)
+STILL = {"rotation": 0.0, "stretch": 0.0, "shear": 0.0, "shift": 0.0}
+
+
+def test_interpolation_equals_scipys_with_zeros_outside():
+    rng = np.random.default_rng(1)
+    y, x = rng.uniform(-3, 12, (8, 9, 12)), rng.uniform(-3, 15, (8, 9, 12))
+    found = _bilinear(jnp.asarray(IMAGES), jnp.asarray(y, jnp.float32), jnp.asarray(x, jnp.float32))
+    for image, ys, xs, result in zip(IMAGES, y, x, found, strict=True):
+        for channel in range(2):
+            expected = ndimage.map_coordinates(
+                image[..., channel], [ys, xs], order=1, mode="grid-constant", cval=0.0
+            )
+            np.testing.assert_allclose(result[..., channel], expected, rtol=0, atol=2e-3)
+
+
+def test_without_any_change_images_stay_as_they_are():
+    found = random_affine(jax.random.key(0), jnp.asarray(IMAGES), **STILL)
+    np.testing.assert_allclose(found, IMAGES, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "limit"),
+    [({"rotation": 10.0}, np.deg2rad(10)), ({"shift": 0.1}, 0.1), ({"shear": 0.2}, 0.2)],
+)
+def test_a_ramp_shows_the_size_of_each_change(change, limit):
+    """On an image whose value is its row, the change of the centre rows gives the map's row."""
+    ramp = np.tile(np.arange(40.0, dtype=np.float32)[:, None, None], (1, 40, 1))
+    ramps = jnp.asarray(np.tile(ramp, (200, 1, 1, 1)))
+    found = np.asarray(random_affine(jax.random.key(0), ramps, **STILL | change))[..., 0]
+    centre = found[:, 15:25, 15:25]
+    slope_x = np.diff(centre, axis=2).mean((1, 2))
+    offset = (centre - ramps[:, 15:25, 15:25, 0]).mean((1, 2)) / 40
+    size = np.arcsin(np.abs(slope_x)) if "rotation" in change else np.abs(slope_x)
+    size = np.abs(offset) if "shift" in change else size
+    assert limit * 0.9 < size.max() <= limit * 1.001
+    assert len(np.unique(size.round(6))) > 190
+
+
+def test_stretch_keeps_within_its_limit():
+    ramp = np.tile(np.arange(40.0, dtype=np.float32)[:, None, None], (1, 40, 1))
+    ramps = jnp.asarray(np.tile(ramp, (200, 1, 1, 1)))
+    found = random_affine(jax.random.key(0), ramps, **STILL | {"stretch": 0.2})[:, 15:25, 20, 0]
+    factors = np.log(np.diff(found, axis=1).mean(1))
+    assert 0.18 < np.abs(factors).max() <= 0.2002 and factors.min() < 0 < factors.max()
+
+
+def test_parts_of_the_batch_get_the_images_of_the_whole():
+    key = jax.random.key(3)
+    whole = random_affine(key, jnp.asarray(IMAGES))
+    with part_of_batch(Part(offset=1, stride=2)):
+        part = random_affine(key, jnp.asarray(IMAGES[1::2]))
+    np.testing.assert_array_equal(part, whole[1::2])

@@ -1,0 +1,105 @@
+"""Batch normalisation against NumPy, by hand and across layouts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dlcore import nn
+from dlcore.nn import examples
+
+NORM = nn.BatchNorm(momentum=0.75, epsilon=1e-3)
+PARAMS = {"scale": jnp.array([2.0, -1.0, 0.5]), "bias": jnp.array([0.0, 3.0, -1.0])}
+STATS = {"mean": jnp.array([1.0, 2.0, 3.0]), "var": jnp.array([4.0, 1.0, 9.0])}
+X = 2 * jax.random.normal(jax.random.key(0), (8, 3, 2, 3)) + 1
+
+
+def train(x, params=PARAMS, stats=STATS):
+    variables = {"params": params, "batch_stats": stats}
+    y, updated = NORM.apply(variables, x, train=True, mutable=["batch_stats"])
+    return y, updated["batch_stats"]
+
+
+def numpy_norm(x, mean, variance):
+    scale, bias = np.asarray(PARAMS["scale"]), np.asarray(PARAMS["bias"])
+    return (np.asarray(x) - mean) / np.sqrt(variance + 1e-3) * scale + bias
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (8, 3, 2, 3)])
+def test_training(shape):
+    x = X[:, 0, 0] if len(shape) == 2 else X
+    axes = tuple(range(x.ndim - 1))
+    x_ = np.asarray(x)
+    mean, variance = x_.mean(axes), x_.var(axes)
+    y, stats = train(x)
+    np.testing.assert_allclose(y, numpy_norm(x, mean, variance), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(stats["mean"], 0.75 * STATS["mean"] + 0.25 * mean, rtol=1e-5)
+    np.testing.assert_allclose(stats["var"], 0.75 * STATS["var"] + 0.25 * variance, rtol=1e-5)
+
+
+def test_running_statistics_by_hand():
+    """The batch 0, 4 has mean 2 and biased variance 4; from 0 and 1 at momentum 0.75."""
+    x = jnp.array([[0.0], [4.0]])
+    params = {"scale": jnp.ones(1), "bias": jnp.zeros(1)}
+    y, stats = train(x, params, {"mean": jnp.zeros(1), "var": jnp.ones(1)})
+    np.testing.assert_allclose(y, np.array([[-2], [2]]) / np.sqrt(4.001), rtol=1e-6)
+    assert stats["mean"] == 0.5 and stats["var"] == 1.75
+
+
+def test_evaluation():
+    variables = {"params": PARAMS, "batch_stats": STATS}
+    expected = numpy_norm(X, np.array([1, 2, 3]), np.array([4, 1, 9]))
+    np.testing.assert_allclose(NORM.apply(variables, X), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_evaluation_is_training_when_the_statistics_are_the_batch():
+    stats = {"mean": X.mean((0, 1, 2)), "var": X.var((0, 1, 2))}
+    evaluated = NORM.apply({"params": PARAMS, "batch_stats": stats}, X)
+    np.testing.assert_allclose(train(X)[0], evaluated, rtol=1e-4, atol=1e-5)
+
+
+def test_initialisation_leaves_the_statistics_alone():
+    variables = NORM.init(jax.random.key(0), X, train=True)
+    np.testing.assert_array_equal(variables["batch_stats"]["mean"], np.zeros(3))
+    np.testing.assert_array_equal(variables["batch_stats"]["var"], np.ones(3))
+
+
+def test_gradient():
+    """The derivation of Ioffe & Szegedy 2015, section 3, in NumPy."""
+    g = jax.random.normal(jax.random.key(1), X.shape)
+    (dx, dparams) = jax.vjp(lambda x, p: train(x, p)[0], X, PARAMS)[1](g)
+    axes = (0, 1, 2)
+    x, g = np.asarray(X), np.asarray(g)
+    inverse = 1 / np.sqrt(x.var(axes) + 1e-3)
+    normal = (x - x.mean(axes)) * inverse
+    dnormal = g * np.asarray(PARAMS["scale"])
+    expected = inverse * (dnormal - dnormal.mean(axes) - normal * (dnormal * normal).mean(axes))
+    np.testing.assert_allclose(dx, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(dparams["scale"], (g * normal).sum(axes), rtol=1e-4)
+    np.testing.assert_allclose(dparams["bias"], g.sum(axes), rtol=1e-4)
+
+
+def test_devices_share_their_statistics():
+    """Four devices of two examples each get what one gets from eight, gradients included."""
+
+    def step(params, x, g):
+        (y, stats), vjp = jax.vjp(lambda p: train(x, p), params)
+        return y, stats, vjp((g, jax.tree.map(jnp.zeros_like, stats)))[0]
+
+    def part(params, x, g):
+        with examples.part_of_batch(
+            examples.Part(2 * jax.lax.axis_index("data"), axis_name="data")
+        ):
+            y, stats, gradient = step(params, x, g)
+        return y, stats, jax.lax.psum(gradient, "data")
+
+    g = jax.random.normal(jax.random.key(1), X.shape)
+    y, stats, gradient = jax.jit(step)(PARAMS, X, g)
+    parted = jax.pmap(part, "data", in_axes=(None, 0, 0), out_axes=(0, None, None))(
+        PARAMS, X.reshape(4, 2, 3, 2, 3), g.reshape(4, 2, 3, 2, 3)
+    )
+    np.testing.assert_allclose(parted[0].reshape(X.shape), y, rtol=1e-6, atol=1e-6)
+    for name in ("mean", "var"):
+        np.testing.assert_allclose(parted[1][name], stats[name], rtol=1e-6)
+    for name in ("scale", "bias"):
+        np.testing.assert_allclose(parted[2][name], gradient[name], rtol=1e-6, atol=1e-5)

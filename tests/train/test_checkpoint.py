@@ -1,0 +1,254 @@
+import json
+import re
+import resource
+import signal
+
+import jax
+import jax.numpy as jnp
+import networks
+import numpy as np
+import optax
+import pytest
+
+from dlcore import runtime
+from dlcore.errors import InputError
+from dlcore.train.checkpoint import Checkpoints, load_params
+from dlcore.train.fingerprint import fingerprints
+from dlcore.train.transplant import transplant
+
+# When a read or write fails half-way, Orbax leaves coroutines behind that complain as they go.
+ORBAX_LEFTOVERS = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning",
+    "ignore:coroutine .* was never awaited:RuntimeWarning",
+)
+
+CONFIG = {"model": "network", "seed": 0}
+MODEL, TX = networks.Network(), optax.adam(1e-2)
+JIT = runtime.layout("jit")
+
+
+def make_state():
+    return networks.make_state(MODEL, TX)
+
+
+def state_at(step):
+    state = make_state()
+    params = jax.tree.map(lambda leaf: leaf + step, state.params)
+    return state.replace(step=jnp.int32(step), params=params)
+
+
+def saved(directory, steps, *, keep=3, config=CONFIG, values=None):
+    checkpoints = Checkpoints(directory, config, keep=keep)
+    for step in steps:
+        value = (values or {}).get(step)
+        checkpoints.save(step, state_at(step), {"note": step}, value=value)
+    checkpoints.close()
+
+
+def restored(directory, config=CONFIG, layout=JIT):
+    checkpoints = Checkpoints(directory, config)
+    try:
+        return checkpoints.restore(layout.abstract(make_state))
+    finally:
+        checkpoints.close()
+
+
+def largest_file(directory):
+    """Of the array data, past the manifests."""
+    return max(directory.rglob("d/*"), key=lambda path: path.stat().st_size)
+
+
+def flip_a_bit(directory):
+    path = largest_file(directory)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
+    saved(tmp_path, [1, 5])
+    found = restored(tmp_path)
+    networks.assert_equal(found.state, state_at(5))
+    assert found.step == 5 and found.loop == {"note": 5} and found.skipped == []
+    assert jax.tree.structure(found.state) == jax.tree.structure(make_state())
+
+
+def test_an_empty_folder_restores_nothing(tmp_path):
+    assert restored(tmp_path) is None
+
+
+def test_the_latest_and_the_best_are_kept(tmp_path):
+    saved(tmp_path, range(1, 7), keep=2, values={2: 0.9, 4: 0.5, 5: 0.8})
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [2, 5, 6]
+
+
+def test_a_step_is_saved_once(tmp_path):
+    checkpoints = Checkpoints(tmp_path, CONFIG)
+    checkpoints.save(3, state_at(3), {})
+    checkpoints.save(3, state_at(4), {})
+    checkpoints.close()
+    networks.assert_equal(restored(tmp_path).state, state_at(3))
+
+
+def test_a_saved_state_may_be_donated_at_once(tmp_path):
+    checkpoints = Checkpoints(tmp_path, CONFIG)
+    wipe = jax.jit(lambda state: jax.tree.map(jnp.zeros_like, state.params), donate_argnums=0)
+    for step in range(1, 4):
+        state = state_at(step)
+        checkpoints.save(step, state, {})
+        jax.block_until_ready(wipe(state))
+    checkpoints.close()
+    networks.assert_equal(restored(tmp_path).state, state_at(3))
+
+
+@ORBAX_LEFTOVERS
+@pytest.mark.parametrize("damage", ["bit", "truncated", "missing", "empty"])
+def test_a_damaged_checkpoint_is_skipped_named_and_kept_aside(tmp_path, damage):
+    directory = tmp_path / "checkpoints"
+    saved(directory, [1, 2, 3])
+    if damage == "bit":
+        flip_a_bit(directory / "3" / "state")
+    elif damage == "truncated":
+        path = largest_file(directory / "3" / "state")
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif damage == "missing":
+        largest_file(directory / "3" / "state").unlink()
+    else:
+        for path in [path for path in (directory / "3").rglob("*") if path.is_file()]:
+            path.unlink()
+    found = restored(directory)
+    assert found.step == 2
+    assert len(found.skipped) == 1 and found.skipped[0].startswith("step 3 (")
+    assert (tmp_path / "checkpoints-damaged" / "3").is_dir()
+    networks.assert_equal(found.state, state_at(2))
+    saved(directory, [3])
+    assert restored(directory).step == 3
+
+
+def test_array_data_that_reads_well_but_is_wrong_is_found(tmp_path):
+    saved(tmp_path, [1, 2])
+    path = next((tmp_path / "2" / "run").rglob("metadata"))
+    run = json.loads(path.read_text())
+    run["fingerprints"]["params/Dense_0/kernel"] ^= 1
+    path.write_text(json.dumps(run))
+    found = restored(tmp_path)
+    assert found.step == 1
+    assert "damaged array data in params/Dense_0/kernel" in found.skipped[0]
+
+
+@ORBAX_LEFTOVERS
+def test_nothing_whole_left_is_an_error_and_not_a_fresh_start(tmp_path):
+    saved(tmp_path / "checkpoints", [1])
+    flip_a_bit(tmp_path / "checkpoints" / "1" / "state")
+    with pytest.raises(InputError, match="no checkpoint in .* is whole: step 1"):
+        restored(tmp_path / "checkpoints")
+
+
+def test_another_configuration_is_refused_and_the_difference_named(tmp_path):
+    saved(tmp_path, [1])
+    with pytest.raises(InputError, match="another configuration .*model: network then, lenet now"):
+        restored(tmp_path, config={"model": "lenet", "seed": 0})
+    assert (tmp_path / "1").is_dir()
+
+
+def test_another_model_is_refused_and_the_leaf_named(tmp_path):
+    saved(tmp_path, [1])
+    checkpoints = Checkpoints(tmp_path, CONFIG)
+    other = JIT.abstract(lambda: networks.make_state(networks.Network(norm=False), TX))
+    with pytest.raises(InputError, match="another model.*BatchNorm_0/bias: float32.32. then, abs"):
+        checkpoints.restore(other)
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("rules", [(), "fsdp"])
+def test_a_checkpoint_of_four_devices_continues_on_one_and_back(tmp_path, rules):
+    mesh = runtime.layout("mesh", rules=rules)
+    state = jax.device_put(state_at(7), mesh.shardings(make_state()))
+    checkpoints = Checkpoints(tmp_path / "mesh", CONFIG)
+    checkpoints.save(7, state, {})
+    checkpoints.close()
+    found = restored(tmp_path / "mesh", layout=JIT)
+    networks.assert_equal(found.state, state_at(7))
+    assert found.skipped == []
+    saved(tmp_path / "one", [8])
+    found = restored(tmp_path / "one", layout=mesh)
+    networks.assert_equal(found.state, state_at(8))
+    kernel = found.state.params["Dense_0"]["kernel"]
+    assert len(kernel.sharding.device_set) == 4
+
+
+def test_fingerprints_do_not_depend_on_the_sharding_and_see_every_element():
+    mesh = runtime.layout("mesh", rules="fsdp")
+    state = make_state()
+    reference = fingerprints(state)
+    assert fingerprints(jax.device_put(state, mesh.shardings(state))) == reference
+    values = jnp.arange(12, dtype=jnp.bfloat16).reshape(3, 4)
+    seen = {fingerprints(values)[""]}
+    for index in np.ndindex(3, 4):
+        seen.add(fingerprints(values.at[index].add(1))[""])
+    swapped = values.at[0, 0].set(values[2, 3]).at[2, 3].set(values[0, 0])
+    seen.add(fingerprints(swapped)[""])
+    assert len(seen) == 14
+
+
+@ORBAX_LEFTOVERS
+def test_a_full_disk_is_one_clear_error_and_the_last_good_step_stays(tmp_path):
+    saved(tmp_path, [1])
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    checkpoints = Checkpoints(tmp_path, CONFIG)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        with pytest.raises(InputError, match="cannot write checkpoints to .*free space or choose"):
+            checkpoints.save(2, state_at(2), {})
+            checkpoints.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert restored(tmp_path).step == 1
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write checkpoints to"):
+        Checkpoints(tmp_path / "file" / "checkpoints", CONFIG)
+
+
+def test_a_partial_restore_takes_what_its_rules_say_and_reports_the_rest(tmp_path):
+    saved(tmp_path, [4])
+    source = load_params(tmp_path)
+    target = {
+        "body": {"kernel": jnp.zeros((16, 32)), "bias": jnp.zeros(32)},
+        "head": {"kernel": jnp.zeros((32, 7)), "bias": jnp.ones(5)},
+    }
+    rules = [
+        ("^head/bias$", None),
+        ("^body/(.*)$", r"Dense_0/\1"),
+        ("^head/(.*)$", r"Dense_1/\1"),
+    ]
+    new, report = transplant(source, target, rules)
+    assert report.restored == {"body/kernel": "Dense_0/kernel"}
+    assert report.kept == ["head/bias"]
+    assert report.missing == {"body/bias": "Dense_0/bias"}
+    assert report.mismatched == {"head/kernel": "(32, 5) there, (32, 7) here"}
+    assert report.unused == [
+        "BatchNorm_0/bias", "BatchNorm_0/scale", "Dense_1/bias", "Dense_1/kernel",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(new["body"]["kernel"], state_at(4).params["Dense_0"]["kernel"])
+    np.testing.assert_array_equal(new["head"]["kernel"], target["head"]["kernel"])
+    assert re.search(r"restored 1 leaves, kept 1\nmissing: body/bias", str(report))
+
+
+def test_a_partial_restore_of_everything_is_the_default(tmp_path):
+    saved(tmp_path, [4])
+    new, report = transplant(load_params(tmp_path), make_state().params)
+    networks.assert_equal(new, state_at(4).params)
+    assert not (report.kept or report.missing or report.mismatched or report.unused)
+
+
+def test_a_partial_restore_from_nothing_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        load_params(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="give the folder WORKDIR/checkpoints"):
+        load_params(tmp_path)

@@ -1,0 +1,53 @@
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dlcore.metrics import Mean
+from dlcore.train import Best, evaluate
+
+
+def test_a_split_of_any_length_gives_the_mean_over_its_examples():
+    values = np.random.default_rng(0).normal(size=23).astype(np.float32)
+
+    def metric_fn(state, batch):
+        return {"value": Mean.of(jnp.asarray(batch["x"]) * state, jnp.asarray(batch["weight"]))}
+
+    def batches(size):
+        for start in range(0, 23, size):
+            x = values[start : start + size]
+            padding = size - len(x)
+            weight = np.ones(len(x), np.float32)
+            yield {
+                "x": np.pad(x, (0, padding), constant_values=9),
+                "weight": np.pad(weight, (0, padding)),
+            }
+
+    for size in (1, 4, 23, 40):
+        found = evaluate(metric_fn, 2.0, batches(size))
+        assert found["value"] == pytest.approx(2 * values.mean(dtype=np.float64), rel=1e-6)
+
+
+def test_best_follows_a_curve_with_patience_and_a_least_change():
+    best = Best("loss", mode="min", patience=2, minimum_change=0.1)
+    curve = [1.0, 0.95, 0.8, 0.75, math.nan]
+    assert [best.update(step, {"loss": value}) for step, value in enumerate(curve)] == [
+        True, False, True, False, False,
+    ]  # fmt: skip
+    assert (best.value, best.step, best.exhausted) == (0.8, 2, True)
+
+
+def test_without_patience_it_never_ends():
+    best = Best("accuracy")
+    for step in range(100):
+        best.update(step, {"accuracy": 0.0})
+    assert not best.exhausted
+
+
+def test_what_it_saved_continues():
+    best, again = Best("a", patience=5), Best("a", patience=5)
+    for step, value in enumerate([3.0, 1.0, 1.0]):
+        best.update(step, {"a": value})
+    again.load(best.saved())
+    assert again == best

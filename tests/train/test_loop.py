@@ -1,0 +1,229 @@
+import itertools
+import json
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import networks
+import numpy as np
+import optax
+import pytest
+
+from dlcore import runtime
+from dlcore.errors import Diverged
+from dlcore.metrics import Mean
+from dlcore.train import Best, gradient_step, guard
+from dlcore.train.checkpoint import Checkpoints
+from dlcore.train.logs import RunLog, read_metrics
+from dlcore.train.loop import Memory, fit
+
+MODEL, TX = networks.Network(), optax.adamw(1e-2)
+JIT = runtime.layout("jit")
+FSDP = runtime.layout("mesh", rules="fsdp")
+
+
+def make_state():
+    return networks.make_state(MODEL, TX)
+
+
+def make_step(layout=JIT):
+    return runtime.compile_step(
+        guard(gradient_step(networks.make_loss(MODEL), TX, axis_name=layout.axis_name)), layout
+    )
+
+
+def evaluate(state):
+    total = sum(float(jnp.sum(leaf)) for leaf in jax.tree.leaves(state.params))
+    return {"accuracy": total}
+
+
+def run(workdir, *, steps, batches=networks.batches, layout=JIT, best=None, **options):
+    """One process's life: restores what there is, trains, closes."""
+    checkpoints = Checkpoints(workdir / "checkpoints", {})
+    memory = Memory(best=best or Best("accuracy"))
+    found = checkpoints.restore(layout.abstract(make_state))
+    state = found.state if found else layout.initialise(make_state)
+    if found:
+        memory.load(found.loop)
+    log = RunLog(workdir, start=found.step if found else 0, steps=steps, progress=False)
+    try:
+        return fit(
+            make_step(layout), state, batches, steps=steps, log=log, log_every=5,
+            evaluate=evaluate, eval_every=8, checkpoints=checkpoints, memory=memory, **options,
+        )  # fmt: skip
+    finally:
+        log.close()
+        checkpoints.close()
+
+
+class Killed(Exception):
+    """Stands for a kill -9: nothing after it runs."""
+
+
+def dying_at(number):
+    def batches(start):
+        for step, batch in zip(itertools.count(start), networks.batches(start), strict=False):
+            if step == number:
+                raise Killed
+            yield batch
+
+    return batches
+
+
+@pytest.mark.parametrize("layout", [JIT, FSDP], ids=["jit", "fsdp"])
+def test_a_run_killed_anywhere_continues_bit_for_bit(tmp_path, layout):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    options = {"steps": 30, "layout": layout, "checkpoint_every": 7}
+    whole = run(tmp_path / "whole", **options)
+    for death in (3, 12, 26):
+        with pytest.raises(Killed):
+            run(tmp_path / "killed", batches=dying_at(death), **options)
+    with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 30, "spl')  # what a kill in the middle of a write leaves
+    continued = run(tmp_path / "killed", **options)
+    networks.assert_equal(continued.state, whole.state)
+    lines = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "killed")]
+    assert lines[0] == lines[1]
+
+
+def test_reports_are_means_over_their_window(tmp_path):
+    result = run(tmp_path, steps=12)
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [(line["step"], line["split"]) for line in lines] == [
+        (5, "train"), (8, "test"), (10, "train"), (12, "test"),
+    ]  # fmt: skip
+    step, state, losses = make_step(), JIT.initialise(make_state), []
+    for number in range(10):
+        state, metrics = step(state, networks.batch(number))
+        losses.append(float(metrics["loss"].compute()))
+    assert lines[0]["loss"] == pytest.approx(np.mean(losses[:5]), rel=1e-6)
+    assert lines[2]["loss"] == pytest.approx(np.mean(losses[5:]), rel=1e-6)
+    assert (
+        lines[3]["accuracy"] == result.evaluation["accuracy"] == evaluate(result.state)["accuracy"]
+    )
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_each_batch_is_used_once_and_in_order(tmp_path):
+    seen = []
+
+    def step(state, batch):
+        seen.append(int(batch["number"]))
+        return state.replace(step=state.step + 1), {"loss": Mean(jnp.ones(()), jnp.ones(()))}
+
+    step.traces = 1
+
+    def batches(start):
+        return ({"number": number} for number in itertools.count(start))
+
+    state = make_state().replace(step=jnp.int32(3))
+    assert int(fit(step, state, batches, steps=9).state.step) == 9
+    assert seen == [3, 4, 5, 6, 7, 8]
+    assert fit(step, state.replace(step=9), batches, steps=9).steps == 0
+
+
+def scores(*values):
+    """An evaluation that gives these values one after the other."""
+    source = iter(values)
+    return lambda state: {"accuracy": next(source)}
+
+
+def test_patience_stops_and_survives_a_restart(tmp_path):
+    curve = [0.1, 0.5, 0.4, 0.5, 0.3, 0.2, 0.9]
+
+    def train(directory, evaluate, steps, memory):
+        checkpoints = Checkpoints(directory, {})
+        found = checkpoints.restore(JIT.abstract(make_state))
+        if found:
+            memory.load(found.loop)
+        state = found.state if found else JIT.initialise(make_state)
+        result = fit(
+            make_step(), state, networks.batches, steps=steps, evaluate=evaluate, eval_every=1,
+            checkpoints=checkpoints, memory=memory,
+        )  # fmt: skip
+        checkpoints.close()
+        return result
+
+    def memory():
+        return Memory(best=Best("accuracy", patience=3))
+
+    whole = train(tmp_path / "whole", scores(*curve), 7, memory())
+    assert (whole.reason, int(whole.state.step)) == ("patience", 5)
+    first = train(tmp_path / "parts", scores(*curve[:3]), 3, memory())
+    assert first.reason == "finished"
+    last = memory()
+    second = train(tmp_path / "parts", scores(*curve[3:]), 7, last)
+    assert (second.reason, int(second.state.step)) == ("patience", 5)
+    assert (last.best.step, last.best.value) == (2, 0.5)
+    networks.assert_equal(second.state, whole.state)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_step_at_hand_and_leaves(tmp_path, number):
+    def batches(start):
+        for step, batch in zip(itertools.count(start), networks.batches(start), strict=False):
+            if step == 6:
+                os.kill(os.getpid(), number)
+            yield batch
+
+    handlers = signal.getsignal(number)
+    result = run(tmp_path, steps=20, batches=batches)
+    assert result.reason == signal.Signals(number).name
+    assert int(result.state.step) == 7
+    assert signal.getsignal(number) is handlers
+    assert (tmp_path / "checkpoints" / "7").is_dir()
+    assert int(run(tmp_path, steps=20).state.step) == 20
+
+
+def poisoned(*numbers):
+    def batches(start):
+        for step, batch in zip(itertools.count(start), networks.batches(start), strict=False):
+            if step in numbers:
+                batch["x"][0, 0] = np.nan
+            yield batch
+
+    return batches
+
+
+def test_bad_steps_in_a_row_end_the_run_with_steps_and_batch_named(tmp_path):
+    with pytest.raises(Diverged) as error:
+        run(tmp_path, steps=50, batches=poisoned(*range(12, 20)), patience_for_skipped=4)
+    assert "4 steps in a row, 13 to 16" in str(error.value)
+    assert "parameters are still those of step 12" in str(error.value)
+    assert "batch is number 12 (x 1 values not finite, label finite" in str(error.value)
+
+
+def test_single_bad_steps_are_skipped_and_counted(tmp_path):
+    result = run(tmp_path, steps=20, batches=poisoned(3, 7, 8), patience_for_skipped=3)
+    lines = [line for line in read_metrics(tmp_path / "metrics.jsonl") if line["split"] == "train"]
+    assert [line["skipped"] for line in lines] == [0.2, 0.4, 0.0, 0.0]
+    assert all(np.isfinite(line["loss"]) for line in lines)
+    assert result.reason == "finished"
+
+
+def test_a_batch_of_another_shape_is_reported_as_a_recompilation(tmp_path, capsys):
+    def batches(start):
+        for step in itertools.count(start):
+            yield networks.batch(step, 32 if step < 7 else 16)
+
+    log = RunLog(tmp_path, steps=10, progress=False)
+    state = JIT.initialise(make_state)
+    result = fit(make_step(), state, batches, steps=10, log=log, log_every=5)
+    log.close()
+    assert result.recompilations == 1
+    assert "compiled again by step 10" in capsys.readouterr().err
+
+
+def test_a_run_without_log_evaluation_or_checkpoints_just_trains():
+    result = fit(make_step(), JIT.initialise(make_state), networks.batches, steps=3)
+    assert (int(result.state.step), result.steps, result.evaluation) == (3, 3, {})
+
+
+def test_metrics_that_are_not_finite_are_null_in_the_file(tmp_path):
+    log = RunLog(tmp_path, progress=False)
+    log.metrics(1, "test", {"loss": float("nan"), "accuracy": 0.5})
+    log.close()
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert line == {"step": 1, "split": "test", "loss": None, "accuracy": 0.5}
