@@ -10,55 +10,35 @@ import numpy as np
 from dlcore.train.state import Batch, Metrics, TrainState
 
 
-class HostMean:
-    """A `Mean` gathered on the host in float64, so that many batches lose no digits."""
-
-    def __init__(self, total: float = 0.0, weight: float = 0.0):
-        self.total, self.weight = total, weight
-
-    def add(self, total: Any, weight: Any) -> None:
-        """Adds a device's total and weight; waits until they are computed."""
-        self.total += float(np.asarray(total))
-        self.weight += float(np.asarray(weight))
-
-    def compute(self) -> float:
-        """The mean; NaN when nothing was counted."""
-        return self.total / self.weight if self.weight else math.nan
-
-
-class HostMeans(dict[str, HostMean]):
-    """Means by name, gathered on the host."""
-
-    def add(self, metrics: Metrics) -> None:
-        """Adds the metrics of one batch."""
-        for name, mean in metrics.items():
-            self.setdefault(name, HostMean()).add(mean.total, mean.weight)
-
-    def compute(self) -> dict[str, float]:
-        """The means by name, in alphabetical order."""
-        return {name: self[name].compute() for name in sorted(self)}
-
-
 def evaluate(
     metric_fn: Callable[[TrainState, Batch], Metrics],
     state: TrainState,
     batches: Iterable[Batch],
 ) -> dict[str, float]:
-    """The metrics over all batches, each divided once at the end.
+    """The metrics over all batches, each divided once at the end; NaN where nothing was counted.
 
     Args:
         metric_fn: compiled (state, batch) -> means; rows of weight 0 must count nothing.
         state: the state to evaluate; it is not changed.
         batches: the whole split, the last batch padded to full size.
     """
-    means = HostMeans()
+    sums: dict[str, np.ndarray] = {}
+
+    def add(metrics: Metrics) -> None:  # in float64, so that many batches lose no digits
+        for name, mean in metrics.items():
+            pair = np.array([mean.total, mean.weight], np.float64)
+            sums[name] = sums[name] + pair if name in sums else pair
+
     waiting: Metrics = {}
     for batch in batches:
         metrics = metric_fn(state, batch)
-        means.add(waiting)  # of the batch before: the device already works on this one
+        add(waiting)  # of the batch before: the device already works on this one
         waiting = metrics
-    means.add(waiting)
-    return means.compute()
+    add(waiting)
+    return {
+        name: float(total / weight) if weight else math.nan
+        for name, (total, weight) in sorted(sums.items())
+    }
 
 
 @dataclasses.dataclass

@@ -121,9 +121,24 @@ def guard(step: Step) -> Step:
     def guarded(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         new, metrics = step(state, batch)
         healthy = jnp.all(jnp.stack([jnp.isfinite(mean.total) for mean in metrics.values()]))
-        keep = functools.partial(jnp.where, healthy)
-        state = jax.tree.map(keep, new, state.replace(step=new.step))
-        metrics = jax.tree.map(lambda value: keep(value, jnp.zeros_like(value)), metrics)
+        state = _choose(healthy, new, state.replace(step=new.step))
+        metrics = jax.tree.map(lambda value: jnp.where(healthy, value, 0), metrics)
         return state, metrics | {"skipped": Mean(1.0 - healthy, jnp.ones(()))}
 
     return guarded
+
+
+def _choose(first: jax.Array, left: TrainState, right: TrainState) -> TrainState:
+    """The left state if `first`, else the right one, leaf by leaf the same bits.
+
+    On the CPU a conditional passes the buffers on, where a select would touch every number of the
+    state: 6 % of a small step. On accelerators a conditional would make the host wait.
+    """
+
+    def select(left: TrainState, right: TrainState) -> TrainState:
+        return jax.tree.map(functools.partial(jnp.where, first), left, right)
+
+    def branch(left: TrainState, right: TrainState) -> TrainState:
+        return jax.lax.cond(first, lambda a, b: a, lambda a, b: b, left, right)
+
+    return jax.lax.platform_dependent(left, right, cpu=branch, default=select)

@@ -14,7 +14,7 @@ from absl import flags
 from dlcore import optim, runtime
 from dlcore.data import Loader, Split, evaluation_batches
 from dlcore.errors import InputError
-from dlcore.train import Best, LossFn, TrainState, evaluate, gradient_step, guard
+from dlcore.train import Best, LossFn, TrainState, evaluate, gradient_step
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.logs import RunLog
 from dlcore.train.loop import Memory, Result, fit
@@ -97,12 +97,7 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
     layout, tx = make_layout(), make_optimizer()
     train_split, held_out = split_validation(job.train, FLAGS.validation, FLAGS.seed)
     split, evaluated = ("validation", held_out) if held_out else ("test", job.test)
-    step = runtime.compile_step(
-        guard(
-            gradient_step(job.loss_fn, tx, accumulate=FLAGS.accumulate, axis_name=layout.axis_name)
-        ),
-        layout,
-    )
+    step = gradient_step(job.loss_fn, tx, accumulate=FLAGS.accumulate, axis_name=layout.axis_name)
     metric_fn = runtime.compile_evaluation(job.metric_fn, layout)
 
     def evaluate_on(data: Split) -> Callable[[TrainState], dict[str, float]]:
@@ -128,7 +123,7 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
     try:
         result = fit(
             step, state, Loader(train_split, FLAGS.batch_size, seed=FLAGS.seed).batches,
-            steps=first if best.exhausted else FLAGS.steps,
+            steps=first if best.exhausted else FLAGS.steps, layout=layout,
             log=log, log_every=FLAGS.log_every,
             evaluate=evaluate_on(evaluated), eval_every=FLAGS.eval_every, split=split,
             checkpoints=checkpoints, checkpoint_every=FLAGS.checkpoint_every, memory=memory,

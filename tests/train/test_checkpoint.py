@@ -16,13 +16,6 @@ from dlcore.train.checkpoint import Checkpoints, load_params
 from dlcore.train.fingerprint import fingerprints
 from dlcore.train.transplant import transplant
 
-# When a read or write fails half-way, Orbax leaves coroutines behind that complain as they go.
-ORBAX_LEFTOVERS = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-    "ignore::pytest.PytestUnhandledThreadExceptionWarning",
-    "ignore:coroutine .* was never awaited:RuntimeWarning",
-)
-
 CONFIG = {"model": "network", "seed": 0}
 MODEL, TX = networks.Network(), optax.adam(1e-2)
 JIT = runtime.layout("jit")
@@ -102,7 +95,6 @@ def test_a_saved_state_may_be_donated_at_once(tmp_path):
     networks.assert_equal(restored(tmp_path).state, state_at(3))
 
 
-@ORBAX_LEFTOVERS
 @pytest.mark.parametrize("damage", ["bit", "truncated", "missing", "empty"])
 def test_a_damaged_checkpoint_is_skipped_named_and_kept_aside(tmp_path, damage):
     directory = tmp_path / "checkpoints"
@@ -137,7 +129,6 @@ def test_array_data_that_reads_well_but_is_wrong_is_found(tmp_path):
     assert "damaged array data in params/Dense_0/kernel" in found.skipped[0]
 
 
-@ORBAX_LEFTOVERS
 def test_nothing_whole_left_is_an_error_and_not_a_fresh_start(tmp_path):
     saved(tmp_path / "checkpoints", [1])
     flip_a_bit(tmp_path / "checkpoints" / "1" / "state")
@@ -192,7 +183,6 @@ def test_fingerprints_do_not_depend_on_the_sharding_and_see_every_element():
     assert len(seen) == 14
 
 
-@ORBAX_LEFTOVERS
 def test_a_full_disk_is_one_clear_error_and_the_last_good_step_stays(tmp_path):
     saved(tmp_path, [1])
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
