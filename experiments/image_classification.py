@@ -28,7 +28,7 @@ from experiments import common
 FLAGS = flags.FLAGS
 common.define_flags(
     dataset="digits", steps=2000, batch_size=128, learning_rate=2e-3, schedule="cosine",
-    weight_decay=0.05,
+    weight_decay=0.05, eval_every=250,
 )  # fmt: skip
 flags.DEFINE_string("model", "lenet5", f"one of {', '.join(IMAGE_MODELS)}")
 flags.DEFINE_integer("image_size", None, "side in pixels; default the model's or the data's own")

@@ -1,6 +1,5 @@
-# Makes .venv with the package and the extras named in $1 when it is not there or out of date.
+# Makes .venv with the package and $extras when it is not there or out of date.
 # Sourced by the other scripts, from the root of the checkout.
-extras=$1
 stamp=.venv/.installed-${extras:-plain}
 if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
     python=${PYTHON:-python3}
