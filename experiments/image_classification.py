@@ -31,9 +31,9 @@ common.define_flags(
     weight_decay=0.05, eval_every=250,
 )  # fmt: skip
 flags.DEFINE_string("model", "lenet5", f"one of {', '.join(IMAGE_MODELS)}")
-flags.DEFINE_integer("image_size", None, "side in pixels; default the model's or the data's own")
+flags.DEFINE_integer("image_size", None, "side in pixels; default the model's or data's own", 1)
 flags.DEFINE_enum("augment", "affine", ["none", "affine"], "of the training images")
-flags.DEFINE_float("label_smoothing", 0.0, "share of the target spread over all classes")
+flags.DEFINE_float("label_smoothing", 0.0, "share of the target spread over all classes", 0, 1)
 
 Forward = Callable[..., Any]
 

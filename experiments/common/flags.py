@@ -32,7 +32,7 @@ def define_flags(
 ) -> None:
     """Defines the common flags with a job's defaults; the script adds its own."""
     flags.DEFINE_string("workdir", None, "folder of the run; default runs/JOB/TIME")
-    flags.DEFINE_integer("seed", 0, "of the parameters, the order of the data and the noise")
+    flags.DEFINE_integer("seed", 0, "of parameters, data order and noise", lower_bound=0)
     flags.DEFINE_string("dataset", dataset, "embedded or prepared TFDS data set")
     flags.DEFINE_string("data_dir", None, "folder of prepared data sets; default that of TFDS")
     flags.DEFINE_string("data_path", None, "your own data instead of --dataset")
@@ -41,7 +41,7 @@ def define_flags(
     flags.DEFINE_string("optimizer", optimizer, f"one of {', '.join(optim.OPTIMIZERS)}")
     flags.DEFINE_float("learning_rate", learning_rate, "largest learning rate", lower_bound=0.0)
     flags.DEFINE_string("schedule", schedule, f"one of {', '.join(optim.SCHEDULES)}")
-    flags.DEFINE_list("boundaries", [], "steps at which --schedule=step divides the rate by 10")
+    flags.DEFINE_multi_integer("boundary", [], "step at which --schedule=step divides by 10")
     flags.DEFINE_integer("warmup_steps", warmup_steps, "linear warm-up", lower_bound=0)
     flags.DEFINE_float("weight_decay", weight_decay, "of matrices and kernels", lower_bound=0.0)
     flags.DEFINE_float("clip_norm", None, "largest global norm of the gradient; default none")
@@ -50,15 +50,18 @@ def define_flags(
     flags.DEFINE_string("layout", "jit", "jit (one device), pmap (all) or mesh")
     flags.DEFINE_string("mesh", None, "axes of --layout=mesh, such as data=2,model=2")
     flags.DEFINE_multi_string("shard", [], "fsdp, or REGEX:-,model for the leaves found by REGEX")
-    flags.DEFINE_integer("checkpoint_every", 1000, "steps between checkpoints; 0 at the end only")
-    flags.DEFINE_integer("eval_every", eval_every, "steps between evaluations; 0 at the end only")
+    only_end = "; 0 at the end only"
+    flags.DEFINE_integer("checkpoint_every", 1000, f"steps between checkpoints{only_end}", 0)
+    flags.DEFINE_integer("eval_every", eval_every, f"steps between evaluations{only_end}", 0)
     flags.DEFINE_integer("log_every", 100, "steps between reports", lower_bound=1)
     flags.DEFINE_float("validation", 0.0, "share of the training data held out for evaluations")
-    flags.DEFINE_integer("patience", None, "evaluations without a new best that end the run")
+    flags.DEFINE_integer("patience", None, "evaluations without a new best that end the run", 1)
     flags.DEFINE_enum("resume", "auto", ["auto", "never", "must"], "continue the run in --workdir")
     flags.DEFINE_bool("check", False, "check model, data and step instead of training")
     flags.DEFINE_bool("smoke", False, "two tiny steps of everything")
     flags.DEFINE_bool("report", False, "write WORKDIR/report/index.html")
+    for flag in FLAGS.flags_by_module_dict()[__name__]:
+        FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # so that --help shows them
 
 
 def own_flags() -> dict[str, flags.Flag]:

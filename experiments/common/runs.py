@@ -71,7 +71,7 @@ def start(job: str) -> pathlib.Path:
 
 
 def _shrink() -> None:
-    FLAGS.steps, FLAGS.warmup_steps, FLAGS.boundaries = 2, min(FLAGS.warmup_steps, 1), []
+    FLAGS.steps, FLAGS.warmup_steps, FLAGS.boundary = 2, min(FLAGS.warmup_steps, 1), []
     if FLAGS.schedule == "step":
         FLAGS.schedule = "constant"
     FLAGS.batch_size = min(FLAGS.batch_size, 8)

@@ -64,7 +64,7 @@ def make_optimizer() -> optax.GradientTransformation:
         FLAGS.learning_rate,
         steps=FLAGS.steps,
         warmup_steps=FLAGS.warmup_steps,
-        boundaries=[int(step) for step in FLAGS.boundaries],
+        boundaries=FLAGS.boundary,
     )
     clip = optim.clip_by_global_norm(FLAGS.clip_norm) if FLAGS.clip_norm is not None else None
     return optim.optimizer(FLAGS.optimizer, rate, weight_decay=FLAGS.weight_decay, clip=clip)
