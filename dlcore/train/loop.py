@@ -20,6 +20,10 @@ from dlcore.train.signals import StopRequest
 from dlcore.train.state import Batch, Step, TrainState
 from dlcore.train.steps import guard
 
+# How many steps the host may be ahead of the device: enough to keep it busy, and few enough that
+# their batches take little of its memory and a signal is acted on soon.
+_AHEAD = 2
+
 Evaluate = Callable[[TrainState], dict[str, float]]
 
 
@@ -120,8 +124,8 @@ def fit(
 ) -> Result:
     """Trains until `steps` steps are done, the patience is used up or a signal comes.
 
-    The step runs under the health guard (`guard`) and is dispatched before the metrics of the one
-    before are read, so that the device never waits for the host. Reports, evaluations and
+    The step runs under the health guard (`guard`), and steps are dispatched before the metrics of
+    those before are read, so that the device never waits for the host. Reports, evaluations and
     checkpoints come in this order after a step, so that a run continued from any checkpoint writes
     what the uninterrupted run would have written.
 
@@ -207,8 +211,7 @@ def fit(
             if first_step is None:
                 jax.block_until_ready(metrics)
                 first_step = time.perf_counter()
-            if (number - 1) % log_every == 0:
-                read(keep=1)
+            read(keep=_AHEAD)
 
             improved = False
             if evaluate and (number == steps or (eval_every and number % eval_every == 0)):

@@ -1,9 +1,9 @@
 """The flags, the folder and the wiring that all experiments share."""
 
 from experiments.common.flags import define_flags as define_flags
+from experiments.common.flags import say as say
 from experiments.common.runs import finish as finish
 from experiments.common.runs import launch as launch
-from experiments.common.runs import say as say
 from experiments.common.runs import start as start
 from experiments.common.training import Job as Job
 from experiments.common.training import make_optimizer as make_optimizer

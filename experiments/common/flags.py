@@ -36,7 +36,7 @@ def define_flags(
     flags.DEFINE_string("dataset", dataset, "embedded or prepared TFDS data set")
     flags.DEFINE_string("data_dir", None, "folder of prepared data sets; default that of TFDS")
     flags.DEFINE_string("data_path", None, "your own data instead of --dataset")
-    flags.DEFINE_integer("steps", steps, "training steps", lower_bound=1)
+    flags.DEFINE_integer("steps", steps, "training steps; a continued run may have more", 1)
     flags.DEFINE_integer("batch_size", batch_size, "examples per step, over all devices")
     flags.DEFINE_string("optimizer", optimizer, f"one of {', '.join(optim.OPTIMIZERS)}")
     flags.DEFINE_float("learning_rate", learning_rate, "largest learning rate", lower_bound=0.0)
@@ -84,3 +84,8 @@ def record_flags(job: str, workdir: pathlib.Path) -> None:
         command = f"# python -m experiments.{job} --flagfile={path}"
         path.write_text("\n".join([command, *lines]) + "\n")
     write_json(workdir / "config.json", config())
+
+
+def say(line: str) -> None:
+    """A line about the run for the person at the terminal; standard output is for the result."""
+    print(line, file=sys.stderr)

@@ -1,13 +1,14 @@
 """A run from the outside: how it starts, its folder, and how it ends."""
 
 import datetime
+import fcntl
 import json
 import pathlib
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 import jax
 from absl import app, flags, logging
@@ -22,6 +23,7 @@ from experiments.common.flags import config
 from experiments.common.training import Outcome
 
 FLAGS = flags.FLAGS
+_claimed: IO[str] | None = None  # open while the process lives, and with it the lock
 
 
 def launch(main: Callable[[list[str]], None]) -> None:
@@ -35,6 +37,9 @@ def launch(main: Callable[[list[str]], None]) -> None:
         except InputError as error:
             print("error:", " ".join(str(error).split()), file=sys.stderr)
             sys.exit(2)
+        except KeyboardInterrupt:  # before training, or the second one during it
+            print("interrupted; what was saved before stays", file=sys.stderr)
+            sys.exit(130)
 
     # Orbax logs the life of each checkpoint and the traceback of each failure that it also raises.
     # When one of its writes fails, it closes the event loop under the others, which complain.
@@ -52,7 +57,7 @@ def start(job: str) -> pathlib.Path:
     """Settles JAX and makes the workdir, which --check does without.
 
     Raises:
-        InputError: when the workdir cannot be written, or holds another run.
+        InputError: when the workdir cannot be written, holds another run, or is in use.
     """
     runtime.configure()
     if FLAGS.smoke:
@@ -63,6 +68,7 @@ def start(job: str) -> pathlib.Path:
         return workdir
     with writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
+        _lock(workdir)
         if (workdir / "config.json").exists():
             _check_same_run(workdir)
         elif FLAGS.resume == "must":
@@ -80,6 +86,18 @@ def _shrink() -> None:
     FLAGS.workdir = FLAGS.workdir or tempfile.mkdtemp(prefix="dlcore-smoke-")
 
 
+def _lock(workdir: pathlib.Path) -> None:
+    """Claims the folder for as long as this process lives."""
+    global _claimed
+    _claimed = (workdir / ".lock").open("w")
+    try:
+        fcntl.flock(_claimed, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(
+            f"another process is running in {workdir}; wait for it, or choose another --workdir"
+        ) from None
+
+
 def _check_same_run(workdir: pathlib.Path) -> None:
     if FLAGS.resume == "never":
         raise InputError(f"--resume=never, but {workdir} holds a run; choose another --workdir")
@@ -89,11 +107,6 @@ def _check_same_run(workdir: pathlib.Path) -> None:
             f"{workdir} holds another run ({difference(was, config())}); choose another "
             f"--workdir, or repeat that run by --flagfile={workdir / 'flags.txt'}"
         )
-
-
-def say(line: str) -> None:
-    """A line about the run for the person at the terminal; standard output is for the result."""
-    print(line, file=sys.stderr)
 
 
 def finish(job: str, workdir: pathlib.Path, outcome: Outcome) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.logs import RunLog
 from dlcore.train.loop import Memory, Result, fit
 from dlcore.train.state import MetricFn
-from experiments.common.flags import config, record_flags
+from experiments.common.flags import config, record_flags, say
 
 FLAGS = flags.FLAGS
 
@@ -113,8 +113,8 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
         state = restored.state
         memory.load(restored.loop)
         for line in restored.skipped:
-            print("skipped a damaged checkpoint:", line, file=sys.stderr)
-        print(f"continuing {workdir} from step {restored.step}", file=sys.stderr)
+            say(f"skipped a damaged checkpoint: {line}")
+        say(f"continuing {workdir} from step {restored.step}")
     else:
         state = layout.initialise(lambda: make_state(job, tx))
     first = restored.step if restored else 0
@@ -133,7 +133,7 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
     if result.reason.startswith("SIG"):
         _leave(result, workdir)
     state = result.state
-    if FLAGS.patience is not None:
+    if FLAGS.patience is not None and best.value is not None:
         state = checkpoints.restore(abstract, step=best.step).state
     checkpoints.close()
     return Outcome(state, evaluate_on(job.test)(state), int(state.step), result)
@@ -152,9 +152,8 @@ def split_validation(data: Split, share: float, seed: int) -> tuple[Split, Split
 
 def _leave(result: Result, workdir: pathlib.Path) -> NoReturn:
     step = int(result.state.step)
-    print(
+    say(
         f"{result.reason}: saved step {step} in {workdir}; the same command with "
-        f"--workdir={workdir} continues it",
-        file=sys.stderr,
+        f"--workdir={workdir} continues it"
     )
     sys.exit(130 if result.reason == "SIGINT" else 0)

@@ -205,6 +205,14 @@ def test_a_workdir_of_another_run_is_refused_and_left_alone(run, tmp_path):
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+def test_two_processes_do_not_share_a_workdir(run, start, tmp_path):
+    process = start("--steps=100000", "--log_every=1", f"--workdir={tmp_path}")
+    while not (tmp_path / "metrics.jsonl").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    assert_fails(run("--steps=2", f"--workdir={tmp_path}"), "another process is running in")
+
+
 def test_a_damaged_checkpoint_is_skipped_with_a_word_about_it(run, tmp_path):
     flags = ["--checkpoint_every=10", "--schedule=constant", f"--workdir={tmp_path}"]
     assert run("--steps=20", *flags).returncode == 0

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from dlcore.metrics import Mean
-from dlcore.train import Aux, TrainState, gradient_step, guard
+from dlcore.train import Aux, TrainState, gradient_step, guard, steps
 
 
 def linear_loss(params, model_state, batch, rng):
@@ -123,6 +123,17 @@ def test_a_finite_loss_with_a_bad_gradient_is_skipped_too():
     new, metrics = jax.jit(guard(gradient_step(loss_fn, tx)))(state, {"x": np.zeros(2)})
     networks.assert_equal(new.params, state.params)
     assert float(metrics["skipped"].compute()) == 1
+
+
+@pytest.mark.parametrize("choose", [steps._select, steps._branch, steps._choose])
+@pytest.mark.parametrize("first", [True, False])
+def test_every_way_to_choose_a_state_passes_its_bits_on(choose, first):
+    left = networks.make_state(networks.Network(), optax.adam(0.1))
+    right = jax.tree.map(lambda leaf: leaf + 1, left.replace(rng=jax.random.key_data(left.rng)))
+    right = right.replace(rng=jax.random.key(7))
+    poisoned = right.replace(params=jax.tree.map(lambda leaf: leaf * jnp.nan, right.params))
+    chosen = jax.jit(choose)(first, left, poisoned)
+    networks.assert_equal(chosen, left if first else poisoned)
 
 
 def test_accumulate_below_one_raises():
