@@ -18,6 +18,7 @@ from absl import flags
 
 from dlcore.analysis import check_classifier, first_filters, write_report
 from dlcore.data import ImageData, Loader, evaluation_batches, load_images
+from dlcore.data.statistics import channel_moments, spread
 from dlcore.metrics import Mean, classification
 from dlcore.models import IMAGE_MODELS, image_spec
 from dlcore.nn.augment import random_affine
@@ -35,18 +36,18 @@ flags.DEFINE_integer("image_size", None, "side in pixels; default the model's or
 flags.DEFINE_enum("augment", "affine", ["none", "affine"], "of the training images")
 flags.DEFINE_float("label_smoothing", 0.0, "share of the target spread over all classes", 0, 1)
 
+SAMPLE = 10_000  # images that are enough to measure on
 Forward = Callable[..., Any]
 
 
 def make_forward(model: nn.Module, data: ImageData) -> Forward:
     """(variables, float images of 0..255, ...) -> what the model's apply gives.
 
-    Images are brought to mean 0 and deviation 1 per channel, as measured on at most 10,000
+    Images are brought to mean 0 and deviation 1 per channel, as measured on at most `SAMPLE`
     training images. --precision is the type of parameters and activations on the way.
     """
-    sample = data.train.gather(np.arange(min(len(data.train), 10_000)))["image"]
-    mean = sample.mean((0, 1, 2), dtype=np.float64).astype(np.float32)[None, None, None]
-    deviation = sample.std((0, 1, 2), dtype=np.float64).astype(np.float32)[None, None, None]
+    moments = channel_moments(spread(data.train, SAMPLE))
+    mean, deviation = (np.float32(moment)[None, None, None] for moment in moments)
 
     def forward(variables: Any, images: jax.Array, **how: Any) -> Any:
         x = (images - mean) / jnp.maximum(deviation, 1.0)
@@ -101,8 +102,8 @@ def check(job: common.Job, forward: Forward, num_classes: int) -> bool:
 
 
 def report(workdir: pathlib.Path, forward: Forward, state: TrainState, data: ImageData) -> None:
-    """Writes the report, on at most 10,000 test images."""
-    test = data.test.subset(np.arange(min(len(data.test), 10_000)))
+    """Writes the report, on at most `SAMPLE` test images."""
+    test = spread(data.test, SAMPLE)
     variables = {"params": state.params, **state.model_state}
     predict = jax.jit(
         lambda images: jax.nn.softmax(forward(variables, images)[0].astype("float32"))

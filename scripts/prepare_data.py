@@ -20,9 +20,9 @@ flags.DEFINE_string("archives", None, "The folder of archives placed by hand; de
 
 
 def main(argv: list[str]) -> int:
-    if len(argv) != 2:
-        raise app.UsageError("give the name of one data set, such as mnist")
     try:
+        if len(argv) != 2:
+            raise InputError("give the name of one data set, such as mnist; --help says more")
         builder = prepare(argv[1], data_dir=FLAGS.data_dir, archives=FLAGS.archives)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

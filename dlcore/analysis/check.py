@@ -203,7 +203,7 @@ def _gradients(loss_fn: Callable[..., Any], state: Any, batch: Any) -> Finding:
         key=state.rng,
     )
     kinks = sum(probe.outcome == "kink" for probe in report.probes)
-    worst = max((p.relative_error for p in report.probes if p.outcome == "ok"), default=math.nan)
+    worst = max((p.relative_error for p in report.probes if p.outcome != "kink"), default=math.nan)
     value = f"{len(report.probes)} directions, largest relative error {worst:.1e}, {kinks} kinks"
     return Finding(
         "gradients",

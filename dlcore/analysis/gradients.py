@@ -88,7 +88,7 @@ def check_gradients(
     *,
     key: jax.Array,
     directions: int = 3,
-    steps: Sequence[float] = (1e-3, 1e-4, 1e-5, 1e-6),
+    steps: Sequence[float] = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8),
     tolerance: float = 1e-6,
 ) -> GradientReport:
     """Compares the gradient of `loss` with central differences.

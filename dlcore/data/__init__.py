@@ -12,3 +12,5 @@ from dlcore.data.sources import Batch as Batch
 from dlcore.data.sources import ImageData as ImageData
 from dlcore.data.sources import Records as Records
 from dlcore.data.sources import Split as Split
+from dlcore.data.statistics import channel_moments as channel_moments
+from dlcore.data.statistics import spread as spread

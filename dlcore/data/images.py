@@ -49,6 +49,8 @@ def load_images(
     train: Sequence[StoredImage]
     test: Sequence[StoredImage]
     shape: tuple[int | None, int | None, int | None]
+    if data_path == "":
+        raise InputError("the data path is empty; give a folder of images by class")
     if data_path is not None:
         path = pathlib.Path(data_path).expanduser()
         name, shape = str(path), (None, None, None)

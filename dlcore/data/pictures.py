@@ -45,7 +45,14 @@ def opened(stored: StoredImage) -> Iterator[Image.Image]:
     except InputError:
         raise
     # PIL's readers let whatever a damaged file trips over through.
-    except (OSError, SyntaxError, ValueError, IndexError, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        IndexError,
+        RuntimeError,
+        Image.DecompressionBombError,
+    ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"cannot read image {stored.name}: {reason}; repair or remove it"

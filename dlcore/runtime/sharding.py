@@ -68,19 +68,20 @@ def fsdp(shapes: Any, mesh: Mesh, *, axis: str = DATA, minimum: int = FSDP_MINIM
 def shard_by_rules(shapes: Any, mesh: Mesh, rules: paths.Rules[PartitionSpec]) -> Specs:
     """Each leaf's place by the first rule found in its path; replicated where none is.
 
-    An optimizer's moments carry the paths of their parameters, so one rule places both. A matched
-    leaf of fewer dimensions than the spec (a scalar of the optimizer under a parameter's path) is
-    replicated.
+    An optimizer's moments carry the paths of their parameters, so one rule places both.
 
     Raises:
-        InputError: when a rule matches nothing, names an axis that the mesh lacks, or cuts a
-            dimension that the axis does not divide.
+        InputError: when a rule matches nothing, has more dimensions than a leaf that it matches,
+            names an axis that the mesh lacks, or cuts a dimension that the axis does not divide.
     """
     specs = paths.match(shapes, rules, PartitionSpec())
 
     def checked(key_path: tuple[Any, ...], leaf: Any, spec: PartitionSpec) -> PartitionSpec:
         if leaf.ndim < len(spec):
-            return PartitionSpec()
+            raise InputError(
+                f"sharding rule names {len(spec)} dimensions, but {paths.path_of(key_path)} has "
+                f"the shape {leaf.shape}; give at most {leaf.ndim}"
+            )
         for size, axis in zip(leaf.shape, spec, strict=False):
             if axis is not None and axis not in mesh.shape:
                 raise InputError(

@@ -7,7 +7,7 @@ of the run, what the loop must remember, and each leaf's type, shape and fingerp
 import contextlib
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +36,15 @@ class Restored(NamedTuple):
     skipped: list[str]
 
 
+class _Chosen(policies.PreservationPolicy):
+    """Preserves one chosen step."""
+
+    step: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        return [checkpoint.step == self.step for checkpoint in checkpoints]
+
+
 class Checkpoints:
     """The checkpoints of one run, in one folder.
 
@@ -43,34 +52,31 @@ class Checkpoints:
         directory: made when it does not exist.
         config: what must be equal for a checkpoint to be continued, JSON values by name.
         keep: how many of the latest are kept; the best one is kept beside them.
-        mode: whether the "max" or the "min" of the values given to `save` is the best.
 
     Raises:
         InputError: when the folder cannot be written.
     """
 
-    def __init__(
-        self, directory: str | pathlib.Path, config: Config, *, keep: int = 3, mode: str = "max"
-    ):
+    def __init__(self, directory: str | pathlib.Path, config: Config, *, keep: int = 3):
         self.directory = pathlib.Path(directory).absolute()
         self._config = dict(config)
-        best = policies.BestN(
-            get_metric_fn=lambda metrics: metrics["value"],
-            reverse=mode == "min",
-            n=1,
-            keep_checkpoints_without_metrics=False,
-        )
+        # Orbax's own policy for the best one forgets its metrics when a folder is opened again.
+        self._best = _Chosen()
         with self._writing():
             self.directory.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
                 self.directory,
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=policies.AnyPreservationPolicy(
-                        [policies.LatestN(keep), best]
+                        [policies.LatestN(keep), self._best]
                     ),
                     cleanup_tmp_directories=True,
                 ),
             )
+        for step in self.steps()[::-1]:
+            with contextlib.suppress(Exception):  # a damaged one, of which `restore` will tell
+                self._best.step = self._read_run(step)["best"]
+                break
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -88,9 +94,7 @@ class Checkpoints:
         """The steps that have a checkpoint, oldest first; damaged ones count too."""
         return sorted(self._manager.all_steps())
 
-    def save(
-        self, step: int, state: Any, loop: Mapping[str, Any], *, value: float | None = None
-    ) -> None:
+    def save(self, step: int, state: Any, loop: Mapping[str, Any], *, best: bool = False) -> None:
         """Saves in the background; `state` may be donated right after.
 
         A step that is saved already is left as it is.
@@ -99,27 +103,29 @@ class Checkpoints:
             step: the number of steps taken.
             state: any tree of arrays.
             loop: JSON values that the loop must remember.
-            value: of the metric by which the best checkpoint is kept, if it was just measured.
+            best: whether this is the best yet, to be kept until a better one is saved.
 
         Raises:
             InputError: when this or the save before could not be written.
         """
         if step == self._manager.latest_step():
             return
+        if best:
+            self._best.step = step
         run = {
             "config": self._config,
+            "best": self._best.step,
             "loop": dict(loop),
             "leaves": describe(state),
             "fingerprints": fingerprints(state),
         }
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run))
-        metrics = None if value is None else {"value": value}
         with self._writing():
-            if not self._manager.save(step, args=items, metrics=metrics):
+            if not self._manager.save(step, args=items):
                 raise RuntimeError(f"Orbax refused to save step {step} after {self.steps()}")
 
-    def restore(self, abstract: Any, *, step: int | None = None) -> Restored | None:
-        """The newest checkpoint that is whole, or that of `step`; None when there is none at all.
+    def restore(self, abstract: Any, *, best: bool = False) -> Restored | None:
+        """The newest checkpoint that is whole, or the best one; None when there is none at all.
 
         Damaged checkpoints are moved to a folder beside this one, so that their steps can be
         saved again and nothing is lost.
@@ -127,13 +133,15 @@ class Checkpoints:
         Args:
             abstract: a tree of `jax.ShapeDtypeStruct` with the shardings that the state shall
                 have, whatever it had when it was saved.
-            step: a certain step instead of the newest.
+            best: take the best one alone.
 
         Raises:
-            InputError: when the checkpoints are of another configuration, or all are damaged.
+            InputError: when the checkpoints are of another configuration, or none is whole.
         """
         skipped = []
-        for candidate in [step] if step is not None else self.steps()[::-1]:
+        for candidate in self.steps()[::-1]:
+            if best and candidate != self._best.step:
+                continue
             try:
                 state, loop = self._read(candidate, abstract)
             except InputError:
@@ -144,14 +152,14 @@ class Checkpoints:
             return Restored(candidate, state, loop, skipped)
         if skipped:
             raise InputError(
-                f"no checkpoint in {self.directory} is whole: {'; '.join(skipped)}; "
-                "start again with another --workdir"
+                f"{'the best' if best else 'no'} checkpoint in {self.directory} is "
+                f"{'not ' if best else ''}whole: {'; '.join(skipped)}; start again with another "
+                "--workdir"
             )
         return None
 
     def _read(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
-        read = ocp.args.Composite(run=ocp.args.JsonRestore())
-        run = self._manager.restore(step, args=read).run
+        run = self._read_run(step)
         for kind, was, now in (
             ("configuration", run["config"], self._config),
             ("model or optimizer", run["leaves"], describe(abstract)),
@@ -168,6 +176,10 @@ class Checkpoints:
         if wrong:
             raise ValueError(f"damaged array data in {', '.join(wrong[:3])}")
         return state, run["loop"]
+
+    def _read_run(self, step: int) -> dict[str, Any]:
+        read = ocp.args.Composite(run=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=read).run
 
     def _remove(self, step: int) -> str:
         source = self.directory / str(step)

@@ -149,7 +149,12 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
 
 def _keep_until(path: pathlib.Path, step: int) -> None:
     if path.exists():
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+        try:
+            kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                f"{path} holds a line that no run wrote; mend it, or choose another --workdir"
+            ) from None
         temporary = path.with_name(path.name + ".partial")
         temporary.write_text("".join(kept))
         os.replace(temporary, path)

@@ -192,11 +192,11 @@ def fit(
             if number % log_every == 0:
                 report(number)
 
-    def save(number: int, value: float | None) -> None:
+    def save(number: int, best: bool) -> None:
         if checkpoints is not None:
             if window is not None:
                 memory.window = dict(zip(packed.names, window.tolist(), strict=True))
-            checkpoints.save(number, state, memory.saved(), value=value)
+            checkpoints.save(number, state, memory.saved(), best=best)
 
     reason = "finished"
     number = start
@@ -228,7 +228,7 @@ def fit(
             last = number == steps or reason != "finished"
             if last or improved or (checkpoint_every and number % checkpoint_every == 0):
                 read(keep=0)
-                save(number, memory.best.value if improved and memory.best else None)
+                save(number, improved)
             if last:
                 break
     jax.block_until_ready(state)
@@ -252,5 +252,5 @@ def _diagnosis(last: int, count: int, batches: Callable[[int], Iterator[Batch]])
         f"the loss or its gradient was not finite in {count} steps in a row, {first} to {last}; "
         f"the parameters are still those of step {first - 1}; the first bad batch is number "
         f"{first - 1} ({', '.join(fields)}); lower --learning_rate, set --clip_norm, or mend the "
-        "data, then continue from the last checkpoint"
+        "data, and start again with another --workdir"
     )

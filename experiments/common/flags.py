@@ -11,7 +11,8 @@ from dlcore.train.logs import write_json, writing
 
 FLAGS = flags.FLAGS
 
-# Flags that may change when a run continues: they say where and how it runs, not what it computes.
+# Flags that may change when a run continues. All but --steps say where and how it runs, not what it
+# computes; more steps go on by the schedule of the new number.
 FREE = {
     "workdir", "data_dir", "steps", "layout", "mesh", "shard", "checkpoint_every", "eval_every",
     "log_every", "patience", "resume", "check", "smoke", "report",
@@ -79,7 +80,8 @@ def config() -> dict[str, Any]:
 def record_flags(job: str, workdir: pathlib.Path) -> None:
     """Writes flags.txt, which repeats the run, and config.json, which identifies it."""
     path = workdir / "flags.txt"
-    lines = [flag.serialize() for flag in own_flags().values() if flag.present]
+    given = [flag for flag in own_flags().values() if flag.present and flag.name != "resume"]
+    lines = [flag.serialize() for flag in given]
     with writing(workdir):
         command = f"# python -m experiments.{job} --flagfile={path}"
         path.write_text("\n".join([command, *lines]) + "\n")

@@ -66,13 +66,13 @@ def start(job: str) -> pathlib.Path:
     workdir = pathlib.Path(FLAGS.workdir or pathlib.Path("runs") / job / now)
     if FLAGS.check:
         return workdir
+    if FLAGS.resume == "must" and not (workdir / "config.json").exists():
+        raise InputError(f"--resume=must, but there is no run in {workdir}")
     with writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         _lock(workdir)
         if (workdir / "config.json").exists():
             _check_same_run(workdir)
-        elif FLAGS.resume == "must":
-            raise InputError(f"--resume=must, but there is no run in {workdir}")
     return workdir
 
 
@@ -101,7 +101,13 @@ def _lock(workdir: pathlib.Path) -> None:
 def _check_same_run(workdir: pathlib.Path) -> None:
     if FLAGS.resume == "never":
         raise InputError(f"--resume=never, but {workdir} holds a run; choose another --workdir")
-    was = json.loads((workdir / "config.json").read_text())
+    try:
+        was = json.loads((workdir / "config.json").read_text())
+    except ValueError:
+        raise InputError(
+            f"{workdir}/config.json is not JSON, so the run there cannot be known; choose another "
+            "--workdir"
+        ) from None
     if was != config():
         raise InputError(
             f"{workdir} holds another run ({difference(was, config())}); choose another "
@@ -110,8 +116,12 @@ def _check_same_run(workdir: pathlib.Path) -> None:
 
 
 def finish(job: str, workdir: pathlib.Path, outcome: Outcome) -> dict[str, Any]:
-    """Writes summary.json, prints the result and returns the summary."""
+    """Writes summary.json, prints the result and returns the summary.
+
+    Of a run that was finished before, the summary stays as it was.
+    """
     result = outcome.result
+    path = workdir / "summary.json"
     per_second = (result.steps - 1) / result.seconds if result.steps > 1 else None
     summary = {
         "experiment": job,
@@ -125,7 +135,8 @@ def finish(job: str, workdir: pathlib.Path, outcome: Outcome) -> dict[str, Any]:
         "recompilations": result.recompilations,
         **provenance(),
     }
-    write_json(workdir / "summary.json", summary)
+    if result.steps or not path.exists():
+        write_json(path, summary)
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in outcome.metrics.items())
     print(
         f"{job}: test {metrics} at step {outcome.step}, {summary['parameters']:,} parameters, "

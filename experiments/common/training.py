@@ -106,7 +106,7 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
     name, mode = job.metric
     best = Best(name, mode=mode, patience=FLAGS.patience)
     memory = Memory(best=best)
-    checkpoints = Checkpoints(workdir / "checkpoints", config(), mode=mode)
+    checkpoints = Checkpoints(workdir / "checkpoints", config())
     abstract = layout.abstract(lambda: make_state(job, tx))
     restored = checkpoints.restore(abstract)
     if restored:
@@ -134,18 +134,21 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
         _leave(result, workdir)
     state = result.state
     if FLAGS.patience is not None and best.value is not None:
-        state = checkpoints.restore(abstract, step=best.step).state
+        state = checkpoints.restore(abstract, best=True).state
     checkpoints.close()
     return Outcome(state, evaluate_on(job.test)(state), int(state.step), result)
 
 
 def split_validation(data: Split, share: float, seed: int) -> tuple[Split, Split | None]:
     """Training data less a random share of it, and that share; None when the share is 0."""
-    if not 0 <= share < 1:
-        raise InputError(f"--validation={share} is not a share in [0, 1)")
-    count = round(share * len(data))
-    if not count:
+    if share == 0:
         return data, None
+    count = round(share * len(data))
+    if not 0 < count < len(data):
+        raise InputError(
+            f"--validation={share} of {len(data)} examples is {count}; give a share that leaves "
+            "examples to train on and to validate with"
+        )
     order = np.random.default_rng(seed).permutation(len(data))
     return data.subset(np.sort(order[count:])), data.subset(np.sort(order[:count]))
 

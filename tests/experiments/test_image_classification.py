@@ -137,6 +137,28 @@ def test_patience_stops_on_held_out_training_data_and_reports_the_best(run, tmp_
     assert max(curve) == found["step"] + 2 * 20
 
 
+def test_a_killed_patience_run_still_ends_at_its_best(run, tmp_path):
+    """The best checkpoint is older than the latest ones when the run is continued."""
+    flags = [
+        "--eval_every=20", "--patience=12", "--validation=0.1", "--checkpoint_every=5",
+        "--optimizer=sgd", "--learning_rate=0", f"--workdir={tmp_path}",
+    ]  # fmt: skip
+    assert run("--steps=110", *flags).returncode == 0
+    process = run("--steps=400", *flags)
+    assert process.returncode == 0, process.stderr
+    assert summary(tmp_path)["stopped_by"] == "patience" and summary(tmp_path)["step"] == 20
+    before = (tmp_path / "summary.json").read_bytes()
+    assert run("--steps=400", *flags).returncode == 0
+    assert (tmp_path / "summary.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
+def test_files_of_a_run_that_somebody_spoilt_are_one_clear_line(run, tmp_path, name):
+    assert run("--steps=2", "--log_every=1", f"--workdir={tmp_path}").returncode == 0
+    (tmp_path / name).write_bytes(b"{\xff no JSON\n")
+    assert_fails(run("--steps=2", "--log_every=1", f"--workdir={tmp_path}"), name)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -153,6 +175,8 @@ def test_patience_stops_on_held_out_training_data_and_reports_the_best(run, tmp_
         (["--patience=3"], ["--validation=0.1"]),
         (["--workdir=/proc/none"], ["cannot write to /proc/none", "another --workdir"]),
         (["--resume=must"], ["--resume=must", "no run in"]),
+        (["--data_path="], ["data path is empty"]),
+        (["--validation=0.0001"], ["1500 examples is 0"]),
         (["steps=3"], ["['steps=3'] are not flags", "--help"]),
         (["--data_path=/nowhere"], ["/nowhere"]),
     ],

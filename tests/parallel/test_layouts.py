@@ -116,6 +116,7 @@ def test_layouts_that_cannot_be(arguments, message):
     ("rule", "message"),
     [
         ("w$:-,tensor", "names the axis 'tensor'; the mesh has"),
+        ("w$:-,-,data", "names 3 dimensions, but w has the shape"),
         ("w$:data,-", "whose 6 is not divisible by the 4 devices of axis 'data'"),
         ("v$:data", "'v\\$' matches none"),
         ("w$", "not of the form REGEX:-,model"),

@@ -31,11 +31,10 @@ def state_at(step):
     return state.replace(step=jnp.int32(step), params=params)
 
 
-def saved(directory, steps, *, keep=3, config=CONFIG, values=None):
+def saved(directory, steps, *, keep=3, config=CONFIG, best=()):
     checkpoints = Checkpoints(directory, config, keep=keep)
     for step in steps:
-        value = (values or {}).get(step)
-        checkpoints.save(step, state_at(step), {"note": step}, value=value)
+        checkpoints.save(step, state_at(step), {"note": step}, best=step in best)
     checkpoints.close()
 
 
@@ -72,8 +71,25 @@ def test_an_empty_folder_restores_nothing(tmp_path):
 
 
 def test_the_latest_and_the_best_are_kept(tmp_path):
-    saved(tmp_path, range(1, 7), keep=2, values={2: 0.9, 4: 0.5, 5: 0.8})
+    saved(tmp_path, range(1, 7), keep=2, best=(1, 2))
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == [2, 5, 6]
+
+
+def test_the_best_is_kept_by_those_who_open_the_folder_later(tmp_path):
+    saved(tmp_path, [1, 2, 3], keep=2, best=(1,))
+    flip_a_bit(tmp_path / "3" / "state")
+    saved(tmp_path, [4, 5, 6], keep=2)
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [1, 5, 6]
+    checkpoints = Checkpoints(tmp_path, CONFIG)
+    networks.assert_equal(
+        checkpoints.restore(JIT.abstract(make_state), best=True).state, state_at(1)
+    )
+    checkpoints.close()
+    flip_a_bit(tmp_path / "1" / "state")
+    checkpoints = Checkpoints(tmp_path, CONFIG)
+    with pytest.raises(InputError, match="the best checkpoint in .* is not whole: step 1"):
+        checkpoints.restore(JIT.abstract(make_state), best=True)
+    checkpoints.close()
 
 
 def test_a_step_is_saved_once(tmp_path):
