@@ -63,7 +63,7 @@ def loop() -> None:
     runtime.configure()  # as every experiment does
     layout = runtime.layout("jit")
     for name, side, channels, size, steps in (
-        ("mlp", 28, 1, 128, 20_000), ("lenet5", 32, 1, 128, 800), ("resnet20", 32, 3, 64, 80),
+        ("mlp", 28, 1, 128, 20_000), ("lenet5", 32, 1, 128, 1600), ("resnet20", 32, 3, 64, 80),
     ):  # fmt: skip
         image = rng.integers(0, 256, (2000, side, side, channels), np.uint8)
         label = rng.integers(0, 10, 2000).astype(np.int32)
