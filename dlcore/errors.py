@@ -1,5 +1,10 @@
 """The one exception that means "the input is at fault, not the code"."""
 
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
 
 class InputError(ValueError):
     """Bad input from outside: a flag, a file, a data set, a device layout.
@@ -23,3 +28,14 @@ def choose(kind: str, given: str, possible: object) -> InputError:
     """
     names = ", ".join(sorted(map(str, possible)))  # type: ignore[call-overload]
     return InputError(f"unknown {kind} {given!r}; choose one of: {names}")
+
+
+def pick(kind: str, given: str, table: Mapping[str, T]) -> T:
+    """What a table of names holds under the given one.
+
+    Raises:
+        InputError: for a name that is not in the table, see `choose`.
+    """
+    if given not in table:
+        raise choose(kind, given, table)
+    return table[given]

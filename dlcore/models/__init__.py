@@ -42,9 +42,7 @@ def image_spec(name: str) -> ImageModel:
     Raises:
         InputError: for a name that is not in `IMAGE_MODELS`.
     """
-    if name not in IMAGE_MODELS:
-        raise errors.choose("model", name, IMAGE_MODELS)
-    return IMAGE_MODELS[name]
+    return errors.pick("model", name, IMAGE_MODELS)
 
 
 def image_model(name: str, *, num_classes: int) -> nn.Module:

@@ -132,6 +132,4 @@ def activation(name: str) -> Activation:
     Raises:
         InputError: for a name that is not in `ACTIVATIONS`.
     """
-    if name not in ACTIVATIONS:
-        raise errors.choose("activation", name, ACTIVATIONS)
-    return ACTIVATIONS[name]
+    return errors.pick("activation", name, ACTIVATIONS)

@@ -29,6 +29,4 @@ def initialiser(name: str) -> Initializer:
     Raises:
         InputError: for a name that is not in `INITIALISERS`.
     """
-    if name not in INITIALISERS:
-        raise errors.choose("initialiser", name, INITIALISERS)
-    return INITIALISERS[name]
+    return errors.pick("initialiser", name, INITIALISERS)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dlcore.errors import InputError, choose
+from dlcore.errors import InputError, pick
 from dlcore.optim.reports import Reported
 from dlcore.optim.schedules import Schedule
 from dlcore.optim.selection import weights
@@ -73,9 +73,8 @@ def optimizer(
         InputError: for an unknown name or hyperparameter, a negative learning rate or decay, a
             rule that matches no path, and when everything is frozen.
     """
-    if name not in _UPDATE_RULES:
-        raise choose("optimizer", name, _UPDATE_RULES)
-    possible = inspect.signature(_UPDATE_RULES[name]).parameters
+    update_rule = pick("optimizer", name, _UPDATE_RULES)
+    possible = inspect.signature(update_rule).parameters
     for given in hyper:
         if given not in possible:
             raise InputError(
@@ -100,7 +99,7 @@ def optimizer(
 
         chain = optax.chain(
             clip or optax.identity(),
-            _UPDATE_RULES[name](**hyper),
+            update_rule(**hyper),
             optax.add_decayed_weights(weight_decay, trained(weights(tree, decay_rules))),
             optax.scale_by_trust_ratio() if name == "lamb" else optax.identity(),
             _scale_by(trained(match(tree, factors, 1.0))) if factors else optax.identity(),

@@ -142,11 +142,6 @@ def _whole_lines(path: pathlib.Path) -> list[str]:
     return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
-def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The reports in a metrics.jsonl."""
-    return [json.loads(line) for line in _whole_lines(path)]
-
-
 def _keep_until(path: pathlib.Path, step: int) -> None:
     if path.exists():
         try:

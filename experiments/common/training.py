@@ -136,7 +136,10 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
     if FLAGS.patience is not None and best.value is not None:
         state = checkpoints.restore(abstract, best=True).state
     checkpoints.close()
-    return Outcome(state, evaluate_on(job.test)(state), int(state.step), result)
+    # The last step was just evaluated on the test data, unless those were held-out ones.
+    tested = held_out is None and result.steps > 0
+    metrics = result.evaluation if tested else evaluate_on(job.test)(state)
+    return Outcome(state, metrics, int(state.step), result)
 
 
 def split_validation(data: Split, share: float, seed: int) -> tuple[Split, Split | None]:

@@ -1,5 +1,7 @@
 """A small network with all that layouts can get wrong, and its loss."""
 
+import json
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -81,3 +83,8 @@ def assert_close(left, right, tolerance=1e-6):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
     jax.tree.map(close, arrays(left), arrays(right))
+
+
+def read_metrics(path):
+    """The reports in a metrics.jsonl."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

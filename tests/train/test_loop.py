@@ -15,7 +15,7 @@ from dlcore.errors import Diverged
 from dlcore.metrics import Mean
 from dlcore.train import Best, gradient_step
 from dlcore.train.checkpoint import Checkpoints
-from dlcore.train.logs import RunLog, read_metrics
+from dlcore.train.logs import RunLog
 from dlcore.train.loop import Memory, fit
 
 MODEL, TX = networks.Network(), optax.adamw(1e-2)
@@ -88,7 +88,7 @@ def test_a_run_killed_anywhere_continues_bit_for_bit(tmp_path, layout):
 
 def test_reports_are_means_over_their_window(tmp_path):
     result = run(tmp_path, steps=12)
-    lines = read_metrics(tmp_path / "metrics.jsonl")
+    lines = networks.read_metrics(tmp_path / "metrics.jsonl")
     assert [(line["step"], line["split"]) for line in lines] == [
         (5, "train"), (8, "test"), (10, "train"), (12, "test"),
     ]  # fmt: skip
@@ -191,7 +191,11 @@ def test_bad_steps_in_a_row_end_the_run_with_steps_and_batch_named(tmp_path):
 
 def test_single_bad_steps_are_skipped_and_counted(tmp_path):
     result = run(tmp_path, steps=20, batches=poisoned(3, 7, 8), patience_for_skipped=3)
-    lines = [line for line in read_metrics(tmp_path / "metrics.jsonl") if line["split"] == "train"]
+    lines = [
+        line
+        for line in networks.read_metrics(tmp_path / "metrics.jsonl")
+        if line["split"] == "train"
+    ]
     assert [line["skipped"] for line in lines] == [0.2, 0.4, 0.0, 0.0]
     assert all(np.isfinite(line["loss"]) for line in lines)
     assert result.reason == "finished"
