@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from dlcore.analysis import check_classifier, first_filters, write_report
+from dlcore.analysis import check_model, first_filters, image_sections, write_report
 from dlcore.data import ImageData, Loader, evaluation_batches, load_images
 from dlcore.data.statistics import channel_moments, spread
 from dlcore.metrics import Mean, classification
@@ -82,21 +82,21 @@ def make_loss(forward: Forward) -> LossFn:
 def make_metrics(forward: Forward) -> MetricFn:
     """Cross-entropy and accuracy in evaluation mode."""
 
-    def metric_fn(state: TrainState, batch: Batch) -> Metrics:
+    def metric_fn(state: TrainState, batch: Batch) -> tuple[Metrics, None]:
         logits, _ = forward({"params": state.params, **state.model_state}, batch["image"])
-        return classification(logits, batch["label"], batch["weight"])
+        return classification(logits, batch["label"], batch["weight"]), None
 
     return metric_fn
 
 
-def check(job: common.Job, forward: Forward, num_classes: int) -> bool:
+def check(job: common.Job, forward: Forward, data: ImageData) -> bool:
     """The checks before a long run, on 64 images and without augmentation; whether all passed."""
     FLAGS.augment, FLAGS.precision = "none", "float32"
     tx = common.make_optimizer()
-    findings = check_classifier(
+    findings = check_model(
         forward, job.loss_fn, common.make_state(job, tx),
-        Loader(job.train, 64, seed=FLAGS.seed).batch(0),
-        step=gradient_step(job.loss_fn, tx), num_classes=num_classes,
+        Loader(data.train, 64, seed=FLAGS.seed).batch(0),
+        step=gradient_step(job.loss_fn, tx), inputs="image", chance=float(np.log(data.num_classes)),
     )  # fmt: skip
     return all(finding.passed for finding in findings)
 
@@ -111,12 +111,11 @@ def report(workdir: pathlib.Path, forward: Forward, state: TrainState, data: Ima
     batches = evaluation_batches(test, FLAGS.batch_size)
     everything = test.gather(np.arange(len(test)))
     probabilities = np.concatenate([predict(batch["image"]) for batch in batches])[: len(test)]
-    page = write_report(
-        workdir, images=everything["image"], labels=everything["label"],
-        probabilities=probabilities, class_names=data.class_names,
-        filters=first_filters(state.params, data.image_shape),
+    sections = image_sections(
+        everything["image"], everything["label"], probabilities,
+        class_names=data.class_names, filters=first_filters(state.params, data.image_shape),
     )  # fmt: skip
-    common.say(f"report: {page}")
+    common.say(f"report: {write_report(workdir, sections)}")
 
 
 def main(_: list[str]) -> None:
@@ -136,12 +135,12 @@ def main(_: list[str]) -> None:
         name="image_classification",
         initialise=lambda key: model.init(key, jnp.zeros((1, *data.image_shape))),
         loss_fn=make_loss(forward), metric_fn=make_metrics(forward),
-        train=data.train, test=data.test,
+        feed=common.make_feed(data.train, data.test),
     )  # fmt: skip
     if FLAGS.check:
-        sys.exit(0 if check(job, forward, data.num_classes) else 1)
+        sys.exit(0 if check(job, forward, data) else 1)
     outcome = common.train(job, workdir)
-    common.finish(job.name, workdir, outcome)
+    common.finish(job, workdir, outcome)
     if FLAGS.report:
         report(workdir, forward, outcome.state, data)
 

@@ -67,7 +67,10 @@ class Layout(abc.ABC):
 
     @abc.abstractmethod
     def compile_evaluation(self, function: StateFn) -> StateFn:
-        """Compiles (state, batch) -> metrics, a tree of sums over the examples."""
+        """Compiles (state, batch) -> (metrics, carry).
+
+        Metrics are sums over the examples; the carry lies where that of the state lies.
+        """
 
     def initialise(self, make_state: Callable[[], State]) -> State:
         """Makes the state where it belongs: no device ever holds more than its part."""
@@ -122,7 +125,9 @@ class Pmap(Layout):
 
     def shardings(self, shapes: State) -> Any:
         mesh = Mesh(jax.devices(), (sharding.DATA,))
-        return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), shapes)
+        rest, carry = _apart(shapes)
+        places = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), rest)
+        return _together(places, _rows(mesh, carry))
 
     def _split(self, batch: Batch) -> Batch:
         def split(leaf: Any) -> Any:
@@ -131,15 +136,35 @@ class Pmap(Layout):
         return jax.tree.map(split, batch)
 
     def compile_step(self, step: StateFn) -> StateFn:
-        mapped = jax.pmap(step, self.axis_name, in_axes=(None, 0), out_axes=None, donate_argnums=0)
-        return lambda state, batch: mapped(state, self._split(batch))
+        def apart(rest: State, carry: Any, batch: Batch) -> Any:
+            state, metrics = step(_together(rest, carry), batch)
+            return *_apart(state), metrics
+
+        mapped = jax.pmap(
+            apart, self.axis_name, in_axes=(None, 0, 0), out_axes=(None, 0, None),
+            donate_argnums=(0, 1),
+        )  # fmt: skip
+
+        def run(state: State, batch: Batch) -> Any:
+            rest, carry = _apart(state)
+            rest, carry, metrics = mapped(rest, self._split(carry), self._split(batch))
+            return _together(rest, _merge(carry)), metrics
+
+        return run
 
     def compile_evaluation(self, function: StateFn) -> StateFn:
-        def summed(state: State, batch: Batch) -> Any:
-            return jax.lax.psum(function(state, batch), self.axis_name)
+        def summed(rest: State, carry: Any, batch: Batch) -> Any:
+            metrics, carry = function(_together(rest, carry), batch)
+            return jax.lax.psum(metrics, self.axis_name), carry
 
-        mapped = jax.pmap(summed, self.axis_name, in_axes=(None, 0), out_axes=None)
-        return lambda state, batch: mapped(state, self._split(batch))
+        mapped = jax.pmap(summed, self.axis_name, in_axes=(None, 0, 0), out_axes=(None, 0))
+
+        def run(state: State, batch: Batch) -> Any:
+            rest, carry = _apart(state)
+            metrics, carry = mapped(rest, self._split(carry), self._split(batch))
+            return metrics, _merge(carry)
+
+        return run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,11 +185,12 @@ class OnMesh(Layout):
         return self.mesh.shape[sharding.DATA]
 
     def shardings(self, shapes: State) -> Any:
+        rest, carry = _apart(shapes)
         if self.rules == "fsdp":
-            specs = sharding.fsdp(shapes, self.mesh)
+            specs = sharding.fsdp(rest, self.mesh)
         else:
-            specs = sharding.shard_by_rules(shapes, self.mesh, self.rules)
-        return sharding.named(self.mesh, specs)
+            specs = sharding.shard_by_rules(rest, self.mesh, self.rules)
+        return _together(sharding.named(self.mesh, specs), _rows(self.mesh, carry))
 
     def _place(self, batch: Batch) -> Batch:
         rows = NamedSharding(self.mesh, PartitionSpec(sharding.DATA))
@@ -186,8 +212,30 @@ class OnMesh(Layout):
 
     def compile_evaluation(self, function: StateFn) -> StateFn:
         everywhere = NamedSharding(self.mesh, PartitionSpec())
-        compiled = jax.jit(function, out_shardings=everywhere)
+        rows = NamedSharding(self.mesh, PartitionSpec(sharding.DATA))
+        compiled = jax.jit(function, out_shardings=(everywhere, rows))
         return lambda state, batch: compiled(state, self._place(batch))
+
+
+def _apart(state: State) -> tuple[State, Any]:
+    """A state without its carry, and the carry, which lies where the rows of the batch lie."""
+    carry = getattr(state, "carry", None)
+    return (state if carry is None else state.replace(carry=None)), carry
+
+
+def _together(state: State, carry: Any) -> State:
+    return state if carry is None else state.replace(carry=carry)
+
+
+def _rows(mesh: Mesh, carry: Any) -> Any:
+    """The place of each leaf of a carry: its rows over the axis "data"."""
+    rows = NamedSharding(mesh, PartitionSpec(sharding.DATA))
+    return jax.tree.map(lambda _: rows, carry)
+
+
+def _merge(stacked: Any) -> Any:
+    """What `pmap` gave of each device's rows, (devices, rows, ...), as (devices * rows, ...)."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), stacked)
 
 
 def layout(kind: str, *, mesh: str | None = None, rules: Rules = ()) -> Layout:
@@ -221,5 +269,5 @@ def compile_step(step: StateFn, layout: Layout) -> Compiled:
 
 
 def compile_evaluation(function: StateFn, layout: Layout) -> Compiled:
-    """Compiles (state, batch) -> metrics for a layout, the metrics summed over all devices."""
+    """Compiles (state, batch) -> (metrics, carry) for a layout; metrics summed over all devices."""
     return Compiled(function, layout.compile_evaluation)

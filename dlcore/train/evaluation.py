@@ -2,24 +2,25 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
 
-from dlcore.train.state import Batch, Metrics, TrainState
+from dlcore.train.state import Batch, MetricFn, Metrics, TrainState
 
 
 def evaluate(
-    metric_fn: Callable[[TrainState, Batch], Metrics],
+    metric_fn: MetricFn,
     state: TrainState,
     batches: Iterable[Batch],
 ) -> dict[str, float]:
     """The metrics over all batches, each divided once at the end; NaN where nothing was counted.
 
     Args:
-        metric_fn: compiled (state, batch) -> means; rows of weight 0 must count nothing.
-        state: the state to evaluate; it is not changed.
+        metric_fn: compiled (state, batch) -> (means, carry); rows of weight 0 must count nothing.
+        state: the state to evaluate; it is not changed. What its carry holds belongs to the
+            training data, so the first batch must not build on it.
         batches: the whole split, the last batch padded to full size.
     """
     sums: dict[str, np.ndarray] = {}
@@ -31,7 +32,9 @@ def evaluate(
 
     waiting: Metrics = {}
     for batch in batches:
-        metrics = metric_fn(state, batch)
+        metrics, carry = metric_fn(state, batch)
+        if carry is not None:
+            state = state.replace(carry=carry)
         add(waiting)  # of the batch before: the device already works on this one
         waiting = metrics
     add(waiting)

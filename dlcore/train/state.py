@@ -23,6 +23,9 @@ class TrainState(flax.struct.PyTreeNode):
         model_state: what the model itself changes, such as running statistics.
         opt_state: what the optimizer remembers.
         rng: the key of the run; the key of a step is `fold_in(rng, step)`.
+        carry: what each row of a batch hands to the same row of the next one, such as the state of
+            a recurrent net that reads a long text in windows: a tree whose leaves have the leading
+            axis of the batch. None where the rows of different batches have nothing in common.
     """
 
     step: jax.Array
@@ -30,6 +33,7 @@ class TrainState(flax.struct.PyTreeNode):
     model_state: Any
     opt_state: Any
     rng: jax.Array
+    carry: Any = None
 
     @classmethod
     def create(
@@ -37,6 +41,7 @@ class TrainState(flax.struct.PyTreeNode):
         variables: Mapping[str, Any],
         tx: optax.GradientTransformation,
         rng: jax.Array,
+        carry: Any = None,
     ) -> "TrainState":
         """A state at step 0.
 
@@ -45,10 +50,11 @@ class TrainState(flax.struct.PyTreeNode):
                 any, the collections of its own state.
             tx: the optimizer.
             rng: the key of the run, a typed key.
+            carry: what the first batch starts from, if the rows of the batches go on.
         """
         model_state = {name: value for name, value in variables.items() if name != "params"}
         params = variables["params"]
-        return cls(jnp.zeros((), jnp.int32), params, model_state, tx.init(params), rng)
+        return cls(jnp.zeros((), jnp.int32), params, model_state, tx.init(params), rng, carry)
 
 
 class Aux(NamedTuple):
@@ -57,12 +63,16 @@ class Aux(NamedTuple):
     Attributes:
         model_state: the model's state after this batch.
         metrics: further means over the batch.
+        carry: what each row hands to the next batch.
     """
 
     model_state: Any
     metrics: Metrics
+    carry: Any = None
 
 
+# Takes (params, model_state, batch, rng); where the state has a carry, it is batch["carry"].
 LossFn = Callable[[Any, Any, Batch, jax.Array], tuple[Mean, Aux]]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-MetricFn = Callable[[TrainState, Batch], Metrics]
+# An evaluation changes nothing but the carry, which it gives beside the metrics.
+MetricFn = Callable[[TrainState, Batch], tuple[Metrics, Any]]

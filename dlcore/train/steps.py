@@ -50,15 +50,17 @@ def gradient_step(
 
     def gradient(
         state: TrainState, model_state: Any, batch: Batch, part: Part
-    ) -> tuple[Any, Any, Mean, Metrics]:
+    ) -> tuple[Any, Any, tuple[Any, Mean, Metrics]]:
         rng = jax.random.fold_in(state.rng, state.step)
         with part_of_batch(part):
             (value, (weight, aux)), grads = jax.value_and_grad(total, has_aux=True)(
                 state.params, model_state, batch, rng
             )
-        return aux.model_state, grads, Mean(value, weight), aux.metrics
+        return aux.model_state, aux.carry, (grads, Mean(value, weight), aux.metrics)
 
-    def accumulated(state: TrainState, batch: Batch, part: Part) -> tuple[Any, Any, Mean, Metrics]:
+    def accumulated(
+        state: TrainState, batch: Batch, part: Part
+    ) -> tuple[Any, Any, tuple[Any, Mean, Metrics]]:
         if accumulate == 1:
             return gradient(state, state.model_state, batch, part)
 
@@ -71,28 +73,33 @@ def gradient_step(
 
         micro_batches = jax.tree.map(cut, batch)
 
-        def add(carry: tuple[Any, ...], xs: tuple[jax.Array, Batch]) -> tuple[Any, None]:
-            model_state, *sums = carry
+        def join(leaf: jax.Array) -> jax.Array:
+            return jnp.swapaxes(leaf, 0, 1).reshape(-1, *leaf.shape[2:])
+
+        def add(so_far: tuple[Any, Any], xs: tuple[jax.Array, Batch]) -> tuple[Any, Any]:
+            model_state, sums = so_far
             index, micro = xs
             here = Part(part.offset + index, accumulate, part.axis_name)
-            model_state, *terms = gradient(state, model_state, micro, here)
-            return (model_state, *jax.tree.map(jnp.add, sums, terms)), None
+            model_state, carry, terms = gradient(state, model_state, micro, here)
+            return (model_state, jax.tree.map(jnp.add, sums, terms)), carry
 
         first = jax.tree.map(lambda leaf: leaf[0], micro_batches)
-        shapes = jax.eval_shape(
+        _, _, shapes = jax.eval_shape(
             functools.partial(gradient, part=part), state, state.model_state, first
         )
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes[1:])
-        sums, _ = jax.lax.scan(
-            add, (state.model_state, *zeros), (jnp.arange(accumulate), micro_batches)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        (model_state, sums), carries = jax.lax.scan(
+            add, (state.model_state, zeros), (jnp.arange(accumulate), micro_batches)
         )
-        return sums
+        return model_state, jax.tree.map(join, carries), sums
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         offset: jax.Array | int = 0
         if axis_name is not None:
             offset = jax.lax.axis_index(axis_name) * len(next(iter(batch.values())))
-        model_state, *sums = accumulated(state, batch, Part(offset, 1, axis_name))
+        if state.carry is not None:
+            batch = {**batch, "carry": state.carry}
+        model_state, carry, sums = accumulated(state, batch, Part(offset, 1, axis_name))
         if axis_name is not None:
             sums = jax.lax.psum(sums, axis_name)
         grads, loss, metrics = sums
@@ -103,6 +110,7 @@ def gradient_step(
             params=optax.apply_updates(state.params, updates),
             model_state=model_state,
             opt_state=opt_state,
+            carry=carry,
         )
         norm = Mean(optax.tree.norm(grads), jnp.ones(()))
         return new, {"loss": loss, "grad_norm": norm, **metrics, **reported(opt_state)}

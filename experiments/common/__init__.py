@@ -1,11 +1,16 @@
 """The flags, the folder and the wiring that all experiments share."""
 
 from experiments.common.flags import define_flags as define_flags
+from experiments.common.flags import record_flags as record_flags
 from experiments.common.flags import say as say
+from experiments.common.runs import conclude as conclude
 from experiments.common.runs import finish as finish
 from experiments.common.runs import launch as launch
 from experiments.common.runs import start as start
+from experiments.common.runs import summarise as summarise
+from experiments.common.training import Feed as Feed
 from experiments.common.training import Job as Job
+from experiments.common.training import make_feed as make_feed
 from experiments.common.training import make_optimizer as make_optimizer
 from experiments.common.training import make_state as make_state
 from experiments.common.training import train as train

@@ -18,6 +18,8 @@ FREE = {
     "log_every", "patience", "resume", "check", "smoke", "report",
 }  # fmt: skip
 
+_MODULES: set[str] = set()  # whose flags are the script's own
+
 
 def define_flags(
     *,
@@ -30,8 +32,15 @@ def define_flags(
     warmup_steps: int = 0,
     weight_decay: float = 0.0,
     eval_every: int = 0,
+    clip_norm: float | None = None,
+    validation: float = 0.0,
+    free: tuple[str, ...] = (),
 ) -> None:
-    """Defines the common flags with a job's defaults; the script adds its own."""
+    """Defines the common flags with a job's defaults; the script adds its own.
+
+    Those of its own that may change when a run continues are `free`.
+    """
+    FREE.update(free)
     flags.DEFINE_string("workdir", None, "folder of the run; default runs/JOB/TIME")
     flags.DEFINE_integer("seed", 0, "of parameters, data order and noise", lower_bound=0)
     flags.DEFINE_string("dataset", dataset, "embedded or prepared TFDS data set")
@@ -45,7 +54,7 @@ def define_flags(
     flags.DEFINE_multi_integer("boundary", [], "step at which --schedule=step divides by 10")
     flags.DEFINE_integer("warmup_steps", warmup_steps, "linear warm-up", lower_bound=0)
     flags.DEFINE_float("weight_decay", weight_decay, "of matrices and kernels", lower_bound=0.0)
-    flags.DEFINE_float("clip_norm", None, "largest global norm of the gradient; default none")
+    flags.DEFINE_float("clip_norm", clip_norm, "largest global norm of the gradient")
     flags.DEFINE_integer("accumulate", 1, "micro-batches per step", lower_bound=1)
     flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "of the computation")
     flags.DEFINE_string("layout", "jit", "jit (one device), pmap (all) or mesh")
@@ -55,20 +64,28 @@ def define_flags(
     flags.DEFINE_integer("checkpoint_every", 1000, f"steps between checkpoints{only_end}", 0)
     flags.DEFINE_integer("eval_every", eval_every, f"steps between evaluations{only_end}", 0)
     flags.DEFINE_integer("log_every", 100, "steps between reports", lower_bound=1)
-    flags.DEFINE_float("validation", 0.0, "share of the training data held out for evaluations")
+    flags.DEFINE_float(
+        "validation", validation, "share of the training data held out for evaluations"
+    )
     flags.DEFINE_integer("patience", None, "evaluations without a new best that end the run", 1)
     flags.DEFINE_enum("resume", "auto", ["auto", "never", "must"], "continue the run in --workdir")
     flags.DEFINE_bool("check", False, "check model, data and step instead of training")
     flags.DEFINE_bool("smoke", False, "two tiny steps of everything")
     flags.DEFINE_bool("report", False, "write WORKDIR/report/index.html")
-    for flag in FLAGS.flags_by_module_dict()[__name__]:
-        FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # so that --help shows them
+    adopt(__name__)
+
+
+def adopt(module: str) -> None:
+    """Makes the flags that a module has defined the running script's own: --help shows them."""
+    _MODULES.add(module)
+    for flag in FLAGS.flags_by_module_dict()[module]:
+        FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def own_flags() -> dict[str, flags.Flag]:
-    """The flags that this file and the running script define, by name."""
+    """The flags of the running script, by name."""
     by_module = FLAGS.flags_by_module_dict()
-    modules = (__name__, sys.argv[0], "__main__")
+    modules = (*sorted(_MODULES), sys.argv[0], "__main__")
     return {flag.name: flag for module in modules for flag in by_module.get(module, [])}
 
 

@@ -20,7 +20,7 @@ from dlcore.train.checkpoint import difference
 from dlcore.train.logs import write_json, writing
 from experiments import START
 from experiments.common.flags import config
-from experiments.common.training import Outcome
+from experiments.common.training import Job, Outcome
 
 FLAGS = flags.FLAGS
 _claimed: IO[str] | None = None  # open while the process lives, and with it the lock
@@ -115,31 +115,42 @@ def _check_same_run(workdir: pathlib.Path) -> None:
         )
 
 
-def finish(job: str, workdir: pathlib.Path, outcome: Outcome) -> dict[str, Any]:
-    """Writes summary.json, prints the result and returns the summary.
+def finish(job: Job, workdir: pathlib.Path, outcome: Outcome, **more: Any) -> None:
+    """Writes summary.json, with `more` in it, and prints the result.
 
     Of a run that was finished before, the summary stays as it was.
     """
     result = outcome.result
-    path = workdir / "summary.json"
     per_second = (result.steps - 1) / result.seconds if result.steps > 1 else None
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(outcome.state.params))
     summary = {
-        "experiment": job,
         "step": outcome.step,
         "metrics": outcome.metrics,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(outcome.state.params)),
+        "parameters": parameters,
         "stopped_by": result.reason,
-        "seconds": time.perf_counter() - START,
         "seconds_to_first_step": result.first_step and result.first_step - START,
-        "examples_per_second": per_second and per_second * FLAGS.batch_size,
+        **{
+            f"{unit}_per_second": per_second and per_second * count
+            for unit, count in job.per_step.items()
+        },
         "recompilations": result.recompilations,
-        **provenance(),
+        **more,
     }
-    if result.steps or not path.exists():
-        write_json(path, summary)
-    metrics = ", ".join(f"{name} {value:.4f}" for name, value in outcome.metrics.items())
-    print(
-        f"{job}: test {metrics} at step {outcome.step}, {summary['parameters']:,} parameters, "
-        f"{summary['seconds']:.1f} s; written to {workdir}"
+    if result.steps or not (workdir / "summary.json").exists():
+        summarise(job.name, workdir, summary)
+    conclude(
+        job.name, workdir, outcome.metrics, f"at step {outcome.step}, {parameters:,} parameters"
     )
-    return summary
+
+
+def summarise(job: str, workdir: pathlib.Path, values: dict[str, Any]) -> None:
+    """Writes summary.json: the values, the time taken and where the run came from."""
+    taken = {"seconds": time.perf_counter() - START}
+    write_json(workdir / "summary.json", {"experiment": job, **values, **taken, **provenance()})
+
+
+def conclude(job: str, workdir: pathlib.Path, metrics: dict[str, float], how: str) -> None:
+    """Prints the result of a run."""
+    found = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    seconds = time.perf_counter() - START
+    print(f"{job}: test {found} {how}, {seconds:.1f} s; written to {workdir}")

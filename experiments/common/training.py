@@ -1,9 +1,10 @@
 """The wiring from flags to a trained state."""
 
 import dataclasses
+import functools
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import jax
@@ -18,10 +19,25 @@ from dlcore.train import Best, LossFn, TrainState, evaluate, gradient_step
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.logs import RunLog
 from dlcore.train.loop import Memory, Result, fit
-from dlcore.train.state import MetricFn
+from dlcore.train.state import Batch, MetricFn
 from experiments.common.flags import config, record_flags, say
 
 FLAGS = flags.FLAGS
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """The batches of a run.
+
+    Attributes:
+        train: the training batches from a given step on, without end.
+        test: one pass over the test data.
+        validation: one pass over training data held out to choose the model with, if there is any.
+    """
+
+    train: Callable[[int], Iterator[Batch]]
+    test: Callable[[], Iterator[Batch]]
+    validation: Callable[[], Iterator[Batch]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,19 +48,28 @@ class Job:
         name: of the script.
         initialise: the model's variables from a key.
         loss_fn: the loss.
-        metric_fn: (state, batch) -> means, for evaluation.
-        train: the training data.
-        test: the held-out data.
+        metric_fn: (state, batch) -> (means, carry), for evaluation.
+        feed: the batches.
         metric: the main metric of the evaluation, and whether "max" or "min" is better.
+        carry: what the rows of the first batch start from, for models that read on from batch to
+            batch.
+        summarise: (means of an evaluation, its split) -> the metrics to report.
+        observe: is shown the state after each evaluation.
+        per_step: how many of which unit a step takes in; one batch of examples by default.
     """
 
     name: str
     initialise: Callable[[jax.Array], Any]
     loss_fn: LossFn
     metric_fn: MetricFn
-    train: Split
-    test: Split
+    feed: Feed
     metric: tuple[str, str] = ("accuracy", "max")
+    carry: Callable[[], Any] = lambda: None
+    summarise: Callable[[dict[str, float], str], dict[str, float]] = lambda means, split: means
+    observe: Callable[[TrainState], None] = lambda state: None
+    per_step: Mapping[str, int] = dataclasses.field(
+        default_factory=lambda: {"examples": FLAGS.batch_size}
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +106,17 @@ def make_layout() -> runtime.Layout:
 def make_state(job: Job, tx: optax.GradientTransformation) -> TrainState:
     """The state at step 0 of the run with --seed."""
     init_key, run_key = jax.random.split(jax.random.key(FLAGS.seed))
-    return TrainState.create(job.initialise(init_key), tx, run_key)
+    return TrainState.create(job.initialise(init_key), tx, run_key, job.carry())
+
+
+def make_feed(train: Split, test: Split) -> Feed:
+    """Shuffled batches of the training data less the share of --validation."""
+    train, held_out = split_validation(train, FLAGS.validation, FLAGS.seed)
+    return Feed(
+        Loader(train, FLAGS.batch_size, seed=FLAGS.seed).batches,
+        functools.partial(evaluation_batches, test, FLAGS.batch_size),
+        held_out and functools.partial(evaluation_batches, held_out, FLAGS.batch_size),
+    )
 
 
 def train(job: Job, workdir: pathlib.Path) -> Outcome:
@@ -89,19 +124,24 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
 
     A run that a signal ended leaves the process here, with its state saved.
     """
-    if FLAGS.patience is not None and not FLAGS.validation:
+    if FLAGS.patience is not None and job.feed.validation is None:
         raise InputError(
             "--patience without --validation would choose the model on the test data; add "
             "--validation=0.1 to hold out a tenth of the training data"
         )
     layout, tx = make_layout(), make_optimizer()
-    train_split, held_out = split_validation(job.train, FLAGS.validation, FLAGS.seed)
-    split, evaluated = ("validation", held_out) if held_out else ("test", job.test)
     step = gradient_step(job.loss_fn, tx, accumulate=FLAGS.accumulate, axis_name=layout.axis_name)
     metric_fn = runtime.compile_evaluation(job.metric_fn, layout)
+    splits = {"test": job.feed.test, "validation": job.feed.validation or job.feed.test}
+    split = "validation" if job.feed.validation else "test"
 
-    def evaluate_on(data: Split) -> Callable[[TrainState], dict[str, float]]:
-        return lambda state: evaluate(metric_fn, state, evaluation_batches(data, FLAGS.batch_size))
+    def evaluate_on(split: str, state: TrainState) -> dict[str, float]:
+        return job.summarise(evaluate(metric_fn, state, splits[split]()), split)
+
+    def follow(state: TrainState) -> dict[str, float]:
+        metrics = evaluate_on(split, state)
+        job.observe(state)
+        return metrics
 
     name, mode = job.metric
     best = Best(name, mode=mode, patience=FLAGS.patience)
@@ -122,10 +162,10 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
     log = RunLog(workdir, start=first, steps=FLAGS.steps, shown=("loss", name))
     try:
         result = fit(
-            step, state, Loader(train_split, FLAGS.batch_size, seed=FLAGS.seed).batches,
+            step, state, job.feed.train,
             steps=first if best.exhausted else FLAGS.steps, layout=layout,
             log=log, log_every=FLAGS.log_every,
-            evaluate=evaluate_on(evaluated), eval_every=FLAGS.eval_every, split=split,
+            evaluate=follow, eval_every=FLAGS.eval_every, split=split,
             checkpoints=checkpoints, checkpoint_every=FLAGS.checkpoint_every, memory=memory,
         )  # fmt: skip
     finally:
@@ -137,8 +177,8 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
         state = checkpoints.restore(abstract, best=True).state
     checkpoints.close()
     # The last step was just evaluated on the test data, unless those were held-out ones.
-    tested = held_out is None and result.steps > 0
-    metrics = result.evaluation if tested else evaluate_on(job.test)(state)
+    tested = split == "test" and result.steps > 0
+    metrics = result.evaluation if tested else evaluate_on("test", state)
     return Outcome(state, metrics, int(state.step), result)
 
 

@@ -12,7 +12,8 @@ def test_a_split_of_any_length_gives_the_mean_over_its_examples():
     values = np.random.default_rng(0).normal(size=23).astype(np.float32)
 
     def metric_fn(state, batch):
-        return {"value": Mean.of(jnp.asarray(batch["x"]) * state, jnp.asarray(batch["weight"]))}
+        x, weight = jnp.asarray(batch["x"]), jnp.asarray(batch["weight"])
+        return {"value": Mean.of(x * state, weight)}, None
 
     def batches(size):
         for start in range(0, 23, size):
