@@ -1,0 +1,135 @@
+"""Random continuations: temperature, top-k and nucleus sampling. Shapes: B rows, V vocabulary."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from dlcore.errors import InputError
+
+Carry = TypeVar("Carry")
+# Maps what a model carries from token to token and the tokens (B,) to the next carry and the
+# logits (B, V) of the tokens after them. Pure, so that it can be scanned.
+NextToken = Callable[[Carry, jax.Array], tuple[Carry, jax.Array]]
+
+
+def filter_logits(
+    logits: jax.Array,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> jax.Array:
+    """The logits of the distribution that `sample` draws from, -inf for tokens left out.
+
+    The logits are divided by the temperature, then cut to the k likeliest tokens, then to the
+    nucleus of these, renormalised. Among equal logits the lower token counts as likelier.
+
+    Args:
+        logits: (B, V); computed with in float32 at least.
+        temperature: below 1 sharpens, above 1 flattens; 0 leaves the likeliest token only.
+        top_k: how many tokens to keep, at least 1; None for all.
+        top_p: the smallest set of the likeliest tokens whose probability reaches this share is
+            kept (Holtzman et al. 2020), in (0, 1]; None or 1 for all. Without top_k it sorts V.
+
+    Raises:
+        InputError: for values outside these ranges.
+    """
+    if not 0 <= temperature < float("inf"):
+        raise InputError(f"temperature {temperature} is not possible; give 0 (greedy) or more")
+    if top_k is not None and top_k < 1:
+        raise InputError(f"top_k {top_k} keeps no token; give 1 or more")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise InputError(f"top_p {top_p} is not a share; give one in (0, 1]")
+    if temperature == 0:
+        temperature, top_k = 1.0, 1
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    # Less the maximum first, as the quotient could overflow.
+    logits = (logits - logits.max(-1, keepdims=True)) / temperature
+    if top_p == 1:
+        top_p = None
+    if top_k is None and top_p is None:
+        return logits
+    size = logits.shape[-1]
+    kept, tokens = jax.lax.top_k(logits, size if top_k is None else min(top_k, size))
+    if top_p is not None:
+        mass = jnp.cumsum(jax.nn.softmax(kept), axis=-1)
+        before = jnp.pad(mass[:, :-1], ((0, 0), (1, 0)))
+        kept = jnp.where(before < top_p, kept, -jnp.inf)
+    nothing = jnp.full_like(logits, -jnp.inf)
+    return jnp.put_along_axis(nothing, tokens, kept, axis=-1, inplace=False)
+
+
+def sample(
+    key: jax.Array,
+    logits: jax.Array,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> jax.Array:
+    """Draws a token for each row; what a row draws does not depend on the rows beside it.
+
+    Args:
+        key: of the draw; row b uses `fold_in(key, b)`.
+        logits: (B, V).
+        temperature: see `filter_logits`; 0 is greedy, the lowest of the likeliest tokens.
+        top_k: see there.
+        top_p: see there.
+
+    Returns:
+        int32 (B,).
+
+    Raises:
+        InputError: as `filter_logits`.
+    """
+    logits = filter_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(logits)))
+    return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
+
+
+def generate(
+    next_token: NextToken[Carry],
+    carry: Carry,
+    first: jax.Array,
+    key: jax.Array,
+    *,
+    steps: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> jax.Array:
+    """Continues each row by `steps` tokens, each drawn after all those before it.
+
+    Args:
+        next_token: the model, see `NextToken`.
+        carry: what the model carries when it comes to `first`: its start, or what it holds after
+            the rest of a prompt.
+        first: the last token known of each row, int32 (B,).
+        key: of all draws; step t uses `fold_in(key, t)`.
+        steps: how many tokens to draw.
+        temperature: see `filter_logits`.
+        top_k: see there.
+        top_p: see there.
+
+    Returns:
+        The drawn tokens without `first`, int32 (B, steps).
+
+    Raises:
+        InputError: as `filter_logits`.
+    """
+
+    def step(state: tuple[Carry, jax.Array], t: jax.Array) -> tuple[tuple, jax.Array]:
+        carry, logits = next_token(*state)
+        token = sample(
+            jax.random.fold_in(key, t),
+            logits,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+        )
+        return (carry, token), token
+
+    start = (carry, first.astype(jnp.int32))
+    return jax.lax.scan(step, start, jnp.arange(steps))[1].swapaxes(0, 1)

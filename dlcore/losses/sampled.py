@@ -1,0 +1,133 @@
+"""Output layers of large vocabularies trained on a few sampled words.
+
+The parameters are those of the full softmax, kernel [V, D] and bias [V], with the orientation of an
+embedding table, so that the two can share one array. The score of a word is s(w) = kernel[w] . h +
+bias[w]. Only the rows of the targets and of the samples are read, and their gradient is a
+scatter-add into these rows. Evaluate with the full softmax: the losses here are not perplexities.
+
+The K samples are drawn once and shared by all positions, so that their scores are one product
+[N, D] x [D, K]. They depend on the key alone, so every layout of devices draws the same.
+
+Shapes: N positions, D features, V vocabulary, K samples.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dlcore.losses.samplers import UnigramSampler
+
+
+def sampled_softmax(
+    key: jax.Array,
+    hidden: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    targets: jax.Array,
+    *,
+    sampler: UnigramSampler,
+    samples: int,
+) -> jax.Array:
+    """The softmax cross-entropy with its normaliser estimated from K samples, in nats, [N].
+
+    Z = exp s(t) + sum over the samples w other than t of exp s(w) / (K q(w)). Dividing by the
+    expected count K q(w) makes the estimate of Z unbiased (Bengio & Senecal 2008, importance
+    sampling); the target is always there and counts once, so samples that hit it are left out
+    (Jean et al. 2015). Loss and gradient converge to those of the full softmax as K grows.
+
+    Args:
+        key: of the draw.
+        hidden: [N, D].
+        kernel: [V, D].
+        bias: [V].
+        targets: int [N].
+        sampler: q, over the same V words.
+        samples: K.
+
+    Raises:
+        ValueError: when the shapes do not fit.
+    """
+    target_scores, noise_scores, noise = _scores(
+        key, hidden, kernel, bias, targets, sampler, samples
+    )
+    shares = noise_scores - _log_expected_count(sampler, noise, samples)[None]
+    miss = noise[None] != targets[:, None]
+    others = jax.nn.logsumexp(shares, axis=-1, where=miss)
+    return jax.nn.softplus(others - target_scores)
+
+
+def noise_contrastive(
+    key: jax.Array,
+    hidden: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    targets: jax.Array,
+    *,
+    sampler: UnigramSampler,
+    samples: int,
+    log_z: float = 0.0,
+) -> jax.Array:
+    """Noise-contrastive estimation: tells each target from K samples of noise, [N].
+
+    The sum of K + 1 logistic losses with the logit s(w) - log_z - log(K q(w)), the log odds that w
+    comes from the data (Gutmann & Hyvarinen 2010). The normaliser of every position is the
+    constant exp(log_z), and training makes the model keep to it (Mnih & Teh 2012). As K grows the
+    gradient becomes that of maximum likelihood. A sample that equals the target stays: leaving it
+    out would move the optimum from log p to log p / (1 - p).
+
+    The constant decides how training starts. With `bias` initialised by `log_unigram` the scores
+    sum to about 1 from the first step on, and 0 is right. With a bias of 0 they sum to V: then
+    take log V, or every noise word starts as a confident error.
+
+    Args:
+        key: of the draw.
+        hidden: [N, D].
+        kernel: [V, D].
+        bias: [V].
+        targets: int [N].
+        sampler: q, over the same V words.
+        samples: K.
+        log_z: the logarithm of the normaliser.
+
+    Raises:
+        ValueError: when the shapes do not fit.
+    """
+    target_scores, noise_scores, noise = _scores(
+        key, hidden, kernel, bias, targets, sampler, samples
+    )
+    real = target_scores - log_z - _log_expected_count(sampler, targets, samples)
+    fake = noise_scores - log_z - _log_expected_count(sampler, noise, samples)[None]
+    return jax.nn.softplus(-real) + jax.nn.softplus(fake).sum(-1)
+
+
+def _log_expected_count(sampler: UnigramSampler, ids: jax.Array, samples: int) -> jax.Array:
+    """log(K q(w)) of each id: how often K draws find it on average."""
+    return sampler.log_prob(ids) + jnp.log(samples)
+
+
+def _scores(
+    key: jax.Array,
+    hidden: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    targets: jax.Array,
+    sampler: UnigramSampler,
+    samples: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """s(targets) [N], s(noise) [N, K], in float32 at least, and the noise words, int32 [K]."""
+    n, d = hidden.shape
+    v = kernel.shape[0]
+    if kernel.shape != (v, d) or bias.shape != (v,) or targets.shape != (n,):
+        raise ValueError(
+            f"hidden {hidden.shape}, kernel {kernel.shape}, bias {bias.shape} and targets "
+            f"{targets.shape} are not (N, D), (V, D), (V,) and (N,)"
+        )
+    if sampler.log_probs.shape != (v,):
+        raise ValueError(f"a sampler of {sampler.log_probs.size} words for a kernel of {v}")
+    noise = sampler.sample(key, (samples,))
+    # One gather for both, because the gradient of each gather is a dense array [V, D].
+    ids = jnp.concatenate([targets, noise])
+    rows, offsets = kernel[ids], bias[ids]
+    dtype = jnp.promote_types(jnp.result_type(hidden, kernel), jnp.float32)
+    target_scores = jnp.einsum("nd,nd->n", hidden, rows[:n], preferred_element_type=dtype)
+    noise_scores = jnp.einsum("nd,kd->nk", hidden, rows[n:], preferred_element_type=dtype)
+    return target_scores + offsets[:n], noise_scores + offsets[None, n:], noise

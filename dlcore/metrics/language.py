@@ -1,0 +1,51 @@
+"""The scores of language models, each named for what it is."""
+
+import numpy as np
+
+from dlcore.errors import InputError
+
+
+def language_scores(
+    nats_per_token: float,
+    *,
+    tokens: int,
+    words: int | None = None,
+    characters: int | None = None,
+) -> dict[str, float]:
+    """Perplexities and bits per character from the mean negative log-likelihood of a text.
+
+    A perplexity is exp of the mean negative log-likelihood over some unit, so it means nothing
+    until the unit is named; a model that is uniform over V tokens has V per token. Perplexities per
+    token compare models of one vocabulary only. Perplexities per word and bits per character
+    compare across vocabularies too, as long as every model must spell out the whole text: "<unk>"
+    counts here as a token like any other, and a smaller vocabulary predicts more of these, easily.
+
+    Args:
+        nats_per_token: the mean negative log-likelihood of the text's tokens, in nats.
+        tokens: how many tokens the mean is over, "<unk>" and "<eos>" included.
+        words: how many words the same text has; None where that is not known.
+        characters: how many characters it has; None where that is not known.
+
+    Returns:
+        "perplexity_per_token", and "perplexity_per_word" and "bits_per_character" where these are
+        counted. Infinite where the text is impossible, or the number beyond float64.
+
+    Raises:
+        InputError: when a count is not positive.
+
+    >>> language_scores(np.log(8), tokens=10, characters=20)["bits_per_character"]
+    1.5
+    """
+    counts = {"tokens": tokens, "words": words, "characters": characters}
+    for unit, count in counts.items():
+        if count is not None and count < 1:
+            raise InputError(f"the evaluated text has {count} {unit}; give a longer one")
+    nats_per_token = float(nats_per_token)
+    nats = nats_per_token * tokens
+    with np.errstate(over="ignore"):
+        scores = {"perplexity_per_token": float(np.exp(nats_per_token))}
+        if words is not None:
+            scores["perplexity_per_word"] = float(np.exp(nats / words))
+    if characters is not None:
+        scores["bits_per_character"] = nats / float(np.log(2)) / characters
+    return scores
