@@ -5,18 +5,41 @@ after the other; global batch t is the stream's positions t B to (t + 1) B. So e
 exactly once per epoch, any step can be had at any time, and no state needs saving. Each process
 gathers its contiguous slice of the global batch, which is the same for any number of processes.
 
-Shapes: B examples of the global batch, P processes, N examples of the split.
+Where examples differ in length, the permutation of an epoch is one whose batches hold examples of
+similar length, so that little is padded. All of the above stays as it is.
+
+Shapes: B examples of the global batch, P processes, N examples of the split, n gathered ones.
 """
 
 import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from dlcore.data.sources import Arrays, Batch, Split
+from dlcore.data.sources import Batch, Records, Split
 from dlcore.errors import InputError
+
+# How many batches are sorted by length together: fewer would pad more, more would put the same
+# examples into one batch again and again.
+_POOL = 16
+
+
+@runtime_checkable
+class Ragged(Split, Protocol):
+    """A split of examples that differ in length, and are padded when gathered.
+
+    Attributes:
+        lengths: of the N examples, [N].
+    """
+
+    lengths: np.ndarray
+
+    def gather(self, indices: np.ndarray, *, among: np.ndarray | None = None) -> Batch:
+        """The examples at `indices` [n], padded as if those at `among` were gathered with them."""
+        ...
 
 
 class Loader:
@@ -46,13 +69,10 @@ class Loader:
             raise InputError(f"seed {seed} is negative; give 0 or more")
         self._split = split
         self._batch_size = batch_size
-        self._slice = _process_slice(split, batch_size, process_index, process_count)
+        self._seed = seed
+        self._gather = _gatherer(split, process_rows(batch_size, process_index, process_count))
         # Two: while threads prefetch, batches of neighbouring epochs are read at the same time.
-        self._permutation = functools.lru_cache(maxsize=2)(
-            lambda epoch: np.random.Generator(
-                np.random.Philox(key=np.array([seed, epoch], np.uint64))
-            ).permutation(len(split))
-        )
+        self._permutation = functools.lru_cache(maxsize=2)(self._shuffled)
 
     def batch(self, step: int) -> Batch:
         """This process's slice of global batch `step`.
@@ -61,9 +81,7 @@ class Loader:
             The split's arrays with leading axis B / P, and "weight", float32 ones [B / P].
         """
         first = step * self._batch_size
-        return _weighted(
-            self._split.gather(self._indices(first + self._slice.start, first + self._slice.stop))
-        )
+        return _weighted(self._gather(self._indices(first, first + self._batch_size)))
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         """The batches from step `start` on, without end; what lies on disk is read ahead."""
@@ -78,11 +96,29 @@ class Loader:
             start += len(parts[-1])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        """The order of the examples in an epoch."""
+        rng = np.random.Generator(np.random.Philox(key=np.array([self._seed, epoch], np.uint64)))
+        order = rng.permutation(len(self._split))
+        if not isinstance(self._split, Ragged):
+            return order
+        # The batches that lie wholly in this epoch; the ones at its ends are shared with others.
+        start = -epoch * len(order) % self._batch_size
+        count = max(0, len(order) - start) // self._batch_size
+        head, whole, tail = np.split(order, [start, start + count * self._batch_size])
+        pool = np.arange(len(whole)) // (_POOL * self._batch_size)
+        by_length = whole[np.lexsort((self._split.lengths[whole], pool))]
+        batches = by_length.reshape(count, self._batch_size)
+        return np.concatenate([head, rng.permutation(batches).ravel(), tail])
+
 
 def evaluation_batches(
     split: Split, batch_size: int, *, process_index: int = 0, process_count: int = 1
 ) -> Iterator[Batch]:
     """This process's slices of the whole split in its order, every batch of full size.
+
+    Examples that differ in length are padded less when the split is sorted by length first:
+    `split.subset(np.argsort(split.lengths))`.
 
     Args:
         split: N examples, at least one.
@@ -97,18 +133,23 @@ def evaluation_batches(
     Raises:
         InputError: when B is not a positive multiple of P, or the split is empty.
     """
-    part = _process_slice(split, batch_size, process_index, process_count)
+    part = process_rows(batch_size, process_index, process_count)
+    gather = _gatherer(split, part)
 
     def batch(step: int) -> Batch:
-        rows = np.arange(part.start, part.stop) + step * batch_size
+        rows = np.arange(batch_size) + step * batch_size
         real = rows < len(split)
-        return _weighted(split.gather(np.where(real, rows, 0)), real)
+        return _weighted(gather(np.where(real, rows, 0)), real[part])
 
     return _stream(split, batch, range(-(-len(split) // batch_size)))
 
 
-def _process_slice(split: Split, batch_size: int, process_index: int, process_count: int) -> slice:
-    """Which rows of a global batch a process holds."""
+def process_rows(batch_size: int, process_index: int, process_count: int) -> slice:
+    """Which rows of a global batch a process holds.
+
+    Raises:
+        InputError: when the processes cannot share the batch evenly.
+    """
     if not 0 <= process_index < process_count:
         raise ValueError(f"process {process_index} is not one of {process_count}")
     if batch_size < 1 or batch_size % process_count:
@@ -117,10 +158,18 @@ def _process_slice(split: Split, batch_size: int, process_index: int, process_co
             f"batch size {batch_size} cannot be shared by {process_count} "
             f"process{'es' if process_count > 1 else ''}; the nearest that can is {nearest}"
         )
-    if not len(split):
-        raise InputError("the split has no examples; choose a data set that has some")
     rows = batch_size // process_count
     return slice(process_index * rows, (process_index + 1) * rows)
+
+
+def _gatherer(split: Split, part: slice) -> Callable[[np.ndarray], Batch]:
+    """What gathers the rows `part` of the global batch of given indices [B]."""
+    if not len(split):
+        raise InputError("the split has no examples; choose a data set that has some")
+    if isinstance(split, Ragged):
+        # All processes pad to the longest example of the global batch.
+        return lambda indices: split.gather(indices[part], among=indices)
+    return lambda indices: split.gather(indices[part])
 
 
 def _weighted(batch: Batch, real: np.ndarray | None = None) -> Batch:
@@ -131,8 +180,8 @@ def _weighted(batch: Batch, real: np.ndarray | None = None) -> Batch:
 
 
 def _stream(split: Split, batch: Callable[[int], Batch], steps: range) -> Iterator[Batch]:
-    """The batches of `steps` in order; read ahead by threads unless they lie in memory."""
-    if isinstance(split, Arrays):
+    """The batches of `steps` in order; read ahead by threads if they lie on disk."""
+    if not isinstance(split, Records):
         return map(batch, steps)
     # Grain imports JAX, which a process that only prepares data does without.
     import grain

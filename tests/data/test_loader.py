@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dlcore.data import Arrays, Batch, Loader, Records, Split, evaluation_batches
+from dlcore.data.text.sequences import Sequences
 from dlcore.errors import InputError
 
 N = 10
@@ -164,3 +165,103 @@ def test_speed() -> None:
         rate.append(400 * 128 / (time.perf_counter() - start))
     assert min(seek) < 0.05
     assert max(rate) > 1e6
+
+
+def ragged(count: int = 203) -> Sequences:
+    """Sequences of the lengths of sentences, labelled by their index."""
+    lengths = np.random.default_rng(7).geometric(0.05, count)
+    return Sequences([np.full(length, length) for length in lengths], labels=np.arange(count))
+
+
+def labels(batch: Batch) -> list[int]:
+    return batch["label"].tolist()
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 7, 203, 500])
+def test_batches_of_similar_length_hold_every_example_once_per_epoch(batch_size: int) -> None:
+    split = ragged()
+    loader = Loader(split, batch_size, seed=2)
+    count = 4 * 203 // batch_size + 1
+    got = [label for step in range(count) for label in labels(loader.batch(step))]
+    epochs = [got[start : start + 203] for start in range(0, 4 * 203, 203)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(203))] * 4
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_batches_hold_examples_of_similar_length_in_no_order() -> None:
+    split = ragged(16 * 8 * 5)  # five pools of 16 batches of 8
+    loader = Loader(split, 8, seed=2)
+    batches = np.array([labels(loader.batch(step)) for step in range(16 * 5)])
+    longest = split.lengths[batches].max(1)
+    # The longest of each of a pool's 16 batches if its 128 examples are sorted, in any order.
+    order = np.random.Generator(np.random.Philox(key=[2, 0])).permutation(len(split))
+    sorted_pools = np.sort(split.lengths[order].reshape(5, 16, 8).reshape(5, 128), axis=1)
+    expected = sorted_pools.reshape(5, 16, 8).max(2)
+    assert sorted(longest.tolist()) == sorted(expected.ravel().tolist())
+    assert np.abs(np.corrcoef(longest, np.arange(80))[0, 1]) < 0.3
+    first_pool = longest[:16].tolist()
+    assert first_pool not in (sorted(first_pool), sorted(first_pool, reverse=True))
+
+
+def test_batches_of_similar_length_keep_to_the_grid_of_every_epoch() -> None:
+    # One pool per epoch, and epochs that begin in the middle of a batch.
+    count, batch_size = 16 * 8 + 5, 8
+    split = ragged(count)
+    loader = Loader(split, batch_size, seed=2)
+    for epoch in range(4):
+        steps = range(-(-epoch * count // batch_size), (epoch + 1) * count // batch_size)
+        lengths = np.sort([split.lengths[labels(loader.batch(step))] for step in steps])
+        lengths = lengths[np.lexsort((lengths[:, -1], lengths[:, 0]))]
+        assert (lengths[:-1, -1] <= lengths[1:, 0]).all()
+
+
+def test_batches_of_similar_length_pad_little() -> None:
+    split = ragged(2000)
+    loader = Loader(split, 16, seed=0)
+    batches = [loader.batch(step)["tokens"] for step in range(125)]
+    assert len({tokens.shape for tokens in batches}) == len(split.buckets) == 4
+    anyhow = np.random.default_rng(0).permutation(2000).reshape(125, 16)
+    padded = sum(split.gather(indices)["tokens"].size for indices in anyhow)
+    assert sum(tokens.size for tokens in batches) < padded / 2
+
+
+@pytest.mark.parametrize("step", [0, 1, 24, 25, 26, 10**9])
+def test_any_step_of_ragged_batches_can_be_had_at_any_time(step: int) -> None:
+    loader = Loader(ragged(), 8, seed=1)
+    ahead = next(Loader(ragged(), 8, seed=1).batches(step))
+    loader.batch(5)
+    for name, array in loader.batch(step).items():
+        np.testing.assert_array_equal(array, ahead[name])
+
+
+@pytest.mark.parametrize("process_count", [1, 2, 4])
+def test_processes_pad_their_parts_as_the_global_batch(process_count: int) -> None:
+    def all_of(whole, parts) -> None:
+        for expected, *got in zip(whole, *parts, strict=True):
+            for name, array in expected.items():
+                np.testing.assert_array_equal(array, np.concatenate([part[name] for part in got]))
+
+    share = [{"process_index": i, "process_count": process_count} for i in range(process_count)]
+    steps = range(60)
+    all_of(
+        map(Loader(ragged(), 8, seed=5).batch, steps),
+        [map(Loader(ragged(), 8, seed=5, **kind).batch, steps) for kind in share],
+    )
+    all_of(
+        evaluation_batches(ragged(), 8), [evaluation_batches(ragged(), 8, **kind) for kind in share]
+    )
+
+
+def test_evaluation_of_ragged_examples_keeps_their_order() -> None:
+    split = ragged()
+    got, weights = [], []
+    for batch in evaluation_batches(split, 8):
+        got += labels(batch)
+        weights += batch["weight"].tolist()
+    assert got == [*range(203), *[0] * 5] and weights == [1.0] * 203 + [0.0] * 5
+    by_length = split.subset(np.argsort(split.lengths))
+    sizes = [
+        sum(batch["tokens"].size for batch in evaluation_batches(part, 8))
+        for part in (split, by_length)
+    ]
+    assert sizes[1] < 0.6 * sizes[0]

@@ -1,0 +1,125 @@
+"""One long text read as rows of contiguous windows: what truncated back-propagation trains on.
+
+The N tokens are N predictions, each of a token from those before it; the first is predicted from
+<eos>. They are cut into B contiguous rows whose lengths differ by one at most, and window t of an
+epoch holds the predictions t T to (t + 1) T of every row, so that row r of a batch continues row r
+of the batch before it. The last window is padded with weight 0: every token of the text is
+predicted exactly once per epoch, in training as in evaluation. Each process reads its contiguous
+slice of the rows.
+
+Shapes: N tokens, B rows of the global batch, T tokens of a window, P processes.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from dlcore.data.loader import process_rows
+from dlcore.data.sources import Batch
+from dlcore.errors import InputError
+
+_EOS = 1  # of every vocabulary
+
+
+class Stream:
+    """Training batches of one text, the same in each epoch.
+
+    A batch is a pure function of its step (mod `epoch_steps`), so a run continues anywhere once it
+    has the carry of the model.
+
+    Args:
+        tokens: ids [N].
+        batch_size: B, over all processes, at most N.
+        window: T.
+        process_index: which of the P processes this is.
+        process_count: P, which must divide B.
+
+    Attributes:
+        epoch_steps: how many batches hold the whole text, ceil(ceil(N / B) / T).
+
+    Raises:
+        InputError: when B is not a positive multiple of P, N < B or T < 1.
+    """
+
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        batch_size: int,
+        window: int,
+        *,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        tokens = np.asarray(tokens)
+        if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+            raise ValueError(f"expected integer ids [N], given {tokens.dtype} {tokens.shape}")
+        part = process_rows(batch_size, process_index, process_count)
+        if window < 1:
+            raise InputError(f"window {window} is too short; give 1 token or more")
+        if len(tokens) < batch_size:
+            raise InputError(
+                f"a text of {len(tokens)} tokens cannot fill the {batch_size} rows of a batch; "
+                f"give more text or a batch size of at most {len(tokens)}"
+            )
+        self.epoch_steps = -(-len(tokens) // (batch_size * window))
+        bounds = np.arange(batch_size + 1) * len(tokens) // batch_size
+        first, last = bounds[part.start], bounds[part.stop]
+        self._starts = bounds[part] - first
+        self._lengths = np.diff(bounds)[part]
+        # What this process reads, from the token before its first prediction to the last, and
+        # padding for the last window.
+        before = tokens[first - 1 : first] if first else [_EOS]
+        text = np.concatenate(
+            [before, tokens[first:last], np.zeros(window, int)], dtype=np.int32, casting="same_kind"
+        )
+        self._windows = np.lib.stride_tricks.sliding_window_view(text, window)
+
+    def batch(self, step: int) -> Batch:
+        """This process's rows of global batch `step`.
+
+        Returns:
+            "inputs" and "targets", int32 [B / P, T]: tokens and the ones after them; "weight",
+            float32 [B / P, T]: 0 where the row has ended, else 1; "reset", bool [B / P]: whether
+            the row starts anew here, true at the start of an epoch alone.
+        """
+        window = step % self.epoch_steps
+        rows, width = len(self._starts), self._windows.shape[1]
+        at = self._starts + window * width
+        inputs, targets = self._windows[at], self._windows[at + 1]
+        weight = np.ones((rows, width), np.float32)
+        if window == self.epoch_steps - 1:
+            ended = np.arange(width) >= self._lengths[:, None] - window * width
+            inputs[ended], targets[ended], weight[ended] = 0, 0, 0
+        return {
+            "inputs": inputs,
+            "targets": targets,
+            "weight": weight,
+            "reset": np.full(rows, window == 0),
+        }
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """The batches from step `start` on, without end."""
+        return map(self.batch, itertools.count(start))
+
+
+def evaluation_stream(
+    tokens: np.ndarray,
+    batch_size: int,
+    window: int,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """The batches of one epoch of `Stream`, which predict each of the N tokens exactly once.
+
+    The first predictions of each of the B rows lack the text before them; a smaller B makes the
+    perplexity that much more exact, and B = 1 exact.
+
+    Raises:
+        InputError: as `Stream` does.
+    """
+    stream = Stream(
+        tokens, batch_size, window, process_index=process_index, process_count=process_count
+    )
+    return map(stream.batch, range(stream.epoch_steps))

@@ -1,0 +1,300 @@
+"""Pre-trained word vectors in the formats of word2vec and GloVe.
+
+    word2vec text      "n D", then one line per word: the word and D decimal numbers
+    word2vec binary    "n D", then per word: the word, a space and D little-endian float32
+    GloVe text         the lines of word2vec's text without the first
+
+Words are UTF-8; a byte that is not is kept as a surrogate, so that what is read is written again.
+
+Shapes: n words of a file, D numbers of a vector, V tokens of a vocabulary.
+"""
+
+import codecs
+import contextlib
+import gzip
+import io
+import os
+import re
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+import numpy as np
+
+from dlcore.errors import InputError, pick
+
+_HEADER = re.compile(rb"(\d+) (\d+) ?\r?\n?")
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+_BLOCK = 1 << 22  # bytes read and parsed at once
+_FORMATS = {"glove": False, "word2vec": True, "word2vec_binary": True}  # is there a header?
+
+_Block = tuple[list[bytes], np.ndarray]  # k words and their vectors, float32 [k, D]
+
+
+class Vectors(NamedTuple):
+    """Vectors of words.
+
+    Attributes:
+        words: n words, in the order of the file: usually the most frequent first.
+        matrix: float32 [n, D].
+    """
+
+    words: list[str]
+    matrix: np.ndarray
+
+
+def read_vectors(
+    path: str | os.PathLike[str], *, wanted: AbstractSet[str] | None = None
+) -> Vectors:
+    """Reads a file of word vectors; its format, and whether gzip packed it, shows in its content.
+
+    Args:
+        path: the file.
+        wanted: the words to keep; the others take neither memory nor the time to parse them. None
+            keeps all.
+
+    Raises:
+        InputError: with the file, the line or word, and what is wrong there, when a vector is not
+            D finite numbers or the file is empty, damaged or ends too early.
+    """
+    name = os.fspath(path)
+    words: list[str] = []
+    keep = None if wanted is None else {_encoded(word) for word in wanted}
+    try:
+        with _opened(name) as file:
+            layout = _layout(file, name)
+            matrix = np.empty((0, layout.dimension), np.float32)
+            read = _read_binary if layout.binary else _read_text
+            for block_words, block in read(file, name, layout, keep):
+                # Grown in place: a file may take half of the memory, and its header may lie.
+                matrix.resize((len(words) + len(block), layout.dimension), refcheck=False)
+                matrix[len(words) :] = block
+                words += map(_decoded, block_words)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"cannot read word vectors from {name}: {error}") from None
+    return Vectors(words, matrix)
+
+
+def write_vectors(
+    path: str | os.PathLike[str], vectors: Vectors, *, format: str = "word2vec"
+) -> None:
+    """Writes word vectors such that the same come back; packed by gzip if `path` ends in .gz.
+
+    The text formats hold the shortest decimals that read as the same float32.
+
+    Args:
+        path: the file.
+        vectors: of n words, none empty or with a line end or, in "word2vec_binary", a space.
+        format: "word2vec", "word2vec_binary" or "glove".
+
+    Raises:
+        InputError: when the format is unknown.
+        ValueError: when a word cannot be written.
+    """
+    header, binary = pick("format of word vectors", format, _FORMATS), format == "word2vec_binary"
+    matrix, name = np.asarray(vectors.matrix, "<f4"), os.fspath(path)
+    with gzip.open(name, "wb") if name.endswith(".gz") else open(name, "wb") as file:
+        if header:
+            file.write(b"%d %d\n" % matrix.shape)
+        for word, row in zip(vectors.words, matrix, strict=True):
+            if not word or re.search(r"[ \n]" if binary else r"\n|^ | $", word):
+                raise ValueError(f"word {word!r} cannot be written in the format {format}")
+            values = row.tobytes() if binary else " ".join(map(str, row)).encode()
+            file.write(_encoded(word) + b" " + values + b"\n")
+
+
+def embedding_matrix(
+    vectors: Vectors, tokens: Sequence[str], *, seed: int
+) -> tuple[np.ndarray, int]:
+    """The embeddings to start from: the vectors of a vocabulary's tokens.
+
+    Tokens without a vector get normal noise of the standard deviation of the vectors found. Of
+    several vectors of one word the first is taken.
+
+    Args:
+        vectors: of some words.
+        tokens: the V tokens of the vocabulary.
+        seed: of the noise.
+
+    Returns:
+        float32 [V, D], and how many of the tokens have a vector.
+
+    Raises:
+        InputError: when no token has a vector.
+    """
+    row_of = {word: row for row, word in reversed(list(enumerate(vectors.words)))}
+    rows = np.array([row_of.get(token, -1) for token in tokens], np.int64)
+    known = rows >= 0
+    if not known.any():
+        raise InputError(
+            f"none of the {len(tokens)} tokens has one of the {len(vectors.words)} word vectors; "
+            "give vectors of the same language, with words spelled as in the vocabulary"
+        )
+    found = vectors.matrix[rows[known]]
+    shape = len(rows), found.shape[1]
+    matrix = found.std() * np.random.default_rng(seed).standard_normal(shape, np.float32)
+    matrix[known] = found
+    return matrix, len(found)
+
+
+class _Layout(NamedTuple):
+    """What the first lines of a file say: n, if there is a header, D, and the format."""
+
+    size: int | None
+    dimension: int
+    binary: bool
+
+
+def _encoded(word: str) -> bytes:
+    return word.encode(errors="surrogateescape")
+
+
+def _decoded(word: bytes) -> str:
+    return word.decode(errors="surrogateescape")
+
+
+def _bad(name: str, place: str, what: str) -> InputError:
+    return InputError(f"{name}, {place}: {what}; give word vectors of word2vec or GloVe")
+
+
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[io.BufferedReader]:
+    """The file's content, unpacked."""
+    with open(name, "rb") as file:
+        if file.peek(2)[:2] == b"\x1f\x8b":
+            with gzip.open(file) as unpacked:
+                yield io.BufferedReader(unpacked, _BLOCK)
+        else:
+            yield file
+
+
+def _layout(file: io.BufferedReader, name: str) -> _Layout:
+    """Tells the formats apart; leaves the file at the first vector."""
+    first = file.readline(_BLOCK)
+    if not first.strip():
+        raise _bad(name, "line 1", "empty")
+    header = _HEADER.fullmatch(first)
+    if not header:
+        dimension = max(1, len(first.split()) - 1)
+        _parse_lines({1: first}, dimension, name)
+        file.seek(0)
+        return _Layout(None, dimension, binary=False)
+    count, dimension = int(header[1]), int(header[2])
+    if not count or not dimension:
+        raise _bad(name, "line 1", f"{count} vectors of {dimension} values")
+    vector = file.read(_BLOCK).partition(b" ")[2][: 4 * dimension]
+    try:
+        # Incremental, for the last character may be cut.
+        codecs.getincrementaldecoder("utf-8")().decode(vector)
+        binary = _CONTROL.search(vector) is not None
+    except UnicodeDecodeError:
+        binary = True
+    file.seek(len(first))
+    if not binary and (second := file.readline(_BLOCK)):
+        _parse_lines({2: second}, dimension, name)
+        file.seek(len(first))
+    return _Layout(count, dimension, binary)
+
+
+def _read_binary(
+    file: io.BufferedReader, name: str, layout: _Layout, keep: set[bytes] | None
+) -> Iterator[_Block]:
+    """The wanted words of a binary file, block by block."""
+    count, size = layout.size or 0, 4 * layout.dimension
+    data, number = b"", 0
+    while number < count:
+        more = file.read(_BLOCK)
+        if not more:
+            raise _bad(name, f"word {number + 1}", f"the file ends here, it should hold {count}")
+        data += more
+        words, vectors, at = [], [], 0
+        while number < count:
+            space = data.find(b" ", at)
+            start, end = space + 1, space + 1 + size
+            if space < 0 or end > len(data):
+                break
+            word = data[at:space].lstrip(b"\n")
+            if keep is None or word in keep:
+                words.append(word)
+                vectors.append(data[start:end])
+            at, number = end, number + 1
+        data = data[at:]
+        block = np.frombuffer(b"".join(vectors), "<f4").reshape(-1, layout.dimension)
+        finite = np.isfinite(block).all(1)
+        if not finite.all():
+            word = words[int(finite.argmin())]
+            raise _bad(name, f"word {_decoded(word)!r}", "values that are not finite")
+        yield words, block
+    if (data + file.read(1)).strip(b"\n"):
+        raise _bad(name, f"word {count + 1}", f"line 1 says that there are only {count}")
+
+
+def _read_text(
+    file: io.BufferedReader, name: str, layout: _Layout, keep: set[bytes] | None
+) -> Iterator[_Block]:
+    """The wanted words of a text file, block by block."""
+    # The few words that hold spaces are known only once their lines are parsed.
+    beginnings = None if keep is None else {word.partition(b" ")[0] for word in keep}
+    number = first = 1 if layout.size is None else 2
+    while lines := file.readlines(_BLOCK):
+        picked = {
+            number + row: line
+            for row, line in enumerate(lines)
+            if beginnings is None or beginnings.intersection(line.split(None, 1)[:1])
+        }
+        if picked:
+            words, block = _parse_block(list(picked.values()), layout.dimension) or _parse_lines(
+                picked, layout.dimension, name
+            )
+            if keep is not None and not keep.issuperset(words):
+                rows = [row for row, word in enumerate(words) if word in keep]
+                words, block = [words[row] for row in rows], block[rows]
+            yield words, block
+        number += len(lines)
+    given = number - first
+    if layout.size not in (None, given):
+        raise _bad(name, "line 1", f"{layout.size} vectors, but {given} lines follow")
+
+
+def _parse_block(lines: list[bytes], dimension: int) -> _Block | None:
+    """The words and vectors of lines; None if a line is at fault or its word holds a space."""
+    parts = [line.rstrip().partition(b" ") for line in lines]
+    if not all(word and values.count(b" ") == dimension - 1 for word, _, values in parts):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # what NumPy before 2.3 raises
+        try:
+            numbers = np.fromstring(b" ".join([part[2] for part in parts]), np.float32, sep=" ")
+        except (ValueError, DeprecationWarning):
+            return None
+    if numbers.size != len(lines) * dimension or not np.isfinite(numbers).all():
+        return None
+    return [part[0] for part in parts], numbers.reshape(-1, dimension)
+
+
+def _parse_lines(lines: dict[int, bytes], dimension: int, name: str) -> _Block:
+    """The words, which may hold spaces, and vectors of lines by number; finds what is at fault."""
+    words, vectors = [], []
+    for number, line in lines.items():
+        word, *values = line.rsplit(maxsplit=dimension) or [b""]
+        # The end of a word that holds spaces is no number; a value too many is one.
+        extra = word.split()[1:]
+        given = len(values) + (len(extra) if extra and _is_number(extra[-1]) else 0)
+        if given != dimension:
+            raise _bad(name, f"line {number}", f"expected {dimension} values, found {given}")
+        if wrong := [value for value in values if not _is_number(value)]:
+            what = f"{_decoded(wrong[0])[:40]!r} is not a finite number"
+            raise _bad(name, f"line {number}", what)
+        words.append(word)
+        vectors.append(list(map(float, values)))
+    return words, np.array(vectors, np.float32)
+
+
+def _is_number(text: bytes) -> bool:
+    """Whether a text is a finite float32."""
+    try:
+        return abs(float(text)) <= float(np.finfo(np.float32).max)
+    except ValueError:
+        return False
