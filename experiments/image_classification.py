@@ -6,7 +6,6 @@ data set with an image and a label.
 """
 
 import pathlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from dlcore.analysis import check_model, first_filters, image_sections, write_report
+from dlcore.analysis import first_filters, image_sections, write_report
 from dlcore.data import ImageData, Loader, evaluation_batches, load_images
 from dlcore.data.statistics import channel_moments, spread
 from dlcore.metrics import Mean, classification
 from dlcore.models import IMAGE_MODELS, image_spec
 from dlcore.nn.augment import random_affine
-from dlcore.train import Aux, LossFn, TrainState, gradient_step
+from dlcore.train import Aux, LossFn, TrainState
 from dlcore.train.state import Batch, MetricFn, Metrics
 from experiments import common
 
@@ -89,18 +88,6 @@ def make_metrics(forward: Forward) -> MetricFn:
     return metric_fn
 
 
-def check(job: common.Job, forward: Forward, data: ImageData) -> bool:
-    """The checks before a long run, on 64 images and without augmentation; whether all passed."""
-    FLAGS.augment, FLAGS.precision = "none", "float32"
-    tx = common.make_optimizer()
-    findings = check_model(
-        forward, job.loss_fn, common.make_state(job, tx),
-        Loader(data.train, 64, seed=FLAGS.seed).batch(0),
-        step=gradient_step(job.loss_fn, tx), inputs="image", chance=float(np.log(data.num_classes)),
-    )  # fmt: skip
-    return all(finding.passed for finding in findings)
-
-
 def report(workdir: pathlib.Path, forward: Forward, state: TrainState, data: ImageData) -> None:
     """Writes the report, on at most `SAMPLE` test images."""
     test = spread(data.test, SAMPLE)
@@ -138,7 +125,9 @@ def main(_: list[str]) -> None:
         feed=common.make_feed(data.train, data.test),
     )  # fmt: skip
     if FLAGS.check:
-        sys.exit(0 if check(job, forward, data) else 1)
+        FLAGS.augment = "none"
+        batch = Loader(data.train, 64, seed=FLAGS.seed).batch(0)
+        common.check(job, forward, batch, inputs="image", chance=float(np.log(data.num_classes)))
     outcome = common.train(job, workdir)
     common.finish(job, workdir, outcome)
     if FLAGS.report:

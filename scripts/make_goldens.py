@@ -1,7 +1,8 @@
-"""Writes tests/goldens/nn.npz: what PyTorch computes for the layers of dlcore.nn.
+"""Writes tests/goldens/{nn,recurrent}.npz: what PyTorch computes for the layers of dlcore.nn.
 
 Run by hand where PyTorch (2.13) is installed: `python scripts/make_goldens.py`. The tests need only
-the file. Everything in it is in dlcore's layout: images (B, H, W, C), kernels (H, W, C, K).
+the files. Everything in nn.npz is in dlcore's layout: images (B, H, W, C), kernels (H, W, C, K); in
+recurrent.npz sequences are (T, B, D) and the parameters have PyTorch's names and layout.
 """
 
 import pathlib
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-TARGET = pathlib.Path(__file__).resolve().parent.parent / "tests" / "goldens" / "nn.npz"
+GOLDENS = pathlib.Path(__file__).resolve().parent.parent / "tests" / "goldens"
 
 # Name: (spatial sizes, channels, filters, window, stride, padding, dilation, groups).
 CONVOLUTIONS = {
@@ -28,6 +29,15 @@ ACTIVATIONS = {
     "softplus": F.softplus,
     "softmax": lambda x: F.softmax(x, -1),
 }
+# D = 3 inputs, H = 4 features.
+RECURRENT = {
+    "rnn": lambda: torch.nn.RNN(3, 4),
+    "irnn": lambda: torch.nn.RNN(3, 4, nonlinearity="relu"),
+    "lstm": lambda: torch.nn.LSTM(3, 4, num_layers=2, bidirectional=True),
+    "lstm_projection": lambda: torch.nn.LSTM(3, 4, proj_size=2),
+    "gru_after": lambda: torch.nn.GRU(3, 4, bidirectional=True),
+}
+LENGTHS = [5, 3, 1]
 
 
 def last(x: torch.Tensor) -> torch.Tensor:
@@ -39,7 +49,33 @@ def gradients(y: torch.Tensor, cotangent: torch.Tensor, *inputs: torch.Tensor) -
     return list(torch.autograd.grad(y, inputs, cotangent))
 
 
-def main() -> None:
+def recurrent() -> dict[str, torch.Tensor]:
+    """Recurrent nets over sequences of several lengths."""
+    torch.manual_seed(0)
+    golden: dict[str, torch.Tensor] = {"lengths": torch.tensor(LENGTHS)}
+    for name, make in RECURRENT.items():
+        net = make()
+        for parameter in net.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+        x = torch.randn(max(LENGTHS), len(LENGTHS), 3, requires_grad=True)
+        packed = torch.nn.utils.rnn.pack_padded_sequence(x, LENGTHS)
+        y, carry = net(packed)
+        y, _ = torch.nn.utils.rnn.pad_packed_sequence(y)
+        carries = carry if isinstance(carry, tuple) else (carry,)
+        g = torch.randn_like(y)
+        names, parameters = zip(*net.named_parameters(), strict=True)
+        dx, *slopes = gradients(y, g, x, *parameters)
+        golden |= {
+            f"{name}/{key}": value for key, value in {"x": x, "y": y, "g": g, "dx": dx}.items()
+        }
+        golden |= dict(zip((f"{name}/carry/h", f"{name}/carry/c"), carries, strict=False))
+        golden |= {f"{name}/state/{key}": p for key, p in zip(names, parameters, strict=True)}
+        golden |= {f"{name}/slope/{key}": p for key, p in zip(names, slopes, strict=True)}
+    return golden
+
+
+def layers() -> dict[str, torch.Tensor]:
+    """Convolutions, pools, batch normalisation and activations."""
     torch.manual_seed(0)
     golden: dict[str, torch.Tensor] = {}
 
@@ -95,9 +131,14 @@ def main() -> None:
         golden[f"activation/{name}/y"] = y
         golden[f"activation/{name}/dx"] = gradients(y, g, x)[0]
 
-    TARGET.parent.mkdir(exist_ok=True)
-    arrays = {key: value.detach().numpy().astype(np.float32) for key, value in golden.items()}
-    np.savez_compressed(TARGET, **arrays)
+    return golden
+
+
+def main() -> None:
+    GOLDENS.mkdir(exist_ok=True)
+    for name, golden in {"nn": layers(), "recurrent": recurrent()}.items():
+        arrays = {key: value.detach().numpy().astype(np.float32) for key, value in golden.items()}
+        np.savez_compressed(GOLDENS / f"{name}.npz", **arrays)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Everything here reads models and steps as values; nothing trains but `overfit_on
 """
 
 from dlcore.analysis.check import Finding as Finding
-from dlcore.analysis.check import check_classifier as check_classifier
+from dlcore.analysis.check import check_model as check_model
 from dlcore.analysis.check import render_findings as render_findings
 from dlcore.analysis.cost import Cost as Cost
 from dlcore.analysis.cost import compiled_cost as compiled_cost
@@ -18,8 +18,20 @@ from dlcore.analysis.layers import totals as totals
 from dlcore.analysis.overfit import Verdict as Verdict
 from dlcore.analysis.overfit import dead_units as dead_units
 from dlcore.analysis.overfit import overfit_one_batch as overfit_one_batch
+from dlcore.analysis.plots import plot_gates as plot_gates
+from dlcore.analysis.plots import plot_gradient_by_distance as plot_gradient_by_distance
+from dlcore.analysis.plots import plot_gradient_norms as plot_gradient_norms
+from dlcore.analysis.plots import plot_lines as plot_lines
 from dlcore.analysis.receptive_field import expected_boxes as expected_boxes
 from dlcore.analysis.receptive_field import measured_receptive_field as measured_receptive_field
-from dlcore.analysis.report import confusion_matrix as confusion_matrix
+from dlcore.analysis.recurrent import gate_statistics as gate_statistics
+from dlcore.analysis.recurrent import gradient_by_distance as gradient_by_distance
+from dlcore.analysis.report import Section as Section
 from dlcore.analysis.report import first_filters as first_filters
+from dlcore.analysis.report import heat_section as heat_section
+from dlcore.analysis.report import image_sections as image_sections
+from dlcore.analysis.report import language_sections as language_sections
+from dlcore.analysis.report import picture_section as picture_section
+from dlcore.analysis.report import tagging_sections as tagging_sections
+from dlcore.analysis.report import text_sections as text_sections
 from dlcore.analysis.report import write_report as write_report

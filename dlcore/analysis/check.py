@@ -59,53 +59,56 @@ def render_findings(findings: Sequence[Finding]) -> str:
     return "\n".join([*(finding.render() for finding in findings), verdict])
 
 
-def check_classifier(
+def check_model(
     forward: ApplyFn,
     loss_fn: Callable[..., Any],
     state: Any,
     batch: dict[str, Any],
     *,
     step: Step,
-    num_classes: int,
+    inputs: str,
+    chance: float,
     emit: Callable[[str], None] = print,
 ) -> list[Finding]:
-    """Checks a classifier of images and its training step on one batch.
+    """Checks a model and its training step on one batch: of images, tokens or anything else.
 
     Args:
-        forward: (variables, images as in the batch) -> (logits, activations by name), in evaluation
-            mode. It must also take images in floating point.
+        forward: (variables, inputs as in the batch) -> (outputs, activations by name), in
+            evaluation mode; what its outputs do not need counts as unused. Images (B, H, W, C) it
+            must also take in floating point, and then its receptive field is checked too.
         loss_fn: (params, model_state, batch, rng) -> (Mean, Aux); computes in float64 when its
-            parameters are.
-        state: a fresh state with `params`, `model_state`, `rng`.
-        batch: "image" (B, H, W, C), "label" (B,), "weight" (B,); small, of real data.
+            parameters and its carry are.
+        state: a fresh state with `params`, `model_state`, `rng`, `carry`.
+        batch: small, of real data; `inputs`, "weight" (B, ...) and what the loss needs.
         step: (state, batch) -> (state, metrics with "loss"), not donating.
-        num_classes: C of the chance level log C.
+        inputs: the name of the model's inputs in the batch.
+        chance: the loss of guessing evenly in nats, such as log K of K classes.
         emit: is given the layer table and then each finding as text, as soon as it is known.
 
     Returns:
         The findings; the run should exit with status 1 unless all passed.
     """
     variables = {"params": state.params, **state.model_state}
-    image = jax.ShapeDtypeStruct((1, *batch["image"].shape[1:]), batch["image"].dtype)
-    rows = layer_table(forward, variables, image)
+    example = jax.ShapeDtypeStruct((1, *batch[inputs].shape[1:]), batch[inputs].dtype)
+    rows = layer_table(forward, variables, example)
     emit(render(rows))
 
     def checks() -> Iterator[Finding]:
         yield _parameters(rows)
-        yield _receptive_field(forward, variables, image, state.rng)
+        if len(example.shape) == 4:
+            yield _receptive_field(forward, variables, example, state.rng)
         yield _compiled_step(step, state, batch)
-        yield _initial_loss(loss_fn, state, batch, num_classes)
+        yield _initial_loss(loss_fn, state, batch, chance)
         yield _gradients(loss_fn, state, batch)
-        target = 0.1 * math.log(num_classes)
-        verdict = overfit_one_batch(step, state, batch, steps=_OVERFIT_STEPS, target=target)
+        verdict = overfit_one_batch(step, state, batch, steps=_OVERFIT_STEPS, target=0.1 * chance)
         yield Finding(
             "overfit one batch",
             verdict.passed,
             f"loss {verdict.first_loss:.3f} -> {verdict.last_loss:.3f} in {verdict.steps} steps",
-            f"< {target:.3f} within {_OVERFIT_STEPS} steps, every parameter moving",
+            f"< {0.1 * chance:.3f} within {_OVERFIT_STEPS} steps, every parameter moving",
             "; ".join(verdict.causes),
         )
-        yield _dead_units(forward, verdict.state, batch)
+        yield _dead_units(forward, verdict.state, batch, inputs)
 
     findings = []
     for finding in checks():
@@ -175,22 +178,32 @@ def _compiled_step(step: Step, state: Any, batch: Any) -> Finding:
     )
 
 
-def _initial_loss(loss_fn: Callable[..., Any], state: Any, batch: Any, num_classes: int) -> Finding:
+def _initial_loss(loss_fn: Callable[..., Any], state: Any, batch: Any, chance: float) -> Finding:
+    batch = _with_carry(batch, state.carry)
     mean, _ = jax.jit(loss_fn)(state.params, state.model_state, batch, state.rng)
     loss = float(mean.compute())
+    choices = math.exp(min(chance, 16))
+    guess = f"log {choices:.0f} = " if math.isclose(choices, round(choices), rel_tol=1e-9) else ""
     return Finding(
         "initial loss",
-        initial_loss_is_chance(loss, num_classes),
+        initial_loss_is_chance(loss, chance),
         f"{loss:.3f} nats",
-        f"log {num_classes} = {math.log(num_classes):.3f} within a factor of 2",
+        f"{guess}{chance:.3f} within a factor of 2",
         "inputs that are not normalised, an initial scale that is too large, or a heavy penalty"
-        if loss > math.log(num_classes) or math.isnan(loss)
+        if loss > chance or math.isnan(loss)
         else "labels that leak into the inputs, the wrong number of classes, or a wrong mean",
     )
 
 
+def _with_carry(batch: Any, carry: Any) -> Any:
+    return batch if carry is None else {**batch, "carry": carry}
+
+
 def _gradients(loss_fn: Callable[..., Any], state: Any, batch: Any) -> Finding:
-    few = jax.tree.map(lambda leaf: np.asarray(leaf)[:_GRADIENT_EXAMPLES], batch)
+    carry = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), state.carry)
+    few = jax.tree.map(
+        lambda leaf: np.asarray(leaf)[:_GRADIENT_EXAMPLES], _with_carry(batch, carry)
+    )
     random = np.random.default_rng(0)
     # Biases of 0 over blank pixels put rectifiers exactly on their kink: a small displacement
     # leaves it, and a derivative is as right or wrong beside its point as at it.
@@ -215,10 +228,11 @@ def _gradients(loss_fn: Callable[..., Any], state: Any, batch: Any) -> Finding:
     )
 
 
-def _dead_units(forward: ApplyFn, state: Any, batch: Any) -> Finding:
-    images = jnp.asarray(batch["image"])[np.asarray(batch["weight"]) > 0]
+def _dead_units(forward: ApplyFn, state: Any, batch: Any, inputs: str) -> Finding:
+    weight = np.asarray(batch["weight"])
+    real = weight.any(axis=tuple(range(1, weight.ndim)))
     variables = {"params": state.params, **state.model_state}
-    shares = dead_units(jax.jit(forward)(variables, images)[1])
+    shares = dead_units(jax.jit(forward)(variables, jnp.asarray(batch[inputs])[real])[1])
     name, share = max(shares.items(), key=lambda item: item[1], default=("none", 0.0))
     return Finding(
         "dead units",

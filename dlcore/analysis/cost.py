@@ -6,14 +6,17 @@ from typing import Any
 
 import jax
 
+from dlcore.analysis.walk import operations
+
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
     """The compiler's estimate of one call.
 
     Attributes:
-        flops: floating-point operations (a multiply-add is two).
-        bytes_accessed: read and written in all, in bytes.
+        flops: floating-point operations (a multiply-add is two). The compiler counts the body of a
+            loop once, however often it runs: the products of its other rounds are added.
+        bytes_accessed: read and written in all, in bytes; the body of a loop counts once.
         argument_bytes: memory of the arguments, in bytes.
         output_bytes: memory of the results, in bytes.
         temporary_bytes: memory between them, in bytes.
@@ -38,8 +41,10 @@ def compiled_cost(fn: Callable[..., Any], *args: Any) -> Cost:
     jitted: Any = fn if hasattr(fn, "lower") else jax.jit(fn)
     compiled = jitted.lower(*args).compile()
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    loops = [op for op in operations(fn, *args) if op.rounds > 1]
+    looped = sum(op.multiply_adds * (1 - 1 / op.rounds) for op in loops)
     return Cost(
-        flops=cost.get("flops", 0.0),
+        flops=cost.get("flops", 0.0) + 2 * looped,
         bytes_accessed=cost.get("bytes accessed", 0.0),
         argument_bytes=memory.argument_size_in_bytes,
         output_bytes=memory.output_size_in_bytes,

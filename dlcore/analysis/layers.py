@@ -16,6 +16,7 @@ from dlcore.paths import leaves_by_path
 _NAMES = {
     "conv_general_dilated": "convolution",
     "dot_general": "matrix product",
+    "gather": "lookup",
     "reduce_window_max": "max pool",
     "reduce_window_sum": "sum pool",
     "reduce_sum": "sum",
@@ -56,13 +57,14 @@ def layer_table(apply_fn: ApplyFn, variables: Any, inputs: Any) -> list[Row]:
     """The layers of a model in order of execution.
 
     A layer is a run of operations of one module that owns parameters, multiplies, or changes the
-    receptive field. Element-wise operations belong to the layer before them.
+    receptive field. Element-wise operations belong to the layer before them. A product inside of a
+    loop over time is shown as of one step, its multiply-adds as of all.
 
     Args:
         apply_fn: (variables, inputs) -> outputs, in evaluation mode; only traced.
         variables: {"params": ..., other collections}; arrays or ShapeDtypeStructs.
-        inputs: array or ShapeDtypeStruct (B, spatial axes..., C). Multiply-adds and bytes are of
-            this batch: give B = 1 for those of one example.
+        inputs: array or ShapeDtypeStruct (B, spatial axes..., C), or tokens (B, T). Multiply-adds
+            and bytes are of this batch: give B = 1 for those of one example.
 
     Returns:
         The rows. Their parameters sum to the number of elements in `variables["params"]`; modules
@@ -106,8 +108,11 @@ def _parts(run: Sequence[Operation]) -> Iterator[list[Operation]]:
 
 def _row(path: str, part: Sequence[Operation], parameters: int) -> Row:
     notable = next(filter(_notable, part), None)
-    name = "element-wise" if notable is None else notable.primitive
-    last = next((operation for operation in reversed(part) if operation.fields), part[-1])
+    lookup = next((operation for operation in part if operation.primitive == "gather"), None)
+    main = notable or lookup
+    name = "element-wise" if main is None else main.primitive
+    depends = (operation for operation in reversed(part) if operation.fields is not None)
+    last = next(depends, part[-1])
     fields = last.fields or ()
     return Row(
         path=path,

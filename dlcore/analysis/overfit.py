@@ -101,12 +101,11 @@ def _causes(losses: list[float], target: float, frozen: tuple[str, ...]) -> tupl
     return tuple(causes)
 
 
-def initial_loss_is_chance(loss: float, num_classes: int) -> bool:
-    """Whether a fresh classifier's cross-entropy is near log C nats, that of guessing evenly.
+def initial_loss_is_chance(loss: float, chance: float) -> bool:
+    """Whether the loss of a fresh model is near that of guessing evenly, both in nats.
 
     Near means within a factor of 2: random logits of variance s^2 add about s^2 / 2 nats.
     """
-    chance = math.log(num_classes)
     return chance / 2 <= loss <= 2 * chance
 
 

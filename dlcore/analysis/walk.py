@@ -26,7 +26,8 @@ class Operation:
         primitive: JAX's name of the primitive.
         shape: of the (first) output.
         bytes: size of the (first) output.
-        multiply_adds: of products and convolutions, times the rounds of the loops around them.
+        rounds: how often it runs, because of the loops around it.
+        multiply_adds: of products and convolutions, in all rounds.
         fields: the output's receptive field per spatial axis; None if independent of the input.
         moved: whether the field's size or stride is none of its operands'.
     """
@@ -35,6 +36,7 @@ class Operation:
     primitive: str
     shape: tuple[int, ...]
     bytes: int
+    rounds: int
     multiply_adds: int
     fields: Fields | None
     moved: bool
@@ -107,6 +109,7 @@ class _Walker:
                 primitive=eqn.primitive.name,
                 shape=aval.shape,
                 bytes=aval.size * aval.dtype.itemsize,
+                rounds=rounds,
                 multiply_adds=rounds * _multiply_adds(eqn),
                 fields=outputs[0],
                 moved=outputs[0] is not None and _sizes(outputs[0]) not in sizes,
@@ -158,6 +161,19 @@ def walk(apply_fn: ApplyFn, variables: Any, inputs: Any) -> tuple[list[Operation
     return walker.operations, jax.tree.unflatten(jax.tree.structure(outputs), fields)
 
 
+def operations(fn: Callable[..., Any], *args: Any) -> list[Operation]:
+    """Every operation of any call in order of execution, without fields.
+
+    Args:
+        fn: a function of arrays; only traced.
+        *args: arrays or ShapeDtypeStructs.
+    """
+    closed = jax.make_jaxpr(fn)(*args)
+    walker = _Walker((), [])
+    walker.run(closed.jaxpr, [None] * len(closed.jaxpr.invars), "", 1)
+    return walker.operations
+
+
 def _live(jaxpr: core.Jaxpr) -> list[Any]:
     """The equations that the outputs need, in order; the compiler drops the others too."""
     needed = {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal)}
@@ -187,7 +203,8 @@ def _module_path(scope: str) -> str:
     names: list[str] = []
     for part in scope.split("/"):
         name = part.split(".")[0]
-        if "." not in part or names[-1:] != [name]:
+        formula = "->" in part  # of an einsum, which is no module
+        if not formula and ("." not in part or names[-1:] != [name]):
             names.append(name)
     return "/".join(names[1:])
 

@@ -12,11 +12,13 @@ import pathlib
 import re
 import resource
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
+import tensorflow_datasets.text  # Makes glue known, which is not found by its name alone.
+import tqdm
 from PIL import Image
 from tensorflow_datasets.core.utils import lazy_imports_utils
 
@@ -221,3 +223,65 @@ def image_features(builder: Any) -> tuple[tuple[int | None, int | None, int], tu
             f"features are {', '.join(sorted(features))}; choose a data set of images by class"
         )
     return image.shape, tuple(label.names)
+
+
+# What examples may hold, by the words that errors use.
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "text": lambda feature: isinstance(feature, tfds.features.Text),
+    "class": lambda feature: isinstance(feature, tfds.features.ClassLabel),
+    "tokens": lambda feature: isinstance(_element(feature), tfds.features.Text),
+    "tags": lambda feature: (
+        isinstance(feature, tfds.features.Sequence) and _KINDS["class"](feature.feature)
+    ),
+}
+
+
+def features_of(builder: Any, *kinds: str) -> tuple[str, ...]:
+    """The names of the features of a data set that are of these kinds, in the kinds' order.
+
+    Args:
+        builder: of the data set.
+        kinds: "text", "class", "tokens" (a sequence of texts, or one text of characters) or "tags"
+            (a sequence of classes).
+
+    Raises:
+        InputError: when it has not exactly one feature of each kind.
+    """
+    features = dict(builder.info.features.items())
+    found = [[name for name in features if _KINDS[kind](features[name])] for kind in kinds]
+    if any(len(names) != 1 for names in found):
+        listed = ", ".join(f"{name} ({type(features[name]).__name__})" for name in sorted(features))
+        raise InputError(
+            f"data set {builder.info.full_name!r} has not exactly one feature of each kind that is "
+            f"needed ({', '.join(kinds)}); its features are {listed}; choose another data set"
+        )
+    return tuple(name for (name,) in found)
+
+
+def class_names(builder: Any, name: str) -> tuple[str, ...]:
+    """The names of the classes of a feature of the kind "class" or "tags"."""
+    return tuple(_element(builder.info.features[name]).names)
+
+
+def filled_splits(builder: Any) -> list[str]:
+    """The names of the splits that have examples, sorted."""
+    return sorted(name for name, info in builder.info.splits.items() if info.num_examples)
+
+
+def read_examples(builder: Any, split: str, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """The named features of each example of a split, texts as strings."""
+    source = builder.as_data_source(split)
+    # A source has no end that a `for` over it would see.
+    for index in tqdm.trange(len(source), desc=f"reading {split}", delay=2, leave=False):
+        record = source[index]
+        yield tuple(_plain(record[name]) for name in names)
+
+
+def _element(feature: Any) -> Any:
+    return feature.feature if isinstance(feature, tfds.features.Sequence) else feature
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    return [_plain(item) for item in value] if isinstance(value, list) else int(value)

@@ -8,6 +8,28 @@ from dlcore.errors import InputError
 from dlcore.nn import examples
 
 
+def require_rate(rate: float) -> None:
+    """Checks a dropout rate.
+
+    Raises:
+        InputError: when it is outside [0, 1].
+    """
+    if not 0 <= rate <= 1:
+        raise InputError(f"dropout rate {rate} is not a probability; choose it in [0, 1)")
+
+
+def drop(x: jax.Array, kept: jax.Array, rate: float) -> jax.Array:
+    """x / (1 - rate) where `kept`, else 0: the expectation stays, so evaluation changes nothing.
+
+    Args:
+        x: of any shape.
+        kept: false with probability `rate`, of as many axes as x.
+        rate: in [0, 1].
+    """
+    # At rate 1 nothing is kept and the divisor does not matter, but 0 would make the gradient NaN.
+    return jnp.where(kept, x / ((1 - rate) or 1), jnp.zeros_like(x))
+
+
 class Dropout(nn.Module):
     """Zeroes each value with probability `rate` in training (Srivastava et al. 2014).
 
@@ -17,9 +39,12 @@ class Dropout(nn.Module):
 
     Attributes:
         rate: the probability of a zero, in [0, 1].
+        broadcast_dims: axes other than 0 along which one draw serves all: axis 1 of (B, T, D)
+            drops the same features at every step (variational dropout, Gal & Ghahramani 2016).
     """
 
     rate: float
+    broadcast_dims: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -28,17 +53,13 @@ class Dropout(nn.Module):
         Raises:
             InputError: when the rate is outside [0, 1].
         """
-        if not 0 <= self.rate <= 1:
-            raise InputError(f"dropout rate {self.rate} is not a probability; choose it in [0, 1)")
+        require_rate(self.rate)
         if not train or self.rate == 0:
             return x
-        if self.rate == 1:
-            return jnp.zeros_like(x)
         key = self.make_rng("dropout")
-        keep = 1 - self.rate
+        shape = [1 if axis in self.broadcast_dims else n for axis, n in enumerate(x.shape)][1:]
 
-        def mask_of(position: jax.Array) -> jax.Array:
-            return jax.random.bernoulli(jax.random.fold_in(key, position), keep, x.shape[1:])
+        def kept_of(position: jax.Array) -> jax.Array:
+            return jax.random.bernoulli(jax.random.fold_in(key, position), 1 - self.rate, shape)
 
-        mask = jax.vmap(mask_of)(examples.positions(x.shape[0]))
-        return jnp.where(mask, x / keep, jnp.zeros_like(x))
+        return drop(x, jax.vmap(kept_of)(examples.positions(x.shape[0])), self.rate)

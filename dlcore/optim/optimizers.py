@@ -10,6 +10,7 @@ the decay, as its paper has it. Frozen parameters are outside the chain: they ta
 state, count in no norm and keep their bits.
 """
 
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -23,7 +24,10 @@ from dlcore.errors import InputError, pick
 from dlcore.optim.reports import Reported
 from dlcore.optim.schedules import Schedule
 from dlcore.optim.selection import weights
-from dlcore.paths import Rules, match
+from dlcore.paths import Rules, match, path_of
+
+# Parameters with a row for each word.
+_TABLES = ("embedding", "output_kernel")
 
 
 def optimizer(
@@ -56,8 +60,10 @@ def optimizer(
     - lion (Chen et al. 2023): b1=0.9, b2=0.99.
     - muon (Jordan et al. 2024): beta=0.95, ns_steps=5, nesterov=True for the kernels of dense
       layers and image convolutions (2 and 4 dimensions; all but the last are its rows); Adam with
-      the same `nesterov`, b1=0.9, b2=0.999, eps=1e-8 for the rest; consistent_rms=0.2 makes one
-      learning rate and decay, an Adam's, fit both (Liu et al. 2025), None is Jordan's scale.
+      the same `nesterov`, b1=0.9, b2=0.999, eps=1e-8 for the rest and for tables of words
+      (`embedding`, `output_kernel`), most of whose rows have no gradient in a step;
+      consistent_rms=0.2 makes one learning rate and decay, an Adam's, fit both (Liu et al. 2025),
+      None is Jordan's scale.
 
     Args:
         name: one of `OPTIMIZERS`.
@@ -191,11 +197,14 @@ def _muon(
     b2: float = 0.999,
     eps: float = 1e-8,
 ) -> optax.GradientTransformation:
-    def dimensions(leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+    def dimensions(
+        key_path: tuple[Any, ...], leaf: jax.Array
+    ) -> optax.contrib.MuonDimensionNumbers | None:
+        table = path_of(key_path).endswith(_TABLES)
+        if table or leaf.ndim not in (2, 4):
+            return None
         rows = tuple(range(leaf.ndim - 1))
-        return (
-            optax.contrib.MuonDimensionNumbers(rows, rows[-1] + 1) if leaf.ndim in (2, 4) else None
-        )
+        return optax.contrib.MuonDimensionNumbers(rows, rows[-1] + 1)
 
     # Optax exports Muon only whole: a learning rate of -1 leaves its scaling of the gradients.
     return optax.contrib.muon(
@@ -207,7 +216,9 @@ def _muon(
         adam_b1=b1,
         adam_b2=b2,
         eps=eps,
-        muon_weight_dimension_numbers=lambda tree: jax.tree.map(dimensions, tree),
+        muon_weight_dimension_numbers=functools.partial(
+            jax.tree_util.tree_map_with_path, dimensions
+        ),
     )
 
 

@@ -1,5 +1,6 @@
 """The flags, the folder and the wiring that all experiments share."""
 
+from experiments.common.checks import check as check
 from experiments.common.flags import define_flags as define_flags
 from experiments.common.flags import record_flags as record_flags
 from experiments.common.flags import say as say

@@ -54,6 +54,7 @@ class Job:
         carry: what the rows of the first batch start from, for models that read on from batch to
             batch.
         summarise: (means of an evaluation, its split) -> the metrics to report.
+        frozen: which parameters are not trained, as path rules.
         observe: is shown the state after each evaluation.
         per_step: how many of which unit a step takes in; one batch of examples by default.
     """
@@ -66,6 +67,7 @@ class Job:
     metric: tuple[str, str] = ("accuracy", "max")
     carry: Callable[[], Any] = lambda: None
     summarise: Callable[[dict[str, float], str], dict[str, float]] = lambda means, split: means
+    frozen: tuple[tuple[str, bool], ...] = ()
     observe: Callable[[TrainState], None] = lambda state: None
     per_step: Mapping[str, int] = dataclasses.field(
         default_factory=lambda: {"examples": FLAGS.batch_size}
@@ -82,7 +84,7 @@ class Outcome:
     result: Result
 
 
-def make_optimizer() -> optax.GradientTransformation:
+def make_optimizer(job: Job) -> optax.GradientTransformation:
     """The optimizer that the flags describe."""
     rate = optim.schedule(
         FLAGS.schedule,
@@ -92,7 +94,9 @@ def make_optimizer() -> optax.GradientTransformation:
         boundaries=FLAGS.boundary,
     )
     clip = optim.clip_by_global_norm(FLAGS.clip_norm) if FLAGS.clip_norm is not None else None
-    return optim.optimizer(FLAGS.optimizer, rate, weight_decay=FLAGS.weight_decay, clip=clip)
+    return optim.optimizer(
+        FLAGS.optimizer, rate, weight_decay=FLAGS.weight_decay, clip=clip, frozen=job.frozen
+    )
 
 
 def make_layout() -> runtime.Layout:
@@ -129,7 +133,7 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
             "--patience without --validation would choose the model on the test data; add "
             "--validation=0.1 to hold out a tenth of the training data"
         )
-    layout, tx = make_layout(), make_optimizer()
+    layout, tx = make_layout(), make_optimizer(job)
     step = gradient_step(job.loss_fn, tx, accumulate=FLAGS.accumulate, axis_name=layout.axis_name)
     metric_fn = runtime.compile_evaluation(job.metric_fn, layout)
     splits = {"test": job.feed.test, "validation": job.feed.validation or job.feed.test}

@@ -1,5 +1,6 @@
 """The checks of a classifier: a healthy one passes, each planted fault fails its own check."""
 
+import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,7 +12,7 @@ import optax
 import pytest
 from sklearn.datasets import load_digits
 
-from dlcore.analysis.check import Finding, check_classifier, render_findings
+from dlcore.analysis.check import Finding, check_model, render_findings
 from dlcore.metrics import Mean
 
 
@@ -21,6 +22,7 @@ class State(flax.struct.PyTreeNode):
     model_state: Any
     opt_state: Any
     rng: jax.Array
+    carry: Any = None
 
 
 class Aux(NamedTuple):
@@ -106,9 +108,10 @@ def setting(fault=""):
 def run(fault=""):
     forward, loss_fn, state, batch, step = setting(fault)
     printed: list[str] = []
-    findings = check_classifier(
-        forward, loss_fn, state, batch, step=step, num_classes=10, emit=printed.append
-    )
+    findings = check_model(
+        forward, loss_fn, state, batch,
+        step=step, inputs="image", chance=math.log(10), emit=printed.append,
+    )  # fmt: skip
     return findings, printed
 
 

@@ -14,6 +14,8 @@ from dlcore.analysis.layers import Row, layer_table, render, to_csv, totals
 from dlcore.analysis.receptive_field import expected_boxes, measured_receptive_field
 from dlcore.analysis.walk import walk
 from dlcore.models import image_model
+from dlcore.nn.recurrent.lstm import LSTM
+from dlcore.nn.recurrent.scan import scan
 from dlcore.paths import leaves_by_path
 
 
@@ -137,6 +139,55 @@ def test_loops_count_their_rounds_and_branches_their_costliest():
     operations, fields = walk(model, {"w": w}, jnp.ones((2, 3)))
     assert sum(operation.multiply_adds for operation in operations) == (5 + 2) * 2 * 3 * 3
     assert fields == ()  # an input without spatial axes has no fields, but is not None either
+
+
+class Reader(nn.Module):
+    """Embeds tokens, reads them with an LSTM and looks back by an einsum."""
+
+    @nn.compact
+    def __call__(self, tokens):
+        x = nn.Embed(11, 6, name="embedding")(tokens)
+        x = Recurrence(name="lstm")(x)
+        return nn.Dense(3, name="head")(jnp.einsum("btd,bd->bt", x, x[:, -1])), {}
+
+
+class Recurrence(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        cell = LSTM(8)
+        params = {
+            name: self.param(name, lambda key, name=name: cell.init(key, 6)[name])
+            for name in cell.init(jax.random.key(0), 6)
+        }
+        prepared = cell.prepare(params, {}, x.swapaxes(0, 1), None, False)
+        return scan(cell, params, cell.initial_carry(len(x)), prepared)[1].swapaxes(0, 1)
+
+
+def test_a_recurrent_model_by_hand():
+    """The scan runs behind a custom derivative; its product counts once for each of the 7 steps."""
+    inputs = jax.ShapeDtypeStruct((2, 7), jnp.int32)
+    variables = jax.eval_shape(lambda x: Reader().init(jax.random.key(0), x), inputs)
+    rows = layer_table(Reader().apply, variables, inputs)
+    seen = [(r.path, r.operation, r.shape, r.parameters, r.multiply_adds) for r in rows]
+    assert seen == [
+        ("embedding", "lookup", (2, 7, 6), 66, 0),
+        ("lstm", "matrix product", (7, 2, 32), 6 * 32 + 8 * 32 + 32, 7 * 2 * 6 * 32),
+        ("lstm", "matrix product", (2, 7, 8), 0, 7 * 2 * 8 * 32),
+        ("", "matrix product", (2, 7), 0, 2 * 7 * 8),
+        ("head", "matrix product", (2, 3), 24, 2 * 7 * 3),
+    ]
+    assert all(row.receptive_field == () for row in rows)
+
+
+def test_the_compiled_cost_counts_each_round_of_a_loop():
+    w, x = jnp.ones((48, 48)), jnp.ones((16, 48))
+
+    def looped(w, x):
+        return jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, length=200)[0]
+
+    assert compiled_cost(looped, w, x).flops == pytest.approx(200 * 2 * 16 * 48 * 48, rel=0.02)
+    gradient = compiled_cost(jax.grad(lambda w: looped(w, x).sum()), w).flops
+    assert gradient == pytest.approx(3 * 200 * 2 * 16 * 48 * 48, rel=0.03)
 
 
 def test_dead_code_is_not_counted():

@@ -1,0 +1,14 @@
+"""Pictures: each function takes arrays and writes one PNG.
+
+Colours are those of Okabe and Ito (2008) and of Matplotlib's perceptually uniform maps, which
+readers who are colour-blind can tell apart.
+"""
+
+from dlcore.analysis.plots.classes import plot_confusion as plot_confusion
+from dlcore.analysis.plots.images import plot_filters as plot_filters
+from dlcore.analysis.plots.images import plot_mistakes as plot_mistakes
+from dlcore.analysis.plots.lines import plot_curves as plot_curves
+from dlcore.analysis.plots.lines import plot_gradient_by_distance as plot_gradient_by_distance
+from dlcore.analysis.plots.lines import plot_gradient_norms as plot_gradient_norms
+from dlcore.analysis.plots.lines import plot_lines as plot_lines
+from dlcore.analysis.plots.units import plot_gates as plot_gates

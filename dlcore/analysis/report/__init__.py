@@ -1,0 +1,18 @@
+"""The report of a run: one HTML page and the pictures beside it.
+
+`write_report` writes what every run has, its result and its curves, and then the sections that a
+job gives it: those of its kind, from `image_sections`, `text_sections`, `tagging_sections` or
+`language_sections`, and any others, as from `picture_section`.
+"""
+
+from dlcore.analysis.report.classes import confusion_matrix as confusion_matrix
+from dlcore.analysis.report.classes import worst_mistakes as worst_mistakes
+from dlcore.analysis.report.images import first_filters as first_filters
+from dlcore.analysis.report.images import image_sections as image_sections
+from dlcore.analysis.report.language import language_sections as language_sections
+from dlcore.analysis.report.sections import Section as Section
+from dlcore.analysis.report.sections import picture_section as picture_section
+from dlcore.analysis.report.text import heat_section as heat_section
+from dlcore.analysis.report.text import tagging_sections as tagging_sections
+from dlcore.analysis.report.text import text_sections as text_sections
+from dlcore.analysis.report.write import write_report as write_report

@@ -1,0 +1,101 @@
+"""Pieces of HTML. Whatever is not `Html` already is text, and escaped."""
+
+import html
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+       color: #222 }
+img { max-width: 100%; height: auto }
+table { border-collapse: collapse }
+td, th { padding: .2rem 1.5rem .2rem 0; border-bottom: 1px solid #ddd; text-align: left;
+         vertical-align: top; font-weight: normal; overflow-wrap: anywhere; white-space: pre-wrap }
+th { color: #555; white-space: nowrap }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; border-left: 3px solid #ddd;
+      padding-left: 1rem }
+mark { background: #ffd9a8 }
+.heat { font-family: ui-monospace, monospace; line-height: 2; overflow-wrap: anywhere;
+        white-space: pre-wrap }
+.heat span { border-bottom: .35em solid }
+"""
+
+
+class Html(str):
+    """A string that is HTML."""
+
+
+def escape(value: object) -> Html:
+    """Text as HTML; HTML as it is."""
+    return value if isinstance(value, Html) else Html(html.escape(str(value)))
+
+
+def paragraph(text: str) -> Html:
+    """A paragraph."""
+    return Html(f"<p>{escape(text)}</p>")
+
+
+def heading(text: str) -> Html:
+    """A heading inside of a section."""
+    return Html(f"<h3>{escape(text)}</h3>")
+
+
+def preformatted(text: str) -> Html:
+    """Text whose white space matters."""
+    return Html(f"<pre>{escape(text)}</pre>")
+
+
+def picture(name: str) -> Html:
+    """A picture that lies beside the page."""
+    return Html(f'<img src="{escape(name)}" alt="{escape(name.removesuffix(".png"))}">')
+
+
+def table(rows: Iterable[Sequence[object]], *, header: Sequence[object] = ()) -> Html:
+    """A table; the first cell of each row names the row."""
+    lines = [f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in header)}</tr>"] if header else []
+    for first, *others in rows:
+        cells = "".join(f"<td>{escape(cell)}</td>" for cell in others)
+        lines.append(f"<tr><th>{escape(first)}</th>{cells}</tr>")
+    return join(["<table>", *lines, "</table>"])
+
+
+def heat(
+    tokens: Sequence[str], weights: np.ndarray, *, most: float | None = None, separator: str = " "
+) -> Html:
+    """Text with a bar under each token, the redder the more it weighs.
+
+    Args:
+        tokens: T of them.
+        weights: [T], at least 0.
+        most: the weight of the reddest bar; by default the greatest of these.
+        separator: what stands between two tokens.
+    """
+    most = most or float(np.max(weights, initial=0)) or 1.0
+    spans = [
+        f'<span style="border-color: rgb(213 94 0 / {min(weight / most, 1):.2f})" '
+        f'title="{weight:.3g}">{_visible(token)}</span>'
+        for token, weight in zip(tokens, np.asarray(weights).tolist(), strict=True)
+    ]
+    return Html(f'<p class="heat">{escape(separator).join(spans)}</p>')
+
+
+def _visible(token: str) -> str:
+    """A token whose line ends can be seen."""
+    return escape(token).replace("\n", "⏎\n")
+
+
+def join(parts: Iterable[str]) -> Html:
+    """HTML one after the other."""
+    return Html("".join(parts))
+
+
+def page(title: str, sections: Iterable[tuple[str, Html]]) -> Html:
+    """A whole page of sections (title, content)."""
+    body = "\n".join(f"<h2>{escape(name)}</h2>\n{content}" for name, content in sections)
+    return Html(
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n"
+        f"<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
+    )

@@ -1,0 +1,274 @@
+"""Vocabularies: from text to token ids and back, by word, character or byte pair.
+
+Shapes: N tokens of a text, V tokens of the vocabulary.
+"""
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from dlcore.errors import InputError, choose
+
+LEVELS = ("word", "char", "bpe")
+UNKNOWN, END = 0, 1
+_SPECIAL = ("<unk>", "<eos>")
+_BPE_SIZE = 10_000
+_BYTES = 256
+# A special token that the text spells out | a line end | letters, digits and underscores with
+# apostrophes inside | a clitic that stands alone | a run of one and the same other character.
+_WORDS = re.compile(
+    r"<(?:unk|eos)>|\n|\w+(?:'\w+)*|'(?:s|re|ve|ll|d|m)\b|(?P<other>[^\w\s])(?P=other)*"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of a level; a token's id is its place among them.
+
+    Id 0 is "<unk>", which stands for every token that is not listed, id 1 is "<eos>", the end of a
+    line or sequence; the others follow by falling frequency in the training text, ties in the
+    order of their code points. Vocabularies are equal when they encode every text alike.
+
+    Levels:
+        word: words and runs of punctuation; a line end is "<eos>", other white space is dropped.
+        char: characters, line ends and spaces too.
+        bpe: byte pairs (Sennrich et al. 2016, on bytes); every text comes back as it was and
+            nothing is unknown. Lines are encoded one by one.
+
+    Attributes:
+        level: one of `LEVELS`.
+        tokens: V distinct strings, the two special ones first. Those of the level "bpe" are spelt
+            with one printable character for each byte.
+        lower: whether text is lower-cased before it is split.
+        merges: of the level "bpe", the pairs that merge into one token, in this order.
+    """
+
+    level: str
+    tokens: tuple[str, ...]
+    lower: bool = False
+    merges: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def build(
+        cls,
+        text: str | Iterable[str],
+        *,
+        level: str = "word",
+        size: int | None = None,
+        min_count: int = 1,
+        lower: bool = False,
+    ) -> "Vocabulary":
+        """The vocabulary of a text, which should be the training text alone.
+
+        Args:
+            text: one text or several.
+            level: one of `LEVELS`.
+            size: the most tokens, V, the special ones included; None lists all words or characters,
+                or 10,000 byte pairs.
+            min_count: the rarest token that is listed, or pair that is merged.
+            lower: whether to lower-case, now and when encoding.
+
+        Raises:
+            InputError: for another level, or a size that has no room for the level's tokens.
+        """
+        if level not in LEVELS:
+            raise choose("vocabulary level", level, LEVELS)
+        texts = [text] if isinstance(text, str) else text
+        if level == "bpe":
+            return _byte_pairs(list(texts), size or _BPE_SIZE, min_count, lower)
+        splitter = cls(level, _SPECIAL, lower)
+        counts = collections.Counter(token for one in texts for token in splitter.split(one))
+        return cls(level, _most_frequent(counts, level, size, min_count), lower)
+
+    @classmethod
+    def of_tokens(
+        cls,
+        tokens: Iterable[str],
+        *,
+        size: int | None = None,
+        min_count: int = 1,
+        lower: bool = False,
+    ) -> "Vocabulary":
+        """The vocabulary, of level "word", of a text that is tokens already; see `build`."""
+        counts = collections.Counter(token.lower() if lower else token for token in tokens)
+        return cls("word", _most_frequent(counts, "word", size, min_count), lower)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def split(self, text: str) -> list[str]:
+        """The tokens of a text as strings, whether listed or not; a line end may be "\\n"."""
+        text = text.lower() if self.lower else text
+        if self.level == "char":
+            return list(text)
+        if self.level == "word":
+            return [match[0] for match in _WORDS.finditer(text)]
+        return [self.tokens[token] for token in self.encode(text).tolist()]
+
+    def encode(self, text: str) -> np.ndarray:
+        """The ids of a text, int32 (N,)."""
+        if self.level != "bpe":
+            return self._look_up(self.split(text))
+        lines = (text.lower() if self.lower else text).splitlines(keepends=True)
+        encoded = self._tokenizer.encode_batch_fast(lines)
+        return np.array([token for line in encoded for token in line.ids], np.int32)
+
+    def encode_tokens(self, tokens: Sequence[str]) -> np.ndarray:
+        """The ids of N tokens, int32 (N,), for text that is split already."""
+        return self._look_up([token.lower() for token in tokens] if self.lower else tokens)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids: words with spaces between them, characters and byte pairs without.
+
+        "<eos>" becomes a line end; bytes that are no character become U+FFFD.
+        """
+        lines: list[list[int]] = [[]]
+        for token in ids:
+            if token == END:
+                lines.append([])
+            else:
+                lines[-1].append(int(token))
+        if self.level == "bpe":
+            return "\n".join(self._tokenizer.decode(line) for line in lines)
+        space = " " if self.level == "word" else ""
+        return "\n".join(space.join(self.tokens[token] for token in line) for line in lines)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that two vocabularies share when they are equal."""
+        return hashlib.sha256(json.dumps(dataclasses.astuple(self)).encode()).hexdigest()[:16]
+
+    def check(self, fingerprint: str, *, owner: str) -> None:
+        """Refuses to be used for what was trained with another vocabulary.
+
+        Args:
+            fingerprint: of the vocabulary that was used then.
+            owner: what was trained with it, such as "the checkpoint in runs/lm".
+
+        Raises:
+            InputError: when the fingerprints differ.
+        """
+        if fingerprint != self.fingerprint:
+            raise InputError(
+                f"this {self.level} vocabulary of {len(self):,} tokens ({self.fingerprint}) is not "
+                f"the one of {owner} ({fingerprint}); give the same data and vocabulary flags, or "
+                "another workdir"
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the vocabulary as JSON, one token per line."""
+        content = {"fingerprint": self.fingerprint, **dataclasses.asdict(self)}
+        pathlib.Path(path).write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Vocabulary":
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: when the file is missing, or is not a whole vocabulary.
+        """
+        try:
+            content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+            fingerprint = content.pop("fingerprint")
+            content["tokens"] = tuple(content["tokens"])
+            content["merges"] = tuple((first, second) for first, second in content["merges"])
+            vocabulary = cls(**content)
+            whole = vocabulary.fingerprint == fingerprint
+        except OSError as error:
+            raise InputError(f"cannot read vocabulary {path}: {error.strerror}") from None
+        except (ValueError, TypeError, KeyError, AttributeError):
+            whole = False
+        if not whole:
+            raise InputError(
+                f"{path} is not a whole vocabulary file; restore it, or delete it and build the "
+                "vocabulary again"
+            )
+        return vocabulary
+
+    def _look_up(self, tokens: Sequence[str]) -> np.ndarray:
+        ids = self._ids
+        return np.fromiter((ids.get(token, UNKNOWN) for token in tokens), np.int32, len(tokens))
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, int]:
+        ids = {token: number for number, token in enumerate(self.tokens)}
+        return ids if self.level == "char" else {**ids, "\n": END}
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
+        ids = {token: number for number, token in enumerate(self.tokens)}
+        return _tokenizer(vocab=ids, merges=list(self.merges))
+
+
+def _most_frequent(
+    counts: dict[str, int], level: str, size: int | None, min_count: int
+) -> tuple[str, ...]:
+    """The special tokens and the most frequent others."""
+    least = len(_SPECIAL) + 1
+    if size is not None and size < least:
+        raise InputError(f"vocabulary size {size} is too small; give {least} or more")
+    specials = {*_SPECIAL} if level == "char" else {*_SPECIAL, "\n"}
+    listed = {
+        token: count
+        for token, count in counts.items()
+        if count >= min_count and token not in specials
+    }
+    return (*_SPECIAL, *_ranked(listed)[: size and size - len(_SPECIAL)])
+
+
+def _ranked(counts: dict[str, int]) -> list[str]:
+    """The tokens by falling count, then by code points."""
+    return sorted(counts, key=lambda token: (-counts[token], token))
+
+
+def _tokenizer(**model: Any) -> Any:
+    """A byte-level tokenizer that neither adds nor loses anything."""
+    # Only this level needs the library.
+    import tokenizers
+
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(**model))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    return tokenizer
+
+
+def _byte_pairs(texts: list[str], size: int, min_count: int, lower: bool) -> Vocabulary:
+    """Learns which byte pairs to merge, then ranks the tokens by their use."""
+    import tokenizers
+
+    least = len(_SPECIAL) + _BYTES
+    if size < least:
+        raise InputError(
+            f"vocabulary size {size} is too small for byte pairs; give {least} or more"
+        )
+    lines = [line for text in texts for line in text.splitlines(keepends=True)]
+    progress = tqdm.tqdm(lines, desc="learning byte pairs", delay=2, leave=False)
+    tokenizer = _tokenizer()
+    tokenizer.train_from_iterator(
+        (line.lower() for line in progress) if lower else progress,
+        tokenizers.trainers.BpeTrainer(
+            vocab_size=size - len(_SPECIAL),
+            min_frequency=min_count,
+            initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
+    )
+    model = json.loads(tokenizer.to_str())["model"]
+    merges = tuple((first, second) for first, second in model["merges"])
+    learnt = Vocabulary("bpe", (*_SPECIAL, *sorted(model["vocab"])), lower, merges)
+    counts = sum(
+        (np.bincount(learnt.encode(text), minlength=len(learnt)) for text in texts),
+        np.zeros(len(learnt), int),
+    )
+    used = dict(zip(learnt.tokens[2:], counts[2:].tolist(), strict=True))
+    return dataclasses.replace(learnt, tokens=(*_SPECIAL, *_ranked(used)))

@@ -1,0 +1,76 @@
+"""Tokens to features at each step: what the recurrent models of text have in common.
+
+Shapes: B batch, T time, D embedding features, F features of the highest layer.
+"""
+
+import flax.linen as nn
+import jax
+
+from dlcore.nn import Dropout
+from dlcore.nn.embedding import Embedding
+from dlcore.nn.recurrent.cell import Cell
+from dlcore.nn.recurrent.layers import RecurrentStack
+
+
+class RecurrentEncoder(nn.Module):
+    """An embedding and recurrent layers.
+
+    Attributes:
+        vocab_size: the number of token ids.
+        embedding_features: D.
+        cells: one for each layer, from the lowest up.
+        bidirectional: whether each layer runs in both directions, its outputs side by side.
+        residual: whether each layer but the lowest adds its input to its output.
+        dropout: the share of values that is dropped before each layer.
+        variational: whether that drops the same features at all steps (Gal & Ghahramani 2016).
+        embedding_dropout: the share of words that is dropped, see `Embedding`.
+        state_dropout: see `Recurrent`.
+        candidate_dropout: see `Recurrent`.
+    """
+
+    vocab_size: int
+    embedding_features: int
+    cells: tuple[Cell, ...]
+    bidirectional: bool = False
+    residual: bool = False
+    dropout: float = 0.0
+    variational: bool = False
+    embedding_dropout: float = 0.0
+    state_dropout: float = 0.0
+    candidate_dropout: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self, tokens: jax.Array, lengths: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Maps tokens int [B, T] and lengths int [B] to features; draws from the stream "dropout".
+
+        Returns:
+            The features [B, T, F], 0 past the lengths, and the activations by name: "embedding",
+            "layer_0", ...
+
+        Raises:
+            InputError: when a rate of dropout is outside [0, 1].
+            ValueError: when `residual` meets widths that differ.
+        """
+        embedding = Embedding(
+            self.vocab_size,
+            self.embedding_features,
+            dropout=self.embedding_dropout,
+            name="embedding",
+        )
+        stack = RecurrentStack(
+            self.cells,
+            bidirectional=self.bidirectional,
+            residual=self.residual,
+            dropout=self.dropout,
+            variational=self.variational,
+            state_dropout=self.state_dropout,
+            candidate_dropout=self.candidate_dropout,
+            name="stack",
+        )
+        embedded = embedding(tokens, train)
+        broadcast_dims = (1,) if self.variational else ()
+        x = Dropout(self.dropout, broadcast_dims=broadcast_dims)(embedded, train)
+        _, y, activations = stack(x, lengths=lengths, train=train)
+        return y, {"embedding": embedded, **activations}

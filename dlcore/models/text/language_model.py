@@ -1,0 +1,121 @@
+"""Language models: the probability of each token given those before it.
+
+Shapes: B batch, T time, D embedding features, V vocabulary, R rows of the output layer.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dlcore.errors import InputError
+from dlcore.losses.output import Output, Readout
+from dlcore.nn import Dense, Dropout
+from dlcore.nn.embedding import Embedding
+from dlcore.nn.recurrent.layers import reset_carry
+
+
+class LanguageModel(nn.Module):
+    """Embedding, a body that reads from left to right, and the parameters of an output layer.
+
+        carry = model.initial_carry(batch)
+        carry, readout = model.apply(variables, inputs, reset, carry=carry, method="window")
+        nats = model.output.nats(readout, targets.reshape(-1))
+
+        next_token = functools.partial(model.apply, variables, method="next_token")
+        tokens = generate(next_token, carry, first, key, steps=20)
+
+    Attributes:
+        output: the output layer, which holds V.
+        body: has `initial_carry(batch)` and maps (x [B, T, D], carry=, detach=, train=) to (carry,
+            y [B, T, F], activations), where no y_t depends on an x after t; such as
+            `nn.recurrent.RecurrentStack`.
+        features: D.
+        tie: whether the output layer's kernel is the embedding's table (Press & Wolf 2017; Inan et
+            al. 2017). Where F is not D, a linear map leads from one to the other.
+        dropout: the share of values dropped before and after the body (Zaremba et al. 2014).
+        embedding_dropout: the share of words dropped whole, see `Embedding`.
+    """
+
+    output: Output
+    body: nn.Module
+    features: int
+    tie: bool = False
+    dropout: float = 0.0
+    embedding_dropout: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: jax.Array,
+        *,
+        carry: Any = None,
+        detach: int | None = None,
+        train: bool = False,
+    ) -> tuple[Any, Readout, dict[str, jax.Array]]:
+        """Reads tokens, int [B, T]; draws from the stream "dropout".
+
+        Returns:
+            The carry after the last token; for the output layer the hidden states [B, T, F], F = D
+            where weights are tied, with the kernel [R, F] and the bias [R]; the activations.
+
+        Raises:
+            InputError: when the weights of an output layer are tied whose rows are not words.
+        """
+        output, vocab_size = self.output, len(self.output.counts)
+        embed = Embedding(vocab_size, self.features, self.embedding_dropout, name="embedding")
+        x = Dropout(self.dropout)(embed(tokens, train), train)
+        carry, hidden, activations = self.body(x, carry=carry, detach=detach, train=train)
+        if self.tie:
+            if output.rows != vocab_size:
+                raise InputError(
+                    "a hierarchical softmax has a row for each node of its tree, not for each "
+                    "word, so it cannot be tied to the embedding; choose --notie"
+                )
+            kernel = embed.table
+            if hidden.shape[-1] != self.features:
+                hidden = Dense(self.features, use_bias=False, name="projection")(hidden)
+        else:
+            shape = (output.rows, hidden.shape[-1])
+            init = nn.initializers.variance_scaling(1.0, "fan_out", "normal", out_axis=1)
+            kernel = self.param("output_kernel", init, shape)
+        bias = self.param("output_bias", lambda key: jnp.asarray(output.initial_bias))
+        hidden = Dropout(self.dropout)(hidden, train)
+        return carry, Readout(hidden, kernel, bias), activations
+
+    @nn.nowrap
+    def initial_carry(self, batch: int) -> Any:
+        """The carry before the first token, each leaf with leading axis B."""
+        return self.body.initial_carry(batch)
+
+    def window(
+        self,
+        tokens: jax.Array,
+        reset: jax.Array,
+        *,
+        carry: Any,
+        detach: int | None = None,
+        train: bool = False,
+    ) -> tuple[Any, Readout]:
+        """Reads the next window of B streams.
+
+        Args:
+            tokens: int [B, T].
+            reset: bool [B], which streams start here.
+            carry: what the window before left.
+            detach: after how many tokens the gradient through the carry is cut; None never.
+            train: whether there is dropout.
+
+        Returns:
+            The carry after the window, and the readout of its N = B T positions, row by row.
+        """
+        carry = reset_carry(carry, self.initial_carry(len(tokens)), reset)
+        carry, readout, _ = self(tokens, carry=carry, detach=detach, train=train)
+        hidden = readout.hidden
+        return carry, readout._replace(hidden=hidden.reshape(-1, hidden.shape[-1]))
+
+    def next_token(self, carry: Any, token: jax.Array) -> tuple[Any, jax.Array]:
+        """One step: a token int [B] gives the next carry and log P of the token after it [B, V]."""
+        carry, readout, _ = self(token[:, None], carry=carry)
+        return carry, self.output.log_probs(readout._replace(hidden=readout.hidden[:, 0]))

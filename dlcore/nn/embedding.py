@@ -1,0 +1,57 @@
+"""Vectors of words. Shapes: B batch, T time, V vocabulary, D features."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Initializer
+
+from dlcore.nn import examples
+from dlcore.nn.dropout import drop, require_rate
+
+
+class Embedding(nn.Module):
+    """The row of a table for each token; a pre-trained table replaces the parameter.
+
+    In training, a word is dropped with probability `dropout` at once everywhere in its row of the
+    batch, and what stays is divided by 1 - dropout (Gal & Ghahramani 2016, section 4.2).
+
+    Parameter: `embedding` (V, D), which a layer that ties its weights reads as `table`.
+
+    Attributes:
+        vocab_size: V.
+        features: D.
+        dropout: the probability of a word to be dropped, in [0, 1].
+        embedding_init: draws the table; by default rows of expected squared length 1.
+    """
+
+    vocab_size: int
+    features: int
+    dropout: float = 0.0
+    embedding_init: Initializer = nn.initializers.variance_scaling(
+        1.0, "fan_in", "normal", out_axis=0
+    )
+
+    def setup(self) -> None:
+        shape = (self.vocab_size, self.features)
+        self.table = self.param("embedding", self.embedding_init, shape)
+
+    def __call__(self, tokens: jax.Array, train: bool = False) -> jax.Array:
+        """Maps ids int [B, T] to [B, T, D]; draws from the stream "dropout".
+
+        An id outside of the vocabulary gives NaN.
+
+        Raises:
+            InputError: when the rate of dropout is outside [0, 1].
+        """
+        require_rate(self.dropout)
+        x = jnp.take(self.table, tokens, axis=0, mode="fill")
+        if not train or self.dropout == 0:
+            return x
+        key = self.make_rng("dropout")
+
+        def kept_of(position: jax.Array, words: jax.Array) -> jax.Array:
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, position), words)
+            return jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.dropout))(keys)
+
+        kept = jax.vmap(kept_of)(examples.positions(len(tokens)), tokens)
+        return drop(x, kept[..., None], self.dropout)

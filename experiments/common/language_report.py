@@ -1,0 +1,117 @@
+"""The report of a recurrent language model. Shapes: B rows, T tokens of a window."""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from dlcore.analysis import (
+    Section,
+    gate_statistics,
+    gradient_by_distance,
+    language_sections,
+    picture_section,
+    plot_gates,
+    plot_gradient_by_distance,
+    write_report,
+)
+from dlcore.analysis.recurrent import GATES
+from dlcore.data.text import Vocabulary, evaluation_stream
+from dlcore.models.text import LanguageModel
+from experiments.common.flags import say
+from experiments.common.language import Ids, ngram_name
+
+FLAGS = flags.FLAGS
+_TOKENS = 20_000  # of the test text, enough to find the worst passages in
+_ROWS, _STEPS = 16, 60  # of the test text, to look at gates and gradients with
+
+
+def report(
+    workdir: pathlib.Path,
+    model: LanguageModel,
+    variables: Any,
+    first_variables: Any,
+    vocabulary: Vocabulary,
+    ids: Ids,
+    scores: dict[str, dict[str, float]],
+) -> None:
+    """Writes the report.
+
+    Args:
+        workdir: of the run.
+        model: the model.
+        variables: what it has learned.
+        first_variables: what it started from.
+        vocabulary: of the run.
+        ids: of the texts.
+        scores: on the test text, of the model and of those that it is compared with.
+    """
+    test = ids["test"][:_TOKENS]
+    samples = [
+        (int(path.stem), path.read_text(encoding="utf-8"))
+        for path in sorted((workdir / "samples").glob("*.txt"))
+    ]
+    sections = language_sections(
+        {FLAGS.model: scores["model"], ngram_name(): scores["ngram"]},
+        samples=samples[-3:], tokens=[vocabulary.tokens[token] for token in test],
+        nats=_nats(model, variables, test), separator=" " if vocabulary.level == "word" else "",
+    )  # fmt: skip
+    page = write_report(workdir, [*sections, *_inside(model, variables, first_variables, test)])
+    say(f"report: {page}")
+
+
+def _nats(model: LanguageModel, variables: Any, ids: np.ndarray) -> np.ndarray:
+    """-log P of each token, in order."""
+
+    @jax.jit
+    def window(carry: Any, batch: Any) -> tuple[Any, jax.Array]:
+        carry, readout = model.apply(
+            variables, batch["inputs"], batch["reset"], carry=carry, method="window"
+        )
+        nats = model.output.nats(readout, batch["targets"].reshape(-1))
+        return carry, nats.reshape(batch["targets"].shape)
+
+    rows = min(_ROWS, len(ids))
+    carry, found, real = model.initial_carry(rows), [], []
+    for batch in evaluation_stream(ids, rows, FLAGS.window):
+        carry, nats = window(carry, batch)
+        found.append(np.asarray(nats))
+        real.append(batch["weight"] > 0)
+    return np.concatenate(found, axis=1)[np.concatenate(real, axis=1)]
+
+
+def _inside(
+    model: LanguageModel, variables: Any, first_variables: Any, ids: np.ndarray
+) -> list[Section]:
+    """What the lowest layer's gates do, and how far its gradients reach."""
+    cell = model.body.cells[0]
+    count = min(_ROWS, max(1, len(ids) // _STEPS))
+    tokens = jnp.asarray(ids[: count * (len(ids[: count * _STEPS]) // count)].reshape(count, -1))
+
+    def layer(variables: Any) -> tuple[Any, jax.Array]:
+        params = variables["params"]
+        return params["body"]["layer_0"], params["embedding"]["embedding"][tokens]
+
+    curves = {
+        name: gradient_by_distance(cell, *layer(of), key=jax.random.key(0))
+        for name, of in (("before training", first_variables), ("after training", variables))
+    }
+    sections = [
+        picture_section(
+            "Gradients through time", "distance",
+            lambda path: plot_gradient_by_distance(curves, path),
+            text="Of the lowest layer: what of a loss at the last step reaches the steps before.",
+        )
+    ]  # fmt: skip
+    if type(cell) in GATES:
+        gates = gate_statistics(cell, *layer(variables))
+        sections.append(
+            picture_section(
+                "Gates", "gates", lambda path: plot_gates(gates, path),
+                text="One point for each unit of the lowest layer.",
+            )
+        )  # fmt: skip
+    return sections

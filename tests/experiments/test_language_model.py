@@ -1,0 +1,171 @@
+"""Language models as a user runs them: results, files, resuming, and clear lines for bad input."""
+
+import json
+import random
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from dlcore.train.checkpoint import load_params
+from test_image_classification import assert_fails, summary
+
+SUBJECTS, VERBS = ("the cat", "a dog", "my aunt", "the old man"), ("sees", "hears", "likes")
+
+
+def lines(count, seed=0):
+    draw = random.Random(seed)
+    choices = ((draw.choice(SUBJECTS), draw.choice(VERBS)) for _ in range(count))
+    return "".join(f"{one} {verb} {draw.choice(SUBJECTS)} .\n" for one, verb in choices)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "text.txt"
+    path.write_text(lines(1500))
+    return path
+
+
+@pytest.fixture
+def command(data_dir, corpus):
+    return [
+        sys.executable, "-m", "experiments.language_model", f"--data_dir={data_dir}",
+        f"--data_path={corpus}", "--hidden=32", "--embedding_size=16", "--layers=1",
+        "--batch_size=8", "--window=12", "--warmup_steps=5", "--learning_rate=0.02",
+        "--generate=12", "--vocab_size=100",
+    ]  # fmt: skip
+
+
+def test_a_run_learns_beside_the_ngrams_and_leaves_its_files(run, tmp_path):
+    process = run("--steps=120", "--eval_every=60", f"--workdir={tmp_path}", "--report")
+    assert process.returncode == 0, process.stderr
+    assert "kneser_ney 5-gram: test loss" in process.stderr
+    found = summary(tmp_path)
+    metrics, counted = found["metrics"], found["ngram"]
+    assert metrics["perplexity_per_token"] == pytest.approx(np.exp(metrics["loss"]))
+    assert 1 < counted["perplexity_per_token"] < metrics["perplexity_per_token"] < 3.5
+    assert "bits_per_character" not in metrics and found["tokens_per_second"] > 0
+    names = [path.name for path in sorted((tmp_path / "samples").iterdir())]
+    assert names == ["00000060.txt", "00000120.txt"]
+    sample = (tmp_path / "samples" / names[-1]).read_text()
+    assert set(sample.split()) <= set(lines(200).split())
+    page = (tmp_path / "report" / "index.html").read_text()
+    pictures = {path.name for path in (tmp_path / "report").glob("*.png")}
+    assert {"curves.png", "gates.png", "distance.png"} <= pictures
+    assert all(name in page for name in pictures)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--model=gru", "--tie", "--softmax=sampled", "--level=bpe", "--vocab_size=300"),
+        ("--model=rnn", "--softmax=nce", "--samples=8", "--detach=4", "--embedding_dropout=0.1"),
+        ("--model=highway", "--softmax=hierarchical", "--level=char"),
+        ("--model=irnn", "--layers=2", "--residual", "--variational", "--state_dropout=0.2"),
+        ("--model=lstm_layer_norm", "--precision=bfloat16", "--candidate_dropout=0.1"),
+        ("--model=gru_after", "--accumulate=2", "--optimizer=muon", "--validation=0"),
+    ],
+    ids=lambda flags: flags[0].removeprefix("--model="),
+)
+def test_every_choice_passes_the_smoke_test(run, tmp_path, flags):
+    process = run("--smoke", f"--workdir={tmp_path}", *flags)
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "report" / "index.html").exists()
+    assert np.isfinite(summary(tmp_path)["metrics"]["loss"])
+
+
+def test_the_counted_model_alone(run, tmp_path):
+    process = run("--model=ngram", "--order=3", "--level=char", f"--workdir={tmp_path}")
+    assert process.returncode == 0, process.stderr
+    assert "kneser_ney 3-gram" in process.stdout
+    assert 0.2 < summary(tmp_path)["metrics"]["bits_per_character"] < 2
+    assert (tmp_path / "samples").exists()
+
+
+def test_maximum_likelihood_of_an_impossible_text_is_infinite(run, tmp_path):
+    process = run("--model=ngram", "--smoothing=mle", "--level=char", f"--workdir={tmp_path}")
+    assert process.returncode == 0, process.stderr
+    assert summary(tmp_path)["metrics"].keys() >= {"loss", "bits_per_character"}
+
+
+@pytest.mark.parametrize(
+    ("devices", "layout"),
+    [(1, ()), (4, ("--layout=mesh", "--shard=fsdp")), (4, ("--layout=pmap",))],
+    ids=["jit", "fsdp", "pmap"],
+)
+def test_a_killed_run_continues_bit_for_bit(run, start, tmp_path, devices, layout):
+    """The carry of the streams is in the checkpoint with all the rest."""
+    flags = ("--steps=60", "--eval_every=20", "--checkpoint_every=7", "--log_every=5", *layout)
+    whole = run(*flags, f"--workdir={tmp_path / 'whole'}", devices=devices)
+    assert whole.returncode == 0, whole.stderr
+
+    killed = tmp_path / "killed"
+    process = start(*flags, f"--workdir={killed}", devices=devices)
+    while process.poll() is None and not list(killed.glob("checkpoints/[0-9]*")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    again = run(*flags, f"--workdir={killed}", devices=devices)
+    assert again.returncode == 0, again.stderr
+    for name in ("metrics.jsonl", "samples/00000060.txt", "vocabulary.json"):
+        assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    ours, theirs = (load_params(folder / "checkpoints") for folder in (killed, tmp_path / "whole"))
+    assert ours.keys() == theirs.keys()
+
+
+def test_a_finished_run_writes_another_text(run, tmp_path):
+    first = run("--steps=20", f"--workdir={tmp_path}")
+    assert first.returncode == 0, first.stderr
+    again = run("--steps=20", f"--workdir={tmp_path}", "--prompt=my aunt", "--generate=3")
+    assert again.returncode == 0, again.stderr
+    assert "my aunt" in again.stdout
+
+
+def test_another_vocabulary_than_the_checkpoints_is_refused(run, tmp_path):
+    assert run("--steps=2", f"--workdir={tmp_path}", "--warmup_steps=0").returncode == 0
+    path = tmp_path / "vocabulary.json"
+    content = path.read_text()
+    path.write_text(content.replace('"cat"', '"cow"'))
+    flags = ("--steps=2", f"--workdir={tmp_path}", "--warmup_steps=0")
+    assert_fails(run(*flags), "not a whole vocabulary")
+    path.unlink()
+    assert_fails(run(*flags), "vocabulary.json is missing")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"", ("empty",)),
+        (b"one line alone", ("line",)),
+        (b"good\nbad \xff\nline\n", ("UTF-8", "line 2")),
+        (b"a b\nc\n", ("batch size",)),
+    ],
+    ids=["empty", "one line", "not UTF-8", "short"],
+)
+def test_bad_texts(run, tmp_path, text, words):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(text)
+    assert_fails(run(f"--data_path={path}", f"--workdir={tmp_path / 'run'}", "--steps=9"), *words)
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--model=elman", ("elman", "lstm", "ngram")),
+        ("--detach=50", ("detach", "window")),
+        ("--softmax=hierarchical --tie", ("--notie",)),
+        ("--model=lstm_batch_norm", ("lstm_batch_norm", "stream")),
+        ("--patience=3 --validation=0", ("--validation",)),
+        ("--prompt=", ("--prompt",)),
+    ],
+)
+def test_bad_flags(run, tmp_path, flag, words):
+    assert_fails(run(*flag.split(), f"--workdir={tmp_path}", "--steps=9"), *words)
+
+
+def test_the_checks_pass(run):
+    process = run("--check", "--window=5")
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "all checks passed" in process.stdout
