@@ -188,7 +188,6 @@ def test_what_does_not_fit_is_read_when_gathered(data_dir: pathlib.Path) -> None
         ("oddities/round", "configurations of oddities: plain, .*; versions: 1.2.0"),
         ("mnist:9.9.9", "configurations of mnist: none; versions: 3.0.1"),
         ("mnits", "unknown data set 'mnits'; choose one of: .*digits, .*mnist"),
-        ("glue", "unknown data set 'glue'; choose one of: .*digits"),
         ("hub:mnist", "data set 'hub:mnist' is not a name; give NAME, NAME/CONFIG or NAME:VERSION"),
         ("", "is not a name"),
         ("mnist", r"is not prepared in .*: python scripts/prepare_data.py mnist --data_dir=/"),

@@ -8,7 +8,6 @@ from dlcore.nn.recurrent.highway import Highway as Highway
 from dlcore.nn.recurrent.layers import Bidirectional as Bidirectional
 from dlcore.nn.recurrent.layers import Recurrent as Recurrent
 from dlcore.nn.recurrent.layers import RecurrentStack as RecurrentStack
-from dlcore.nn.recurrent.layers import initial_carry as initial_carry
 from dlcore.nn.recurrent.layers import repeat_input as repeat_input
 from dlcore.nn.recurrent.layers import reset_carry as reset_carry
 from dlcore.nn.recurrent.lstm import LSTM as LSTM

@@ -111,8 +111,8 @@ def expand(vector: jax.Array, rank: int) -> jax.Array:
 
 
 def zeros(batch: int, features: int) -> jax.Array:
-    """Float32 zeros (B, features)."""
-    return jnp.zeros((batch, features), jnp.float32)
+    """Zeros (B, features) of JAX's default type."""
+    return jnp.zeros((batch, features))
 
 
 def gates(pre: jax.Array, count: int) -> list[jax.Array]:

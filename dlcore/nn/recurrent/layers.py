@@ -258,20 +258,13 @@ class RecurrentStack(nn.Module):
     @nn.nowrap
     def initial_carry(self, batch: int) -> dict[str, Any]:
         """What the layers start from, each leaf [B, ...]; needs no parameters."""
-        return initial_carry(self.cells, batch, bidirectional=self.bidirectional)
 
+        def layer(cell: Cell) -> Any:
+            if self.bidirectional:
+                return {way: cell.initial_carry(batch) for way in ("forward", "backward")}
+            return cell.initial_carry(batch)
 
-def initial_carry(
-    cells: tuple[Cell, ...], batch: int, *, bidirectional: bool = False
-) -> dict[str, Any]:
-    """What a stack of these cells starts from, {"layer_0": ...}, each leaf [B, ...]."""
-
-    def layer(cell: Cell) -> Any:
-        if bidirectional:
-            return {way: cell.initial_carry(batch) for way in ("forward", "backward")}
-        return cell.initial_carry(batch)
-
-    return {f"layer_{i}": layer(cell) for i, cell in enumerate(cells)}
+        return {f"layer_{i}": layer(cell) for i, cell in enumerate(self.cells)}
 
 
 def reset_carry(carry: Any, initial: Any, reset: jax.Array) -> Any:
