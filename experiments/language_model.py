@@ -28,8 +28,8 @@ from experiments.common.language_report import report
 
 FLAGS = flags.FLAGS
 common.define_flags(
-    dataset="python_docs", steps=2500, batch_size=32, learning_rate=2e-3, schedule="cosine",
-    warmup_steps=100, weight_decay=0.01, eval_every=500, clip_norm=1.0, validation=0.1,
+    dataset="python_docs", steps=4000, batch_size=32, learning_rate=3e-3, schedule="cosine",
+    warmup_steps=100, weight_decay=0.01, eval_every=1000, clip_norm=1.0, validation=0.1,
     free=language.SAMPLING,
 )  # fmt: skip
 text.define_vocabulary_flags(level="word", size=10_000)

@@ -27,7 +27,7 @@ from experiments.common import text
 
 FLAGS = flags.FLAGS
 common.define_flags(
-    dataset="docstrings", steps=1200, batch_size=64, learning_rate=2e-3, schedule="cosine",
+    dataset="docstrings", steps=900, batch_size=64, learning_rate=2e-3, schedule="cosine",
     warmup_steps=50, weight_decay=0.01, eval_every=200, clip_norm=1.0,
 )  # fmt: skip
 text.define_vocabulary_flags(level="word", size=20_000, lower=True)

@@ -13,8 +13,11 @@ PyTorch takes part where it is installed. Sections:
     perplexity  test perplexity of the ways to train the softmax at 10,000 words; wanted: within
                 10 % of the full one (20 minutes)
     adding      the adding problem at length 100 by LSTM and tanh net, as a picture
+    gradients   gradients by distance in time of nets that let them vanish, explode or pass, and
+                what clipping does to training with those that explode, as pictures
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -25,20 +28,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from absl import app, flags, logging
 
 FLAGS = flags.FLAGS
-SECTIONS = ["speed", "length", "softmax", "perplexity", "adding"]
+SECTIONS = ["speed", "length", "softmax", "perplexity", "adding", "gradients"]
 flags.DEFINE_list("sections", SECTIONS, "which to run")
 flags.DEFINE_integer("rounds", 9, "turns of each contender")
 flags.DEFINE_integer("perplexity_steps", 1500, "training steps of the section perplexity")
-flags.DEFINE_string("picture", "adding.png", "where the section adding draws")
+flags.DEFINE_string("pictures", ".", "folder for the pictures")
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 VOCABULARY, BATCH, WINDOW, CLIP = 10_000, 20, 35, 5.0
+AVERAGED = 50  # steps that a point of a picture is the mean of
 Step = Callable[[], None]
 
 
@@ -308,62 +313,110 @@ def perplexity() -> None:
         print(f"{kind:20}{found[kind]:12.1f}{found[kind] / found['full']:14.3f}", flush=True)
 
 
-def adding() -> None:
-    """The sum of two marked numbers out of 100 (Hochreiter & Schmidhuber 1997), by two cells."""
+def adding_task(cell: Any, *, steps: int, clip: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Losses and gradient norms of training on the adding problem: the sum of two marked numbers
+    out of 100 (Hochreiter & Schmidhuber 1997), 64 sequences in a step."""
     import jax
     import jax.numpy as jnp
+    import optax
 
     from dlcore import optim
+    from dlcore.nn import recurrent
+
+    length, rows, half = 100, 64, 50
+    init_key, out_key, key = jax.random.split(jax.random.key(0), 3)
+    params = {
+        "cell": cell.init(init_key, 2),
+        "output": jax.random.normal(out_key, (cell.features,)) / cell.features**0.5,
+        "bias": jnp.zeros(()),
+    }
+    tx = optim.optimizer("adam", 2e-3, clip=clip and optim.clip_by_global_norm(clip))
+
+    def loss(params: Any, key: jax.Array) -> jax.Array:
+        number_key, first_key, second_key = jax.random.split(key, 3)
+        numbers = jax.random.uniform(number_key, (length, rows))
+        first = jax.random.randint(first_key, (1, rows), 0, half)
+        second = jax.random.randint(second_key, (1, rows), half, length)
+        at = jnp.arange(length)[:, None]
+        marks = ((at == first) | (at == second)).astype(jnp.float32)
+        prepared = cell.project(params["cell"], jnp.stack([numbers, marks], -1))
+        _, y = recurrent.scan(cell, params["cell"], cell.initial_carry(rows), prepared)
+        found = y[-1] @ params["output"] + params["bias"]
+        return jnp.mean((found - (numbers * marks).sum(0)) ** 2)
+
+    def step(state: Any, key: jax.Array) -> tuple[Any, Any]:
+        params, opt_state = state
+        value, grads = jax.value_and_grad(loss)(params, key)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), (value, optax.tree.norm(grads))
+
+    keys = jax.random.split(key, steps)
+    _, found = jax.jit(lambda state: jax.lax.scan(step, state, keys))((params, tx.init(params)))
+    losses, norms = (np.asarray(part).reshape(-1, AVERAGED).mean(1) for part in found)
+    return losses, norms
+
+
+def adding() -> None:
+    """The LSTM solves it, the tanh net does not."""
     from dlcore.analysis import plot_lines
     from dlcore.nn import recurrent
 
-    time_steps, rows, steps, every = 100, 64, 3000, 50
     curves = {}
     for name in ("lstm", "rnn"):
-        cell = recurrent.cell(name, 64)
-        init_key, out_key, key = jax.random.split(jax.random.key(0), 3)
-        params = {
-            "cell": cell.init(init_key, 2),
-            "output": jax.random.normal(out_key, (64,)) / 8,
-            "bias": jnp.zeros(()),
-        }
-        tx = optim.optimizer("adam", 2e-3, clip=optim.clip_by_global_norm(1.0))
-
-        def loss(params, key, cell=cell):
-            number_key, first_key, second_key = jax.random.split(key, 3)
-            numbers = jax.random.uniform(number_key, (time_steps, rows))
-            half = time_steps // 2
-            first = jax.random.randint(first_key, (1, rows), 0, half)
-            second = jax.random.randint(second_key, (1, rows), half, time_steps)
-            at = jnp.arange(time_steps)[:, None]
-            marks = ((at == first) | (at == second)).astype(jnp.float32)
-            x = jnp.stack([numbers, marks], -1)
-            prepared = cell.prepare(params["cell"], {}, x, None, True)
-            _, y = recurrent.scan(cell, params["cell"], cell.initial_carry(rows), prepared)
-            found = y[-1] @ params["output"] + params["bias"]
-            return jnp.mean((found - (numbers * marks).sum(0)) ** 2)
-
-        @jax.jit
-        def train(state, keys, tx=tx, loss=loss):
-            def step(state, step_key):
-                params, opt_state = state
-                value, grads = jax.value_and_grad(loss)(params, step_key)
-                updates, opt_state = tx.update(grads, opt_state, params)
-                return (jax.tree.map(jnp.add, params, updates), opt_state), value
-
-            return jax.lax.scan(step, state, keys)
-
-        _, losses = train((params, tx.init(params)), jax.random.split(key, steps))
-        means = np.asarray(losses).reshape(-1, every).mean(1)
-        curves[name] = (np.arange(every, steps + 1, every), means)
-        print(f"{name}: mean squared error {means[0]:.3f} at first, {means[-1]:.4f} at last; "
+        losses, _ = adding_task(recurrent.cell(name, 64), steps=4000, clip=1.0)
+        curves[name] = (AVERAGED * np.arange(1, len(losses) + 1), losses)
+        print(f"{name}: mean squared error {losses[0]:.3f} at first, {losses[-1]:.4f} at last; "
               "0.167 for who always says 1", flush=True)  # fmt: skip
-    path = pathlib.Path(FLAGS.picture)
+    path = pathlib.Path(FLAGS.pictures) / "adding.png"
     plot_lines(
         curves, path, title="Adding problem, 100 steps", x="step", y="mean squared error",
         levels={"always 1": 1 / 6},
     )  # fmt: skip
     print(f"picture: {path}")
+
+
+def gradients() -> None:
+    """Vanishing, exploding and passing gradients, and clipping."""
+    import jax
+
+    from dlcore.analysis import gradient_by_distance, plot_gradient_by_distance, plot_lines
+    from dlcore.nn import recurrent
+
+    folder = pathlib.Path(FLAGS.pictures)
+    x = 0.1 * jax.random.normal(jax.random.key(1), (16, 100, 2))
+    curves = {}
+    cells = {"tanh, orthogonal matrix x 0.8": ("rnn", 0.8), "x 1.2": ("rnn", 1.2),
+             "LSTM": ("lstm", 1.0), "GRU": ("gru", 1.0)}  # fmt: skip
+    for title, (name, scale) in cells.items():
+        cell = recurrent.cell(name, 64)
+        params = cell.init(jax.random.key(0), 2)
+        first = cell.recurrent[0]
+        params = {**params, first: scale * params[first]}
+        curves[title] = gradient_by_distance(cell, params, x, key=jax.random.key(2))
+        print(f"{title}: {curves[title][-1]:.1e} of the gradient is left 100 steps before")
+    plot_gradient_by_distance(curves, folder / "distance.png")
+
+    @dataclasses.dataclass(frozen=True)
+    class Exploding(recurrent.Vanilla):
+        """A rectifier net that starts with 1.1 times the identity."""
+
+        activation: str = "relu"
+
+        def init(self, key: jax.Array, inputs: int) -> dict[str, Any]:
+            params = super().init(key, inputs)
+            return {**params, "recurrent_kernel": 1.1 * params["recurrent_kernel"]}
+
+    losses = {}
+    for title, clip in (("no clipping", None), ("clipped to norm 1", 1.0)):
+        found, norms = adding_task(Exploding(64), steps=1500, clip=clip)
+        losses[title] = (AVERAGED * np.arange(1, len(found) + 1), found)
+        print(f"{title}: gradient norm {norms[0]:.1e} at first, mean squared error {found[-1]:.4f} "
+              "at last", flush=True)  # fmt: skip
+    plot_lines(
+        losses, folder / "clipping.png", title="A net whose gradients explode",
+        x="step", y="mean squared error", levels={"always 1": 1 / 6},
+    )  # fmt: skip
+    print(f"pictures: {folder / 'distance.png'}, {folder / 'clipping.png'}")
 
 
 def main(arguments: list[str]) -> None:

@@ -8,22 +8,10 @@ import time
 
 import numpy as np
 import pytest
+from outcomes import assert_fails, summary
 from PIL import Image
 
 from dlcore.train.checkpoint import load_params
-
-
-def summary(workdir):
-    return json.loads((workdir / "summary.json").read_text())
-
-
-def assert_fails(process, *words):
-    """Status 2, one line that begins with "error:" and holds all the words, no traceback."""
-    assert process.returncode == 2, process.stderr
-    errors = [line for line in process.stderr.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1 and "Traceback" not in process.stderr, process.stderr
-    for word in words:
-        assert word in errors[0]
 
 
 def test_a_run_learns_and_leaves_its_files(run, tmp_path):

@@ -1,6 +1,5 @@
 """Language models as a user runs them: results, files, resuming, and clear lines for bad input."""
 
-import json
 import random
 import signal
 import sys
@@ -8,9 +7,9 @@ import time
 
 import numpy as np
 import pytest
+from outcomes import assert_fails, summary
 
 from dlcore.train.checkpoint import load_params
-from test_image_classification import assert_fails, summary
 
 SUBJECTS, VERBS = ("the cat", "a dog", "my aunt", "the old man"), ("sees", "hears", "likes")
 
