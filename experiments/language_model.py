@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from dlcore.data.text import Corpus, Stream, Vocabulary, evaluation_stream, load_corpus
+from dlcore.data.text import Corpus, Stream, Vocabulary, load_corpus
 from dlcore.losses.output import Readout
 from dlcore.metrics import Mean
 from dlcore.models.text import LanguageModel
@@ -84,16 +84,14 @@ def make_job(
         return means | language.scores(means["loss"], vocabulary, corpus, ids, part)
 
     size = FLAGS.batch_size
-    once = {
-        split: functools.partial(evaluation_stream, part, size, FLAGS.window)
-        for split, part in ids.items() if len(part)
-    }  # fmt: skip
+    streams = {split: Stream(part, size, FLAGS.window) for split, part in ids.items() if len(part)}
     return common.Job(
         name="language_model",
         initialise=lambda key: model.init(key, jnp.zeros((1, 1), jnp.int32)),
         loss_fn=loss_fn, metric_fn=metric_fn, carry=lambda: model.initial_carry(size),
         feed=common.Feed(
-            Stream(ids["train"], size, FLAGS.window).batches, once["test"], once.get("valid")
+            streams["train"].batches, streams["test"].epoch,
+            streams["valid"].epoch if "valid" in streams else None,
         ),
         metric=(language.main_score(vocabulary), "min"),
         per_step={"tokens": size * FLAGS.window}, summarise=summarise, observe=observe,

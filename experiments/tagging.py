@@ -5,7 +5,6 @@ needs no network. `--data_path` takes a file in CoNLL columns, or a folder with 
 files, `--dataset` any prepared TFDS data set with tokens and a sequence of classes per example.
 """
 
-import functools
 import pathlib
 from typing import Any
 
@@ -17,7 +16,7 @@ from absl import flags
 from dlcore.analysis import tagging_sections, write_report
 from dlcore.data import Loader, evaluation_batches
 from dlcore.data.text import Sequences, TaggedText, load_tagged_text
-from dlcore.metrics import Mean
+from dlcore.metrics import Mean, f1, marks_spans, span_scores
 from dlcore.models.text import RecurrentEncoder, Tagger
 from dlcore.nn.sequences import length_mask
 from dlcore.train import Aux, TrainState
@@ -37,8 +36,11 @@ flags.DEFINE_bool("crf", False, "score neighbouring tags too, by a conditional r
 flags.DEFINE_integer("tag_column", None, "column of a file's tags, from 1; default the last", 1)
 
 
-def make_job(model: Tagger, train: Sequences, test: Sequences, table: Any) -> common.Job:
+def make_job(
+    model: Tagger, train: Sequences, test: Sequences, table: Any, tag_names: tuple[str, ...]
+) -> common.Job:
     """The negative log-likelihood of the tags."""
+    spans = marks_spans(tag_names)
 
     def initialise(key: jax.Array) -> Any:
         variables = model.init(key, jnp.zeros((1, 2), jnp.int32), jnp.ones(1, jnp.int32))
@@ -55,6 +57,7 @@ def make_job(model: Tagger, train: Sequences, test: Sequences, table: Any) -> co
         return {
             "loss": Mean.of(*losses), "accuracy": Mean.of(right, real),
             "sequence_accuracy": Mean.of(whole, weight),
+            **(span_scores(found, tags, real > 0, tag_names) if spans else {}),
         }  # fmt: skip
 
     def loss_fn(params: Any, model_state: Any, batch: Batch, rng: jax.Array) -> tuple[Mean, Aux]:
@@ -71,19 +74,15 @@ def make_job(model: Tagger, train: Sequences, test: Sequences, table: Any) -> co
         emissions, _ = model.apply(variables, batch["tokens"], batch["length"])
         return measure(variables, emissions, batch), None
 
+    def summarise(means: dict[str, float], split: str) -> dict[str, float]:
+        more = {"span_f1": f1(means["span_precision"], means["span_recall"])} if spans else {}
+        return means | more
+
     return common.Job(
         name="tagging", initialise=initialise, loss_fn=loss_fn, metric_fn=metric_fn,
         feed=common.make_feed(train, test), frozen=text.frozen(),
+        metric=("span_f1" if spans else "accuracy", "max"), summarise=summarise,
     )  # fmt: skip
-
-
-def at_full_length(model: Tagger, variables: Any, tokens: jax.Array) -> Any:
-    """The losses of some tags for tokens of which none is padding, and the activations."""
-    lengths = jnp.full(len(tokens), tokens.shape[1], jnp.int32)
-    emissions, activations = model.apply(variables, tokens, lengths)
-    tags, weight = jnp.zeros_like(tokens), jnp.ones(len(tokens))
-    losses = model.apply(variables, emissions, tags, lengths, weight, method="losses")
-    return losses, activations
 
 
 def report(
@@ -132,14 +131,13 @@ def main(_: list[str]) -> None:
     )
     model = Tagger(RecurrentEncoder(len(vocabulary), **text.encoder_options()),
                    len(data.tag_names), FLAGS.crf)  # fmt: skip
-    job = make_job(model, train, test, text.pretrained(vocabulary))
+    job = make_job(model, train, test, text.pretrained(vocabulary), data.tag_names)
     if FLAGS.check:
         batch = Loader(train, 32, seed=FLAGS.seed).batch(0)
         # A conditional random field has one loss for a whole sequence.
         each = np.mean(batch["length"]) if FLAGS.crf else 1
         chance = float(each * np.log(len(data.tag_names)))
-        forward = functools.partial(at_full_length, model)
-        common.check(job, forward, batch, inputs="tokens", chance=chance)
+        common.check(job, text.at_full_length(model), batch, inputs="tokens", chance=chance)
     outcome = common.train(job, workdir)
     common.finish(job, workdir, outcome)
     if FLAGS.report:

@@ -5,7 +5,6 @@ By default a bidirectional LSTM tells which package a docstring belongs to, whic
 `--dataset` any prepared TFDS data set with one text and one class per example.
 """
 
-import functools
 import pathlib
 from typing import Any
 
@@ -67,11 +66,6 @@ def make_job(model: nn.Module, train: Sequences, test: Sequences, table: Any) ->
     )  # fmt: skip
 
 
-def at_full_length(model: nn.Module, variables: Any, tokens: jax.Array) -> Any:
-    """The model on tokens of which none is padding."""
-    return model.apply(variables, tokens, jnp.full(len(tokens), tokens.shape[1], jnp.int32))
-
-
 def report(
     workdir: pathlib.Path, model: nn.Module, state: TrainState, data: LabelledText,
     vocabulary: Vocabulary, test: Sequences,
@@ -124,8 +118,7 @@ def main(_: list[str]) -> None:
     job = make_job(model, train, test, text.pretrained(vocabulary))
     if FLAGS.check:
         batch, chance = Loader(train, 32, seed=FLAGS.seed).batch(0), np.log(len(data.class_names))
-        forward = functools.partial(at_full_length, model)
-        common.check(job, forward, batch, inputs="tokens", chance=float(chance))
+        common.check(job, text.at_full_length(model), batch, inputs="tokens", chance=float(chance))
     outcome = common.train(job, workdir)
     common.finish(job, workdir, outcome)
     if FLAGS.report:

@@ -1,10 +1,11 @@
-"""Prepares an image data set for dlcore, without TensorFlow.
+"""Prepares a data set of images or text for dlcore, without TensorFlow.
 
     python scripts/prepare_data.py mnist
+    python scripts/prepare_data.py glue/sst2
     python scripts/prepare_data.py imagenet2012 --archives=DIR --data_dir=DIR
 
-Downloads mnist, fashion_mnist, cifar10 or cifar100, or takes their archives, or those of
-imagenet2012, from a folder that they were placed in by hand.
+Downloads mnist, fashion_mnist, cifar10, cifar100, imdb_reviews, glue/sst2 or lm1b, or takes their
+archives, or those of imagenet2012, from a folder that they were placed in by hand.
 """
 
 import sys

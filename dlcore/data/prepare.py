@@ -1,4 +1,4 @@
-"""Preparing the classic image data sets without TensorFlow, from the network or from archives."""
+"""Preparing the classic data sets without TensorFlow, from the network or from archives."""
 
 import contextlib
 import dataclasses
@@ -11,7 +11,14 @@ import urllib.request
 from typing import Any
 from unittest import mock
 
-from dlcore.data.tfds import PREPARABLE, is_prepared, open_builder, tfds, without_tensorflow
+from dlcore.data.tfds import (
+    PREPARABLE,
+    is_preparable,
+    is_prepared,
+    open_builder,
+    tfds,
+    without_tensorflow,
+)
 from dlcore.errors import InputError, choose
 
 PathLike = str | os.PathLike[str]
@@ -24,10 +31,10 @@ _SOURCES = {"imagenet2012": "https://image-net.org/download-images, after regist
 def prepare(
     name: str, *, data_dir: PathLike | None = None, archives: PathLike | None = None
 ) -> Any:
-    """Prepares a data set so that `load_images` finds it; does nothing when it is there.
+    """Prepares a data set so that what loads it finds it; does nothing when it is there.
 
     Args:
-        name: one of `PREPARABLE`, with a version or without.
+        name: one of `PREPARABLE`, with a version (:VERSION) or without.
         data_dir: where prepared data sets lie; None is TFDS' own place, ~/tensorflow_datasets.
         archives: a folder that holds the data set's archives under their published names; None
             downloads them into `data_dir`. An archive that differs from the published one is used
@@ -40,20 +47,21 @@ def prepare(
         InputError: when the data set is not one of these, archives are missing or damaged, or the
             network cannot be reached; the message names the archives and where to put them.
     """
-    if name.partition(":")[0] not in PREPARABLE:
+    if not is_preparable(name):
         raise choose("data set", name, PREPARABLE)
+    title = name.partition(":")[0]
     builder = open_builder(name, data_dir)
     if is_prepared(builder):
         return builder
     folder = pathlib.Path(archives).expanduser() if archives is not None else None
-    published = {} if builder.name in _BY_HAND else dict(builder.url_infos)
-    files = _BY_HAND.get(builder.name) or [info.filename for info in published.values()]
+    published = _published(builder)
+    files = _BY_HAND.get(title) or [info.filename for info in published.values()]
     if folder is None:
-        _assert_reachable(builder.name, published, files)
+        _assert_reachable(title, published, files)
     elif missing := [file for file in files if not (folder / file).is_file()]:
         raise InputError(
-            f"{folder} lacks {', '.join(missing)}; {builder.name} needs {', '.join(files)} there, "
-            f"from {_SOURCES.get(builder.name) or ', '.join(published)}"
+            f"{folder} lacks {', '.join(missing)}; {title} needs {', '.join(files)} there, "
+            f"from {_SOURCES.get(title) or ', '.join(published)}"
         )
 
     with contextlib.ExitStack() as stack:
@@ -82,7 +90,7 @@ def prepare(
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(
-                f"cannot prepare {builder.name} from {folder or 'the network'}: {reason}; "
+                f"cannot prepare {title} from {folder or 'the network'}: {reason}; "
                 + (
                     "check that its archives are whole and the disk has room"
                     if folder
@@ -91,6 +99,15 @@ def prepare(
                 )
             ) from error
     return open_builder(name, data_dir)
+
+
+def _published(builder: Any) -> dict[str, Any]:
+    """What TFDS knows of the archives that a builder downloads, by URL."""
+    if builder.name in _BY_HAND:
+        return {}
+    # A builder whose configurations name their archives lists those of all configurations.
+    own = getattr(builder.builder_config, "data_url", None)
+    return {url: info for url, info in builder.url_infos.items() if own in (None, url)}
 
 
 def _assert_reachable(name: str, published: dict[str, Any], files: Any) -> None:

@@ -6,6 +6,7 @@ and images; `without_tensorflow` lends TFDS, and nobody else, plain ones of the 
 
 import contextlib
 import difflib
+import glob
 import io
 import os
 import pathlib
@@ -26,7 +27,9 @@ from dlcore.data.pictures import StoredImage
 from dlcore.errors import InputError, choose
 
 # Those that scripts/prepare_data.py is tested on.
-PREPARABLE = ("cifar10", "cifar100", "fashion_mnist", "imagenet2012", "mnist")
+_IMAGES = ("cifar10", "cifar100", "fashion_mnist", "imagenet2012", "mnist")
+_TEXTS = ("glue/sst2", "imdb_reviews", "lm1b")
+PREPARABLE = _IMAGES + _TEXTS
 
 _NAME = re.compile(r"(\w+)(/[\w.\-]+)?(:[\d.*]+)?")
 
@@ -69,7 +72,9 @@ _STAND_IN = types.SimpleNamespace(
         encode_png=lambda image: _encoded(image, "png"),
     ),
     io=types.SimpleNamespace(
-        gfile=types.SimpleNamespace(GFile=open, exists=os.path.exists, remove=os.remove)
+        gfile=types.SimpleNamespace(
+            GFile=open, exists=os.path.exists, glob=glob.glob, remove=os.remove
+        )
     ),
 )
 
@@ -131,6 +136,12 @@ def open_builder(name: str, data_dir: str | os.PathLike[str] | None = None) -> A
         ) from None
 
 
+def is_preparable(name: str) -> bool:
+    """Whether scripts/prepare_data.py is tested on a data set of this name, version or not."""
+    name = name.partition(":")[0]
+    return name in PREPARABLE or name.partition("/")[0] in PREPARABLE
+
+
 def is_prepared(builder: Any) -> bool:
     """Whether a builder's data lies on the disk, complete."""
     # TFDS logs a warning about a folder that is not there.
@@ -153,7 +164,7 @@ def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None = None) 
         if builder.name not in builders.EMBEDDED:
             command = (
                 "python scripts/prepare_data.py"
-                if builder.name in PREPARABLE
+                if is_preparable(name)
                 else "tfds build --file_format=array_record"
             )
             raise InputError(

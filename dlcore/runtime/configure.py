@@ -12,11 +12,11 @@ import jax
 _NO_YNN_FUSION = "--xla_cpu_experimental_ynn_fusion_type="
 _YNN_VERSIONS = ("0.10.", "0.11.")
 
-# XLA allocates the temporary buffers of a step anew at each step, in threads of its own. glibc gives
-# large ones, and all that outgrow 64 MiB outside of its main arena, pages of their own, which the
-# kernel clears each time and takes back: 21,000 page faults and a third of the time of a step of a
-# language model of 10,000 words. One arena that keeps what was freed costs nothing after the first
-# step. Buffers above 1 GiB still go back. See mallopt(3).
+# XLA allocates the temporary buffers of a step anew at each step, in threads of its own. glibc
+# gives large ones, and all that outgrow 64 MiB outside of its main arena, pages of their own, which
+# the kernel clears each time and takes back: 21,000 page faults and a third of the time of a step
+# of a language model of 10,000 words. One arena that keeps what was freed costs nothing after the
+# first step. Buffers above 1 GiB still go back. See mallopt(3).
 _MALLOPT = {
     -8: 1,  # M_ARENA_MAX
     -3: 1 << 30,  # M_MMAP_THRESHOLD, bytes

@@ -11,7 +11,7 @@ from absl import flags
 
 from dlcore.data.text import Corpus, Vocabulary
 from dlcore.decode import generate
-from dlcore.errors import InputError
+from dlcore.errors import InputError, choose
 from dlcore.losses.output import SOFTMAXES, output_layer
 from dlcore.metrics import language_scores
 from dlcore.models.text import LanguageModel, NGram
@@ -81,6 +81,8 @@ def scores(nats: float, vocabulary: Vocabulary, corpus: Corpus, ids: Ids, split:
 
 def make_model(counts: np.ndarray) -> LanguageModel:
     """The model that the flags describe, for words that occur so often in the training text."""
+    if FLAGS.model not in CELLS:
+        raise choose("model", FLAGS.model, ("ngram", *CELLS))
     if FLAGS.model == "lstm_batch_norm":
         raise InputError(
             "--model=lstm_batch_norm keeps statistics for each step of a sequence, and a stream "

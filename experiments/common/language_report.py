@@ -19,7 +19,7 @@ from dlcore.analysis import (
     write_report,
 )
 from dlcore.analysis.recurrent import GATES
-from dlcore.data.text import Vocabulary, evaluation_stream
+from dlcore.data.text import Stream, Vocabulary
 from dlcore.models.text import LanguageModel
 from experiments.common.flags import say
 from experiments.common.language import Ids, ngram_name
@@ -76,7 +76,7 @@ def _nats(model: LanguageModel, variables: Any, ids: np.ndarray) -> np.ndarray:
 
     rows = min(_ROWS, len(ids))
     carry, found, real = model.initial_carry(rows), [], []
-    for batch in evaluation_stream(ids, rows, FLAGS.window):
+    for batch in Stream(ids, rows, FLAGS.window).epoch():
         carry, nats = window(carry, batch)
         found.append(np.asarray(nats))
         real.append(batch["weight"] > 0)

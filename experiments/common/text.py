@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -97,6 +98,15 @@ def with_table(variables: Any, table: np.ndarray | None) -> Any:
 def frozen() -> tuple[tuple[str, bool], ...]:
     """Which parameters are not trained, as path rules."""
     return (("/".join(_TABLE[1:]), True),) if FLAGS.freeze_embeddings else ()
+
+
+def at_full_length(model: nn.Module) -> Callable[..., Any]:
+    """(variables, tokens) -> what the model gives for tokens of which none is padding."""
+
+    def forward(variables: Any, tokens: jax.Array) -> Any:
+        return model.apply(variables, tokens, jnp.full(len(tokens), tokens.shape[1], jnp.int32))
+
+    return forward
 
 
 def cast(variables: Any) -> Any:

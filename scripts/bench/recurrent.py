@@ -379,13 +379,18 @@ def gradients() -> None:
     """Vanishing, exploding and passing gradients, and clipping."""
     import jax
 
-    from dlcore.analysis import gradient_by_distance, plot_gradient_by_distance, plot_lines
+    from dlcore.analysis import (
+        gradient_by_distance,
+        plot_gradient_by_distance,
+        plot_gradient_norms,
+        plot_lines,
+    )
     from dlcore.nn import recurrent
 
     folder = pathlib.Path(FLAGS.pictures)
     x = 0.1 * jax.random.normal(jax.random.key(1), (16, 100, 2))
     curves = {}
-    cells = {"tanh, orthogonal matrix x 0.8": ("rnn", 0.8), "x 1.2": ("rnn", 1.2),
+    cells = {"tanh, orthogonal x 0.8": ("rnn", 0.8), "ReLU, identity x 1.1": ("irnn", 1.1),
              "LSTM": ("lstm", 1.0), "GRU": ("gru", 1.0)}  # fmt: skip
     for title, (name, scale) in cells.items():
         cell = recurrent.cell(name, 64)
@@ -409,14 +414,17 @@ def gradients() -> None:
     losses = {}
     for title, clip in (("no clipping", None), ("clipped to norm 1", 1.0)):
         found, norms = adding_task(Exploding(64), steps=1500, clip=clip)
-        losses[title] = (AVERAGED * np.arange(1, len(found) + 1), found)
+        steps = AVERAGED * np.arange(1, len(found) + 1)
+        losses[title] = (steps, found)
+        if clip is not None:
+            plot_gradient_norms(steps, norms, folder / "norms.png", threshold=clip)
         print(f"{title}: gradient norm {norms[0]:.1e} at first, mean squared error {found[-1]:.4f} "
               "at last", flush=True)  # fmt: skip
     plot_lines(
         losses, folder / "clipping.png", title="A net whose gradients explode",
         x="step", y="mean squared error", levels={"always 1": 1 / 6},
     )  # fmt: skip
-    print(f"pictures: {folder / 'distance.png'}, {folder / 'clipping.png'}")
+    print(f"pictures: distance.png, norms.png and clipping.png in {folder}")
 
 
 def main(arguments: list[str]) -> None:

@@ -1,5 +1,4 @@
 import itertools
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -148,23 +147,6 @@ def test_what_a_record_raises_reaches_the_caller() -> None:
 
     with pytest.raises(InputError, match="row . is bad"):
         next(Loader(Records(range(N), decode), 2, seed=0).batches())
-
-
-def test_speed() -> None:
-    # The targets, an order of magnitude above what this takes on two cores.
-    split = Arrays({"image": np.zeros((60_000, 28, 28, 1), np.uint8)})
-    seek, rate = [], []
-    for attempt in range(3):
-        start = time.perf_counter()
-        batches = Loader(split, 128, seed=attempt).batches(10**6 * 60_000 // 128)
-        next(batches)
-        seek.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        for _ in range(400):
-            next(batches)
-        rate.append(400 * 128 / (time.perf_counter() - start))
-    assert min(seek) < 0.05
-    assert max(rate) > 1e6
 
 
 def ragged(count: int = 203) -> Sequences:

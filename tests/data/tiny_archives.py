@@ -1,10 +1,11 @@
-"""Writers of the published archives in their own formats, with a handful of images each."""
+"""Writers of the published archives in their own formats, with a handful of examples each."""
 
 import gzip
 import io
 import pathlib
 import struct
 import tarfile
+import zipfile
 
 import numpy as np
 from PIL import Image
@@ -100,3 +101,56 @@ def write_imagenet(folder: pathlib.Path) -> None:
             for number in (3, 1, 2):
                 name = f"ILSVRC2012_{split}_{number:08}.JPEG"
                 add(tar, name, picture((80 * number, 0, 0)))
+
+
+# Texts by their classes; some have white space around them, as the published ones do.
+Texts = dict[str, list[tuple[str, int]]]
+IMDB: Texts = {
+    "train": [("Très bien.<br /><br />Again!\n", 1), ("I slept.", 0), ("It is long.", 0)],
+    "test": [("A film.", 1), ("\tOh no", 0)],
+}
+SST2: Texts = {
+    "train": [('no "wit at all ', 0), ("a naïve charm ", 1), ("that loves its characters ", 1)],
+    "dev": [("a charming journey .", 1), ("it 's slow .", 0)],
+}
+LM1B = {
+    "training-monolingual.tokenized.shuffled/news.en-00001-of-00100": "It rains .\nA café \n",
+    "training-monolingual.tokenized.shuffled/news.en-00002-of-00100": "It rains .\n",
+    "heldout-monolingual.tokenized.shuffled/news.en.heldout-00000-of-00050": "It snows .\n",
+    "heldout-monolingual.tokenized.shuffled/news.en.heldout-00001-of-00050": "Why ?\n",
+}
+
+
+def write_imdb(folder: pathlib.Path) -> None:
+    """The archive of the film reviews: a file for each, in a folder for each class."""
+    folder.mkdir()
+    with tarfile.open(folder / "aclImdb_v1.tar.gz", "w:gz") as tar:
+        add(tar, "aclImdb/imdb.vocab", b"the\nand\n")
+        for split, examples in IMDB.items():
+            add(tar, f"aclImdb/{split}/labeledBow.feat", b"9 0:9 1:1\n")
+            for number, (text, label) in enumerate(examples):
+                name = f"aclImdb/{split}/{('neg', 'pos')[label]}/{number}_{1 + 8 * label}.txt"
+                add(tar, name, text.encode())
+        add(tar, "aclImdb/train/unsup/0_0.txt", b"Who knows?")
+
+
+def write_sst2(folder: pathlib.Path) -> None:
+    """The archive of the sentiment treebank: tables, of which the test's has no labels."""
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "SST-2.zip", "w") as archive:
+        archive.mkdir("SST-2")
+        for split, examples in SST2.items():
+            rows = "".join(f"{text}\t{label}\n" for text, label in examples)
+            archive.writestr(f"SST-2/{split}.tsv", "sentence\tlabel\n" + rows)
+        archive.writestr("SST-2/test.tsv", "index\tsentence\n0\tuneasy mishmash .\n")
+        archive.writestr("SST-2/original/README.txt", "Stanford Sentiment Treebank\n")
+
+
+def write_lm1b(folder: pathlib.Path) -> None:
+    """The archive of the news in one billion words: files with a sentence in each line."""
+    folder.mkdir()
+    root = "1-billion-word-language-modeling-benchmark-r13output"
+    with tarfile.open(folder / f"{root}.tar.gz", "w:gz") as tar:
+        add(tar, f"{root}/README", b"Sentences of news\n")
+        for name, text in LM1B.items():
+            add(tar, f"{root}/{name}", text.encode())

@@ -8,7 +8,6 @@ from dlcore.data.text.corpora import load_labelled_text as load_labelled_text
 from dlcore.data.text.corpora import load_tagged_text as load_tagged_text
 from dlcore.data.text.sequences import Sequences as Sequences
 from dlcore.data.text.stream import Stream as Stream
-from dlcore.data.text.stream import evaluation_stream as evaluation_stream
 from dlcore.data.text.vectors import Vectors as Vectors
 from dlcore.data.text.vectors import embedding_matrix as embedding_matrix
 from dlcore.data.text.vectors import read_vectors as read_vectors

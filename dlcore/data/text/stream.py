@@ -102,24 +102,10 @@ class Stream:
         """The batches from step `start` on, without end."""
         return map(self.batch, itertools.count(start))
 
+    def epoch(self) -> Iterator[Batch]:
+        """The batches of one epoch, which predict each of the N tokens exactly once.
 
-def evaluation_stream(
-    tokens: np.ndarray,
-    batch_size: int,
-    window: int,
-    *,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[Batch]:
-    """The batches of one epoch of `Stream`, which predict each of the N tokens exactly once.
-
-    The first predictions of each of the B rows lack the text before them; a smaller B makes the
-    perplexity that much more exact, and B = 1 exact.
-
-    Raises:
-        InputError: as `Stream` does.
-    """
-    stream = Stream(
-        tokens, batch_size, window, process_index=process_index, process_count=process_count
-    )
-    return map(stream.batch, range(stream.epoch_steps))
+        For an evaluation: the first predictions of each of the B rows lack the text before them, so
+        a smaller B makes the perplexity that much more exact, and B = 1 exact.
+        """
+        return map(self.batch, range(self.epoch_steps))

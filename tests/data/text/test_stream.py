@@ -1,10 +1,9 @@
 import itertools
-import time
 
 import numpy as np
 import pytest
 
-from dlcore.data.text.stream import Stream, evaluation_stream
+from dlcore.data.text.stream import Stream
 from dlcore.errors import InputError
 
 EOS = 1
@@ -94,7 +93,7 @@ def test_processes_share_the_same_global_batches(process_count: int) -> None:
 
 def test_evaluation_is_one_epoch() -> None:
     stream = Stream(text(50), 4, 5)
-    batches = list(evaluation_stream(text(50), 4, 5))
+    batches = list(Stream(text(50), 4, 5).epoch())
     assert len(batches) == stream.epoch_steps
     assert sum(batch["weight"].sum() for batch in batches) == 50
     for step, batch in enumerate(batches):
@@ -112,7 +111,6 @@ def test_batches_share_no_memory() -> None:
     np.testing.assert_array_equal(tokens, text(20))
 
 
-@pytest.mark.parametrize("make", [Stream, evaluation_stream])
 @pytest.mark.parametrize(
     ("count", "batch_size", "window", "processes", "message"),
     [
@@ -123,24 +121,12 @@ def test_batches_share_no_memory() -> None:
         (20, 0, 5, 1, "batch size 0 cannot be shared by 1 process"),
     ],
 )
-def test_what_cannot_be(make, count, batch_size, window, processes, message) -> None:
+def test_what_cannot_be(count, batch_size, window, processes, message) -> None:
     with pytest.raises(InputError, match=message):
-        make(text(count), batch_size, window, process_count=processes)
+        Stream(text(count), batch_size, window, process_count=processes)
 
 
 @pytest.mark.parametrize("tokens", [np.zeros(5), np.zeros((5, 1), int)])
 def test_what_is_no_stream_of_ids_is_a_programming_error(tokens: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected integer ids"):
         Stream(tokens, 1, 1)
-
-
-def test_speed() -> None:
-    # An order of magnitude below what this takes on two cores.
-    batches = Stream(text(1_000_000), 20, 35).batches()
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        for _ in range(200):
-            next(batches)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 200 * 100e-6

@@ -1,7 +1,6 @@
 import gzip
 import io
 import struct
-import time
 
 import numpy as np
 import pytest
@@ -204,14 +203,3 @@ def test_missing_words_are_drawn_with_the_deviation_of_the_found() -> None:
 def test_vectors_of_another_language_are_refused() -> None:
     with pytest.raises(InputError, match="none of the 2 tokens has one of the 8 word vectors"):
         embedding_matrix(some(), ["<unk>", "rien"], seed=0)
-
-
-def test_speed(tmp_path) -> None:
-    # Several times below what this takes on two cores.
-    write_vectors(tmp_path / "vectors", some(2000, 100), format="glove")
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        read_vectors(tmp_path / "vectors")
-        seconds.append(time.perf_counter() - start)
-    assert 2000 / min(seconds) > 20_000
