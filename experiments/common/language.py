@@ -32,7 +32,7 @@ def define_language_flags() -> None:
     flags.DEFINE_string("model", "lstm", f"ngram or one of {', '.join(CELLS)}")
     flags.DEFINE_integer("window", 35, "tokens of each row in a step", 1)
     flags.DEFINE_integer("detach", None, "tokens that a gradient goes back; default the window", 1)
-    flags.DEFINE_bool("tie", False, "one table for embedding and output")
+    flags.DEFINE_bool("tie", True, "one table for embedding and output")
     flags.DEFINE_enum("softmax", "full", SOFTMAXES, "how the output layer is trained")
     flags.DEFINE_integer("samples", 1024, "noise words of --softmax=sampled and nce", 1)
     flags.DEFINE_integer("order", 5, "of the n-gram model", 1)

@@ -305,7 +305,7 @@ def perplexity() -> None:
             command = [
                 sys.executable, "-m", "experiments.language_model", f"--softmax={kind}",
                 f"--steps={FLAGS.perplexity_steps}", "--eval_every=0", "--checkpoint_every=0",
-                "--generate=0", f"--workdir={folder}",
+                "--generate=0", "--notie", f"--workdir={folder}",
             ]  # fmt: skip
             subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
             summary = json.loads((pathlib.Path(folder) / "summary.json").read_text())

@@ -59,9 +59,9 @@ def test_a_run_learns_beside_the_ngrams_and_leaves_its_files(run, tmp_path):
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--model=gru", "--tie", "--softmax=sampled", "--level=bpe", "--vocab_size=300"),
+        ("--model=gru", "--softmax=sampled", "--level=bpe", "--vocab_size=300"),
         ("--model=rnn", "--softmax=nce", "--samples=8", "--detach=4", "--embedding_dropout=0.1"),
-        ("--model=highway", "--softmax=hierarchical", "--level=char"),
+        ("--model=highway", "--softmax=hierarchical", "--notie", "--level=char"),
         ("--model=irnn", "--layers=2", "--residual", "--variational", "--state_dropout=0.2"),
         ("--model=lstm_layer_norm", "--precision=bfloat16", "--candidate_dropout=0.1"),
         ("--model=gru_after", "--accumulate=2", "--optimizer=muon", "--validation=0"),
@@ -154,7 +154,7 @@ def test_bad_texts(run, tmp_path, text, words):
     [
         ("--model=elman", ("elman", "lstm", "ngram")),
         ("--detach=50", ("detach", "window")),
-        ("--softmax=hierarchical --tie", ("--notie",)),
+        ("--softmax=hierarchical", ("--notie",)),
         ("--model=lstm_batch_norm", ("lstm_batch_norm", "stream")),
         ("--patience=3 --validation=0", ("--validation",)),
         ("--prompt=", ("--prompt",)),

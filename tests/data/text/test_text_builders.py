@@ -142,7 +142,7 @@ def test_data_sets_of_another_kind(
 
 def test_glue_is_found(tmp_path: pathlib.Path) -> None:
     assert open_builder("glue/sst2", tmp_path).info.full_name.startswith("glue/sst2")
-    with pytest.raises(InputError, match="'glue/sst2' is not prepared in .*: tfds build .* glue/s"):
+    with pytest.raises(InputError, match="'glue/sst2' is not prepared in .*prepare_data.py glue/s"):
         load_labelled_text("glue/sst2", data_dir=tmp_path)
 
 
