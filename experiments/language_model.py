@@ -72,11 +72,11 @@ def make_job(
         nats = model.output.nats(readout, batch["targets"].reshape(-1))
         return {"loss": mean(nats, batch)}, carry
 
-    sampler = language.Sampler(vocabulary)
+    write = language.Sampler(vocabulary).neural(model)
 
     def observe(state: TrainState) -> None:
         if FLAGS.generate:
-            sample = sampler.neural(model, {"params": state.params, **state.model_state})
+            sample = write({"params": state.params, **state.model_state})
             language.write_sample(workdir, int(state.step), sample)
 
     def summarise(means: dict[str, float], split: str) -> dict[str, float]:
@@ -131,7 +131,7 @@ def main(_: list[str]) -> None:
     common.finish(job, workdir, outcome, ngram=counted.scores)
     variables = {"params": outcome.state.params, **outcome.state.model_state}
     if FLAGS.generate and not outcome.result.steps:
-        print(language.Sampler(vocabulary).neural(model, variables))
+        print(language.Sampler(vocabulary).neural(model)(variables))
     if FLAGS.report:
         first = job.initialise(jax.random.split(jax.random.key(FLAGS.seed))[0])
         scores = {"model": outcome.metrics, "ngram": counted.scores}

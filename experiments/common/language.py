@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -144,8 +145,8 @@ class Sampler:
             "top_k": FLAGS.top_k, "top_p": FLAGS.top_p,
         }  # fmt: skip
 
-    def neural(self, model: LanguageModel, variables: Any) -> str:
-        """A text of a neural model."""
+    def neural(self, model: LanguageModel) -> Callable[[Any], str]:
+        """Writes a text of a neural model with given variables; compiled once for all of them."""
 
         @jax.jit
         def continued(variables: Any, prompt: jax.Array, key: jax.Array) -> jax.Array:
@@ -156,7 +157,8 @@ class Sampler:
             )  # fmt: skip
             return generate(next_token, carry, prompt[-1:], key, **self._how)
 
-        return self._text(continued(variables, jnp.asarray(self._prompt), self._key()))
+        prompt, key = jnp.asarray(self._prompt), self._key()
+        return lambda variables: self._text(continued(variables, prompt, key))
 
     def counted(self, ngram: NGram) -> str:
         """A text of an n-gram model."""
