@@ -36,7 +36,6 @@ NO_NOISE = Noise()
 class _How(NamedTuple):
     cell: Cell
     reverse: bool
-    unroll: int
 
 
 def scan(
@@ -49,7 +48,6 @@ def scan(
     reverse: bool = False,
     detach: int | None = None,
     noise: Noise = NO_NOISE,
-    unroll: int = 1,
 ) -> tuple[Carry, Any]:
     """Runs a cell over T steps.
 
@@ -66,7 +64,6 @@ def scan(
         reverse: whether to go from the last step to the first.
         detach: after how many steps the gradient through the carry is cut; None never.
         noise: masks of dropout.
-        unroll: how many steps one turn of the compiled loop does.
 
     Returns:
         The carry after the last step and what the steps gave, stacked along T in the order of time.
@@ -81,7 +78,7 @@ def scan(
         times = jax.lax.cumsum(present.astype(jnp.int32), reverse=reverse) - 1
         cut = (times % detach == 0) & present
     fixed = (mask, cut, noise)
-    return _run(_How(cell, reverse, unroll), recurrent, others, carry, prepared, fixed)
+    return _run(_How(cell, reverse), recurrent, others, carry, prepared, fixed)
 
 
 def _steps(
@@ -118,7 +115,7 @@ def _steps(
         return new, (y, seen)
 
     xs = (prepared, mask, cut, noise.candidate, taps)
-    carry, (ys, seen) = jax.lax.scan(body, carry, xs, reverse=how.reverse, unroll=how.unroll)
+    carry, (ys, seen) = jax.lax.scan(body, carry, xs, reverse=how.reverse)
     return carry, ys, seen
 
 

@@ -48,10 +48,10 @@ def scanned(name, reverse):
     return loss_and_gradients(run, cell, params_of(cell), carry_of(cell), PADDED, reverse=reverse)
 
 
-def check_against_loop(name, unroll=1, **options):
+def check_against_loop(name, **options):
     cell = ALL[name]
     arguments = cell, params_of(cell), carry_of(cell)
-    outputs, gradients = loss_and_gradients(run, *arguments, PADDED, unroll=unroll, **options)
+    outputs, gradients = loss_and_gradients(run, *arguments, PADDED, **options)
     expected, expected_gradients = loss_and_gradients(one_by_one, *arguments, X, **options)
     assert_same((outputs[0], outputs[1][:T]), expected)
     d_params, d_carry, d_x = gradients
@@ -90,7 +90,7 @@ def test_padding_gives_zero_and_gets_no_gradient(name, reverse):
         ("lstm", {"detach": 2, "reverse": True}),
         ("lstm", {"noise": "state"}),
         *(
-            (name, {"noise": "both", "detach": 2, "unroll": 2, "reverse": "batch" not in name})
+            (name, {"noise": "both", "detach": 2, "reverse": "batch" not in name})
             for name in ("lstm_batch_norm", "lstm_projection", "gru", "gru_after", "highway")
         ),
     ],
