@@ -1,8 +1,9 @@
-"""Writes tests/goldens/{nn,recurrent}.npz: what PyTorch computes for the layers of dlcore.nn.
+"""Writes tests/goldens/*.npz: what PyTorch computes for the layers of dlcore.nn, and a tiny GPT-2.
 
-Run by hand where PyTorch (2.13) is installed: `python scripts/make_goldens.py`. The tests need only
-the files. Everything in nn.npz is in dlcore's layout: images (B, H, W, C), kernels (H, W, C, K); in
-recurrent.npz sequences are (T, B, D) and the parameters have PyTorch's names and layout.
+Run by hand where PyTorch (2.13) and transformers (5.23) are installed: `python
+scripts/make_goldens.py`. The tests need only the files. Everything in nn.npz is in dlcore's layout:
+images (B, H, W, C), kernels (H, W, C, K); elsewhere the parameters have PyTorch's names and layout,
+and sequences are (T, B, D) in recurrent.npz, (B, T, D) in transformer.npz.
 """
 
 import pathlib
@@ -10,6 +11,7 @@ import pathlib
 import numpy as np
 import torch
 import torch.nn.functional as F
+import transformers
 
 GOLDENS = pathlib.Path(__file__).resolve().parent.parent / "tests" / "goldens"
 
@@ -38,6 +40,7 @@ RECURRENT = {
     "gru_after": lambda: torch.nn.GRU(3, 4, bidirectional=True),
 }
 LENGTHS = [5, 3, 1]
+TRANSFORMER = {"d_model": 8, "nhead": 2, "dim_feedforward": 12, "dropout": 0.0, "batch_first": True}
 
 
 def last(x: torch.Tensor) -> torch.Tensor:
@@ -134,9 +137,60 @@ def layers() -> dict[str, torch.Tensor]:
     return golden
 
 
+def transformer() -> dict[str, torch.Tensor]:
+    """Encoder and decoder of two layers, with norms after and before the branches."""
+    torch.manual_seed(0)
+    golden: dict[str, torch.Tensor] = {"lengths": torch.tensor(LENGTHS)}
+    padding = torch.arange(max(LENGTHS))[None] >= golden["lengths"][:, None]
+    for name, first in {"post": False, "pre": True}.items():
+        norms = [torch.nn.LayerNorm(8) if first else None for _ in range(2)]
+        encoder = torch.nn.TransformerEncoder(
+            torch.nn.TransformerEncoderLayer(**TRANSFORMER, norm_first=first), 2, norms[0],
+            enable_nested_tensor=False,
+        )  # fmt: skip
+        decoder = torch.nn.TransformerDecoder(
+            torch.nn.TransformerDecoderLayer(**TRANSFORMER, norm_first=first), 2, norms[1]
+        )
+        net = torch.nn.ModuleDict({"encoder": encoder, "decoder": decoder})
+        for parameter in net.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+        source = torch.randn(3, max(LENGTHS), 8, requires_grad=True)
+        target = torch.randn(3, 4, 8, requires_grad=True)
+        memory = encoder(source, src_key_padding_mask=padding)
+        causal = torch.triu(torch.ones(4, 4, dtype=torch.bool), 1)
+        y = decoder(target, memory, tgt_mask=causal, memory_key_padding_mask=padding)
+        g = torch.randn_like(y)
+        dsource, dtarget = gradients(y, g, source, target)
+        arrays = {"source": source, "target": target, "memory": memory, "y": y, "g": g}
+        arrays |= {"dsource": dsource, "dtarget": dtarget}
+        golden |= {f"{name}/{key}": value for key, value in arrays.items()}
+        golden |= {f"{name}/state/{key}": p for key, p in net.state_dict().items()}
+    return golden
+
+
+def gpt2() -> dict[str, torch.Tensor]:
+    """The weights of a tiny GPT-2, its tokens and their logits."""
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        n_layer=2, n_head=2, n_embd=32, vocab_size=50, n_positions=16,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    net = transformers.GPT2LMHeadModel(config).eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+        # Numbers of few bits make a small file.
+        parameter.data = parameter.data.half().float()
+    tokens = torch.randint(0, 50, (3, 16))
+    golden = {f"state/{key}": value for key, value in net.state_dict().items()}
+    return golden | {"tokens": tokens, "logits": net(tokens).logits}
+
+
 def main() -> None:
     GOLDENS.mkdir(exist_ok=True)
-    for name, golden in {"nn": layers(), "recurrent": recurrent()}.items():
+    made = {
+        "nn": layers(), "recurrent": recurrent(), "transformer": transformer(), "gpt2": gpt2(),
+    }  # fmt: skip
+    for name, golden in made.items():
         arrays = {key: value.detach().numpy().astype(np.float32) for key, value in golden.items()}
         np.savez_compressed(GOLDENS / f"{name}.npz", **arrays)
 

@@ -54,6 +54,16 @@ def elu(x: jax.Array, *, alpha: float = 1.0) -> jax.Array:
     return jax.nn.elu(x, alpha)
 
 
+def gelu(x: jax.Array) -> jax.Array:
+    """x P(z < x) of a standard normal z, by the tanh formula (Hendrycks & Gimpel 2016)."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+def squared_relu(x: jax.Array) -> jax.Array:
+    """x^2 where x > 0, else 0 (So et al. 2021)."""
+    return jnp.square(jax.nn.relu(x))
+
+
 def softplus(x: jax.Array, *, beta: float = 1.0) -> jax.Array:
     """log(1 + e^(beta x)) / beta, a smooth ReLU (Dugas et al. 2001); linear for large x."""
     return jax.nn.softplus(beta * x) / beta
@@ -121,6 +131,9 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": jax.nn.relu,
     "leaky_relu": leaky_relu,
     "elu": elu,
+    "gelu": gelu,
+    "silu": jax.nn.silu,
+    "squared_relu": squared_relu,
     "softplus": softplus,
     "softmax": softmax,
 }

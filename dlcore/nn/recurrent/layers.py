@@ -256,8 +256,9 @@ class RecurrentStack(nn.Module):
         return carries, x, activations
 
     @nn.nowrap
-    def initial_carry(self, batch: int) -> dict[str, Any]:
-        """What the layers start from, each leaf [B, ...]; needs no parameters."""
+    def initial_carry(self, batch: int, length: int | None = None) -> dict[str, Any]:
+        """What the layers start from, each leaf [B, ...], for any length; needs no parameters."""
+        del length
 
         def layer(cell: Cell) -> Any:
             if self.bidirectional:

@@ -1,0 +1,216 @@
+"""Attention whose memory is linear in the number of queries and of keys.
+
+Tiles of queries by keys are visited one by one, and the softmax is corrected on the way (Milakov &
+Gimelshein 2018; Rabe & Staats 2021). The gradient computes every tile again, from the output and
+the logarithm of the softmax's divisor (Dao et al. 2022, algorithm 4).
+
+Shapes: B batch, Q queries, K keys, H heads, G groups, R heads of a group, D features of a query,
+E of a value; q queries and k keys of one tile.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dlcore.errors import InputError
+from dlcore.nn.attention import tile
+
+
+class Plan(NamedTuple):
+    """What is fixed when the program is compiled.
+
+    Attributes:
+        queries: q.
+        keys: k.
+        causal: whether a query sees only keys up to its own position.
+        scale: the factor of the scores.
+    """
+
+    queries: int
+    keys: int
+    causal: bool
+    scale: float
+
+
+def chunked_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    chunk: int,
+    mask: jax.Array | None = None,
+    slopes: jax.typing.ArrayLike | None = None,
+    positions: jax.Array | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+) -> jax.Array:
+    """`functions.attention`, [B, Q, H, E], in tiles of `chunk` queries and keys. Reverse mode only.
+
+    Nothing of size Q * K is made, unless the mask is. With `causal`, tiles that lie in the future
+    of all their queries are skipped.
+
+    Args:
+        query: [B, Q, H, D].
+        key: [B, K, G, D].
+        value: [B, K, G, E].
+        chunk: queries, and keys, of one tile; the lengths need not be multiples of it.
+        mask: see `functions.attention_weights`, as for all that follow.
+        slopes: [H].
+        positions: int [Q] or [B, Q].
+        causal: see there.
+        scale: see there.
+
+    Raises:
+        InputError: when the chunk is not positive.
+        ValueError: for shapes that do not fit each other.
+    """
+    if chunk < 1:
+        raise InputError(f"attention in chunks of {chunk}; choose at least 1")
+    queries, keys = query.shape[1], key.shape[1]
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    plan = Plan(min(chunk, queries), min(chunk, keys), causal, scale)
+    value = tile.arrange_value(value, key)
+    query, key, view = tile.arrange(query, key, mask=mask, slopes=slopes, positions=positions)
+    mask = view.mask
+    if keys % plan.keys:
+        # No query sees what fills the last tile.
+        real = jnp.ones((1, 1, keys, 1, 1), bool)
+        mask = real if mask is None else mask & real
+    if mask is not None:
+        mask = _filled(_filled(mask, plan.queries, 4), plan.keys, 2)
+    view = view._replace(mask=mask, positions=_filled(view.positions, plan.queries, 1))
+    query = _filled(query, plan.queries, 3)
+    key, value = (_filled(x, plan.keys, 2) for x in (key, value))
+    return tile.restore(_chunked(query, key, value, view, plan))[:, :queries]
+
+
+def _filled(x: jax.Array, size: int, axis: int) -> jax.Array:
+    """Fills an axis with zeros to a multiple of a size, unless it broadcasts."""
+    more = 0 if x.shape[axis] == 1 else -x.shape[axis] % size
+    return jnp.pad(x, [(0, more if n == axis else 0) for n in range(x.ndim)])
+
+
+def _part(x: jax.Array, index: jax.Array, size: int, axis: int) -> jax.Array:
+    """The part of that index along an axis, unless it broadcasts."""
+    return x if x.shape[axis] == 1 else lax.dynamic_slice_in_dim(x, index * size, size, axis)
+
+
+def _joined(parts: jax.Array, axis: int) -> jax.Array:
+    """Parts [N, ...] as one array, in which they follow each other along an axis."""
+    shape = list(parts.shape[1:])
+    shape[axis] *= parts.shape[0]
+    return jnp.moveaxis(parts, 0, axis).reshape(shape)
+
+
+def _part_of_view(view: tile.View, row: jax.Array, column: jax.Array, plan: Plan) -> tile.View:
+    """What the queries of one tile see."""
+    mask = view.mask
+    if mask is not None:
+        mask = _part(_part(mask, row, plan.queries, 4), column, plan.keys, 2)
+    return tile.View(mask, view.slopes, _part(view.positions, row, plan.queries, 1))
+
+
+def _visit(
+    view: tile.View, first_key: jax.Array, plan: Plan, add: Callable[[Any], Any], sums: Any
+) -> Any:
+    """add(sums), or the sums as they are where all keys lie in the future of all queries."""
+    if not plan.causal:
+        return add(sums)
+    return lax.cond(view.positions.max() >= first_key, add, lambda sums: sums, sums)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _chunked(
+    query: jax.Array, key: jax.Array, value: jax.Array, view: tile.View, plan: Plan
+) -> jax.Array:
+    return _forward(query, key, value, view, plan)[0]
+
+
+def _forward(
+    query: jax.Array, key: jax.Array, value: jax.Array, view: tile.View, plan: Plan
+) -> tuple[jax.Array, Any]:
+    """The output [B, G, R, Q, E]; log sum exp(score) [B, G, R, Q] is saved with it."""
+    dtype = jnp.promote_types(query.dtype, jnp.float32)
+
+    def row_of_tiles(row: jax.Array) -> tuple[jax.Array, jax.Array]:
+        queries = _part(query, row, plan.queries, 3)
+
+        def visit(sums: Any, column: jax.Array) -> tuple[Any, None]:
+            seen, first_key = _part_of_view(view, row, column, plan), column * plan.keys
+
+            def add(sums: Any) -> Any:
+                top, total, out = sums
+                keys, values = (_part(x, column, plan.keys, 2) for x in (key, value))
+                scores = tile.scores(
+                    queries, keys, seen, causal=plan.causal, scale=plan.scale, first_key=first_key
+                )
+                higher = jnp.maximum(top, scores.max(2))
+                # All is relative to the greatest score so far; older sums shrink when it grows.
+                shift = tile.finite(higher)
+                weights, shrink = jnp.exp(scores - shift[:, :, None]), jnp.exp(top - shift)
+                out = out * shrink[..., None] + tile.weighted_sum(weights, values)
+                return higher, total * shrink + weights.sum(2), out
+
+            return _visit(seen, first_key, plan, add, sums), None
+
+        shape = queries.shape[:4]
+        out = jnp.zeros((*shape, value.shape[-1]), dtype)
+        sums = jnp.full(shape, -jnp.inf, dtype), jnp.zeros(shape, dtype), out
+        sums, _ = lax.scan(visit, sums, jnp.arange(key.shape[2] // plan.keys))
+        top, total, out = sums
+        total = tile.positive(total)
+        return (out / total[..., None]).astype(value.dtype), tile.finite(top) + jnp.log(total)
+
+    parts = lax.map(row_of_tiles, jnp.arange(query.shape[3] // plan.queries))
+    out, logs = (_joined(x, 3) for x in parts)
+    return out, (query, key, value, view, out, logs)
+
+
+def _backward(plan: Plan, saved: Any, g: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+    query, key, value, view, out, logs = saved
+    inner = (out.astype(logs.dtype) * g).sum(-1)
+
+    def column_of_tiles(to_queries: jax.Array, column: jax.Array) -> Any:
+        first_key = column * plan.keys
+        keys, values = (_part(x, column, plan.keys, 2) for x in (key, value))
+
+        def visit(sums: Any, tiles: Any) -> Any:
+            row, to_query = tiles
+            seen = _part_of_view(view, row, column, plan)
+
+            def add(sums: Any) -> Any:
+                queries, gs, tops, inners = (
+                    _part(x, row, plan.queries, 3) for x in (query, g, logs, inner)
+                )
+                scores = tile.scores(
+                    queries, keys, seen, causal=plan.causal, scale=plan.scale, first_key=first_key
+                )
+                weights = jnp.exp(scores - tops[:, :, None])
+                more = tile.gradients(queries, keys, values, weights, gs, inners, scale=plan.scale)
+                return jax.tree.map(jnp.add, sums, more)
+
+            to_query, *sums = _visit(seen, first_key, plan, add, (to_query, *sums))
+            return tuple(sums), to_query
+
+        zeros = jnp.zeros(keys.shape, logs.dtype), jnp.zeros(values.shape, logs.dtype)
+        to_keys, to_queries = lax.scan(visit, zeros, (jnp.arange(len(to_queries)), to_queries))
+        return to_queries, to_keys
+
+    # One row of tiles after the other, so that the loop writes into no large array.
+    rows = query.shape[3] // plan.queries
+    zeros = jnp.zeros((rows, *query.shape[:3], plan.queries, query.shape[4]), logs.dtype)
+    columns = jnp.arange(key.shape[2] // plan.keys)
+    to_query, (to_key, to_value) = lax.scan(column_of_tiles, zeros, columns)
+    return (
+        _joined(to_query, 3).astype(query.dtype),
+        _joined(to_key, 2).astype(key.dtype),
+        _joined(to_value, 2).astype(value.dtype),
+        None,
+    )
+
+
+_chunked.defvjp(_forward, _backward)

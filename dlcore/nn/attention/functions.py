@@ -1,0 +1,137 @@
+"""Attention as pure functions (Vaswani et al. 2017, section 3.2).
+
+Shapes: B batch, Q queries, K keys, H heads, G heads of keys and values (divides H: grouped queries,
+Ainslie et al. 2023; query head h looks at head h // (H / G)), D features of a query, E of a value.
+"""
+
+import functools
+
+import jax
+
+from dlcore.nn.attention import tile
+from dlcore.nn.attention.chunked import chunked_attention
+
+
+def attention_weights(
+    query: jax.Array,
+    key: jax.Array,
+    *,
+    mask: jax.Array | None = None,
+    slopes: jax.typing.ArrayLike | None = None,
+    positions: jax.Array | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+) -> jax.Array:
+    """softmax over the keys of scale * query . key, [B, H, Q, K], float32 at least.
+
+    The weight of a key that is masked is exactly 0, and its gradient too. A query that may look
+    nowhere has weights 0.
+
+    Args:
+        query: [B, Q, H, D].
+        key: [B, K, G, D].
+        mask: bool [B, H, Q, K] or of size 1 in some of these axes; true where a query may look.
+        slopes: [H], constants: -slope * |position of the query - that of the key| is added to the
+            scores (ALiBi, Press et al. 2022; see `positions.alibi_slopes`).
+        positions: the place of each query among the keys, int [Q] or [B, Q]. By default the queries
+            are the last Q keys.
+        causal: whether a query sees only the keys up to its own position.
+        scale: the factor of the scores, by default 1 / sqrt(D).
+
+    Raises:
+        ValueError: for shapes that do not fit each other.
+    """
+    shape = query.shape[0], query.shape[2], query.shape[1], key.shape[1]
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    query, key, view = tile.arrange(query, key, mask=mask, slopes=slopes, positions=positions)
+    weights = tile.softmax(tile.scores(query, key, view, causal=causal, scale=scale))
+    return weights.transpose(0, 1, 3, 4, 2).reshape(shape)
+
+
+def weighted_sum(weights: jax.Array, value: jax.Array) -> jax.Array:
+    """The sum of the values [B, K, G, E] by weights [B, H, Q, K]: [B, Q, H, E].
+
+    With `attention_weights` it is `attention`, for callers that want the weights or change them.
+    """
+    batch, heads, queries, keys = weights.shape
+    grouped = weights.reshape(batch, value.shape[2], -1, queries, keys).transpose(0, 1, 4, 2, 3)
+    return tile.restore(tile.weighted_sum(grouped, value.swapaxes(1, 2))).astype(value.dtype)
+
+
+def attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    mask: jax.Array | None = None,
+    slopes: jax.typing.ArrayLike | None = None,
+    positions: jax.Array | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    chunk: int | None = None,
+) -> jax.Array:
+    """The mean of the values, weighted by `attention_weights`, [B, Q, H, E]. Reverse mode only.
+
+    Keys and values that are used again at each step of decoding are best kept as [B, G, K, D] and
+    given as `cache.swapaxes(1, 2)`: the products read them in that order, and a step of one query
+    then takes a quarter of the time.
+
+    Args:
+        query: [B, Q, H, D].
+        key: [B, K, G, D].
+        value: [B, K, G, E].
+        mask: see `attention_weights`, as for all that follow.
+        slopes: [H].
+        positions: int [Q] or [B, Q].
+        causal: see there.
+        scale: see there.
+        chunk: queries and keys in one tile of `chunked_attention`, which needs memory linear in
+            their number; None for all at once.
+
+    Raises:
+        InputError: when the chunk is not positive.
+        ValueError: for shapes that do not fit each other.
+    """
+    if chunk is not None:
+        return chunked_attention(
+            query, key, value,
+            mask=mask, slopes=slopes, positions=positions, causal=causal, scale=scale, chunk=chunk,
+        )  # fmt: skip
+    # JAX's own function gives queries that may look nowhere the mean of all values, aligns causal
+    # queries with the first keys and wants E = D. Where none of this matters, accelerators take it.
+    plain = mask is None and slopes is None and positions is None and key.shape == value.shape
+    if plain and jax.default_backend() != "cpu" and (not causal or query.shape[1] == key.shape[1]):
+        return jax.nn.dot_product_attention(query, key, value, is_causal=causal, scale=scale)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    value = tile.arrange_value(value, key)
+    query, key, view = tile.arrange(query, key, mask=mask, slopes=slopes, positions=positions)
+    return tile.restore(_attention(query, key, value, view, causal, scale))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, view: tile.View, causal: bool, scale: float
+) -> jax.Array:
+    return _forward(query, key, value, view, causal, scale)[0]
+
+
+def _forward(
+    query: jax.Array, key: jax.Array, value: jax.Array, view: tile.View, causal: bool, scale: float
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    weights = tile.softmax(tile.scores(query, key, view, causal=causal, scale=scale))
+    out = tile.weighted_sum(weights, value).astype(value.dtype)
+    return out, (query, key, value, weights, out)
+
+
+def _backward(
+    causal: bool, scale: float, saved: tuple[jax.Array, ...], g: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+    query, key, value, weights, out = saved
+    inner = (out.astype(weights.dtype) * g).sum(-1)
+    to_query, to_key, to_value = tile.gradients(query, key, value, weights, g, inner, scale=scale)
+    return (
+        to_query.astype(query.dtype), to_key.astype(key.dtype), to_value.astype(value.dtype), None,
+    )  # fmt: skip
+
+
+_attention.defvjp(_forward, _backward)

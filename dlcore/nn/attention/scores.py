@@ -1,0 +1,295 @@
+"""Attention of recurrent decoders: what scores the places of a memory, as pure functions.
+
+An attention has no state of its own, like a recurrent cell: `init` draws its parameters, `prepare`
+does once per memory what needs no query, and the call does the rest for any number of queries. So
+one step of a scan, all steps at once and the hypotheses of a beam take the same functions.
+
+Whatever the memory holds at padding changes nothing, and its weights are exactly 0.
+
+Shapes: B batch, Q queries, S places of the memory, F query features, M memory features, A
+attention features.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import ClassVar, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dlcore import errors
+
+Params = Mapping[str, jax.Array]
+Product = Callable[[str, jax.Array], jax.Array]
+
+
+class Attended(NamedTuple):
+    """A memory that queries can look at.
+
+    Attributes:
+        values: [B, S, M], 0 at padding.
+        keys: what queries are compared with, [B, S, A or F].
+        mask: bool [B, S], false at padding.
+    """
+
+    values: jax.Array
+    keys: jax.Array
+    mask: jax.Array
+
+
+class Queries(NamedTuple):
+    """What looks at a memory.
+
+    Attributes:
+        states: of the decoder, [B, Q, F].
+        positions: the step of each, int [B, Q], 0 the first.
+        covered: the weights of all steps before, added up, [B, Q, S]; for coverage alone.
+    """
+
+    states: jax.Array
+    positions: jax.Array
+    covered: jax.Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention(abc.ABC):
+    """Weights over the places of a memory for each query, and the mean of its values by them.
+
+    Attributes:
+        matrices: the parameters that queries are multiplied by, through a `Product` alone.
+        coverage: whether scores depend on the attention of the steps before.
+        normalised: whether the weights of a query sum to 1.
+    """
+
+    matrices: ClassVar[tuple[str, ...]] = ()
+    coverage: ClassVar[bool] = False
+    normalised: ClassVar[bool] = True
+
+    def init(self, key: jax.Array, queries: int, memory: int) -> dict[str, jax.Array]:
+        """The parameters for F = `queries` and M = `memory`; none by default.
+
+        Raises:
+            InputError: when the attention cannot compare the two widths.
+        """
+        del key, queries, memory
+        return {}
+
+    def keys(self, params: Params, memory: jax.Array) -> jax.Array:
+        """What queries are compared with: by default the memory [B, S, M] itself."""
+        del params
+        return memory
+
+    @abc.abstractmethod
+    def scores(
+        self, params: Params, queries: Queries, keys: jax.Array, product: Product
+    ) -> jax.Array:
+        """How well each query fits each place, [B, Q, S]."""
+
+    def weights(
+        self, params: Params, queries: Queries, scores: jax.Array, mask: jax.Array, product: Product
+    ) -> jax.Array:
+        """The weights [B, Q, S] from the scores: their softmax where the mask is true."""
+        del params, queries, product
+        return masked_softmax(scores, mask[:, None])
+
+    def prepare(self, params: Params, memory: jax.Array, mask: jax.Array) -> Attended:
+        """What depends on the memory [B, S, M] alone; mask bool [B, S] is false at padding."""
+        # A weight of 0 times padding that is not finite would be NaN.
+        memory = jnp.where(mask[..., None], memory, 0)
+        return Attended(memory, self.keys(params, memory), mask)
+
+    def __call__(
+        self,
+        params: Params,
+        queries: Queries,
+        attended: Attended,
+        *,
+        product: Product | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Looks at the memory.
+
+        Args:
+            params: the parameters.
+            queries: Q of them.
+            attended: what `prepare` gave.
+            product: (name, x) -> x @ params[name], for those of `matrices`; by default just that.
+
+        Returns:
+            The context of each query [B, Q, M] and its weights [B, Q, S], exactly 0 at padding.
+            A query that may look nowhere has zeros for both.
+        """
+        product = product or (lambda name, x: x @ params[name])
+        scores = self.scores(params, queries, attended.keys, product)
+        weights = self.weights(params, queries, scores, attended.mask, product)
+        return jnp.einsum("bqs,bsm->bqm", weights, attended.values), weights
+
+
+def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
+    """softmax(scores) over the last axis where the mask is true, exactly 0 where it is false.
+
+    Args:
+        scores: of any shape; computed with in float32 at least.
+        mask: of as many axes; where it is false everywhere, so are the weights 0.
+    """
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    lowest = jnp.finfo(scores.dtype).min
+    return jnp.where(mask, jax.nn.softmax(jnp.where(mask, scores, lowest)), 0)
+
+
+class Dot(Attention):
+    """s . h, where M is F (Luong et al. 2015, section 3.1)."""
+
+    def init(self, key: jax.Array, queries: int, memory: int) -> dict[str, jax.Array]:
+        if queries != memory:
+            raise errors.InputError(
+                f"dot attention compares states of one width, not the decoder's {queries} with the "
+                f"encoder's {memory}; make them equal or choose general or additive attention"
+            )
+        return {}
+
+    def scores(
+        self, params: Params, queries: Queries, keys: jax.Array, product: Product
+    ) -> jax.Array:
+        return jnp.einsum("bqf,bsf->bqs", queries.states, keys)
+
+
+class ScaledDot(Dot):
+    """s . h / sqrt(F), where M is F (Vaswani et al. 2017, eq. 1)."""
+
+    def scores(
+        self, params: Params, queries: Queries, keys: jax.Array, product: Product
+    ) -> jax.Array:
+        scores = super().scores(params, queries, keys, product)
+        return scores * queries.states.shape[-1] ** -0.5
+
+
+class General(Dot):
+    """s W h (Luong et al. 2015, section 3.1).
+
+    Parameter: `memory_kernel` (M, F); W h is computed once per memory.
+    """
+
+    def init(self, key: jax.Array, queries: int, memory: int) -> dict[str, jax.Array]:
+        return {"memory_kernel": nn.initializers.lecun_normal()(key, (memory, queries))}
+
+    def keys(self, params: Params, memory: jax.Array) -> jax.Array:
+        return memory @ params["memory_kernel"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalMonotonic(General):
+    """General attention to places at most D from the query's own step t.
+
+    That is local-m of Luong et al. 2015, section 3.2. Queries more than D past the end of the
+    memory look nowhere.
+
+    Attributes:
+        window: D, at least 1.
+    """
+
+    window: int = 10
+
+    normalised = False
+
+    def weights(
+        self, params: Params, queries: Queries, scores: jax.Array, mask: jax.Array, product: Product
+    ) -> jax.Array:
+        distances = jnp.arange(mask.shape[1])[None, None] - queries.positions[..., None]
+        return masked_softmax(scores, (jnp.abs(distances) <= self.window) & mask[:, None])
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalPredictive(General):
+    """General attention to places at most D from a predicted one, p = S sigmoid(v . tanh(s W)).
+
+    That is local-p of Luong et al. 2015, section 3.2, where S is the memory's length (eq. 9). The
+    weights of the window are multiplied by exp(-(s - p)^2 / (2 sigma^2)), sigma = D / 2 (eq. 10),
+    and not normalised again. Places count from 1 here, as in the paper.
+
+    Parameters: `memory_kernel`, `position_kernel` (F, F), which is W, and `position_score_kernel`
+    (F,), which is v.
+
+    Attributes:
+        window: D, at least 1.
+    """
+
+    window: int = 10
+
+    normalised = False
+    matrices = ("position_kernel",)
+
+    def init(self, key: jax.Array, queries: int, memory: int) -> dict[str, jax.Array]:
+        key, kernel_key, score_key = jax.random.split(key, 3)
+        draw = nn.initializers.lecun_normal()
+        return super().init(key, queries, memory) | {
+            "position_kernel": draw(kernel_key, (queries, queries)),
+            "position_score_kernel": draw(score_key, (queries, 1))[:, 0],
+        }
+
+    def weights(
+        self, params: Params, queries: Queries, scores: jax.Array, mask: jax.Array, product: Product
+    ) -> jax.Array:
+        hidden = jnp.tanh(product("position_kernel", queries.states))
+        shares = jax.nn.sigmoid(hidden @ params["position_score_kernel"])
+        centres = mask.sum(1, dtype=shares.dtype)[:, None] * shares
+        distances = jnp.arange(1, mask.shape[1] + 1)[None, None] - centres[..., None]
+        weights = masked_softmax(scores, (jnp.abs(distances) <= self.window) & mask[:, None])
+        return weights * jnp.exp(-2 * (distances / self.window) ** 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Additive(Attention):
+    """A net of one hidden layer, v . tanh(s W + h U + b) (Bahdanau et al. 2015, appendix A.1.2).
+
+    Parameters: `query_kernel` (F, A), `memory_kernel` (M, A), `bias` (A,), `score_kernel` (A,).
+    h U + b is computed once per memory.
+
+    Attributes:
+        features: A.
+    """
+
+    features: int = 256
+
+    matrices = ("query_kernel",)
+
+    def init(self, key: jax.Array, queries: int, memory: int) -> dict[str, jax.Array]:
+        draw, size = nn.initializers.lecun_normal(), self.features
+        query_key, memory_key, score_key = jax.random.split(key, 3)
+        return {
+            "query_kernel": draw(query_key, (queries, size)),
+            "memory_kernel": draw(memory_key, (memory, size)),
+            "bias": jnp.zeros(size),
+            "score_kernel": draw(score_key, (size, 1))[:, 0],
+        }
+
+    def keys(self, params: Params, memory: jax.Array) -> jax.Array:
+        return memory @ params["memory_kernel"] + params["bias"][None, None]
+
+    def scores(
+        self, params: Params, queries: Queries, keys: jax.Array, product: Product
+    ) -> jax.Array:
+        # The gradient computes the hidden layers again: kept for all steps they are [B, Q, S, A].
+        @jax.checkpoint
+        def score(projected: jax.Array, keys: jax.Array, covered: jax.Array | None) -> jax.Array:
+            hidden = projected[:, :, None] + keys[:, None]
+            if covered is not None:
+                hidden += covered[..., None] * params["coverage_kernel"][None, None, None]
+            return jnp.tanh(hidden) @ params["score_kernel"]
+
+        covered = queries.covered if self.coverage else None
+        return score(product("query_kernel", queries.states), keys, covered)
+
+
+class AdditiveCoverage(Additive):
+    """v . tanh(s W + h U + c w + b), where c is the attention so far (See et al. 2017, eq. 11).
+
+    Parameters beside those of `Additive`: `coverage_kernel` (A,), which is w and starts at 0.
+    """
+
+    coverage = True
+
+    def init(self, key: jax.Array, queries: int, memory: int) -> dict[str, jax.Array]:
+        params = super().init(key, queries, memory)
+        return params | {"coverage_kernel": jnp.zeros(self.features)}

@@ -1,0 +1,41 @@
+"""The feed-forward net of a transformer's block. Shapes: B batch, T steps, C channels, F hidden."""
+
+import flax.linen as nn
+import jax
+
+from dlcore.nn.activations import ACTIVATIONS, activation
+
+# Feed-forward nets with a second product in front that gates the first (Shazeer 2020).
+GATED = {"glu": "sigmoid", "reglu": "relu", "geglu": "gelu", "swiglu": "silu"}
+FEED_FORWARDS = (*ACTIVATIONS, *GATED)
+
+
+class FeedForward(nn.Module):
+    """Two dense layers at each step: C -> F -> C (Vaswani et al. 2017, eq. 2).
+
+    Parameters: kernels `up` (C, F), `down` (F, C), with a gated activation `gate` (C, F), and
+    biases with `bias`.
+
+    Attributes:
+        hidden: F.
+        activation: one of `ACTIVATIONS`, or of `GATED`: activation(x W_gate) * (x W_up).
+        bias: whether the layers have biases.
+    """
+
+    hidden: int
+    activation: str
+    bias: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, T, C] to [B, T, C]."""
+        up = nn.Dense(self.hidden, use_bias=self.bias, name="up")(x)
+        if self.activation in GATED:
+            gate = nn.Dense(self.hidden, use_bias=self.bias, name="gate")(x)
+            hidden = activation(GATED[self.activation])(gate) * up
+        else:
+            hidden = activation(self.activation)(up)
+        # A branch that starts as 0 makes the whole net start as the identity, which trains at any
+        # depth (Bachlechner et al. 2021).
+        zeros = nn.initializers.zeros_init()
+        return nn.Dense(x.shape[-1], use_bias=self.bias, kernel_init=zeros, name="down")(hidden)
