@@ -1,17 +1,13 @@
-"""Random continuations: temperature, top-k and nucleus sampling. Shapes: B rows, V vocabulary."""
+"""Random continuations: temperature, top-k, nucleus and min-p sampling.
 
-from collections.abc import Callable
-from typing import TypeVar
+Shapes: B rows, V vocabulary.
+"""
 
 import jax
 import jax.numpy as jnp
 
+from dlcore.decode.next_token import Carry, NextToken
 from dlcore.errors import InputError
-
-Carry = TypeVar("Carry")
-# Maps what a model carries from token to token and the tokens (B,) to the next carry and the
-# logits (B, V) of the tokens after them. Pure, so that it can be scanned.
-NextToken = Callable[[Carry, jax.Array], tuple[Carry, jax.Array]]
 
 
 def filter_logits(
@@ -20,11 +16,13 @@ def filter_logits(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
 ) -> jax.Array:
     """The logits of the distribution that `sample` draws from, -inf for tokens left out.
 
     The logits are divided by the temperature, then cut to the k likeliest tokens, then to the
-    nucleus of these, renormalised. Among equal logits the lower token counts as likelier.
+    nucleus of these, renormalised, then to those that are not too far below the likeliest. Among
+    equal logits the lower token counts as likelier.
 
     Args:
         logits: (B, V); computed with in float32 at least.
@@ -32,6 +30,8 @@ def filter_logits(
         top_k: how many tokens to keep, at least 1; None for all.
         top_p: the smallest set of the likeliest tokens whose probability reaches this share is
             kept (Holtzman et al. 2020), in (0, 1]; None or 1 for all. Without top_k it sorts V.
+        min_p: tokens at least this share as likely as the likeliest are kept (Nguyen et al. 2024),
+            in (0, 1]; None for all.
 
     Raises:
         InputError: for values outside these ranges.
@@ -42,6 +42,8 @@ def filter_logits(
         raise InputError(f"top_k {top_k} keeps no token; give 1 or more")
     if top_p is not None and not 0 < top_p <= 1:
         raise InputError(f"top_p {top_p} is not a share; give one in (0, 1]")
+    if min_p is not None and not 0 < min_p <= 1:
+        raise InputError(f"min_p {min_p} is not a share; give one in (0, 1]")
     if temperature == 0:
         temperature, top_k = 1.0, 1
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
@@ -49,16 +51,19 @@ def filter_logits(
     logits = (logits - logits.max(-1, keepdims=True)) / temperature
     if top_p == 1:
         top_p = None
-    if top_k is None and top_p is None:
-        return logits
-    size = logits.shape[-1]
-    kept, tokens = jax.lax.top_k(logits, size if top_k is None else min(top_k, size))
-    if top_p is not None:
-        mass = jnp.cumsum(jax.nn.softmax(kept), axis=-1)
-        before = jnp.pad(mass[:, :-1], ((0, 0), (1, 0)))
-        kept = jnp.where(before < top_p, kept, -jnp.inf)
-    nothing = jnp.full_like(logits, -jnp.inf)
-    return jnp.put_along_axis(nothing, tokens, kept, axis=-1, inplace=False)
+    if top_k is not None or top_p is not None:
+        size = logits.shape[-1]
+        kept, tokens = jax.lax.top_k(logits, size if top_k is None else min(top_k, size))
+        if top_p is not None:
+            mass = jnp.cumsum(jax.nn.softmax(kept), axis=-1)
+            before = jnp.pad(mass[:, :-1], ((0, 0), (1, 0)))
+            kept = jnp.where(before < top_p, kept, -jnp.inf)
+        nothing = jnp.full_like(logits, -jnp.inf)
+        logits = jnp.put_along_axis(nothing, tokens, kept, axis=-1, inplace=False)
+    if min_p is not None:
+        # The likeliest token is at 0, whatever was cut.
+        logits = jnp.where(logits >= jnp.log(min_p), logits, -jnp.inf)
+    return logits
 
 
 def sample(
@@ -68,6 +73,7 @@ def sample(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
 ) -> jax.Array:
     """Draws a token for each row; what a row draws does not depend on the rows beside it.
 
@@ -77,6 +83,7 @@ def sample(
         temperature: see `filter_logits`; 0 is greedy, the lowest of the likeliest tokens.
         top_k: see there.
         top_p: see there.
+        min_p: see there.
 
     Returns:
         int32 (B,).
@@ -84,7 +91,7 @@ def sample(
     Raises:
         InputError: as `filter_logits`.
     """
-    logits = filter_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+    logits = filter_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(logits)))
     return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
 
@@ -99,6 +106,7 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
 ) -> jax.Array:
     """Continues each row by `steps` tokens, each drawn after all those before it.
 
@@ -112,6 +120,7 @@ def generate(
         temperature: see `filter_logits`.
         top_k: see there.
         top_p: see there.
+        min_p: see there.
 
     Returns:
         The drawn tokens without `first`, int32 (B, steps).
@@ -128,6 +137,7 @@ def generate(
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
+            min_p=min_p,
         )
         return (carry, token), token
 

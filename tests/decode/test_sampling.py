@@ -34,6 +34,16 @@ PROBABILITIES = np.array([0.15, 0.5, 0.05, 0.3], np.float32)
         ({"top_k": 2, "top_p": 0.65}, [1, 3]),
         # Squared and renormalised, the first has 0.25 / 0.365.
         ({"temperature": 0.5, "top_p": 0.68}, [1]),
+        # The shares of the likeliest are 0.3, 1, 0.1 and 0.6.
+        ({"min_p": 0.09}, [0, 1, 2, 3]),
+        ({"min_p": 0.11}, [0, 1, 3]),
+        ({"min_p": 0.59}, [1, 3]),
+        ({"min_p": 1.0}, [1]),
+        ({"min_p": 0.2, "top_k": 2}, [1, 3]),
+        ({"min_p": 0.5, "top_p": 0.96}, [1, 3]),
+        ({"min_p": 0.2, "top_p": 0.6}, [1, 3]),
+        # Squared, they are 0.09, 1, 0.01 and 0.36.
+        ({"min_p": 0.11, "temperature": 0.5}, [1, 3]),
         ({"temperature": 0}, [1]),
         ({"temperature": 0, "top_k": 3, "top_p": 0.9}, [1]),
     ],
@@ -78,6 +88,7 @@ def test_no_temperature_is_greedy(temperature, scale):
     [
         ({}, PROBABILITIES),
         ({"top_p": 0.6}, [0, 0.625, 0, 0.375]),
+        ({"min_p": 0.5}, [0, 0.625, 0, 0.375]),
         ({"temperature": 0.5}, np.square(PROBABILITIES) / np.square(PROBABILITIES).sum()),
     ],
     ids=str,
@@ -116,7 +127,9 @@ def recurrence(carry, token):
     return {"hidden": hidden, "count": carry["count"] + 1}, 2 * hidden @ table.T
 
 
-@pytest.mark.parametrize("settings", [{}, {"temperature": 0}, {"top_k": 5, "top_p": 0.9}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"temperature": 0}, {"top_k": 5, "top_p": 0.9}, {"min_p": 0.2}], ids=str
+)
 def test_generation_is_the_loop_over_its_own_tokens(settings):
     first = jnp.array([3, 1, 4], jnp.int32)
     start = {"hidden": jnp.zeros((3, 8)), "count": jnp.zeros((), jnp.int32)}
@@ -140,6 +153,8 @@ def test_generation_is_the_loop_over_its_own_tokens(settings):
         ({"top_k": 0}, "top_k 0 keeps no token"),
         ({"top_p": 0.0}, "top_p 0.0 is not a share"),
         ({"top_p": 1.5}, "top_p 1.5 is not a share"),
+        ({"min_p": 0.0}, "min_p 0.0 is not a share"),
+        ({"min_p": 1.1}, "min_p 1.1 is not a share"),
     ],
     ids=str,
 )

@@ -1,0 +1,160 @@
+"""Beam search.
+
+Shapes: B sentences, W places of the beam, N hypotheses wanted, T steps, V vocabulary, S source
+steps, K = min(W, V), R = B W rows of the model: row b W + w is place w of sentence b.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dlcore.decode.constraints import Constraints
+from dlcore.decode.next_token import Carry, NextToken, log_softmax
+from dlcore.decode.objective import Objective
+from dlcore.errors import InputError
+
+
+class Hypotheses(NamedTuple):
+    """The sequences that a search found, best first.
+
+    Attributes:
+        tokens: int32 [B, N, T], each with its end token and then zeros.
+        lengths: int32 [B, N] with the end token; 0 where there is no hypothesis.
+        log_probs: log P, float32 [B, N]; -inf where there is no hypothesis.
+        scores: the objective, float32 [B, N]; -inf where there is no hypothesis.
+    """
+
+    tokens: jax.Array
+    lengths: jax.Array
+    log_probs: jax.Array
+    scores: jax.Array
+
+
+class _Beam(Hypotheses):
+    """The W places, where length 0 says unfinished, and then log P = -inf says empty."""
+
+    @property
+    def live(self) -> jax.Array:
+        return (self.lengths == 0) & (self.log_probs > -jnp.inf)
+
+
+def beam_search(
+    next_token: NextToken[Carry],
+    carry: Carry,
+    first: jax.Array,
+    *,
+    end: int,
+    width: int,
+    steps: int,
+    n_best: int = 1,
+    objective: Objective | None = None,
+    min_length: int = 0,
+    no_repeat: int | None = None,
+    coverage: Callable[[Carry], jax.Array] | None = None,
+) -> Hypotheses:
+    """Searches the sequences that maximise an objective, the best W at a time.
+
+    The beam of a sentence has W places. A hypothesis that ends keeps its place and leaves fewer to
+    the live ones, so that width 1 is greedy search under every objective. Each step takes the
+    W - finished best extensions of the live hypotheses by log P. Of the same log P the earlier
+    hypothesis is first, then its likelier token, then the lower. The last of T tokens can only be
+    `end`, so that every hypothesis is a whole sequence with its true probability.
+
+    A sentence stops when no hypothesis is live, or when by `Objective.bound` none of them can beat
+    the N-th best of those finished. That never changes the result: to ask for more hypotheses
+    never changes the best.
+
+    Args:
+        next_token: the model, see `NextToken`; called with R rows.
+        carry: what the model carries when it comes to `first`, every leaf with leading axis B.
+        first: the last token known of each sentence, int32 [B].
+        end: the token that ends a sequence.
+        width: W, at least 1; with W >= V^T the search is exhaustive.
+        steps: T, the most tokens of a sequence.
+        n_best: N, from 1 to W.
+        objective: what to maximise; None for log P.
+        min_length: the fewest tokens, with the end token.
+        no_repeat: the n of the n-grams that may not occur twice in a hypothesis; None allows all.
+        coverage: maps the carry after a step to the attention of each source place summed over the
+            steps so far [R, S], 1 at padding; needed for the objective's coverage penalty.
+
+    Raises:
+        InputError: for a width below 1, N outside 1..W, a coverage penalty without the attention,
+            or what `Constraints` does not allow.
+        ValueError: for a carry with a leaf whose leading axis is not B.
+    """
+    if width < 1:
+        raise InputError(f"beam width {width} is not possible; give 1 (greedy) or more")
+    if not 1 <= n_best <= width:
+        raise InputError(
+            f"{n_best} hypotheses cannot come out of a beam of width {width}; "
+            f"ask for 1 to {width}, or widen the beam"
+        )
+    constraints = Constraints(end, steps, min_length, no_repeat)
+    objective = objective or Objective()
+    batch = len(first)
+    rows = batch * width
+    sentences = jnp.arange(batch)[:, None]
+
+    def tiled(leaf: jax.Array) -> jax.Array:
+        if leaf.shape[:1] != (batch,):
+            raise ValueError(f"a leaf {leaf.shape} of the carry has not leading axis {batch}")
+        return jnp.repeat(leaf, width, axis=0)
+
+    def step(state: tuple) -> tuple:
+        t, carry, token, beam = state
+        carry, logits = next_token(carry, token)
+        allowed = constraints.forbid(log_softmax(logits), beam.tokens.reshape(rows, steps), t)
+        # No more than W of a row can be among the best W of all.
+        count = min(width, allowed.shape[-1])
+        best, words = (x.reshape(batch, width, count) for x in jax.lax.top_k(allowed, count))
+        # What is not a number is no extension either.
+        possible = beam.live[..., None] & (best > -jnp.inf)
+        extended = jnp.where(possible, beam.log_probs[..., None] + best, -jnp.inf)
+        # Places come before extensions: +inf keeps what is finished, in its order.
+        keys = [jnp.where(beam.lengths > 0, jnp.inf, -jnp.inf), extended.reshape(batch, -1)]
+        key, place = jax.lax.top_k(jnp.concatenate(keys, axis=1), width)
+        extension = jnp.maximum(place - width, 0)
+        parent = jnp.where(place < width, place, extension // count)
+        word = jnp.take_along_axis(words.reshape(batch, -1), extension, axis=1)
+
+        row = (parent + width * sentences).reshape(rows)
+        carry = jax.tree.map(lambda leaf: leaf[row], carry)
+        beam = _Beam(*(x[sentences, parent] for x in beam))
+        grown = jnp.isfinite(key)
+        tokens = beam.tokens.at[:, :, t].set(jnp.where(grown, word, 0))
+        lengths = jnp.where(grown & (word == end), t + 1, beam.lengths)
+        log_probs = jnp.where(key == jnp.inf, beam.log_probs, key)
+        covered = None if coverage is None else coverage(carry).reshape(batch, width, -1)
+        score = objective.score(log_probs, t + 1, covered)
+        scores = jnp.where(lengths > beam.lengths, score, beam.scores)
+        beam = _Beam(tokens, lengths, log_probs, scores)
+
+        worst = jax.lax.top_k(scores, n_best)[0][:, -1]
+        hope = jnp.where(beam.live, objective.bound(log_probs, steps), -jnp.inf).max(-1)
+        stopped = (hope <= worst)[:, None] & (lengths == 0)
+        beam = beam._replace(log_probs=jnp.where(stopped, -jnp.inf, log_probs))
+        return t + 1, carry, word.reshape(rows), beam
+
+    nothing = jnp.full((batch, width), -jnp.inf)
+    beam = _Beam(
+        jnp.zeros((batch, width, steps), jnp.int32),
+        jnp.zeros((batch, width), jnp.int32),
+        nothing.at[:, 0].set(0),
+        nothing,
+    )
+    token = tiled(first.astype(jnp.int32))
+    state = (jnp.zeros((), jnp.int32), jax.tree.map(tiled, carry), token, beam)
+    beam = jax.lax.while_loop(lambda state: state[-1].live.any(), step, state)[-1]
+
+    best = jax.lax.top_k(beam.scores, n_best)[1]
+    beam = _Beam(*(x[sentences, best] for x in beam))
+    finished = beam.lengths > 0
+    return Hypotheses(
+        jnp.where(finished[..., None], beam.tokens, 0),
+        beam.lengths,
+        jnp.where(finished, beam.log_probs, -jnp.inf),
+        beam.scores,
+    )

@@ -1,0 +1,72 @@
+"""Which tokens a search may take. Shapes: R rows, T steps, V vocabulary."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlcore.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Constraints:
+    """What holds for every sequence that a search gives.
+
+    Attributes:
+        end: the token that ends a sequence.
+        steps: T, the most tokens of a sequence, its end token included.
+        min_length: the fewest, its end token included.
+        no_repeat: the n of the n-grams that may not occur twice; None allows all.
+
+    Raises:
+        InputError: for steps or no_repeat below 1, or min_length outside 0..steps.
+    """
+
+    end: int
+    steps: int
+    min_length: int = 0
+    no_repeat: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(
+                f"{self.steps} decoding steps leave no room for a token; give 1 or more"
+            )
+        if not 0 <= self.min_length <= self.steps:
+            raise InputError(
+                f"minimum length {self.min_length} is not possible in {self.steps} decoding steps; "
+                f"give 0 to {self.steps}, or more steps"
+            )
+        if self.no_repeat is not None and self.no_repeat < 1:
+            raise InputError(
+                f"blocked n-grams of size {self.no_repeat} do not exist; give 1 or more"
+            )
+
+    def forbid(self, log_probs: jax.Array, tokens: jax.Array, t: jax.Array) -> jax.Array:
+        """log P [R, V] of token t with -inf where it is forbidden; the rest is not renormalised.
+
+        Args:
+            log_probs: [R, V].
+            tokens: those before, int [R, T], of which t are written.
+            t: int scalar, from 0.
+
+        Raises:
+            ValueError: when the end token is not one of the V.
+        """
+        size = log_probs.shape[-1]
+        if not 0 <= self.end < size:
+            raise ValueError(f"the end token {self.end} is not one of the {size} tokens")
+        ends = jnp.arange(size) == self.end
+        allowed = jnp.where(ends, t + 1 >= self.min_length, t + 1 < self.steps)
+        log_probs = jnp.where(allowed[None], log_probs, -jnp.inf)
+        if self.no_repeat is None or self.no_repeat >= self.steps:
+            return log_probs
+        n = self.no_repeat
+        starts = np.arange(self.steps - n + 1)
+        grams = tokens[:, starts[:, None] + np.arange(n)]
+        last = jax.lax.dynamic_slice_in_dim(tokens, t - n + 1, n - 1, axis=1)
+        # The grams before t that begin as the one that token t would complete.
+        same = (grams[..., :-1] == last[:, None]).all(-1) & (starts + n <= t)[None]
+        rows = np.arange(len(tokens))[:, None]
+        return log_probs.at[rows, grams[..., -1]].min(jnp.where(same, -jnp.inf, jnp.inf))

@@ -1,0 +1,251 @@
+"""Beam search against every sequence there is, against plain NumPy, and at hand-made cases."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import plain_search
+import pytest
+from plain_search import CONSTRAINTS, END, FIRST, OBJECTIVES, Model, markov, search
+
+from dlcore.decode import Objective, beam_search
+from dlcore.errors import InputError
+
+find_beam = functools.partial(search, beam_search)
+
+
+def sequences(found, row):
+    """The hypotheses of a sentence, best first, without what follows their ends."""
+    lengths = found.lengths[row]
+    return [tuple(t[:n].tolist()) for t, n in zip(found.tokens[row], lengths, strict=True) if n]
+
+
+def check(found, row, expected, objective):
+    """That the hypotheses of a sentence are the expected ones in the order of their scores."""
+    scores = {one.tokens: plain_search.score(one, **objective) for one in expected}
+    log_probs = {one.tokens: one.log_prob for one in expected}
+    ranked = sorted(scores, key=lambda tokens: -scores[tokens])
+    places = found.scores.shape[1]
+    tokens = sequences(found, row)
+    count = min(places, len(ranked))
+    assert len(tokens) == len(set(tokens)) == count
+    assert set(tokens) <= set(scores) and tokens[0] == ranked[0]
+    padded = np.full(places, -np.inf)
+    padded[:count] = [scores[tokens] for tokens in ranked[:count]]
+    np.testing.assert_allclose(found.scores[row], padded, rtol=2e-6, atol=2e-6)
+    padded[:count] = [log_probs[one] for one in tokens]
+    np.testing.assert_allclose(found.log_probs[row], padded, rtol=2e-6, atol=2e-6)
+    after = np.arange(found.tokens.shape[2]) >= found.lengths[row][:, None]
+    assert not found.tokens[row][after].any()
+
+
+# Each case is compiled by itself: all objectives and all constraints, not all pairs of them.
+CASES = [
+    *((objective, CONSTRAINTS[i % 2]) for i, objective in enumerate(OBJECTIVES)),
+    *((OBJECTIVES[-1], constraints) for constraints in CONSTRAINTS[2:]),
+]
+
+
+@pytest.mark.parametrize("objective, constraints", CASES, ids=str)
+def test_full_width_is_exhaustive_search(objective, constraints):
+    model = Model(1, vocab=3)
+    found = find_beam(
+        model,
+        [5, 80],
+        width=3**5,
+        steps=5,
+        n_best=3**5,
+        objective=Objective(**objective),
+        coverage=model.coverage,
+        **constraints,
+    )
+    for row, sentence in enumerate([5, 80]):
+        expected = plain_search.every_sequence(model, sentence, steps=5, **constraints)
+        check(found, row, expected, objective)
+
+
+@pytest.mark.parametrize("vocab, steps", [(2, 6), (3, 1), (4, 4), (5, 3), (5, 6)])
+def test_full_width_over_other_sizes(vocab, steps):
+    model, objective = Model(2, vocab), OBJECTIVES[-2]
+    settings = {"objective": Objective(**objective), "coverage": model.coverage}
+    width = vocab**steps
+    found = find_beam(model, [9], width=width, n_best=width, steps=steps, **settings)
+    check(found, 0, plain_search.every_sequence(model, 9, steps=steps), objective)
+
+
+@pytest.mark.parametrize("objective, constraints", CASES[::-1], ids=str)
+def test_small_widths_are_the_plain_search(objective, constraints):
+    # A low spread of the logits keeps hypotheses open, and the four places are contested.
+    model, sentences = Model(3, vocab=6, spread=0.8), [0, 41, 300, 511]
+    found = find_beam(
+        model,
+        sentences,
+        width=4,
+        steps=7,
+        n_best=3,
+        objective=Objective(**objective),
+        coverage=model.coverage,
+        **constraints,
+    )
+    for row, sentence in enumerate(sentences):
+        expected = plain_search.beam(model, sentence, width=4, steps=7, **constraints)
+        check(found, row, expected, objective)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES[::4], ids=str)
+def test_asking_for_more_never_changes_the_best(objective):
+    model, width = Model(6, vocab=7, spread=2.0), 6
+    settings = {"objective": Objective(**objective), "coverage": model.coverage}
+    whole = find_beam(model, range(20), width=width, steps=9, n_best=width, **settings)
+    for n_best in (1, 2, 4):
+        found = find_beam(model, range(20), width=width, steps=9, n_best=n_best, **settings)
+        for part, of_all in zip(found, whole, strict=True):
+            np.testing.assert_array_equal(part, of_all[:, :n_best])
+
+
+def test_a_batch_is_each_sentence_alone():
+    model, sentences = Model(7, vocab=8, spread=2.0), [3, 14, 159, 26]
+    settings = {
+        "width": 3,
+        "n_best": 2,
+        "steps": 8,
+        "objective": Objective("average", coverage=0.2),
+        "coverage": model.coverage,
+        "no_repeat": 2,
+    }
+    together = find_beam(model, sentences, **settings)
+    for row, sentence in enumerate(sentences):
+        for one, all_of_them in zip(
+            find_beam(model, [sentence], **settings), together, strict=True
+        ):
+            np.testing.assert_array_equal(one[0], all_of_them[row])
+
+
+def test_compiled_is_the_same_as_not_compiled():
+    model, sentences = Model(8, vocab=5), [2, 7]
+    settings = {"width": 3, "n_best": 3, "steps": 3, "objective": Objective("gnmt"), "no_repeat": 2}
+    compiled = find_beam(model, sentences, **settings)
+    with jax.disable_jit():
+        plain = find_beam(model, sentences, **settings)
+    np.testing.assert_array_equal(compiled.tokens, plain.tokens)
+    np.testing.assert_allclose(compiled.scores, plain.scores, rtol=1e-6)
+
+
+def run(table, width, **settings):
+    found = beam_search(
+        markov(table), (), jnp.array([FIRST]), end=END, width=width, n_best=width, **settings
+    )
+    return jax.tree.map(np.asarray, found)
+
+
+# After the start: the end 0.6 or 2; then 0 or the end; then the end almost surely.
+LATE = [[0.1, 0.9, 0.0], [0.0, 0.6, 0.4], [0.9, 0.1, 0.0]]
+
+
+@pytest.mark.parametrize(
+    "normalise, best, score",
+    [("none", (1,), np.log(0.6)), ("average", (2, 0, 1), np.log(0.4 * 0.9 * 0.9) / 3)],
+)
+def test_the_first_to_finish_is_not_the_best_when_lengths_are_normalised(normalise, best, score):
+    # -0.51 against -1.13 without, -0.38 with normalisation.
+    objective = Objective(normalise)
+    for n_best in (1, 2):
+        found = beam_search(
+            markov(LATE),
+            (),
+            jnp.array([FIRST]),
+            end=END,
+            width=2,
+            steps=3,
+            n_best=n_best,
+            objective=objective,
+        )
+        assert sequences(found, 0)[0] == best
+        np.testing.assert_allclose(found.scores[0, 0], score, rtol=1e-6)
+
+
+def test_a_hypothesis_that_ends_keeps_its_place():
+    # Two places: the end (0.6) takes one, so of 2 0 (0.36) and 2 1 (0.04) only the first goes on.
+    found = run(LATE, width=2, steps=3)
+    assert sequences(found, 0) == [(1,), (2, 0, 1)]
+    np.testing.assert_allclose(np.exp(found.log_probs[0]), [0.6, 0.324], rtol=1e-6)
+
+
+def test_among_equals_the_earlier_hypothesis_and_the_lower_token_are_first():
+    even = np.full((4, 4), 0.25)
+    assert sequences(run(even, width=4, steps=2), 0) == [(1,), (0, 1), (2, 1), (3, 1)]
+    assert sequences(run(even, width=3, steps=2), 0) == [(1,), (0, 1), (2, 1)]
+
+
+def test_places_that_nothing_fills_are_empty():
+    # All that is possible in two steps: the end, or 2 and the end.
+    found = run([[0, 1, 0], [0, 0.5, 0.5], [0, 1, 0]], width=4, steps=4)
+    assert sequences(found, 0) == [(1,), (2, 1)]
+    np.testing.assert_array_equal(found.lengths, [[1, 2, 0, 0]])
+    for scores in (found.log_probs, found.scores):
+        np.testing.assert_allclose(np.exp(scores), [[0.5, 0.5, 0, 0]], rtol=1e-6)
+    assert not found.tokens[0, 2:].any()
+
+
+def test_what_is_not_a_number_takes_no_place():
+    found = run([[np.nan] * 3, [0.5, 0.4, 0.1], [0, 1, 0]], width=3, steps=4)
+    assert sequences(found, 0) == [(1,), (2, 1)]
+
+
+@pytest.mark.parametrize(
+    "n_best, objective, calls",
+    # Ends of 0.9, 0.09, ... come one a step. By length, 0.01 could still reach log(0.01) / 50 =
+    # -0.09 after two steps, above log(0.9) = -0.11, and 0.001 only -0.14 after three.
+    [(1, Objective(), 1), (2, Objective(), 2), (1, Objective("average"), 3)],
+)
+def test_a_search_stops_as_soon_as_nothing_can_be_better(n_best, objective, calls):
+    counted = []
+    step = markov([[0.1, 0.9]] * 2)
+
+    def next_token(carry, token):
+        jax.debug.callback(lambda: counted.append(1))
+        return step(carry, token)
+
+    beam_search(
+        next_token,
+        (),
+        jnp.array([FIRST]),
+        end=END,
+        width=4,
+        steps=50,
+        n_best=n_best,
+        objective=objective,
+    )
+    jax.effects_barrier()
+    assert len(counted) == calls
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"width": 0}, "beam width 0 is not possible; give 1"),
+        ({"n_best": 0}, "0 hypotheses cannot come out of a beam of width 2"),
+        ({"n_best": 3}, "3 hypotheses cannot come out of a beam of width 2"),
+        ({"steps": 0}, "0 decoding steps leave no room"),
+        ({"min_length": -1}, "minimum length -1 is not possible in 4"),
+        ({"min_length": 5}, "minimum length 5 is not possible in 4 decoding steps; give 0 to 4"),
+        ({"no_repeat": 0}, "n-grams of size 0 do not exist"),
+        ({"objective": Objective(coverage=0.1)}, "coverage penalty of 0.1 needs the attention"),
+    ],
+    ids=str,
+)
+def test_bad_settings(settings, message):
+    settings = {"width": 2, "steps": 4, **settings}
+    with pytest.raises(InputError, match=message):
+        beam_search(markov(LATE), (), jnp.array([FIRST]), end=END, **settings)
+
+
+def test_programming_errors():
+    search = functools.partial(
+        beam_search, markov(LATE), first=jnp.array([FIRST]), width=2, steps=2
+    )
+    with pytest.raises(ValueError, match="end token 3 is not one of the 3"):
+        search(carry=(), end=3)
+    with pytest.raises(ValueError, match=r"leaf \(2, 4\) of the carry has not leading axis 1"):
+        search(carry=jnp.zeros((2, 4)), end=END)
