@@ -18,6 +18,7 @@ from dlcore.data.tfds import (
     open_builder,
     tfds,
     without_tensorflow,
+    wmt_archives,
 )
 from dlcore.errors import InputError, choose
 
@@ -107,7 +108,8 @@ def _published(builder: Any) -> dict[str, Any]:
         return {}
     # A builder whose configurations name their archives lists those of all configurations.
     own = getattr(builder.builder_config, "data_url", None)
-    return {url: info for url, info in builder.url_infos.items() if own in (None, url)}
+    urls = wmt_archives(builder) or builder.url_infos if own is None else [own]
+    return {url: info for url, info in builder.url_infos.items() if url in urls}
 
 
 def _assert_reachable(name: str, published: dict[str, Any], files: Any) -> None:

@@ -6,77 +6,39 @@ and images; `without_tensorflow` lends TFDS, and nobody else, plain ones of the 
 
 import contextlib
 import difflib
-import glob
 import io
+import itertools
 import os
 import pathlib
 import re
 import resource
-import types
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-import tensorflow_datasets.text  # Makes glue known, which is not found by its name alone.
+
+# Make glue and WMT known, which are not found by their names alone.
+import tensorflow_datasets.text
+import tensorflow_datasets.translate
 import tqdm
-from PIL import Image
 from tensorflow_datasets.core.utils import lazy_imports_utils
 
 from dlcore.data.pictures import StoredImage
+from dlcore.data.stand_in import STAND_IN
 from dlcore.errors import InputError, choose
 
 # Those that scripts/prepare_data.py is tested on.
 _IMAGES = ("cifar10", "cifar100", "fashion_mnist", "imagenet2012", "mnist")
 _TEXTS = ("glue/sst2", "imdb_reviews", "lm1b")
-PREPARABLE = _IMAGES + _TEXTS
+_TRANSLATIONS = ("ted_hrlr_translate", "wmt14_translate/de-en")
+PREPARABLE = _IMAGES + _TEXTS + _TRANSLATIONS
 
+# Reading one record at a time takes three times as long.
+_CHUNK = 1024
+# Enough for every pair of languages.
+_LISTED = 100
 _NAME = re.compile(r"(\w+)(/[\w.\-]+)?(:[\d.*]+)?")
-
-
-class _Tensor(NamedTuple):
-    """What TFDS asks of an eager tensor."""
-
-    value: Any
-
-    def numpy(self) -> Any:
-        return self.value
-
-
-def _decoded(data: bytes, channels: int = 3) -> _Tensor:
-    del channels  # The callers want red, green and blue, from CMYK files too.
-    with Image.open(io.BytesIO(data)) as image:
-        return _Tensor(np.asarray(image.convert("RGB")))
-
-
-def _encoded(image: np.ndarray, kind: str, **options: Any) -> _Tensor:
-    file = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, kind, **options)
-    return _Tensor(file.getvalue())
-
-
-def _encode_jpeg(image: np.ndarray, format: str, quality: int) -> _Tensor:
-    del format
-    return _encoded(image, "jpeg", quality=quality)
-
-
-_STAND_IN = types.SimpleNamespace(
-    compat=types.SimpleNamespace(as_text=os.fsdecode),
-    # An empty tuple catches nothing, so that a full disk says so.
-    errors=types.SimpleNamespace(ResourceExhaustedError=()),
-    executing_eagerly=lambda: True,
-    image=types.SimpleNamespace(
-        decode_jpeg=_decoded,
-        decode_png=_decoded,
-        encode_jpeg=_encode_jpeg,
-        encode_png=lambda image: _encoded(image, "png"),
-    ),
-    io=types.SimpleNamespace(
-        gfile=types.SimpleNamespace(
-            GFile=open, exists=os.path.exists, glob=glob.glob, remove=os.remove
-        )
-    ),
-)
 
 
 @contextlib.contextmanager
@@ -85,7 +47,7 @@ def without_tensorflow() -> Iterator[None]:
     # TFDS reaches TensorFlow through this one lazy module, which keeps what it resolved to here.
     resolved = vars(lazy_imports_utils.tensorflow)
     before = resolved.get("_module")
-    resolved["_module"] = _STAND_IN
+    resolved["_module"] = STAND_IN
     # Splits over 1 GB are sorted in 1,000 files that are open at once.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
@@ -128,12 +90,24 @@ def open_builder(name: str, data_dir: str | os.PathLike[str] | None = None) -> A
         raise choose("data set", name, {*likely, *builders.EMBEDDED, *PREPARABLE}) from None
     except (ValueError, AssertionError):
         kind = tfds.builder_cls(parts[1])
-        configs = ", ".join([*kind.builder_configs][:8]) or "none"
-        versions = ", ".join(str(version) for version in (kind.VERSION, *kind.SUPPORTED_VERSIONS))
+        configs = ", ".join([*kind.builder_configs][:_LISTED]) or "none"
+        of_configs = {config.version for config in kind.builder_configs.values()}
+        found = {kind.VERSION, *kind.SUPPORTED_VERSIONS, *of_configs} - {None}
+        versions = ", ".join(sorted(map(str, found)))
         raise InputError(
             f"data set {name!r} does not exist in this form; configurations of {parts[1]}: "
             f"{configs}; versions: {versions}"
         ) from None
+
+
+def wmt_archives(builder: Any) -> set[str]:
+    """The URLs of the archives of a WMT data set; none for another."""
+    if not isinstance(builder, tfds.translate.wmt.WmtTranslate):
+        return set()
+    source, _ = builder.builder_config.language_pair
+    corpora = itertools.chain.from_iterable(builder.subsets.values())
+    known = tfds.translate.wmt.DATASET_MAP
+    return {url for corpus in corpora for url in known[corpus].get_url(source)}
 
 
 def is_preparable(name: str) -> bool:
@@ -261,10 +235,10 @@ def features_of(builder: Any, *kinds: str) -> tuple[str, ...]:
     features = dict(builder.info.features.items())
     found = [[name for name in features if _KINDS[kind](features[name])] for kind in kinds]
     if any(len(names) != 1 for names in found):
-        listed = ", ".join(f"{name} ({type(features[name]).__name__})" for name in sorted(features))
         raise InputError(
             f"data set {builder.info.full_name!r} has not exactly one feature of each kind that is "
-            f"needed ({', '.join(kinds)}); its features are {listed}; choose another data set"
+            f"needed ({', '.join(kinds)}); its features are {_listed(features)}; choose another "
+            "data set"
         )
     return tuple(name for (name,) in found)
 
@@ -272,6 +246,21 @@ def features_of(builder: Any, *kinds: str) -> tuple[str, ...]:
 def class_names(builder: Any, name: str) -> tuple[str, ...]:
     """The names of the classes of a feature of the kind "class" or "tags"."""
     return tuple(_element(builder.info.features[name]).names)
+
+
+def languages_of(builder: Any) -> tuple[str, ...]:
+    """The languages of a data set of translations, the one it takes for the source first.
+
+    Raises:
+        InputError: when its examples are not translations.
+    """
+    features = builder.info.features
+    if not isinstance(features, tfds.features.Translation):
+        raise InputError(
+            f"data set {builder.info.full_name!r} is not one of translations; its features are "
+            f"{_listed(features)}; choose another data set"
+        )
+    return tuple(builder.info.supervised_keys or features.languages)
 
 
 def filled_splits(builder: Any) -> list[str]:
@@ -282,10 +271,16 @@ def filled_splits(builder: Any) -> list[str]:
 def read_examples(builder: Any, split: str, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """The named features of each example of a split, texts as strings."""
     source = builder.as_data_source(split)
-    # A source has no end that a `for` over it would see.
-    for index in tqdm.trange(len(source), desc=f"reading {split}", delay=2, leave=False):
-        record = source[index]
-        yield tuple(_plain(record[name]) for name in names)
+    with tqdm.tqdm(total=len(source), desc=f"reading {split}", delay=2, leave=False) as progress:
+        for start in range(0, len(source), _CHUNK):
+            records = source.__getitems__(range(start, min(start + _CHUNK, len(source))))
+            for record in records:
+                yield tuple(_plain(record[name]) for name in names)
+            progress.update(len(records))
+
+
+def _listed(features: Any) -> str:
+    return ", ".join(f"{name} ({type(features[name]).__name__})" for name in sorted(features))
 
 
 def _element(feature: Any) -> Any:

@@ -154,3 +154,54 @@ def write_lm1b(folder: pathlib.Path) -> None:
         add(tar, f"{root}/README", b"Sentences of news\n")
         for name, text in LM1B.items():
             add(tar, f"{root}/{name}", text.encode())
+
+
+# Sentences and their translations by the published splits; one side of some is empty.
+Parallel = dict[str, list[tuple[str, str]]]
+TED: Parallel = {
+    "train": [("привет", "hello"), ("", "nobody said it"), ("мир", "the world")],
+    "dev": [("да", "yes")],
+    "test": [("нет", "no"), ("а", "and")],
+}
+WMT14: Parallel = {
+    "training/europarl-v7.de-en": [("Eins", "One"), ("Zwei", ""), ("Drei", "Three")],
+    "commoncrawl.de-en": [("Straße\rzwei", "Street two")],
+    "training/news-commentary-v9.de-en": [("Neu", "New")],
+    "dev/newstest2013": [("Gut", "Good")],
+    "dev/newstest2014-deen": [("Ja", "Yes"), ("Nein", "No")],
+}
+_WMT14_ARCHIVES = {
+    "training-parallel-europarl-v7.tgz": ("training/europarl-v7.de-en",),
+    "training-parallel-commoncrawl.tgz": ("commoncrawl.de-en",),
+    "training-parallel-nc-v9.tgz": ("training/news-commentary-v9.de-en",),
+    "dev.tgz": ("dev/newstest2013", "dev/newstest2014-deen"),
+}
+
+
+def write_ted(folder: pathlib.Path) -> None:
+    """The archive of the talks, with a folder for each pair of languages."""
+    folder.mkdir()
+    with tarfile.open(folder / "qi18naacl-dataset.tar.gz", "w:gz") as tar:
+        for split, pairs in TED.items():
+            for language, texts in zip(("ru", "en"), zip(*pairs, strict=True), strict=True):
+                name = f"datasets/ru_to_en/{language}.{split}"
+                add(tar, name, "".join(f"{text}\n" for text in texts).encode())
+
+
+def write_wmt14(folder: pathlib.Path) -> None:
+    """The four archives of German and English: aligned lines, and one test set as SGML."""
+    folder.mkdir()
+    for archive, corpora in _WMT14_ARCHIVES.items():
+        with tarfile.open(folder / archive, "w:gz") as tar:
+            for corpus in corpora:
+                for language, texts in zip(
+                    ("de", "en"), zip(*WMT14[corpus], strict=True), strict=True
+                ):
+                    if corpus.endswith("-deen"):
+                        side = "src" if language == "de" else "ref"
+                        name = f"{corpus}-{side}.{language}.sgm"
+                        lines = [f'<seg id="{n}">{text}</seg>' for n, text in enumerate(texts, 1)]
+                        lines = ['<doc docid="1">', *lines, "</doc>"]
+                    else:
+                        name, lines = f"{corpus}.{language}", [*texts]
+                    add(tar, name, "".join(f"{line}\n" for line in lines).encode())

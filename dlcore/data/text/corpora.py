@@ -77,7 +77,7 @@ def load_corpus(
             raise InputError(f"{name} share {share} is not possible; choose it in [0, 1)")
     if limit is not None and limit < 1:
         raise InputError(f"a limit of {limit} characters leaves no text; give 1 or more")
-    path = _path(data_path)
+    path = None if data_path is None else files.existing(data_path)
     if path is None:
         title, train, valid, test = prepared.read_corpus(dataset, data_dir, limit=limit)
     else:
@@ -111,7 +111,7 @@ def load_labelled_text(
         InputError: for data that is missing, not prepared or unreadable, a line that is no example,
             a class that is not in the training set, or a data set of another kind.
     """
-    path = _path(data_path)
+    path = None if data_path is None else files.existing(data_path)
     if path is None:
         return LabelledText(*prepared.read_labelled(dataset, data_dir))
     if path.is_dir():
@@ -149,7 +149,7 @@ def load_tagged_text(
         InputError: for data that is missing, not prepared or unreadable, a line that is no token, a
             tag that is not in the training set, or a data set of another kind.
     """
-    path = _path(data_path)
+    path = None if data_path is None else files.existing(data_path)
     if path is None:
         return TaggedText(*prepared.read_tagged(dataset, data_dir))
     if path.is_dir():
@@ -167,15 +167,6 @@ def load_tagged_text(
         ]
 
     return TaggedText(str(path), [*map(number, train)], [*map(number, test)], tuple(numbers))
-
-
-def _path(data_path: PathLike | None) -> pathlib.Path | None:
-    if data_path is None:
-        return None
-    path = pathlib.Path(data_path).expanduser()
-    if data_path == "" or not path.exists():
-        raise InputError(f"the data path {str(data_path)!r} does not exist; give a file or folder")
-    return path
 
 
 def _read_parts(path: pathlib.Path) -> tuple[str, str | None, str | None]:

@@ -7,6 +7,7 @@ has the part `train`, or `test`, `dev`, `valid`, `validation` or `val`: `train.t
 """
 
 import gzip
+import os
 import pathlib
 import re
 import zlib
@@ -54,18 +55,47 @@ class Tagged(NamedTuple):
     lines: tuple[Line, ...]
 
 
+def existing(data_path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path that a user gave.
+
+    Raises:
+        InputError: when nothing is there.
+    """
+    path = pathlib.Path(data_path).expanduser()
+    if data_path == "" or not path.exists():
+        raise InputError(f"the data path {str(data_path)!r} does not exist; give a file or folder")
+    return path
+
+
 def splits(path: pathlib.Path) -> dict[str, pathlib.Path]:
     """The files of a folder that are named after splits, by the splits.
 
     Raises:
         InputError: when the folder has no visible files, or two of them for one split.
     """
-    found: dict[str, pathlib.Path] = {}
-    for file in _visible(path):
-        for name in {"train", *HELD_OUT}.intersection(re.split(r"[-_.]", file.name)):
-            if found.setdefault(name, file) != file:
-                raise InputError(f"{path} has {found[name].name} and {file.name}; keep one of them")
+    found = files_of_splits(path)
+    for first, *others in found.values():
+        if others:
+            raise InputError(f"{path} has {first.name} and {others[0].name}; keep one of them")
+    return {name: files[0] for name, files in found.items()}
+
+
+def files_of_splits(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """The files of a folder that are named after splits, by the splits, each list sorted.
+
+    Raises:
+        InputError: when the folder has no visible files.
+    """
+    found: dict[str, list[pathlib.Path]] = {}
+    for file in visible(path):
+        for name in {"train", *HELD_OUT}.intersection(parts(file)):
+            found.setdefault(name, []).append(file)
     return found
+
+
+def parts(file: pathlib.Path) -> list[str]:
+    """The name of a file taken apart at dots, dashes and underscores."""
+    return re.split(r"[-_.]", file.name)
 
 
 def train_and_test(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
@@ -78,7 +108,7 @@ def train_and_test(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     held_out = [name for name in HELD_OUT if name in found]
     if "train" not in found or not held_out:
         raise InputError(
-            f"{path} has {', '.join(file.name for file in _visible(path)[:8])}; it needs a file "
+            f"{path} has {', '.join(file.name for file in visible(path)[:8])}; it needs a file "
             f"named train and one named {', '.join(HELD_OUT[:-1])} or {HELD_OUT[-1]}"
         )
     return found["train"], found[held_out[0]]
@@ -94,7 +124,23 @@ def read_text(path: pathlib.Path) -> str:
             is not UTF-8; the message names the line.
     """
     if path.is_dir():
-        return "".join(read_text(file) for file in _visible(path))
+        return "".join(read_text(file) for file in visible(path))
+    text = _decoded(path)
+    return text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") + "\n"
+
+
+def read_lines(path: pathlib.Path) -> list[str]:
+    """The lines of a file, empty ones too.
+
+    Only "\\n" and "\\r\\n" end a line: parallel texts that hold other line ends stay aligned.
+
+    Raises:
+        InputError: as `read_text`.
+    """
+    return [line.removesuffix("\r") for line in _decoded(path).removesuffix("\n").split("\n")]
+
+
+def _decoded(path: pathlib.Path) -> str:
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         text = data.decode("utf-8-sig")
@@ -109,7 +155,7 @@ def read_text(path: pathlib.Path) -> str:
         raise InputError(f"cannot read {path}: {reason}; give a file or folder of text") from None
     if not text.strip():
         raise InputError(f"{path} holds no text; give a file with some")
-    return text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") + "\n"
+    return text
 
 
 def read_labelled(paths: Sequence[pathlib.Path]) -> list[list[Labelled]]:
@@ -130,7 +176,7 @@ def read_labelled(paths: Sequence[pathlib.Path]) -> list[list[Labelled]]:
         for number, row in enumerate(rows, 1):
             if len(row) != 2:
                 raise InputError(
-                    f"{Line(path, number)} has {_columns(len(row))}; it needs a text, a tab and a "
+                    f"{Line(path, number)} has {columns(len(row))}; it needs a text, a tab and a "
                     "label"
                 )
         header = [cell.strip().lower() in _LABEL_NAMES for cell in rows[0]]
@@ -192,7 +238,7 @@ def read_tagged(path: pathlib.Path, *, tag_column: int | None = None) -> list[Ta
         for number, row in rows:
             if width not in (None, len(row)):
                 raise InputError(
-                    f"{Line(path, number)} has {_columns(len(row))} where lines before have "
+                    f"{Line(path, number)} has {columns(len(row))} where lines before have "
                     f"{width}; correct it, or put a blank line between sentences"
                 )
             width = len(row)
@@ -200,7 +246,7 @@ def read_tagged(path: pathlib.Path, *, tag_column: int | None = None) -> list[Ta
             tag = (_CONLLU_TAG if conllu else width - 1) if tag_column is None else tag_column - 1
             if not 0 <= tag < width or width < 2:
                 raise InputError(
-                    f"{Line(path, number)} has {_columns(width)}; it needs a token and a tag"
+                    f"{Line(path, number)} has {columns(width)}; it needs a token and a tag"
                     + (f" in column {tag_column}" if tag_column is not None else "")
                 )
             if conllu and not row[0].isdigit():
@@ -233,7 +279,7 @@ def _blocks(path: pathlib.Path) -> Iterator[list[tuple[int, list[str]]]]:
             rows.append((number, line.split("\t") if "\t" in line else line.split()))
 
 
-def _visible(path: pathlib.Path) -> list[pathlib.Path]:
+def visible(path: pathlib.Path) -> list[pathlib.Path]:
     """The files of a folder, sorted; at least one."""
     files = sorted(item for item in path.iterdir() if item.is_file() and item.name[0] != ".")
     if not files:
@@ -241,5 +287,5 @@ def _visible(path: pathlib.Path) -> list[pathlib.Path]:
     return files
 
 
-def _columns(count: int) -> str:
+def columns(count: int) -> str:
     return f"{count} column{'' if count == 1 else 's'}"

@@ -101,6 +101,36 @@ def read_tagged(
     return builder.info.full_name, train, held_out, tfds.class_names(builder, names[1])
 
 
+def read_parallel(
+    dataset: str, data_dir: PathLike | None, languages: Sequence[str]
+) -> tuple[str, tuple[str, str], dict[str, list[tuple[str, str]]]]:
+    """Name, source and target language, and the pairs of each split, called train, valid or test.
+
+    Raises:
+        InputError: when the data set is not prepared, is not one of translations, has no training
+            split, or lacks one of the languages.
+    """
+    from dlcore.data import tfds
+
+    builder = tfds.prepared_builder(dataset, data_dir)
+    known = tfds.languages_of(builder)
+    source, target = languages or known[:2]
+    if not {source, target} <= {*known}:
+        raise InputError(
+            f"data set {builder.info.full_name!r} has the languages {', '.join(known)}, not all of "
+            f"{source}, {target}; choose two that it has"
+        )
+    found = tfds.filled_splits(builder)
+    if "train" not in found:
+        raise _without_splits(builder.info.full_name, found, "train")
+    splits = {
+        name: [*tfds.read_examples(builder, split, (source, target))]
+        for name, split in (("train", "train"), ("valid", "validation"), ("test", "test"))
+        if split in found
+    }
+    return builder.info.full_name, (source, target), splits
+
+
 def _without_splits(name: str, found: Sequence[str], needed: str) -> InputError:
     return InputError(
         f"data set {name!r} has the splits {', '.join(found) or 'none'}; it needs {needed}"

@@ -1,4 +1,8 @@
-"""One long text read as rows of contiguous windows: what truncated back-propagation trains on.
+"""One long text read in windows: in its order, or in any.
+
+`Stream` reads rows of contiguous windows, which is what truncated back-propagation trains on;
+`Windows` is a split of windows to be shuffled, for models that carry nothing from one to the next.
+
 
 The N tokens are N predictions, each of a token from those before it; the first is predicted from
 <eos>. They are cut into B contiguous rows whose lengths differ by one at most, and window t of an
@@ -10,6 +14,7 @@ slice of the rows.
 Shapes: N tokens, B rows of the global batch, T tokens of a window, P processes.
 """
 
+import copy
 import itertools
 from collections.abc import Iterator
 
@@ -109,3 +114,51 @@ class Stream:
         a smaller B makes the perplexity that much more exact, and B = 1 exact.
         """
         return map(self.batch, range(self.epoch_steps))
+
+
+class Windows:
+    """A split of the windows of one text: N = (number of tokens - 1) // T, the rest is left out.
+
+    Models that hand nothing on from window to window learn better from shuffled ones, since those
+    that follow one another in a text are alike.
+
+    Args:
+        tokens: ids, more than T of them.
+        window: T.
+
+    Raises:
+        InputError: when T < 1 or there are too few tokens.
+    """
+
+    def __init__(self, tokens: np.ndarray, window: int):
+        if window < 1:
+            raise InputError(f"window {window} is too short; give 1 token or more")
+        if len(tokens) <= window:
+            raise InputError(
+                f"a text of {len(tokens)} tokens has no window of {window} and a token after it; "
+                f"give more text or a window of at most {len(tokens) - 1}"
+            )
+        views = np.lib.stride_tricks.sliding_window_view(np.asarray(tokens, np.int32), window)
+        self._inputs, self._targets = views[:-1:window], views[1::window]
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def gather(self, indices: np.ndarray) -> Batch:
+        """The windows at `indices` [n].
+
+        Returns:
+            "inputs" and "targets", int32 [n, T], as those of a `Stream`, and "reset", bool [n],
+            true everywhere: each window starts anew.
+        """
+        return {
+            "inputs": self._inputs[indices],
+            "targets": self._targets[indices],
+            "reset": np.full(len(indices), True),
+        }
+
+    def subset(self, indices: np.ndarray) -> "Windows":
+        """The windows at `indices` [n] alone; the text is shared."""
+        part = copy.copy(self)
+        part._inputs, part._targets = self._inputs[indices], self._targets[indices]
+        return part
