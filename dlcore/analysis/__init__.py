@@ -18,6 +18,8 @@ from dlcore.analysis.layers import totals as totals
 from dlcore.analysis.overfit import Verdict as Verdict
 from dlcore.analysis.overfit import dead_units as dead_units
 from dlcore.analysis.overfit import overfit_one_batch as overfit_one_batch
+from dlcore.analysis.plots import plot_attention as plot_attention
+from dlcore.analysis.plots import plot_bars as plot_bars
 from dlcore.analysis.plots import plot_gates as plot_gates
 from dlcore.analysis.plots import plot_gradient_by_distance as plot_gradient_by_distance
 from dlcore.analysis.plots import plot_gradient_norms as plot_gradient_norms
@@ -26,7 +28,10 @@ from dlcore.analysis.receptive_field import expected_boxes as expected_boxes
 from dlcore.analysis.receptive_field import measured_receptive_field as measured_receptive_field
 from dlcore.analysis.recurrent import gate_statistics as gate_statistics
 from dlcore.analysis.recurrent import gradient_by_distance as gradient_by_distance
+from dlcore.analysis.report import AttentionExample as AttentionExample
+from dlcore.analysis.report import Samples as Samples
 from dlcore.analysis.report import Section as Section
+from dlcore.analysis.report import attention_section as attention_section
 from dlcore.analysis.report import first_filters as first_filters
 from dlcore.analysis.report import heat_section as heat_section
 from dlcore.analysis.report import image_sections as image_sections
@@ -34,4 +39,7 @@ from dlcore.analysis.report import language_sections as language_sections
 from dlcore.analysis.report import picture_section as picture_section
 from dlcore.analysis.report import tagging_sections as tagging_sections
 from dlcore.analysis.report import text_sections as text_sections
+from dlcore.analysis.report import translation_sections as translation_sections
 from dlcore.analysis.report import write_report as write_report
+from dlcore.analysis.search_errors import SearchErrors as SearchErrors
+from dlcore.analysis.search_errors import search_errors as search_errors

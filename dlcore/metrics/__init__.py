@@ -6,3 +6,9 @@ from dlcore.metrics.mean import Mean as Mean
 from dlcore.metrics.spans import f1 as f1
 from dlcore.metrics.spans import marks_spans as marks_spans
 from dlcore.metrics.spans import span_scores as span_scores
+from dlcore.metrics.translation import LengthScore as LengthScore
+from dlcore.metrics.translation import SentenceScores as SentenceScores
+from dlcore.metrics.translation import TranslationScores as TranslationScores
+from dlcore.metrics.translation import bleu_by_length as bleu_by_length
+from dlcore.metrics.translation import sentence_scores as sentence_scores
+from dlcore.metrics.translation import translation_scores as translation_scores

@@ -1,10 +1,13 @@
 """The report of a run: one HTML page and the pictures beside it.
 
 `write_report` writes what every run has, its result and its curves, and then the sections that a
-job gives it: those of its kind, from `image_sections`, `text_sections`, `tagging_sections` or
-`language_sections`, and any others, as from `picture_section`.
+job gives it: those of its kind, from `image_sections`, `text_sections`, `tagging_sections`,
+`language_sections` or `translation_sections`, and any others, as from `picture_section` or
+`attention_section`.
 """
 
+from dlcore.analysis.report.attention import AttentionExample as AttentionExample
+from dlcore.analysis.report.attention import attention_section as attention_section
 from dlcore.analysis.report.classes import confusion_matrix as confusion_matrix
 from dlcore.analysis.report.classes import worst_mistakes as worst_mistakes
 from dlcore.analysis.report.images import first_filters as first_filters
@@ -15,4 +18,6 @@ from dlcore.analysis.report.sections import picture_section as picture_section
 from dlcore.analysis.report.text import heat_section as heat_section
 from dlcore.analysis.report.text import tagging_sections as tagging_sections
 from dlcore.analysis.report.text import text_sections as text_sections
+from dlcore.analysis.report.translation import Samples as Samples
+from dlcore.analysis.report.translation import translation_sections as translation_sections
 from dlcore.analysis.report.write import write_report as write_report

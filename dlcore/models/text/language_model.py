@@ -23,19 +23,22 @@ class LanguageModel(nn.Module):
         carry, readout = model.apply(variables, inputs, reset, carry=carry, method="window")
         nats = model.output.nats(readout, targets.reshape(-1))
 
+        carry = model.initial_carry(batch, length=20)
         next_token = functools.partial(model.apply, variables, method="next_token")
         tokens = generate(next_token, carry, first, key, steps=20)
 
     Attributes:
         output: the output layer, which holds V.
-        body: has `initial_carry(batch)` and maps (x [B, T, D], carry=, detach=, train=) to (carry,
-            y [B, T, F], activations), where no y_t depends on an x after t; such as
-            `nn.recurrent.RecurrentStack`.
+        body: has `initial_carry(batch, length=None)` and maps (x [B, T, D], carry=, detach=,
+            train=) to (carry, y [B, T, F], activations), where no y_t depends on an x after t;
+            such as `nn.recurrent.RecurrentStack` and `nn.transformer.Transformer`.
         features: D.
         tie: whether the output layer's kernel is the embedding's table (Press & Wolf 2017; Inan et
             al. 2017). Where F is not D, a linear map leads from one to the other.
         dropout: the share of values dropped before and after the body (Zaremba et al. 2014).
         embedding_dropout: the share of words dropped whole, see `Embedding`.
+        scale: what embeddings are multiplied by; sqrt(D) where weights are tied and the body adds
+            to them (Vaswani et al. 2017, section 3.4).
     """
 
     output: Output
@@ -44,6 +47,7 @@ class LanguageModel(nn.Module):
     tie: bool = False
     dropout: float = 0.0
     embedding_dropout: float = 0.0
+    scale: float = 1.0
 
     @nn.compact
     def __call__(
@@ -65,7 +69,7 @@ class LanguageModel(nn.Module):
         """
         output, vocab_size = self.output, len(self.output.counts)
         embed = Embedding(vocab_size, self.features, self.embedding_dropout, name="embedding")
-        x = Dropout(self.dropout)(embed(tokens, train), train)
+        x = Dropout(self.dropout)(self.scale * embed(tokens, train), train)
         carry, hidden, activations = self.body(x, carry=carry, detach=detach, train=train)
         if self.tie:
             if output.rows != vocab_size:
@@ -85,9 +89,15 @@ class LanguageModel(nn.Module):
         return carry, Readout(hidden, kernel, bias), activations
 
     @nn.nowrap
-    def initial_carry(self, batch: int) -> Any:
-        """The carry before the first token, each leaf with leading axis B."""
-        return self.body.initial_carry(batch)
+    def initial_carry(self, batch: int, length: int | None = None) -> Any:
+        """The carry before the first token, each leaf with leading axis B.
+
+        Args:
+            batch: B.
+            length: how many tokens will be read one by one, or piece by piece; None for whole
+                windows, from one to the next of which a transformer carries nothing: None.
+        """
+        return self.body.initial_carry(batch, length)
 
     def window(
         self,

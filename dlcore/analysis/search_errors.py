@@ -1,0 +1,146 @@
+"""Whose fault a wrong output of beam search is: the search's or the model's. Shapes: N sentences.
+
+The model gives every sentence a score, and the search looks for the sentence with the greatest. So
+where the reference has a greater score than the output, the search has missed a better sentence,
+and a wider beam can help. Where it has not, even a perfect search would not have preferred the
+reference: the model is at fault, and with it its architecture, regularisation or data.
+
+The score is what was searched for, length normalisation and coverage penalty included. The rule is
+often told with log P alone. That blames the search for preferring, as it was told to, a longer
+output over a reference of greater P, and the other way round.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dlcore.errors import InputError
+
+VERDICTS = {
+    "right": "",
+    "search": "widen the beam",
+    "model": "change the architecture or regularisation, or get more data",
+}
+"""What an output is, or what is at fault for it, and what helps."""
+
+# The reference is scored in one pass and the output step by step. A sum of some hundred float32
+# logarithms that is made in two ways differs by about 1e-6 of itself; only more is a difference.
+_ROUNDING = 1e-5
+
+
+class SearchErrors(NamedTuple):
+    """The verdict on each sentence.
+
+    Attributes:
+        verdicts: (N,) of `VERDICTS`, by the score that was searched for.
+        log_prob_verdicts: (N,) what they would be by log P alone.
+        reference_scores: (N,) as given.
+        output_scores: (N,) as given.
+    """
+
+    verdicts: np.ndarray
+    log_prob_verdicts: np.ndarray
+    reference_scores: np.ndarray
+    output_scores: np.ndarray
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of the sentences by verdict; they add up to 1."""
+        return {verdict: float(np.mean(self.verdicts == verdict)) for verdict in VERDICTS}
+
+    @property
+    def disagreements(self) -> int:
+        """In how many sentences log P alone gives another verdict."""
+        return int(np.sum(self.verdicts != self.log_prob_verdicts))
+
+    @property
+    def warning(self) -> str:
+        """A line on these sentences; "" when there are none."""
+        if not self.disagreements:
+            return ""
+        return (
+            f"warning: log P alone would give another verdict on {self.disagreements} of "
+            f"{len(self.verdicts)} sentences; it is not what was searched for"
+        )
+
+    def worst(self, verdict: str, most: int = 5) -> list[int]:
+        """The indices of the sentences of a verdict, the worst first.
+
+        For "search" and "model" these are where the two scores differ the most, for "right" where
+        the score is the least.
+        """
+        if verdict == "right":
+            badness = -self.output_scores
+        else:
+            # Where both are impossible the difference is nothing, not NaN.
+            differ = self.reference_scores != self.output_scores
+            badness = np.zeros(len(differ))
+            np.subtract(self.reference_scores, self.output_scores, out=badness, where=differ)
+            badness = np.abs(badness)
+        members = np.flatnonzero(self.verdicts == verdict)
+        return members[np.argsort(-badness[members], kind="stable")][:most].tolist()
+
+    def render(self) -> str:
+        """A table for the terminal, and the warning."""
+        lines = [f"{'verdict':<8}  {'sentences':>9}  {'share':>7}  what helps"]
+        for (verdict, share), remedy in zip(self.shares.items(), VERDICTS.values(), strict=True):
+            count = np.sum(self.verdicts == verdict)
+            lines.append(f"{verdict:<8}  {count:>9,}  {share:>7.1%}  {remedy}".rstrip())
+        return "\n".join([*lines, *filter(None, [self.warning])])
+
+
+def search_errors(
+    reference_scores: np.ndarray,
+    output_scores: np.ndarray,
+    *,
+    reference_log_probs: np.ndarray,
+    output_log_probs: np.ndarray,
+    same: np.ndarray,
+) -> SearchErrors:
+    """Finds out for each output of beam search what is at fault, if anything is, see the module.
+
+    Scores that are equal up to rounding, as those of two spellings of one sentence may be, blame
+    the model: a wider beam could find nothing better. A reference that is longer than the search
+    may write, and has the greater score, blames the search too: let it write more.
+
+    Args:
+        reference_scores: (N,) what the model gives the references under the objective of the
+            search, normalisation and penalties included; -inf for the impossible.
+        output_scores: (N,) the same of the outputs.
+        reference_log_probs: (N,) log P of the references, in nats.
+        output_log_probs: (N,) the same of the outputs.
+        same: (N,) whether the output equals the reference.
+
+    Raises:
+        ValueError: when the arrays are not all (N,).
+        InputError: when there are no sentences, or scores are NaN.
+    """
+    numbers = {
+        "reference_scores": np.asarray(reference_scores, np.float64),
+        "output_scores": np.asarray(output_scores, np.float64),
+        "reference_log_probs": np.asarray(reference_log_probs, np.float64),
+        "output_log_probs": np.asarray(output_log_probs, np.float64),
+    }
+    same = np.asarray(same, bool)
+    for name, values in numbers.items():
+        if values.shape != same.shape or same.ndim != 1:
+            raise ValueError(f"{name} {values.shape} and same {same.shape} must all be (N,)")
+        if np.isnan(values).any():
+            raise InputError(
+                f"{np.isnan(values).sum()} of {len(values)} {name} are NaN: the model has "
+                "diverged; take an earlier checkpoint"
+            )
+    if not len(same):
+        raise InputError("there are no sentences to analyse; translate at least one")
+    reference_scores, output_scores, reference_log_probs, output_log_probs = numbers.values()
+    return SearchErrors(
+        _verdicts(reference_scores, output_scores, same),
+        _verdicts(reference_log_probs, output_log_probs, same),
+        reference_scores,
+        output_scores,
+    )
+
+
+def _verdicts(reference: np.ndarray, output: np.ndarray, same: np.ndarray) -> np.ndarray:
+    equal = np.isclose(reference, output, rtol=_ROUNDING, atol=_ROUNDING)
+    return np.where(same, "right", np.where((reference > output) & ~equal, "search", "model"))
