@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from dlcore.data.text import Corpus, Stream, Vocabulary, load_corpus
+from dlcore.data import Loader
+from dlcore.data.text import Corpus, Stream, Vocabulary, Windows, load_corpus
 from dlcore.losses.output import Readout
 from dlcore.metrics import Mean
 from dlcore.models.text import LanguageModel
@@ -25,6 +26,7 @@ from experiments import common
 from experiments.common import language, text
 from experiments.common.language import Ids
 from experiments.common.language_report import report
+from experiments.common.transformer import define_transformer_flags
 
 FLAGS = flags.FLAGS
 common.define_flags(
@@ -34,6 +36,7 @@ common.define_flags(
 )  # fmt: skip
 text.define_vocabulary_flags(level="word", size=10_000)
 text.define_recurrent_flags(hidden=256, layers=2, embedding_size=256, dropout=0.1)
+define_transformer_flags(heads=4)
 language.define_language_flags()
 flags.DEFINE_integer("characters", None, "most characters of training text; default all", 1)
 
@@ -41,26 +44,27 @@ flags.DEFINE_integer("characters", None, "most characters of training text; defa
 def make_job(
     model: LanguageModel, vocabulary: Vocabulary, corpus: Corpus, ids: Ids, workdir: pathlib.Path
 ) -> common.Job:
-    """Truncated back-propagation through time: each row of a batch goes on where it stopped."""
+    """Truncated back-propagation through time: each row of a batch goes on where it stopped.
+
+    Models that carry nothing on read windows in any order instead.
+    """
 
     def window(variables: Any, batch: Batch, carry: Any, **how: Any) -> tuple[Any, Readout, Any]:
         (carry, readout), state = model.apply(
-            text.cast(variables),
-            batch["inputs"],
-            batch["reset"],
-            carry=carry,
-            method="window",
+            text.cast(variables), batch["inputs"], batch["reset"], carry=carry, method="window",
             **how,
-        )
+        )  # fmt: skip
         return carry, readout, dict(state)
 
     def mean(losses: jax.Array, batch: Batch) -> Mean:
-        return Mean.of(losses, batch["weight"].reshape(-1))
+        weight, shape = batch["weight"], batch["targets"].shape  # of rows or of tokens
+        weight = jnp.broadcast_to(weight.reshape(shape[0], -1), shape)
+        return Mean.of(losses, weight.reshape(-1))
 
     def loss_fn(params: Any, model_state: Any, batch: Batch, rng: jax.Array) -> tuple[Mean, Aux]:
         noise_key, dropout_key = jax.random.split(rng)
         carry, readout, model_state = window(
-            {"params": params, **model_state}, batch, batch["carry"], detach=FLAGS.detach,
+            {"params": params, **model_state}, batch, batch.get("carry"), detach=FLAGS.detach,
             train=True, rngs={"dropout": dropout_key}, mutable=list(model_state),
         )  # fmt: skip
         losses = model.output.losses(noise_key, readout, batch["targets"].reshape(-1))
@@ -85,13 +89,15 @@ def make_job(
 
     size = FLAGS.batch_size
     streams = {split: Stream(part, size, FLAGS.window) for split, part in ids.items() if len(part)}
+    train = streams["train"].batches
+    if model.initial_carry(size) is None:
+        train = Loader(Windows(ids["train"], FLAGS.window), size, seed=FLAGS.seed).batches
     return common.Job(
         name="language_model",
         initialise=lambda key: model.init(key, jnp.zeros((1, 1), jnp.int32)),
         loss_fn=loss_fn, metric_fn=metric_fn, carry=lambda: model.initial_carry(size),
         feed=common.Feed(
-            streams["train"].batches, streams["test"].epoch,
-            streams["valid"].epoch if "valid" in streams else None,
+            train, streams["test"].epoch, streams["valid"].epoch if "valid" in streams else None
         ),
         metric=(language.main_score(vocabulary), "min"),
         per_step={"tokens": size * FLAGS.window}, summarise=summarise, observe=observe,
@@ -117,24 +123,25 @@ def main(_: list[str]) -> None:
         f"{corpus.name}: {len(ids['train']):,} tokens to train on, {len(ids['valid']):,} to "
         f"validate and {len(ids['test']):,} to test with, {len(vocabulary):,} different ones"
     )
-    counted = language.Counted(vocabulary, corpus, ids)
+    counted = language.Counted(vocabulary, corpus, ids) if FLAGS.order else None
     if FLAGS.model == "ngram":
         language.finish_counted(workdir, counted, vocabulary)
         return
-    common.say(counted.describe())
+    if counted:
+        common.say(counted.describe())
     model = language.make_model(np.bincount(ids["train"], minlength=len(vocabulary)))
     job = make_job(model, vocabulary, corpus, ids, workdir)
     if FLAGS.check:
         forward, chance = functools.partial(log_probs, model), float(np.log(len(vocabulary)))
         common.check(job, forward, next(job.feed.train(0)), inputs="inputs", chance=chance)
     outcome = common.train(job, workdir)
-    common.finish(job, workdir, outcome, ngram=counted.scores)
+    common.finish(job, workdir, outcome, ngram=counted and counted.scores)
     variables = {"params": outcome.state.params, **outcome.state.model_state}
     if FLAGS.generate and not outcome.result.steps:
         print(language.Sampler(vocabulary).neural(model)(variables))
     if FLAGS.report:
         first = job.initialise(jax.random.split(jax.random.key(FLAGS.seed))[0])
-        scores = {"model": outcome.metrics, "ngram": counted.scores}
+        scores = language.by_name(outcome.metrics, counted)
         report(workdir, model, variables, first, vocabulary, ids, scores)
 
 

@@ -15,7 +15,7 @@ from dlcore.errors import InputError, choose
 
 Schedule = Callable[[jax.typing.ArrayLike], jax.typing.ArrayLike]
 
-SCHEDULES = ("constant", "cosine", "linear", "step", "inverse_sqrt")
+SCHEDULES = ("constant", "cosine", "linear", "step", "inverse_sqrt", "wsd")
 
 
 def schedule(
@@ -26,6 +26,7 @@ def schedule(
     warmup_steps: int = 0,
     boundaries: Sequence[int] = (),
     factor: float = 0.1,
+    decay_share: float = 0.2,
 ) -> Schedule:
     """The schedule that rises linearly from 0 to `peak` and then goes on as its name says.
 
@@ -38,6 +39,8 @@ def schedule(
     - step: peak, multiplied by `factor` at each of the boundaries (from t = boundary on).
     - inverse_sqrt: peak * sqrt(w / t) (Vaswani et al. 2017, eq. 3), with w = 1 and t + 1 when there
       is no warm-up.
+    - wsd, warm-up, stable, decay (Hu et al. 2024, section 4.2, with a linear decay): peak until
+      the last `decay_share` of the steps, over which it falls linearly to 0.
 
     Args:
         name: one of `SCHEDULES`.
@@ -47,6 +50,7 @@ def schedule(
         boundaries: for "step" only, which needs them: increasing values of t, past the warm-up
             and before the end.
         factor: for "step" only.
+        decay_share: for "wsd" only, in (0, 1].
 
     Raises:
         InputError: for an unknown name and for numbers that do not fit together.
@@ -62,6 +66,8 @@ def schedule(
             f"warmup_steps {warmup_steps} is not between 0 and the run's {steps} steps; "
             "shorten the warm-up or lengthen the run"
         )
+    if not 0 < decay_share <= 1:
+        raise InputError(f"decay share {decay_share} is not a share of the run; give one in (0, 1]")
     if bool(boundaries) != (name == "step"):
         raise InputError(
             f"schedule {name!r} was given the boundaries {list(boundaries)}; "
@@ -80,6 +86,7 @@ def schedule(
         warmup_steps,
         [b - warmup_steps for b in boundaries],
         factor,
+        min(round(decay_share * steps), steps - warmup_steps),
     )
     if warmup_steps == 0:
         return after
@@ -88,7 +95,13 @@ def schedule(
 
 
 def _after_warmup(
-    name: str, peak: float, steps: int, warmup_steps: int, boundaries: list[int], factor: float
+    name: str,
+    peak: float,
+    steps: int,
+    warmup_steps: int,
+    boundaries: list[int],
+    factor: float,
+    decay_steps: int,
 ) -> Schedule:
     """The schedule past the warm-up; its t and boundaries count from the warm-up's end."""
     match name:
@@ -98,6 +111,8 @@ def _after_warmup(
             return optax.cosine_decay_schedule(peak, max(steps, 1))
         case "linear":
             return optax.linear_schedule(peak, 0.0, max(steps, 1))
+        case "wsd":
+            return optax.linear_schedule(peak, 0.0, max(decay_steps, 1), steps - decay_steps)
         case "step":
             return optax.piecewise_constant_schedule(peak, dict.fromkeys(boundaries, factor))
         case _:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
@@ -229,17 +230,37 @@ def load_params(directory: str | pathlib.Path) -> Any:
     Raises:
         InputError: when there is no checkpoint.
     """
+    return average_params(directory, 1)[0]
+
+
+def average_params(directory: str | pathlib.Path, count: int) -> tuple[Any, list[int]]:
+    """The mean of the parameters of a run's newest checkpoints, on one device, and their steps.
+
+    The mean of the last few checkpoints is often better than each of them (Vaswani et al. 2017,
+    section 6.1).
+
+    Args:
+        directory: the run's folder of checkpoints.
+        count: of how many; all where there are fewer.
+
+    Raises:
+        InputError: when there is no checkpoint.
+    """
     directory = pathlib.Path(directory).absolute()
     if not directory.is_dir():
         raise InputError(f"no checkpoints in {directory}: there is no such folder")
-    steps = ocp.utils.checkpoint_steps(directory)
+    steps = sorted(ocp.utils.checkpoint_steps(directory))[-count:]
     if not steps:
         raise InputError(f"no checkpoints in {directory}; give the folder WORKDIR/checkpoints")
-    path = directory / str(max(steps)) / "state"
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    total: Any = None
     with ocp.StandardCheckpointer() as checkpointer:
-        abstract = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-            checkpointer.metadata(path).item_metadata.tree,
-        )
-        return checkpointer.restore(path, abstract)["params"]
+        for step in steps:
+            path = directory / str(step) / "state"
+            abstract = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+                checkpointer.metadata(path).item_metadata.tree,
+            )
+            params = checkpointer.restore(path, abstract)["params"]
+            total = params if total is None else jax.tree.map(jnp.add, total, params)
+    return jax.tree.map(lambda leaf: leaf / len(steps), total), steps

@@ -49,9 +49,16 @@ def define_flags(
     flags.DEFINE_integer("steps", steps, "training steps; a continued run may have more", 1)
     flags.DEFINE_integer("batch_size", batch_size, "examples per step, over all devices")
     flags.DEFINE_string("optimizer", optimizer, f"one of {', '.join(optim.OPTIMIZERS)}")
+    flags.DEFINE_multi_string(
+        "hyper", [], "hyperparameter of the optimizer, such as beta=0.9 or b2=0.95"
+    )
     flags.DEFINE_float("learning_rate", learning_rate, "largest learning rate", lower_bound=0.0)
+    flags.DEFINE_multi_string(
+        "rate_factor", [], "REGEX:FACTOR of the learning rate of the parameters found by REGEX"
+    )
     flags.DEFINE_string("schedule", schedule, f"one of {', '.join(optim.SCHEDULES)}")
     flags.DEFINE_multi_integer("boundary", [], "step at which --schedule=step divides by 10")
+    flags.DEFINE_float("decay_share", 0.2, "last part of the run in which --schedule=wsd decays")
     flags.DEFINE_integer("warmup_steps", warmup_steps, "linear warm-up", lower_bound=0)
     flags.DEFINE_float("weight_decay", weight_decay, "of matrices and kernels", lower_bound=0.0)
     flags.DEFINE_float("clip_norm", clip_norm, "largest global norm of the gradient")

@@ -18,25 +18,33 @@ from dlcore.metrics import language_scores
 from dlcore.models.text import LanguageModel, NGram
 from dlcore.models.text.ngram import SMOOTHINGS
 from dlcore.nn.recurrent import CELLS, RecurrentStack
+from dlcore.nn.transformer import Transformer
 from dlcore.train.logs import writing
 from experiments.common.flags import adopt, record_flags
 from experiments.common.runs import conclude, summarise
 from experiments.common.text import make_cells
+from experiments.common.transformer import (
+    OF_RECURRENT,
+    OF_TRANSFORMERS,
+    refuse,
+    transformer_config,
+)
 
 FLAGS = flags.FLAGS
 Ids = dict[str, np.ndarray]  # the tokens of "train", "valid" and "test"
-SAMPLING = ("prompt", "generate", "temperature", "top_k", "top_p")
+_MODELS = ("ngram", "transformer", *CELLS)
+SAMPLING = ("prompt", "generate", "temperature", "top_k", "top_p", "min_p")
 
 
 def define_language_flags() -> None:
     """Defines the flags of the model, its training and its sampling."""
-    flags.DEFINE_string("model", "lstm", f"ngram or one of {', '.join(CELLS)}")
+    flags.DEFINE_string("model", "lstm", f"one of {', '.join(_MODELS)}")
     flags.DEFINE_integer("window", 35, "tokens of each row in a step", 1)
     flags.DEFINE_integer("detach", None, "tokens that a gradient goes back; default the window", 1)
     flags.DEFINE_bool("tie", True, "one table for embedding and output")
     flags.DEFINE_enum("softmax", "full", SOFTMAXES, "how the output layer is trained")
     flags.DEFINE_integer("samples", 1024, "noise words of --softmax=sampled and nce", 1)
-    flags.DEFINE_integer("order", 5, "of the n-gram model", 1)
+    flags.DEFINE_integer("order", 5, "of the n-gram model beside; 0 counts none", 0)
     flags.DEFINE_enum("smoothing", "kneser_ney", SMOOTHINGS, "of the n-gram model")
     flags.DEFINE_float("add_k", 0.01, "what --smoothing=add_k adds to each count")
     flags.DEFINE_string("prompt", "\n", "what the sampled texts continue")
@@ -44,6 +52,7 @@ def define_language_flags() -> None:
     flags.DEFINE_float("temperature", 0.8, "of sampling; 0 takes the likeliest token", 0)
     flags.DEFINE_integer("top_k", None, "sample from the likeliest ones only", 1)
     flags.DEFINE_float("top_p", None, "sample from the likeliest of this total probability only")
+    flags.DEFINE_float("min_p", None, "sample from those this share as likely as the likeliest")
     adopt(__name__)
 
 
@@ -82,8 +91,21 @@ def scores(nats: float, vocabulary: Vocabulary, corpus: Corpus, ids: Ids, split:
 
 def make_model(counts: np.ndarray) -> LanguageModel:
     """The model that the flags describe, for words that occur so often in the training text."""
+    output = output_layer(FLAGS.softmax, counts, samples=FLAGS.samples)
+    how = {
+        "tie": FLAGS.tie, "dropout": FLAGS.dropout, "embedding_dropout": FLAGS.embedding_dropout,
+    }  # fmt: skip
+    if FLAGS.model == "transformer":
+        refuse((*OF_RECURRENT, "detach"), "model")
+        body = Transformer(transformer_config(context=FLAGS.window))
+        return LanguageModel(output, body, FLAGS.hidden, scale=FLAGS.hidden**0.5, **how)
     if FLAGS.model not in CELLS:
-        raise choose("model", FLAGS.model, ("ngram", *CELLS))
+        raise choose("model", FLAGS.model, _MODELS)
+    refuse(OF_TRANSFORMERS, "model")
+    return LanguageModel(output, _recurrent_body(), FLAGS.embedding_size, **how)
+
+
+def _recurrent_body() -> RecurrentStack:
     if FLAGS.model == "lstm_batch_norm":
         raise InputError(
             "--model=lstm_batch_norm keeps statistics for each step of a sequence, and a stream "
@@ -94,14 +116,10 @@ def make_model(counts: np.ndarray) -> LanguageModel:
             f"--detach={FLAGS.detach} is beyond --window={FLAGS.window}, where the gradient ends "
             "anyway; lower the one or raise the other"
         )
-    body = RecurrentStack(
+    return RecurrentStack(
         make_cells(FLAGS.model), residual=FLAGS.residual, dropout=FLAGS.dropout,
         variational=FLAGS.variational, state_dropout=FLAGS.state_dropout,
         candidate_dropout=FLAGS.candidate_dropout,
-    )  # fmt: skip
-    return LanguageModel(
-        output_layer(FLAGS.softmax, counts, samples=FLAGS.samples), body, FLAGS.embedding_size,
-        tie=FLAGS.tie, dropout=FLAGS.dropout, embedding_dropout=FLAGS.embedding_dropout,
     )  # fmt: skip
 
 
@@ -127,6 +145,11 @@ class Counted:
         return f"{ngram_name()}: test {found}"
 
 
+def by_name(metrics: dict[str, float], counted: Counted | None) -> dict[str, dict[str, float]]:
+    """The scores of the model and of the counted one beside it, for the report."""
+    return {FLAGS.model: metrics} | ({ngram_name(): counted.scores} if counted else {})
+
+
 def ngram_name() -> str:
     """What the n-gram model of the flags is called."""
     return f"{FLAGS.smoothing} {FLAGS.order}-gram"
@@ -142,7 +165,7 @@ class Sampler:
             raise InputError(f"--prompt={FLAGS.prompt!r} has no token; give some text")
         self._how = {
             "steps": FLAGS.generate, "temperature": FLAGS.temperature,
-            "top_k": FLAGS.top_k, "top_p": FLAGS.top_p,
+            "top_k": FLAGS.top_k, "top_p": FLAGS.top_p, "min_p": FLAGS.min_p,
         }  # fmt: skip
 
     def neural(self, model: LanguageModel) -> Callable[[Any], str]:
@@ -153,11 +176,15 @@ class Sampler:
             next_token = functools.partial(model.apply, variables, method="next_token")
             carry, _ = jax.lax.scan(
                 lambda carry, token: (next_token(carry, token)[0], None),
-                model.initial_carry(1), prompt[:-1, None],
+                model.initial_carry(1, len(prompt) + FLAGS.generate), prompt[:-1, None],
             )  # fmt: skip
             return generate(next_token, carry, prompt[-1:], key, **self._how)
 
         prompt, key = jnp.asarray(self._prompt), self._key()
+        if FLAGS.generate:  # What cannot be sampled shows here, before training.
+            self._require_positions()
+            shapes = jax.eval_shape(lambda: model.init(key, prompt[None, :1]))
+            jax.eval_shape(continued, shapes, prompt, key)
         return lambda variables: self._text(continued(variables, prompt, key))
 
     def counted(self, ngram: NGram) -> str:
@@ -167,6 +194,15 @@ class Sampler:
             history, _ = ngram.next_token(history, jnp.asarray([token]))
         first = jnp.asarray(self._prompt[-1:])
         return self._text(generate(ngram.next_token, history, first, self._key(), **self._how))
+
+    def _require_positions(self) -> None:
+        length = len(self._prompt) + FLAGS.generate
+        if FLAGS.model == "transformer" and FLAGS.position == "learned" and length > FLAGS.window:
+            raise InputError(
+                f"--generate={FLAGS.generate} after a prompt of {len(self._prompt)} tokens goes "
+                f"beyond the --window={FLAGS.window} positions that are learned; lower the one, "
+                "raise the other, or choose another --position"
+            )
 
     def _key(self) -> jax.Array:
         return jax.random.key(FLAGS.seed)
@@ -183,8 +219,10 @@ def write_sample(workdir: pathlib.Path, step: int, sample: str) -> None:
         path.write_text(sample + "\n", encoding="utf-8")
 
 
-def finish_counted(workdir: pathlib.Path, counted: Counted, vocabulary: Vocabulary) -> None:
+def finish_counted(workdir: pathlib.Path, counted: Counted | None, vocabulary: Vocabulary) -> None:
     """Ends the run of an n-gram model, for which there is nothing to train."""
+    if counted is None:
+        raise InputError("--model=ngram --order=0 counts nothing; give an order of 1 or more")
     record_flags("language_model", workdir)
     if FLAGS.generate:
         write_sample(workdir, 0, Sampler(vocabulary).counted(counted.model))

@@ -1,4 +1,4 @@
-"""The report of a recurrent language model. Shapes: B rows, T tokens of a window."""
+"""The report of a language model. Shapes: B rows, T tokens of a window."""
 
 import pathlib
 from typing import Any
@@ -9,7 +9,9 @@ import numpy as np
 from absl import flags
 
 from dlcore.analysis import (
+    AttentionExample,
     Section,
+    attention_section,
     gate_statistics,
     gradient_by_distance,
     language_sections,
@@ -21,12 +23,14 @@ from dlcore.analysis import (
 from dlcore.analysis.recurrent import GATES
 from dlcore.data.text import Stream, Vocabulary
 from dlcore.models.text import LanguageModel
+from dlcore.nn.transformer import Transformer
 from experiments.common.flags import say
-from experiments.common.language import Ids, ngram_name
+from experiments.common.language import Ids
 
 FLAGS = flags.FLAGS
 _TOKENS = 20_000  # of the test text, enough to find the worst passages in
 _ROWS, _STEPS = 16, 60  # of the test text, to look at gates and gradients with
+_PASSAGES, _PASSAGE = 2, 24  # of the test text, and their tokens, to look at attention with
 
 
 def report(
@@ -47,7 +51,7 @@ def report(
         first_variables: what it started from.
         vocabulary: of the run.
         ids: of the texts.
-        scores: on the test text, of the model and of those that it is compared with.
+        scores: on the test text, by the name of the model.
     """
     test = ids["test"][:_TOKENS]
     samples = [
@@ -55,11 +59,15 @@ def report(
         for path in sorted((workdir / "samples").glob("*.txt"))
     ]
     sections = language_sections(
-        {FLAGS.model: scores["model"], ngram_name(): scores["ngram"]},
+        scores,
         samples=samples[-3:], tokens=[vocabulary.tokens[token] for token in test],
         nats=_nats(model, variables, test), separator=" " if vocabulary.level == "word" else "",
     )  # fmt: skip
-    page = write_report(workdir, [*sections, *_inside(model, variables, first_variables, test)])
+    if isinstance(model.body, Transformer):
+        inside = _attention(model, variables, vocabulary, test)
+    else:
+        inside = _through_time(model, variables, first_variables, test)
+    page = write_report(workdir, [*sections, *inside])
     say(f"report: {page}")
 
 
@@ -83,7 +91,28 @@ def _nats(model: LanguageModel, variables: Any, ids: np.ndarray) -> np.ndarray:
     return np.concatenate(found, axis=1)[np.concatenate(real, axis=1)]
 
 
-def _inside(
+def _attention(
+    model: LanguageModel, variables: Any, vocabulary: Vocabulary, ids: np.ndarray
+) -> list[Section]:
+    """What the heads of the lowest and the highest block look at in some passages."""
+    size = min(_PASSAGE, FLAGS.window, len(ids))
+    passages = ids[: min(_PASSAGES, len(ids) // size) * size].reshape(-1, size)
+    _, _, activations = jax.jit(model.apply)(variables, passages)
+    blocks = sorted({0, FLAGS.layers - 1})
+    if f"attention_{blocks[0]}" not in activations:  # --chunk never has all weights at once
+        return []
+    examples = []
+    for number, passage in enumerate(passages):
+        tokens = [vocabulary.decode([token]) for token in passage]
+        for block in blocks:
+            weights = np.asarray(activations[f"attention_{block}"][number])
+            title = f"passage {number + 1}, block {block + 1}"
+            examples.append(AttentionExample(title, weights, tokens, tokens))
+    text = "Each row is a token, and shows which of those before it and itself it looks at."
+    return [attention_section("Attention", examples, text=text)]
+
+
+def _through_time(
     model: LanguageModel, variables: Any, first_variables: Any, ids: np.ndarray
 ) -> list[Section]:
     """What the lowest layer's gates do, and how far its gradients reach."""

@@ -45,7 +45,16 @@ def launch(main: Callable[[list[str]], None]) -> None:
     # When one of its writes fails, it closes the event loop under the others, which complain.
     logging.set_verbosity(logging.FATAL)
     sys.unraisablehook = _without_leftovers
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """What flags leave of the arguments; a flag that cannot be read is an error in the input."""
+    try:
+        return FLAGS(argv)
+    except flags.Error as error:
+        print("error:", " ".join(str(error).split()), "(see --help)", file=sys.stderr)
+        sys.exit(2)
 
 
 def _without_leftovers(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -81,6 +90,8 @@ def _shrink() -> None:
     if FLAGS.schedule == "step":
         FLAGS.schedule = "constant"
     FLAGS.batch_size = min(FLAGS.batch_size, 8)
+    if "batch_tokens" in FLAGS and FLAGS.batch_tokens:
+        FLAGS.batch_tokens = min(FLAGS.batch_tokens, 256)
     FLAGS.log_every = FLAGS.eval_every = FLAGS.checkpoint_every = 1
     FLAGS.report = True
     FLAGS.workdir = FLAGS.workdir or tempfile.mkdtemp(prefix="dlcore-smoke-")

@@ -26,8 +26,8 @@ def define_recurrent_flags(
     *, hidden: int, layers: int, embedding_size: int, dropout: float
 ) -> None:
     """Defines the flags of an embedding and recurrent layers with a job's defaults."""
-    flags.DEFINE_integer("layers", layers, "recurrent layers", 1)
-    flags.DEFINE_integer("hidden", hidden, "width of a recurrent layer", 1)
+    flags.DEFINE_integer("layers", layers, "layers of the net", 1)
+    flags.DEFINE_integer("hidden", hidden, "width of a layer", 1)
     flags.DEFINE_integer("embedding_size", embedding_size, "width of the embedding", 1)
     flags.DEFINE_bool("residual", False, "layers add their input to their output")
     flags.DEFINE_float("dropout", dropout, "share of values dropped before each layer", 0, 1)
@@ -147,22 +147,24 @@ def vocabulary_of_tokens(tokens: Iterable[str]) -> Vocabulary:
     )
 
 
-def settle_vocabulary(workdir: pathlib.Path, build: Callable[[], Vocabulary]) -> Vocabulary:
+def settle_vocabulary(
+    workdir: pathlib.Path, build: Callable[[], Vocabulary], name: str = "vocabulary.json"
+) -> Vocabulary:
     """The vocabulary of a run: written at its start, and the same when it continues.
 
     Raises:
         InputError: when the vocabulary in the workdir is damaged, or is not that of the data.
     """
-    path, vocabulary = workdir / "vocabulary.json", build()
-    if path.exists():
-        saved = Vocabulary.load(path)
-        vocabulary.check(saved.fingerprint, owner=f"the run in {workdir}")
-    elif not FLAGS.check:
-        if (workdir / "checkpoints").exists():
+    path, vocabulary = workdir / name, build()
+    if (workdir / "checkpoints").exists():
+        if not path.exists():
             raise InputError(
                 f"{path} is missing, without which the checkpoints beside it mean nothing; restore "
                 "it, or choose another --workdir"
             )
+        saved = Vocabulary.load(path)
+        vocabulary.check(saved.fingerprint, owner=f"the run in {workdir}")
+    elif not FLAGS.check:  # Of a run that was refused before it began, another may be there.
         with writing(workdir):
             vocabulary.save(path)
     return vocabulary

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import inspect
+import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -57,6 +59,7 @@ class Job:
         frozen: which parameters are not trained, as path rules.
         observe: is shown the state after each evaluation.
         per_step: how many of which unit a step takes in; one batch of examples by default.
+        keep: how many of the newest checkpoints stay.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Job:
     per_step: Mapping[str, int] = dataclasses.field(
         default_factory=lambda: {"examples": FLAGS.batch_size}
     )
+    keep: int = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +96,37 @@ def make_optimizer(job: Job) -> optax.GradientTransformation:
         steps=FLAGS.steps,
         warmup_steps=FLAGS.warmup_steps,
         boundaries=FLAGS.boundary,
+        decay_share=FLAGS.decay_share,
     )
     clip = optim.clip_by_global_norm(FLAGS.clip_norm) if FLAGS.clip_norm is not None else None
     return optim.optimizer(
-        FLAGS.optimizer, rate, weight_decay=FLAGS.weight_decay, clip=clip, frozen=job.frozen
-    )
+        FLAGS.optimizer, rate, weight_decay=FLAGS.weight_decay, clip=clip, frozen=job.frozen,
+        factors=[*map(_factor, FLAGS.rate_factor)], **dict(map(_hyperparameter, FLAGS.hyper)),
+    )  # fmt: skip
+
+
+def _factor(given: str) -> tuple[str, float]:
+    """The rule of --rate_factor=REGEX:FACTOR."""
+    pattern, _, factor = given.rpartition(":")
+    try:
+        return pattern, float(factor)
+    except ValueError:
+        raise InputError(
+            f"--rate_factor={given} is not REGEX:FACTOR; write something like embedding:0.1"
+        ) from None
+
+
+def _hyperparameter(given: str) -> tuple[str, Any]:
+    """Name and value of --hyper=NAME=VALUE."""
+    name, _, value = given.partition("=")
+    if name in inspect.signature(optim.optimizer).parameters:
+        raise InputError(f"--hyper={given}: {name} is no hyperparameter of an update rule")
+    try:
+        return name, json.loads(value.lower())
+    except ValueError:
+        raise InputError(
+            f"--hyper={given} is not NAME=VALUE with a number, true, false or null; write beta=0.9"
+        ) from None
 
 
 def make_layout() -> runtime.Layout:
@@ -150,7 +180,7 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
     name, mode = job.metric
     best = Best(name, mode=mode, patience=FLAGS.patience)
     memory = Memory(best=best)
-    checkpoints = Checkpoints(workdir / "checkpoints", config())
+    checkpoints = Checkpoints(workdir / "checkpoints", config(), keep=job.keep)
     abstract = layout.abstract(lambda: make_state(job, tx))
     restored = checkpoints.restore(abstract)
     if restored:

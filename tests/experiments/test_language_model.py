@@ -28,10 +28,16 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture
-def command(data_dir, corpus):
+def kind():
+    """The flags that only one kind of model reads; recurrent ones by default."""
+    return ["--embedding_size=16"]
+
+
+@pytest.fixture
+def command(data_dir, corpus, kind):
     return [
         sys.executable, "-m", "experiments.language_model", f"--data_dir={data_dir}",
-        f"--data_path={corpus}", "--hidden=32", "--embedding_size=16", "--layers=1",
+        f"--data_path={corpus}", "--hidden=32", *kind, "--layers=1",
         "--batch_size=8", "--window=12", "--warmup_steps=5", "--learning_rate=0.02",
         "--generate=12", "--vocab_size=100",
     ]  # fmt: skip
@@ -60,11 +66,16 @@ def test_a_run_learns_beside_the_ngrams_and_leaves_its_files(run, tmp_path):
     "flags",
     [
         ("--model=gru", "--softmax=sampled", "--level=bpe", "--vocab_size=300"),
-        ("--model=rnn", "--softmax=nce", "--samples=8", "--detach=4", "--embedding_dropout=0.1"),
-        ("--model=highway", "--softmax=hierarchical", "--notie", "--level=char"),
-        ("--model=irnn", "--layers=2", "--residual", "--variational", "--state_dropout=0.2"),
-        ("--model=lstm_layer_norm", "--precision=bfloat16", "--candidate_dropout=0.1"),
         ("--model=gru_after", "--accumulate=2", "--optimizer=muon", "--validation=0"),
+        *(
+            pytest.param(flags, marks=pytest.mark.slow)
+            for flags in (
+                ("--model=rnn", "--softmax=nce", "--samples=8", "--detach=4"),
+                ("--model=highway", "--softmax=hierarchical", "--notie", "--level=char"),
+                ("--model=irnn", "--layers=2", "--residual", "--variational"),
+                ("--model=lstm_layer_norm", "--precision=bfloat16", "--candidate_dropout=0.1"),
+            )
+        ),
     ],
     ids=lambda flags: flags[0].removeprefix("--model="),
 )
@@ -73,6 +84,61 @@ def test_every_choice_passes_the_smoke_test(run, tmp_path, flags):
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "report" / "index.html").exists()
     assert np.isfinite(summary(tmp_path)["metrics"]["loss"])
+
+
+transformer = pytest.mark.parametrize(
+    "kind", [["--model=transformer", "--heads=2"]], ids=["transformer"]
+)
+
+
+@transformer
+def test_a_transformer_learns_writes_from_its_cache_and_shows_its_attention(run, tmp_path):
+    process = run("--steps=80", "--layers=2", f"--workdir={tmp_path}", "--report")
+    assert process.returncode == 0, process.stderr
+    assert "kneser_ney 5-gram: test loss" in process.stderr
+    found = summary(tmp_path)
+    assert 1 < found["metrics"]["perplexity_per_token"] < 3.5
+    sample = (tmp_path / "samples" / "00000080.txt").read_text()
+    assert set(sample.split()) <= set(lines(200).split())
+    page = (tmp_path / "report" / "index.html").read_text()
+    pictures = {path.name for path in (tmp_path / "report").glob("*.png")}
+    # Of two passages and two blocks, the mean of the heads and each of them.
+    maps = {f"attention_{number}{kind}.png" for number in range(1, 5) for kind in ("", "_heads")}
+    assert maps | {"curves.png"} == pictures and all(name in page for name in pictures)
+
+    again = run(
+        "--steps=80", "--layers=2", f"--workdir={tmp_path}", "--prompt=my aunt", "--generate=40"
+    )
+    assert again.returncode == 0, again.stderr
+    assert "my aunt" in again.stdout and len(again.stdout.split()) > 40
+
+
+@transformer
+@pytest.mark.parametrize(
+    "flags",
+    [
+        (
+            "--position=learned", "--generate=11", "--softmax=sampled", "--samples=8",
+            "--norm=layer", "--bias", "--precision=bfloat16", "--min_p=0.1",
+        ),
+        pytest.param(
+            (
+                "--position=alibi", "--kv_heads=1", "--chunk=5", "--nonorm_first",
+                "--activation=swiglu", "--qk_norm", "--notie", "--softmax=hierarchical",
+                "--level=char", "--order=0",
+            ),
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["learned", "alibi"],
+)  # fmt: skip
+def test_transformers_pass_the_smoke_test(run, tmp_path, flags):
+    process = run("--smoke", f"--workdir={tmp_path}", *flags)
+    assert process.returncode == 0, process.stderr
+    assert np.isfinite(summary(tmp_path)["metrics"]["loss"])
+    page = (tmp_path / "report" / "index.html").read_text()
+    # In chunks the weights are never there at once.
+    assert ("attention_1.png" in page) == ("--chunk=5" not in flags)
 
 
 def test_the_counted_model_alone(run, tmp_path):
@@ -158,10 +224,27 @@ def test_bad_texts(run, tmp_path, text, words):
         ("--model=lstm_batch_norm", ("lstm_batch_norm", "stream")),
         ("--patience=3 --validation=0", ("--validation",)),
         ("--prompt=", ("--prompt",)),
+        ("--top_p=2", ("top_p 2.0",)),
+        ("--heads=2", ("--model=lstm", "--heads")),
+        ("--model=transformer", ("--model=transformer", "--embedding_size")),
     ],
 )
 def test_bad_flags(run, tmp_path, flag, words):
     assert_fails(run(*flag.split(), f"--workdir={tmp_path}", "--steps=9"), *words)
+
+
+@transformer
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--detach=4", ("--model=transformer", "--detach")),
+        ("--position=learned", ("--generate=12", "--window=12", "--position")),
+        ("--position=absolute", ("'absolute'", "rotary")),
+        ("--heads=5", ("5 heads", "32 features")),
+    ],
+)
+def test_bad_flags_of_transformers(run, tmp_path, flag, words):
+    assert_fails(run(flag, f"--workdir={tmp_path}", "--steps=9"), *words)
 
 
 def test_the_checks_pass(run):

@@ -9,9 +9,14 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 RECIPES = sorted(ROOT.glob("experiments/recipes/*/*.flags"))
+FIRST = [min(folder.iterdir()) for folder in ROOT.glob("experiments/recipes/*")]
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[] if path in FIRST else pytest.mark.slow) for path in RECIPES],
+    ids=lambda path: path.stem,
+)
 def test_a_recipe_passes_the_smoke_test(path, data_dir, tmp_path):
     command = [sys.executable, "-m", f"experiments.{path.parent.name}", f"--flagfile={path}"]
     process = subprocess.run(

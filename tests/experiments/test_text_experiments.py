@@ -71,13 +71,22 @@ def test_a_run_learns_leaves_its_files_and_repeats(run, tmp_path, job):
 @pytest.mark.parametrize(
     ("job", "flags"),
     [
-        ("text_classification", ("--pooling=last", "--cell=gru", "--layers=2", "--residual")),
+        pytest.param(
+            "text_classification", ("--pooling=last", "--cell=gru", "--layers=2", "--residual"),
+            marks=pytest.mark.slow,
+        ),
         ("text_classification", ("--pooling=attention", "--cell=lstm_batch_norm", "--level=char")),
-        ("text_classification", ("--pooling=mean", "--nobidirectional", "--precision=bfloat16")),
+        pytest.param(
+            "text_classification", ("--pooling=mean", "--nobidirectional", "--precision=bfloat16"),
+            marks=pytest.mark.slow,
+        ),
         ("tagging", ("--crf", "--cell=lstm_peephole", "--variational", "--state_dropout=0.1")),
-        ("tagging", ("--cell=highway", "--embedding_dropout=0.1", "--limit=5")),
+        pytest.param(
+            "tagging", ("--cell=highway", "--embedding_dropout=0.1", "--limit=5"),
+            marks=pytest.mark.slow,
+        ),
     ],
-)
+)  # fmt: skip
 def test_every_choice_passes_the_smoke_test(run, tmp_path, flags):
     process = run("--smoke", f"--workdir={tmp_path}", *flags)
     assert process.returncode == 0, process.stderr

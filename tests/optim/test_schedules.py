@@ -15,11 +15,13 @@ TABLE = {
     "linear": [0, 0.5, 1, 0.75, 0.5, 0.25, 0],
     "step": [0, 0.5, 1, 0.2, 0.2, 0.04, 0.04],
     "inverse_sqrt": [0, 0.5, 1, np.sqrt(4 / 6), ROOT, np.sqrt(4 / 10), np.sqrt(4 / 12)],
+    "wsd": [0, 0.5, 1, 1, 1, 2 / 3, 0],
 }
 
 
 def settings(name):
-    return {"boundaries": [6, 9], "factor": 0.2} if name == "step" else {}
+    of = {"step": {"boundaries": [6, 9], "factor": 0.2}, "wsd": {"decay_share": 0.25}}
+    return of.get(name, {})
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -35,7 +37,7 @@ def test_table(name):
 def test_without_warmup_the_first_step_is_the_peak(name):
     rate = schedule(name, 0.1, steps=10, **settings(name))
     assert float(rate(0)) == pytest.approx(0.1)
-    later = {"constant": 0.1, "step": 0.02, "inverse_sqrt": 0.1 / np.sqrt(8)}
+    later = {"constant": 0.1, "wsd": 0.1, "step": 0.02, "inverse_sqrt": 0.1 / np.sqrt(8)}
     expected = later.get(
         name, {"cosine": 0.05 * (1 + np.cos(0.7 * np.pi)), "linear": 0.03}.get(name)
     )

@@ -12,7 +12,7 @@ import pytest
 
 from dlcore import runtime
 from dlcore.errors import InputError
-from dlcore.train.checkpoint import Checkpoints, load_params
+from dlcore.train.checkpoint import Checkpoints, average_params, load_params
 from dlcore.train.fingerprint import fingerprints
 from dlcore.train.transplant import transplant
 
@@ -258,3 +258,18 @@ def test_a_partial_restore_from_nothing_is_an_error(tmp_path):
         load_params(tmp_path / "nowhere")
     with pytest.raises(InputError, match="give the folder WORKDIR/checkpoints"):
         load_params(tmp_path)
+
+
+def test_the_mean_of_the_newest_checkpoints(tmp_path):
+    saved(tmp_path, [1, 2, 4, 9])  # of which the first is deleted
+    first = make_state().params
+    for count, steps in ((1, [9]), (2, [4, 9]), (7, [2, 4, 9])):
+        mean, found = average_params(tmp_path, count)
+        assert found == steps
+        jax.tree.map(
+            lambda leaf, start, steps=steps: np.testing.assert_allclose(
+                leaf, start + np.mean(steps), rtol=1e-6, atol=1e-6
+            ),
+            mean,
+            first,
+        )
