@@ -1,4 +1,4 @@
-"""Benchmarks of the core: `.venv/bin/python scripts/bench/core.py [--sections=loop,loader,...]`.
+"""Benchmarks of the core: `.venv/bin/python scripts/bench/core.py [loop loader ...]`.
 
 Each section pairs us with a peer in one run, in turn, and prints medians and ratios; machines are
 shared and noisy. Sections:
@@ -14,8 +14,6 @@ shared and noisy. Sections:
 """
 
 import itertools
-import json
-import os
 import pathlib
 import statistics
 import subprocess
@@ -23,28 +21,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
+from contenders import experiment, run, table
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("sections", ["loop", "loader", "start", "digits"], "which to run")
 flags.DEFINE_integer("rounds", 5, "pairs of measurements in the section loop")
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-
-
-def table(title: str, rows: list[tuple[str, ...]]) -> None:
-    """Prints rows of strings as aligned columns."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    print(f"\n{title}")
-    for row in rows:
-        cells = zip(row, widths, strict=True)
-        print("  " + "  ".join(cell.ljust(width) for cell, width in cells), flush=True)
 
 
 def loop() -> None:
+    """`fit` against a bare loop."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -126,7 +113,7 @@ def loop() -> None:
                 f"{min(ratios):.3f}..{max(ratios):.3f}",
             )  # fmt: skip
         )
-    table("loop: fit against a bare loop", rows)
+    table(rows)
 
 
 def per_second(work: Callable[[], object], count: int, seconds: float = 1.0) -> float:
@@ -139,6 +126,7 @@ def per_second(work: Callable[[], object], count: int, seconds: float = 1.0) -> 
 
 
 def loader() -> None:
+    """28 x 28 uint8 rows in batches of 128."""
     from dlcore.data import Arrays, Loader
 
     rng = np.random.default_rng(0)
@@ -162,7 +150,7 @@ def loader() -> None:
         rows.append(
             (f"first batch at step {step:,}", f"{1e3 * (time.perf_counter() - start):.1f} ms")
         )
-    table("loader: 28 x 28 uint8 rows in batches of 128", rows)
+    table(rows)
 
 
 def python(code: str) -> float:
@@ -171,17 +159,8 @@ def python(code: str) -> float:
     return float(done.stdout.split()[-1])
 
 
-def job(workdir: str, *arguments: str, cache: str | None = None) -> dict[str, Any]:
-    """Runs the default job, with its compilations in the folder `cache`; gives its summary."""
-    environment = os.environ | ({"JAX_COMPILATION_CACHE_DIR": cache} if cache else {})
-    command = [sys.executable, "-m", "experiments.image_classification", f"--workdir={workdir}"]
-    subprocess.run(
-        [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, check=True
-    )
-    return json.loads((pathlib.Path(workdir) / "summary.json").read_text())
-
-
 def start() -> None:
+    """Medians of 5 imports and 3 runs."""
     timed = "import time, jax\ns = time.perf_counter()\n{}\nprint(time.perf_counter() - s)"
 
     def importing(modules: str) -> str:
@@ -198,17 +177,18 @@ def start() -> None:
         for kind in ("cold", "warm"):
             seconds = []
             for number in range(3):
-                summary = job(
-                    f"{folder}/{kind}-{number}", "--steps=1", cache=f"{folder}/cache-{number}"
+                summary = experiment(
+                    "image_classification", "--steps=1", cache=f"{folder}/{number}"
                 )
                 seconds.append(summary["seconds_to_first_step"])
             rows.append(
                 (f"default job, first step, {kind} cache", f"{statistics.median(seconds):.2f} s")
             )
-    table("start: medians of 5 imports and 3 runs", rows)
+    table(rows)
 
 
 def digits() -> None:
+    """1,500 to train on, 297 held out."""
     from sklearn.svm import SVC
 
     from dlcore.data import load_images
@@ -228,24 +208,15 @@ def digits() -> None:
         ("SVC(gamma=0.001, C=10)", f"{peer.score(x['test'], everything['test']['label']):.4f}", "")
     )
     accuracies = []
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in range(3):
-            summary = job(f"{folder}/{seed}", f"--seed={seed}")
-            accuracies.append(summary["metrics"]["accuracy"])
-            rows.append(
-                (f"default job, seed {seed}", f"{accuracies[-1]:.4f}", f"{summary['seconds']:.1f}")
-            )
+    for seed in range(3):
+        summary = experiment("image_classification", f"--seed={seed}")
+        accuracies.append(summary["metrics"]["accuracy"])
+        rows.append(
+            (f"default job, seed {seed}", f"{accuracies[-1]:.4f}", f"{summary['seconds']:.1f}")
+        )
     rows.append(("default job, mean", f"{statistics.mean(accuracies):.4f}", ""))
-    table("digits: 1,500 to train on, 297 held out", rows)
-
-
-def main(_: list[str]) -> None:
-    sections = {"loop": loop, "loader": loader, "start": start, "digits": digits}
-    for name in FLAGS.sections:
-        if name not in sections:
-            raise app.UsageError(f"unknown section {name!r}; choose of: {', '.join(sections)}")
-        sections[name]()
+    table(rows)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(loop, loader, start, digits)

@@ -1,0 +1,162 @@
+"""What the benchmarks share: contenders that take turns, runs of experiments, and tables."""
+
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from absl import app, logging
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+Step = Callable[[], None]
+Times = dict[str, list[float]]  # seconds per step of each contender in each round
+_WARM_UP = 3  # steps before the first turn
+
+
+class Failed(Exception):
+    """A contender could not go on; says why."""
+
+
+class Contender:
+    """A process of its own that takes turns of so many steps.
+
+    What the machine does beside hits neighbouring turns alike, so that ratios of them are steadier
+    than times. And nothing that one contender sets, such as XLA's flags, changes another.
+    """
+
+    def __init__(self, make: Callable[..., Step], **options: Any):
+        """Starts it.
+
+        Args:
+            make: makes the step in the new process, a function of a module.
+            **options: its arguments.
+
+        Raises:
+            Failed: when the step cannot be made or taken.
+        """
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, make, options), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._answer()
+
+    def turn(self, steps: int) -> float:
+        """Seconds per step."""
+        self._pipe.send(steps)
+        return self._answer() / steps
+
+    def memory(self, kind: str = "VmRSS") -> float:
+        """Megabytes: those that are resident, or the most that ever were, "VmHWM"."""
+        status = pathlib.Path(f"/proc/{self._process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith(kind))
+        return int(line.split()[1]) / 1024
+
+    def end(self) -> None:
+        """Ends the process."""
+        self._pipe.close()
+        self._process.join()
+
+    def _answer(self) -> float:
+        try:
+            answer = self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            answer = f"a contender ended with status {self._process.exitcode}"
+        if isinstance(answer, str):
+            raise Failed(answer)
+        return answer
+
+
+def _serve(
+    pipe: multiprocessing.connection.Connection, make: Callable[..., Step], options: dict[str, Any]
+) -> None:
+    """A contender: seconds for each number of steps; the traceback where it fails."""
+    logging.set_verbosity(logging.ERROR)
+    try:
+        step, steps = make(**options), _WARM_UP
+        while True:
+            start = time.perf_counter()
+            for _ in range(steps):
+                step()
+            pipe.send(time.perf_counter() - start)
+            steps = pipe.recv()
+    except (EOFError, BrokenPipeError):
+        return  # Nobody wants another turn.
+    except Exception:
+        pipe.send(traceback.format_exc())
+
+
+def take_turns(contenders: Mapping[str, Contender], *, rounds: int, seconds: float = 1.0) -> Times:
+    """Lets contenders take turns of about so many seconds, and ends them."""
+    steps = {name: max(1, int(seconds / one.turn(2))) for name, one in contenders.items()}
+    times: Times = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, one in contenders.items():
+            times[name].append(one.turn(steps[name]))
+    for one in contenders.values():
+        one.end()
+    return times
+
+
+def ratio(times: Times, peer: str, base: str = "ours") -> float:
+    """How many times as long the peer takes: the median over the rounds."""
+    pairs = zip(times[peer], times[base], strict=True)
+    return statistics.median(theirs / mine for theirs, mine in pairs)
+
+
+def experiment(job: str, *arguments: str, cache: str | None = None) -> dict[str, Any]:
+    """Runs an experiment as a command, in a folder that goes again.
+
+    Args:
+        job: the name of its script.
+        *arguments: its flags.
+        cache: the folder of compilations; by default that of the user.
+
+    Returns:
+        Its summary, with the seconds of wall time of the command, `wall_seconds`.
+    """
+    environment = os.environ | ({"JAX_COMPILATION_CACHE_DIR": cache} if cache else {})
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", f"experiments.{job}", f"--workdir={folder}", *arguments]
+        start = time.perf_counter()
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        seconds = time.perf_counter() - start
+        if done.returncode:
+            sys.exit(f"{' '.join(command)}\n{done.stderr}")
+        summary = json.loads((pathlib.Path(folder) / "summary.json").read_text())
+    return summary | {"wall_seconds": seconds}
+
+
+def table(rows: list[tuple[str, ...]]) -> None:
+    """Prints rows of strings as aligned columns."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = zip(row, widths, strict=True)
+        print("  " + "  ".join(cell.ljust(width) for cell, width in cells).rstrip(), flush=True)
+
+
+def run(*sections: Callable[[], None]) -> None:
+    """Runs the sections that the command line names, by default all, each under its docstring."""
+    by_name = {section.__name__: section for section in sections}
+
+    def main(arguments: list[str]) -> None:
+        logging.set_verbosity(logging.ERROR)
+        names = arguments[1:] or list(by_name)
+        for name in names:
+            if name not in by_name:
+                raise app.UsageError(f"unknown section {name!r}; choose of: {', '.join(by_name)}")
+        for name in names:
+            print(f"\n{name}: {by_name[name].__doc__}", flush=True)
+            by_name[name]()
+
+    app.run(main)
