@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from dlcore.data import Loader
-from dlcore.data.text import Corpus, Stream, Vocabulary, Windows, load_corpus
+from dlcore.data.text import Corpus, Stream, Vocabulary, Windows
 from dlcore.losses.output import Readout
 from dlcore.metrics import Mean
 from dlcore.models.text import LanguageModel
@@ -113,10 +113,7 @@ def log_probs(model: LanguageModel, variables: Any, tokens: jax.Array) -> Any:
 
 def main(_: list[str]) -> None:
     workdir = common.start("language_model")
-    corpus = load_corpus(
-        FLAGS.dataset, data_dir=FLAGS.data_dir, data_path=FLAGS.data_path,
-        valid_share=FLAGS.validation, limit=FLAGS.characters,
-    )  # fmt: skip
+    corpus = language.load()
     vocabulary = text.settle_vocabulary(workdir, lambda: text.build_vocabulary(corpus.train))
     ids = language.encode(vocabulary, corpus)
     common.say(

@@ -115,6 +115,7 @@ def main(_: list[str]) -> None:
         FLAGS.dataset, data_dir=FLAGS.data_dir, data_path=FLAGS.data_path,
         tag_column=FLAGS.tag_column,
     )  # fmt: skip
+    data = data._replace(train=common.few(data.train, 500), test=common.few(data.test, 40))
     vocabulary = text.settle_vocabulary(
         workdir, lambda: text.vocabulary_of_tokens(token for one, _ in data.train for token in one)
     )

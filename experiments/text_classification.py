@@ -98,6 +98,7 @@ def report(
 def main(_: list[str]) -> None:
     workdir = common.start("text_classification")
     data = load_labelled_text(FLAGS.dataset, data_dir=FLAGS.data_dir, data_path=FLAGS.data_path)
+    data = data._replace(train=common.few(data.train, 500), test=common.few(data.test, 40))
     vocabulary = text.settle_vocabulary(
         workdir, lambda: text.build_vocabulary(line for line, _ in data.train)
     )

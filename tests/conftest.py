@@ -11,6 +11,9 @@ os.environ.setdefault(
     str(pathlib.Path(__file__).resolve().parent.parent / ".dlcore" / "test-compilations"),
 )
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# Most of the suite's time is LLVM's, spent on programs that run once. `XLA_FLAGS= scripts/test`
+# tests what users run.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax  # noqa: E402
 

@@ -1,6 +1,5 @@
-"""What must be settled before JAX touches a device: XLA's flags, its memory, its cache."""
+"""What must be settled before JAX touches a device: XLA's flags and its cache."""
 
-import ctypes
 import os
 import pathlib
 
@@ -12,21 +11,9 @@ import jax
 _NO_YNN_FUSION = "--xla_cpu_experimental_ynn_fusion_type="
 _YNN_VERSIONS = ("0.10.", "0.11.")
 
-# XLA allocates the temporary buffers of a step anew at each step, in threads of its own. glibc
-# gives large ones, and all that outgrow 64 MiB outside of its main arena, pages of their own, which
-# the kernel clears each time and takes back: 21,000 page faults and a third of the time of a step
-# of a language model of 10,000 words. One arena that keeps what was freed costs nothing after the
-# first step. Buffers above 1 GiB still go back. See mallopt(3).
-_MALLOPT = {
-    -8: 1,  # M_ARENA_MAX
-    -3: 1 << 30,  # M_MMAP_THRESHOLD, bytes
-    -1: (1 << 31) - 1,  # M_TRIM_THRESHOLD
-    -2: 64 << 20,  # M_TOP_PAD
-}
-
 
 def configure(*, compilation_cache: str | None = None) -> None:
-    """Sets XLA's flags, keeps freed memory, and turns the persistent compilation cache on.
+    """Sets XLA's flags and turns the persistent compilation cache on.
 
     Call it once, before the first use of a device.
 
@@ -45,7 +32,3 @@ def configure(*, compilation_cache: str | None = None) -> None:
     jax.config.update("jax_compilation_cache_dir", cache)
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # Only glibc has it.
-        for parameter, value in _MALLOPT.items():
-            mallopt(parameter, value)

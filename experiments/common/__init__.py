@@ -5,6 +5,7 @@ from experiments.common.flags import define_flags as define_flags
 from experiments.common.flags import record_flags as record_flags
 from experiments.common.flags import say as say
 from experiments.common.runs import conclude as conclude
+from experiments.common.runs import few as few
 from experiments.common.runs import finish as finish
 from experiments.common.runs import launch as launch
 from experiments.common.runs import start as start

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from dlcore.data.text import Corpus, Vocabulary
+from dlcore.data.text import Corpus, Vocabulary, load_corpus
 from dlcore.decode import generate
 from dlcore.errors import InputError, choose
 from dlcore.losses.output import SOFTMAXES, output_layer
@@ -21,7 +21,7 @@ from dlcore.nn.recurrent import CELLS, RecurrentStack
 from dlcore.nn.transformer import Transformer
 from dlcore.train.logs import writing
 from experiments.common.flags import adopt, record_flags
-from experiments.common.runs import conclude, summarise
+from experiments.common.runs import conclude, few, summarise
 from experiments.common.text import make_cells
 from experiments.common.transformer import (
     OF_RECURRENT,
@@ -54,6 +54,21 @@ def define_language_flags() -> None:
     flags.DEFINE_float("top_p", None, "sample from the likeliest of this total probability only")
     flags.DEFINE_float("min_p", None, "sample from those this share as likely as the likeliest")
     adopt(__name__)
+
+
+def load() -> Corpus:
+    """The text that the flags describe.
+
+    Raises:
+        InputError: as `load_corpus`.
+    """
+    corpus = load_corpus(
+        FLAGS.dataset, data_dir=FLAGS.data_dir, data_path=FLAGS.data_path,
+        valid_share=FLAGS.validation, limit=FLAGS.characters,
+    )  # fmt: skip
+    return corpus._replace(
+        **{part: few(getattr(corpus, part), 50_000) for part in Corpus._fields[1:]}
+    )
 
 
 def encode(vocabulary: Vocabulary, corpus: Corpus) -> Ids:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import jax
 from absl import app, flags, logging
@@ -23,6 +23,7 @@ from experiments.common.flags import config
 from experiments.common.training import Job, Outcome
 
 FLAGS = flags.FLAGS
+S = TypeVar("S", str, list[Any])
 _claimed: IO[str] | None = None  # open while the process lives, and with it the lock
 
 
@@ -83,6 +84,11 @@ def start(job: str) -> pathlib.Path:
         if (workdir / "config.json").exists():
             _check_same_run(workdir)
     return workdir
+
+
+def few(items: S, most: int) -> S:
+    """The first `most` items in a smoke test, else all: what is tried there should be quick."""
+    return items[:most] if FLAGS.smoke else items
 
 
 def _shrink() -> None:

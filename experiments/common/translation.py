@@ -14,6 +14,7 @@ from dlcore.models.text import BRIDGES, RecurrentTranslator, TransformerTranslat
 from dlcore.nn.attention.registry import ATTENTIONS, attention
 from dlcore.nn.recurrent import CELLS
 from experiments.common.flags import adopt, say
+from experiments.common.runs import few
 from experiments.common.text import build_vocabulary, encode, make_cells, settle_vocabulary
 from experiments.common.transformer import (
     OF_RECURRENT,
@@ -35,7 +36,6 @@ _OF_RECURRENT = (
     "coverage", "copy", "tie",
 )  # fmt: skip
 _MODELS = ("transformer", *CELLS)
-_SMOKE = 40  # held-out pairs of a smoke test
 
 
 class Task(NamedTuple):
@@ -128,10 +128,9 @@ def load_task(workdir: pathlib.Path) -> Task:
         FLAGS.dataset, data_dir=FLAGS.data_dir, data_path=FLAGS.data_path,
         languages=FLAGS.languages, valid_share=FLAGS.validation,
     )  # fmt: skip
-    if FLAGS.smoke:
-        text = text._replace(
-            train=text.train[:500], valid=text.valid[:_SMOKE], test=text.test[:_SMOKE]
-        )
+    text = text._replace(
+        train=few(text.train, 500), valid=few(text.valid, 40), test=few(text.test, 40)
+    )
     if FLAGS.shared:
         sides = [[line for pair in text.train for line in pair]]
     else:

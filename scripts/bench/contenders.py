@@ -16,6 +16,8 @@ from typing import Any
 
 from absl import app, logging
 
+# Large pages for the contenders, as `experiments` has them.
+os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 Step = Callable[[], None]
 Times = dict[str, list[float]]  # seconds per step of each contender in each round
