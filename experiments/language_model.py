@@ -36,6 +36,7 @@ common.define_flags(
 )  # fmt: skip
 text.define_vocabulary_flags(level="word", size=10_000)
 text.define_recurrent_flags(hidden=256, layers=2, embedding_size=256, dropout=0.1)
+text.define_stack_flags()
 define_transformer_flags(heads=4)
 language.define_language_flags()
 flags.DEFINE_integer("characters", None, "most characters of training text; default all", 1)

@@ -31,6 +31,7 @@ common.define_flags(
 )  # fmt: skip
 text.define_vocabulary_flags(level="word", size=20_000)
 text.define_recurrent_flags(hidden=128, layers=1, embedding_size=64, dropout=0.1)
+text.define_stack_flags()
 text.define_encoder_flags()
 flags.DEFINE_bool("crf", False, "score neighbouring tags too, by a conditional random field")
 flags.DEFINE_integer("tag_column", None, "column of a file's tags, from 1; default the last", 1)

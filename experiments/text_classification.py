@@ -31,6 +31,7 @@ common.define_flags(
 )  # fmt: skip
 text.define_vocabulary_flags(level="word", size=20_000, lower=True)
 text.define_recurrent_flags(hidden=128, layers=1, embedding_size=128, dropout=0.3)
+text.define_stack_flags()
 text.define_encoder_flags()
 flags.DEFINE_enum("pooling", "max", POOLINGS, "how the steps become one vector")
 flags.DEFINE_float("label_smoothing", 0.0, "share of the target spread over all classes", 0, 1)

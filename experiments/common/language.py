@@ -24,7 +24,7 @@ from experiments.common.flags import adopt, record_flags
 from experiments.common.runs import conclude, few, summarise
 from experiments.common.text import make_cells
 from experiments.common.transformer import (
-    OF_RECURRENT,
+    OF_STACKS,
     OF_TRANSFORMERS,
     refuse,
     transformer_config,
@@ -111,7 +111,7 @@ def make_model(counts: np.ndarray) -> LanguageModel:
         "tie": FLAGS.tie, "dropout": FLAGS.dropout, "embedding_dropout": FLAGS.embedding_dropout,
     }  # fmt: skip
     if FLAGS.model == "transformer":
-        refuse((*OF_RECURRENT, "detach"), "model")
+        refuse(("embedding_size", *OF_STACKS, "detach"), "model")
         body = Transformer(transformer_config(context=FLAGS.window))
         return LanguageModel(output, body, FLAGS.hidden, scale=FLAGS.hidden**0.5, **how)
     if FLAGS.model not in CELLS:

@@ -25,14 +25,19 @@ _TABLE = ("params", "encoder", "embedding", "embedding")
 def define_recurrent_flags(
     *, hidden: int, layers: int, embedding_size: int, dropout: float
 ) -> None:
-    """Defines the flags of an embedding and recurrent layers with a job's defaults."""
+    """Defines the flags of an embedding and of layers with a job's defaults."""
     flags.DEFINE_integer("layers", layers, "layers of the net", 1)
     flags.DEFINE_integer("hidden", hidden, "width of a layer", 1)
     flags.DEFINE_integer("embedding_size", embedding_size, "width of the embedding", 1)
-    flags.DEFINE_bool("residual", False, "layers add their input to their output")
     flags.DEFINE_float("dropout", dropout, "share of values dropped before each layer", 0, 1)
-    flags.DEFINE_bool("variational", False, "drop the same features at all steps")
     flags.DEFINE_float("embedding_dropout", 0.0, "share of words dropped whole", 0, 1)
+    adopt(__name__)
+
+
+def define_stack_flags() -> None:
+    """Defines the flags of stacks of recurrent layers."""
+    flags.DEFINE_bool("residual", False, "layers add their input to their output")
+    flags.DEFINE_bool("variational", False, "drop the same features at all steps")
     flags.DEFINE_float("state_dropout", 0.0, "of the recurrent state, one mask for all steps", 0, 1)
     flags.DEFINE_float("candidate_dropout", 0.0, "of what each step adds to the carry", 0, 1)
     adopt(__name__)

@@ -17,7 +17,6 @@ OF_TRANSFORMERS = (
     "bias", "chunk",
 )  # fmt: skip
 OF_STACKS = ("residual", "variational", "state_dropout", "candidate_dropout")
-OF_RECURRENT = ("embedding_size", *OF_STACKS)
 
 
 def define_transformer_flags(*, heads: int) -> None:

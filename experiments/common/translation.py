@@ -17,8 +17,6 @@ from experiments.common.flags import adopt, say
 from experiments.common.runs import few
 from experiments.common.text import build_vocabulary, encode, make_cells, settle_vocabulary
 from experiments.common.transformer import (
-    OF_RECURRENT,
-    OF_STACKS,
     OF_TRANSFORMERS,
     refuse,
     transformer_config,
@@ -30,10 +28,10 @@ DECODING = (
     "beam", "normalise", "alpha", "coverage_penalty", "min_length", "no_repeat", "n_best",
     "max_length", "average", "ensemble", "translate",
 )  # fmt: skip
-# Flags of recurrent translators, which do not read those of stacks.
+# Flags that transformers do not read.
 _OF_RECURRENT = (
-    "bidirectional", "attention", "attention_window", "bridge", "reverse_source", "input_feeding",
-    "coverage", "copy", "tie",
+    "embedding_size", "bidirectional", "attention", "attention_window", "bridge",
+    "reverse_source", "input_feeding", "coverage", "copy", "tie",
 )  # fmt: skip
 _MODELS = ("transformer", *CELLS)
 
@@ -105,9 +103,9 @@ def check_flags() -> None:
         InputError: for such flags, or an unknown model.
     """
     if FLAGS.model == "transformer":
-        refuse((*OF_RECURRENT, *_OF_RECURRENT), "model")
+        refuse(_OF_RECURRENT, "model")
     elif FLAGS.model in CELLS:
-        refuse((*OF_TRANSFORMERS, *OF_STACKS), "model")
+        refuse(OF_TRANSFORMERS, "model")
     else:
         raise choose("model", FLAGS.model, _MODELS)
     if not FLAGS.attention.startswith("local"):

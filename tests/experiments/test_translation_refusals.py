@@ -56,7 +56,6 @@ BAD_INPUT = [
     ("--model=transformer --attention=dot", ("--model=transformer", "--attention")),
     ("--model=transformer --embedding_size=8", ("--model=transformer", "--embedding_size")),
     ("--heads=2", ("--model=gru", "--heads")),
-    ("--residual", ("--model=gru", "--residual")),
     ("--attention_window=3", ("--attention=general", "--attention_window")),
     ("--attention=none --coverage", ("--attention=none", "--coverage")),
     ("--attention=none --coverage_penalty=0.2", ("coverage", "add attention")),
