@@ -15,22 +15,21 @@ import gzip
 import io
 import os
 import re
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
+import tqdm
 
+from dlcore.data.text.vector_lines import Block, bad, parse_block, parse_lines
 from dlcore.errors import InputError, pick
 
 _HEADER = re.compile(rb"(\d+) (\d+) ?\r?\n?")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _BLOCK = 1 << 22  # bytes read and parsed at once
-_FORMATS = {"glove": False, "word2vec": True, "word2vec_binary": True}  # is there a header?
-
-_Block = tuple[list[bytes], np.ndarray]  # k words and their vectors, float32 [k, D]
+FORMATS = {"glove": False, "word2vec": True, "word2vec_binary": True}  # is there a header?
 
 
 class Vectors(NamedTuple):
@@ -82,27 +81,56 @@ def write_vectors(
 ) -> None:
     """Writes word vectors such that the same come back; packed by gzip if `path` ends in .gz.
 
-    The text formats hold the shortest decimals that read as the same float32.
+    The text formats hold the shortest decimals that read as the same float32. The file is whole or
+    not there, and the same vectors are the same bytes, packed ones too.
 
     Args:
         path: the file.
-        vectors: of n words, none empty or with a line end or, in "word2vec_binary", a space.
+        vectors: of n words, none empty, with a line end or with a space; but "glove" may have words
+            with spaces inside, as published files do, which gensim cannot read.
         format: "word2vec", "word2vec_binary" or "glove".
 
     Raises:
-        InputError: when the format is unknown.
-        ValueError: when a word cannot be written.
+        InputError: when the format is unknown, a word cannot be written, a vector is not finite or
+            the file cannot be written.
+        ValueError: when the matrix does not have a row for each word.
     """
-    header, binary = pick("format of word vectors", format, _FORMATS), format == "word2vec_binary"
+    header, binary = pick("format of word vectors", format, FORMATS), format == "word2vec_binary"
     matrix, name = np.asarray(vectors.matrix, "<f4"), os.fspath(path)
-    with gzip.open(name, "wb") if name.endswith(".gz") else open(name, "wb") as file:
-        if header:
-            file.write(b"%d %d\n" % matrix.shape)
-        for word, row in zip(vectors.words, matrix, strict=True):
-            if not word or re.search(r"[ \n]" if binary else r"\n|^ | $", word):
-                raise ValueError(f"word {word!r} cannot be written in the format {format}")
-            values = row.tobytes() if binary else " ".join(map(str, row)).encode()
-            file.write(_encoded(word) + b" " + values + b"\n")
+    if matrix.ndim != 2 or len(matrix) != len(vectors.words):
+        raise ValueError(f"a matrix {matrix.shape} has not {len(vectors.words)} word vectors")
+    wrong = re.compile(r"[ \n]|^$" if header else r"\n|^ | $|^$")
+    for word in filter(wrong.search, vectors.words):
+        raise InputError(
+            f"the word {word!r} cannot be written in the format {format}, which separates words by "
+            "spaces and lines; rename or drop it"
+        )
+    for row in np.flatnonzero(~np.isfinite(matrix).all(axis=1)):
+        raise InputError(
+            f"the vector of {vectors.words[row]!r} is not finite and could not be read again; its "
+            "training has diverged"
+        )
+    partial = f"{name}.partial"
+    try:
+        with _packed(partial, name.endswith(".gz")) as file:
+            if header:
+                file.write(b"%d %d\n" % matrix.shape)
+            rows = tqdm.tqdm(
+                zip(vectors.words, matrix, strict=True),
+                desc=f"writing {name}", total=len(matrix), unit=" words", delay=2, leave=False,
+            )  # fmt: skip
+            for word, row in rows:
+                values = row.tobytes() if binary else " ".join(map(str, row)).encode()
+                file.write(_encoded(word) + b" " + values + b"\n")
+        os.replace(partial, name)
+    except OSError as error:
+        raise InputError(
+            f"cannot write word vectors to {name}: {error.strerror or error}; make room there or "
+            "give another path"
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
 
 
 def embedding_matrix(
@@ -155,10 +183,6 @@ def _decoded(word: bytes) -> str:
     return word.decode(errors="surrogateescape")
 
 
-def _bad(name: str, place: str, what: str) -> InputError:
-    return InputError(f"{name}, {place}: {what}; give word vectors of word2vec or GloVe")
-
-
 @contextlib.contextmanager
 def _opened(name: str) -> Iterator[io.BufferedReader]:
     """The file's content, unpacked."""
@@ -170,20 +194,31 @@ def _opened(name: str) -> Iterator[io.BufferedReader]:
             yield file
 
 
+@contextlib.contextmanager
+def _packed(name: str, pack: bool) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    """A file to write; packed without its name and the time, which would differ."""
+    with open(name, "wb") as file:
+        if pack:
+            with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+                yield packed
+        else:
+            yield file
+
+
 def _layout(file: io.BufferedReader, name: str) -> _Layout:
     """Tells the formats apart; leaves the file at the first vector."""
     first = file.readline(_BLOCK)
     if not first.strip():
-        raise _bad(name, "line 1", "empty")
+        raise bad(name, "line 1", "empty")
     header = _HEADER.fullmatch(first)
     if not header:
         dimension = max(1, len(first.split()) - 1)
-        _parse_lines({1: first}, dimension, name)
+        parse_lines({1: first}, dimension, name)
         file.seek(0)
         return _Layout(None, dimension, binary=False)
     count, dimension = int(header[1]), int(header[2])
     if not count or not dimension:
-        raise _bad(name, "line 1", f"{count} vectors of {dimension} values")
+        raise bad(name, "line 1", f"{count} vectors of {dimension} values")
     vector = file.read(_BLOCK).partition(b" ")[2][: 4 * dimension]
     try:
         # Incremental, for the last character may be cut.
@@ -193,21 +228,21 @@ def _layout(file: io.BufferedReader, name: str) -> _Layout:
         binary = True
     file.seek(len(first))
     if not binary and (second := file.readline(_BLOCK)):
-        _parse_lines({2: second}, dimension, name)
+        parse_lines({2: second}, dimension, name)
         file.seek(len(first))
     return _Layout(count, dimension, binary)
 
 
 def _read_binary(
     file: io.BufferedReader, name: str, layout: _Layout, keep: set[bytes] | None
-) -> Iterator[_Block]:
+) -> Iterator[Block]:
     """The wanted words of a binary file, block by block."""
     count, size = layout.size or 0, 4 * layout.dimension
     data, number = b"", 0
     while number < count:
         more = file.read(_BLOCK)
         if not more:
-            raise _bad(name, f"word {number + 1}", f"the file ends here, it should hold {count}")
+            raise bad(name, f"word {number + 1}", f"the file ends here, it should hold {count}")
         data += more
         words, vectors, at = [], [], 0
         while number < count:
@@ -225,15 +260,15 @@ def _read_binary(
         finite = np.isfinite(block).all(1)
         if not finite.all():
             word = words[int(finite.argmin())]
-            raise _bad(name, f"word {_decoded(word)!r}", "values that are not finite")
+            raise bad(name, f"word {_decoded(word)!r}", "values that are not finite")
         yield words, block
     if (data + file.read(1)).strip(b"\n"):
-        raise _bad(name, f"word {count + 1}", f"line 1 says that there are only {count}")
+        raise bad(name, f"word {count + 1}", f"line 1 says that there are only {count}")
 
 
 def _read_text(
     file: io.BufferedReader, name: str, layout: _Layout, keep: set[bytes] | None
-) -> Iterator[_Block]:
+) -> Iterator[Block]:
     """The wanted words of a text file, block by block."""
     # The few words that hold spaces are known only once their lines are parsed.
     beginnings = None if keep is None else {word.partition(b" ")[0] for word in keep}
@@ -245,7 +280,7 @@ def _read_text(
             if beginnings is None or beginnings.intersection(line.split(None, 1)[:1])
         }
         if picked:
-            words, block = _parse_block(list(picked.values()), layout.dimension) or _parse_lines(
+            words, block = parse_block(list(picked.values()), layout.dimension) or parse_lines(
                 picked, layout.dimension, name
             )
             if keep is not None and not keep.issuperset(words):
@@ -255,46 +290,4 @@ def _read_text(
         number += len(lines)
     given = number - first
     if layout.size not in (None, given):
-        raise _bad(name, "line 1", f"{layout.size} vectors, but {given} lines follow")
-
-
-def _parse_block(lines: list[bytes], dimension: int) -> _Block | None:
-    """The words and vectors of lines; None if a line is at fault or its word holds a space."""
-    parts = [line.rstrip().partition(b" ") for line in lines]
-    if not all(word and values.count(b" ") == dimension - 1 for word, _, values in parts):
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # what NumPy before 2.3 raises
-        try:
-            numbers = np.fromstring(b" ".join([part[2] for part in parts]), np.float32, sep=" ")
-        except (ValueError, DeprecationWarning):
-            return None
-    if numbers.size != len(lines) * dimension or not np.isfinite(numbers).all():
-        return None
-    return [part[0] for part in parts], numbers.reshape(-1, dimension)
-
-
-def _parse_lines(lines: dict[int, bytes], dimension: int, name: str) -> _Block:
-    """The words, which may hold spaces, and vectors of lines by number; finds what is at fault."""
-    words, vectors = [], []
-    for number, line in lines.items():
-        word, *values = line.rsplit(maxsplit=dimension) or [b""]
-        # The end of a word that holds spaces is no number; a value too many is one.
-        extra = word.split()[1:]
-        given = len(values) + (len(extra) if extra and _is_number(extra[-1]) else 0)
-        if given != dimension:
-            raise _bad(name, f"line {number}", f"expected {dimension} values, found {given}")
-        if wrong := [value for value in values if not _is_number(value)]:
-            what = f"{_decoded(wrong[0])[:40]!r} is not a finite number"
-            raise _bad(name, f"line {number}", what)
-        words.append(word)
-        vectors.append(list(map(float, values)))
-    return words, np.array(vectors, np.float32)
-
-
-def _is_number(text: bytes) -> bool:
-    """Whether a text is a finite float32."""
-    try:
-        return abs(float(text)) <= float(np.finfo(np.float32).max)
-    except ValueError:
-        return False
+        raise bad(name, "line 1", f"{layout.size} vectors, but {given} lines follow")
