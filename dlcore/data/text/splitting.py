@@ -1,0 +1,218 @@
+"""Text of any size as words: sources that are read in blocks, and the rules that split their lines.
+
+A line is a sentence; "\\n" and "\\r\\n" end one, and so does the end of a file.
+"""
+
+import codecs
+import collections
+import glob
+import gzip
+import io
+import os
+import pathlib
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, NamedTuple
+
+import numpy as np
+import tqdm
+
+from dlcore.data.text.files import Line, visible
+from dlcore.errors import InputError, choose
+
+Splitter = Callable[[str], list[str]]  # the words of a line
+
+SPLITTERS: dict[str, Splitter] = {
+    "space": str.split,  # at white space
+    "words": re.compile(r"\w+(?:['’]\w+)*").findall,  # letters, digits, _; apostrophes inside
+    "letters": re.compile(r"[^\W\d_]+").findall,
+}
+_REGEX = "regex:"
+# Small enough for the words of a block to stay in the processor's cache until they are looked up.
+_BLOCK = 1 << 16
+_SLOTS = 1 << 19
+_LONGEST_LINE = 1 << 20
+
+
+class Lines(NamedTuple):
+    """Text that is no file of its own, such as a data set.
+
+    Attributes:
+        name: says which text it is; another text must have another name, since what was made of a
+            text of this name may be taken again.
+        read: gives all of the text anew at each call, as strings of one or more lines.
+    """
+
+    name: str
+    read: Callable[[], Iterable[str]]
+
+
+Source = str | os.PathLike[str] | Lines
+
+
+def find_splitter(name: str) -> Splitter:
+    """The rule of that name in `SPLITTERS`, or of "regex:PATTERN".
+
+    A pattern finds the words of a line from left to right; if it has a group, the word is the
+    group's part of what it finds.
+
+    Raises:
+        InputError: for another name, or a pattern that is wrong or has several groups.
+    """
+    if not name.startswith(_REGEX):
+        if name not in SPLITTERS:
+            raise choose("splitter", name, [*SPLITTERS, f"{_REGEX}PATTERN"])
+        return SPLITTERS[name]
+    try:
+        pattern = re.compile(name.removeprefix(_REGEX))
+    except re.error as error:
+        raise InputError(f"splitter {name!r} is no regular expression: {error}") from None
+    if pattern.groups > 1:
+        raise InputError(
+            f"splitter {name!r} has {pattern.groups} groups; write all but one as (?:...)"
+        )
+    return lambda line: [word for word in pattern.findall(line) if word]
+
+
+def fingerprint(source: Source) -> list[list[str | int]]:
+    """What shows that a source is unchanged: the name, size and time of each file, or the name.
+
+    Raises:
+        InputError: when there is no file.
+    """
+    if isinstance(source, Lines):
+        return [[source.name]]
+    infos = [(path, path.stat()) for path in _files(source)]
+    return [[os.path.abspath(path), info.st_size, info.st_mtime_ns] for path, info in infos]
+
+
+def sentences(
+    source: Source, *, splitter: str, lower: bool = False, title: str = "reading"
+) -> Iterator[list[str]]:
+    """The words of each line that has any.
+
+    A line of more than a million characters is several sentences, divided at spaces.
+
+    Args:
+        source: a text file, a pattern such as "texts/*.txt", a folder, whose files are read in the
+            order of their names, or `Lines`. Files are UTF-8, plain or compressed by gzip.
+        splitter: see `find_splitter`.
+        lower: whether text is lower-cased before it is split.
+        title: what the progress bar says.
+
+    Raises:
+        InputError: when there is no file, one cannot be read or is not UTF-8 (the message names
+            the line), or for a splitter that is not possible.
+    """
+    split = find_splitter(splitter)
+    for block in _blocks(source, title):
+        lines = (block.lower() if lower else block).replace("\r\n", "\n").split("\n")
+        yield from filter(None, map(split, lines))
+
+
+class WordNumbers:
+    """Numbers words in the order of their first appearance, from 1 on; 0 ends a sentence."""
+
+    def __init__(self) -> None:
+        self._numbers: collections.defaultdict[str, int] = collections.defaultdict()
+        self._numbers.default_factory = self._numbers.__len__
+        # No word of a line is a line end.
+        self._numbers["\n"] = 0
+        # The dictionary is larger than the processor's caches, and most of the time would go by in
+        # waiting for it. So words seen lately are told by their 64-bit hashes: those of a million
+        # words are all different but for a chance of 3 in 10^8.
+        self._slot_hashes = np.zeros(_SLOTS, np.int64)
+        self._slot_numbers = np.zeros(_SLOTS, np.int32)
+
+    @property
+    def words(self) -> list[str]:
+        """The word of each number; "\\n" is that of 0."""
+        return list(self._numbers)
+
+    def blocks(self, sentences: Iterable[list[str]]) -> Iterator[np.ndarray]:
+        """The numbers of the sentences' words, int32, in blocks of whole sentences."""
+        words: list[str] = []
+        for sentence in sentences:
+            words += sentence
+            words.append("\n")
+            if len(words) >= _BLOCK >> 3:
+                yield self._look_up(words)
+                words.clear()
+        yield self._look_up(words)
+
+    def _look_up(self, words: list[str]) -> np.ndarray:
+        hashes = np.fromiter(map(hash, words), np.int64, len(words))
+        slots = hashes & (_SLOTS - 1)
+        numbers = self._slot_numbers[slots]
+        other = np.flatnonzero(self._slot_hashes[slots] != hashes)
+        looked_up = map(self._numbers.__getitem__, [words[place] for place in other.tolist()])
+        numbers[other] = np.fromiter(looked_up, np.int32, len(other))
+        self._slot_hashes[slots[other]] = hashes[other]
+        self._slot_numbers[slots[other]] = numbers[other]
+        return numbers
+
+
+def _files(source: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """The files of a path or pattern, at least one."""
+    path = pathlib.Path(source).expanduser()
+    if source != "" and path.is_dir():
+        return visible(path)
+    names = [path] if path.is_file() else sorted(glob.glob(str(path), recursive=True))
+    found = [path for path in map(pathlib.Path, names) if path.is_file()]
+    if not found:
+        raise InputError(
+            f"there is no file {os.fspath(source)!r}; give a text file, a folder of them or a "
+            "pattern such as 'texts/*.txt'"
+        )
+    return found
+
+
+def _blocks(source: Source, title: str) -> Iterator[str]:
+    """The text in blocks that end where a line does, if it is not too long; with a bar."""
+    if isinstance(source, Lines):
+        yield from tqdm.tqdm(source.read(), desc=title, unit=" texts", delay=2, leave=False)
+        return
+    paths = _files(source)
+    size = sum(path.stat().st_size for path in paths)
+    with tqdm.tqdm(total=size, desc=title, unit="B", unit_scale=True, delay=2, leave=False) as bar:
+        for path in paths:
+            try:
+                with open(path, "rb") as file:
+                    text: IO[bytes] = file
+                    if file.peek(2)[:2] == b"\x1f\x8b":
+                        text = io.BufferedReader(gzip.open(file), _BLOCK)
+                    before = bar.n
+                    for block in _blocks_of_file(text, path):
+                        yield block
+                        bar.update(before + file.tell() - bar.n)
+            except (OSError, EOFError, zlib.error) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise InputError(f"cannot read {path}: {reason}; give whole text files") from None
+
+
+def _blocks_of_file(file: IO[bytes], path: pathlib.Path) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    rest, number = "", 1
+    while data := file.read(_BLOCK):
+        text = rest + _decoded(decoder, data, path, number)
+        end = text.rfind("\n") + 1
+        if not end and len(text) > _LONGEST_LINE:
+            end = text.rfind(" ") + 1 or len(text)
+        yield text[:end]
+        rest, number = text[end:], number + data.count(b"\n")
+    yield rest + _decoded(decoder, b"", path, number)
+
+
+def _decoded(
+    decoder: codecs.IncrementalDecoder, data: bytes, path: pathlib.Path, number: int
+) -> str:
+    """The next text of a file; its data begin in line `number`."""
+    try:
+        return decoder.decode(data, final=not data)
+    except UnicodeDecodeError as error:
+        line = Line(path, number + error.object.count(b"\n", 0, error.start))
+        raise InputError(
+            f"{line} is not UTF-8 (byte 0x{error.object[error.start]:02x}); convert the file to "
+            "UTF-8"
+        ) from None
