@@ -41,5 +41,11 @@ from dlcore.analysis.report import tagging_sections as tagging_sections
 from dlcore.analysis.report import text_sections as text_sections
 from dlcore.analysis.report import translation_sections as translation_sections
 from dlcore.analysis.report import write_report as write_report
+from dlcore.analysis.report.word_vectors import Neighbours as Neighbours
+from dlcore.analysis.report.word_vectors import word_vector_sections as word_vector_sections
 from dlcore.analysis.search_errors import SearchErrors as SearchErrors
 from dlcore.analysis.search_errors import search_errors as search_errors
+from dlcore.analysis.word_questions import read_analogies as read_analogies
+from dlcore.analysis.word_questions import read_similarities as read_similarities
+from dlcore.analysis.word_vectors import evaluate_analogies as evaluate_analogies
+from dlcore.analysis.word_vectors import evaluate_similarities as evaluate_similarities

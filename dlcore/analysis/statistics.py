@@ -1,0 +1,62 @@
+"""Correlations and confidence intervals. Shapes: N observations."""
+
+import math
+
+import numpy as np
+
+_NORMAL = 1.959963984540054  # the 97.5 % quantile of the normal distribution
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a share (Wilson 1927); (0, 1) of no trials."""
+    if not trials:
+        return 0.0, 1.0
+    share, square = successes / trials, _NORMAL**2 / trials
+    middle = share + square / 2
+    spread = math.sqrt(square * (share * (1 - share) + square / 4))
+    # Rounding must not leave [0, 1], nor exclude the share.
+    low = 0.0 if successes == 0 else (middle - spread) / (1 + square)
+    high = 1.0 if successes == trials else (middle + spread) / (1 + square)
+    return low, high
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation, where equal values share the mean of their ranks.
+
+    Args:
+        first: (N,).
+        second: (N,).
+
+    Returns:
+        From -1 to 1; NaN when one of the two is constant or N < 2.
+    """
+    ranks = [_ranks(np.asarray(values)) for values in (first, second)]
+    x, y = (rank - rank.mean() if rank.size else rank for rank in ranks)
+    scale = math.sqrt(float(x @ x) * float(y @ y))
+    return max(-1.0, min(float(x @ y) / scale, 1.0)) if scale else math.nan
+
+
+def fisher_interval(correlation: float, count: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a rank correlation by Fisher's z = artanh(correlation).
+
+    The variance of z is 1.06 / (N - 3) for ranks (Fieller, Hartley & Pearson 1957).
+
+    Args:
+        correlation: Spearman's.
+        count: N.
+
+    Returns:
+        (-1, 1) when the correlation is not defined or N < 4.
+    """
+    if count < 4 or math.isnan(correlation):
+        return -1.0, 1.0
+    if abs(correlation) == 1:
+        return correlation, correlation
+    z, spread = math.atanh(correlation), _NORMAL * math.sqrt(1.06 / (count - 3))
+    return math.tanh(z - spread), math.tanh(z + spread)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """The ranks of values, from 1 on; the mean of theirs for equal ones. float64 (N,)."""
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[group]

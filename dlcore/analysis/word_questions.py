@@ -1,0 +1,118 @@
+"""Files of questions to word vectors: analogies, and pairs of words whose similarity was judged."""
+
+import math
+import os
+import pathlib
+from collections.abc import Iterator
+
+from dlcore.errors import InputError
+
+Analogy = tuple[str, str, str, str]
+"""a, b, c and d: d stands to c as b stands to a."""
+
+
+def read_analogies(path: str | os.PathLike[str]) -> dict[str, list[Analogy]]:
+    """Reads analogies: a line ": section" before its lines of four words.
+
+    Returns:
+        The questions by section; those of sections of one name together.
+
+    Raises:
+        InputError: with the file and line, where it has neither, or when there are no questions.
+    """
+    sections: dict[str, list[Analogy]] = {}
+    questions: list[Analogy] | None = None
+    for place, line in _lines(path):
+        words = line.split()
+        if words[0].startswith(":"):
+            name = line.removeprefix(":").strip()
+            if not name:
+                raise InputError(f"{place}: a section without a name; write ': name'")
+            questions = sections.setdefault(name, [])
+        elif questions is None:
+            raise InputError(f"{place}: no section before it; begin the file with ': name'")
+        elif len(words) != 4:
+            raise InputError(f"{place}: {len(words)} words; an analogy a : b :: c : d has 4")
+        else:
+            questions.append((words[0], words[1], words[2], words[3]))
+    if not any(sections.values()):
+        raise InputError(f"{path} has no questions; give lines of 4 words under ': section' lines")
+    return sections
+
+
+def read_similarities(path: str | os.PathLike[str]) -> list[tuple[str, str, float]]:
+    """Reads pairs of words and how similar people find them.
+
+    A line has two words and a number, separated by tabs, else by commas, else by spaces, as the
+    files of WordSim-353, SimLex-999 and MEN. The number is in the first column that holds numbers
+    in most lines; others may stand around it. Lines that begin with "#" are comments; the first
+    other line may name the columns.
+
+    Raises:
+        InputError: with the file and line, where words or the number are missing, or when there
+            are no pairs.
+    """
+    lines = [(place, _split(line)) for place, line in _lines(path) if not line.startswith("#")]
+    column = _column_of_numbers([cells for _, cells in lines])
+    if len(lines) > 1 and _is_name("".join(lines[0][1][column : column + 1])):
+        del lines[0]
+    pairs = []
+    for place, cells in lines:
+        if len(cells) <= column or not (cells[0] and cells[1] and _is_finite(cells[column])):
+            raise InputError(
+                f"{place}: expected two words and a finite number in column {column + 1}, found "
+                f"{' | '.join(cells)[:60]!r}; correct the line"
+            )
+        pairs.append((cells[0], cells[1], float(cells[column])))
+    if not pairs:
+        raise InputError(f"{path} has no pairs; give lines of two words and a number")
+    return pairs
+
+
+def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
+    """The lines of a text that are not blank, each with its place for messages."""
+    try:
+        data = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"cannot read {os.fspath(path)}: {reason}; give a text file") from None
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        place = f"line {number} of {os.fspath(path)}"
+        try:
+            text = line.decode().strip()
+        except UnicodeDecodeError:
+            raise InputError(f"{place} is not UTF-8; convert the file to UTF-8") from None
+        if text:
+            yield place, text
+
+
+def _split(line: str) -> list[str]:
+    """The cells of a line, separated by tabs, else by commas, else by white space."""
+    separator = next((sign for sign in "\t," if sign in line), None)
+    return [cell.strip() for cell in line.split(separator)]
+
+
+def _column_of_numbers(rows: list[list[str]]) -> int:
+    """The first column after the words that holds numbers in at least half of the rows."""
+    for column in range(2, max(map(len, rows), default=0)):
+        numbers = sum(len(row) > column and _is_finite(row[column]) for row in rows)
+        if 2 * numbers >= len(rows):
+            return column
+    return 2
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _is_finite(text: str) -> bool:
+    number = _number(text)
+    return number is not None and math.isfinite(number)
+
+
+def _is_name(text: str) -> bool:
+    """Whether a text may name a column: a word and no number, as a damaged number is not."""
+    return text[:1].isalpha() and _number(text) is None

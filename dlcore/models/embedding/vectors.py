@@ -1,0 +1,297 @@
+"""What vectors of words say: which words are near, and which stand to each other like others.
+
+Shapes: n words, D features, Q queries, P words of a query, U different words of some queries,
+C candidates for an answer.
+"""
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tqdm
+
+from dlcore.errors import InputError, choose, pick
+
+CASES: dict[str, Callable[[str], str]] = {"exact": str, "ignored": str.upper}
+"""How words are compared."""
+
+_QUERIES, _CANDIDATES = 512, 4096  # scored at once: 8 MB, whatever n and Q are
+_EPSILON = 0.001  # of 3CosMul, against a division by zero
+_MOST_SPELLINGS = 50_000  # among which close ones are looked for
+
+# From the cosines of U words with C candidates, and the places among the U of the words of each
+# query, int [Q, P], the score of the candidates [Q, C].
+_Scores = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Found(NamedTuple):
+    """An answer and its score."""
+
+    word: str
+    score: float
+
+
+def _cosine(cosines: np.ndarray, places: np.ndarray) -> np.ndarray:
+    return cosines[places[:, 0]]
+
+
+def _cos_add(cosines: np.ndarray, places: np.ndarray) -> np.ndarray:
+    a, b, c = places.T
+    scores = cosines[b]
+    scores -= cosines[a]
+    scores += cosines[c]
+    return scores
+
+
+def _cos_mul(cosines: np.ndarray, places: np.ndarray) -> np.ndarray:
+    a, b, c = places.T
+    shifted = (cosines + 1) / 2
+    scores = shifted[b]
+    scores *= shifted[c]
+    shifted += np.float32(_EPSILON)
+    scores /= shifted[a]
+    return scores
+
+
+ANALOGIES: dict[str, _Scores] = {"3cosadd": _cos_add, "3cosmul": _cos_mul}
+"""How analogies are answered, see `WordSpace.analogies`."""
+
+
+class WordSpace:
+    """Words and their vectors, compared by the cosine.
+
+    Of several vectors of one word the first counts, and the others are never an answer. A vector
+    of zeros has the cosine 0 with every other and itself. Equal scores stand in the order of the
+    words.
+
+    When case is ignored, words are compared in upper case, so that "Paris" finds "paris". Of words
+    that differ only in their case the first, which is the most frequent in most files, stands for
+    all when one of them is asked for; as answers all stay, and what excludes one excludes all.
+
+    Attributes:
+        words: n of them, usually the most frequent first.
+        matrix: float32 [n, D], as given.
+        units: the rows of the matrix divided by their lengths, float32 [n, D].
+        case: one of `CASES`.
+    """
+
+    def __init__(self, words: Sequence[str], matrix: np.ndarray, *, case: str = "exact") -> None:
+        """Takes words and their vectors, as `Vectors` of a file holds them.
+
+        Raises:
+            InputError: when there are no words, a vector is not finite, or for an unknown case.
+            ValueError: when the matrix does not have a row for each word.
+        """
+        self._fold = pick("case", case, CASES)
+        self.case, self.words = case, list(words)
+        self.matrix = np.asarray(matrix, np.float32)
+        if self.matrix.ndim != 2 or len(self.matrix) != len(self.words):
+            raise ValueError(f"a matrix {self.matrix.shape} has not {len(self.words)} word vectors")
+        if not self.matrix.size:
+            raise InputError(f"there are no word vectors in {self.matrix.shape}; give some")
+        # Sums of squares of float32 can overflow; of float64 they cannot.
+        lengths = np.sqrt(np.einsum("nd,nd->n", self.matrix, self.matrix, dtype=np.float64))
+        if not np.isfinite(lengths).all():
+            word = self.words[int(np.isfinite(lengths).argmin())]
+            raise InputError(
+                f"the vector of {word!r} is not finite: its training has diverged; take an earlier "
+                "state, or train with a lower learning rate"
+            )
+        lengths[lengths == 0] = 1
+        self.units = np.empty_like(self.matrix)
+        np.divide(self.matrix, lengths[:, None], out=self.units, casting="same_kind")
+        self._row: dict[str, int] = {}  # the first row of a word
+        self._like: dict[int, list[int]] = {}  # all rows of a word by the first, where it has more
+        progress = tqdm.tqdm(self.words, desc="indexing words", delay=2, leave=False)
+        for row, word in enumerate(progress):
+            if (first := self._row.setdefault(self._fold(word), row)) != row:
+                self._like.setdefault(first, [first]).append(row)
+        seen: set[str] = set()
+        self._repeats = np.zeros(len(self.words), bool)
+        for row in sorted(row for rows in self._like.values() for row in rows):
+            self._repeats[row] = self.words[row] in seen
+            seen.add(self.words[row])
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __contains__(self, word: str) -> bool:
+        return self._fold(word) in self._row
+
+    def same(self, first: str, second: str) -> bool:
+        """Whether two words are equal, up to their case where that is ignored."""
+        return self._fold(first) == self._fold(second)
+
+    def restrict(self, count: int) -> "WordSpace":
+        """The space of the first words alone, the most frequent in most files.
+
+        Args:
+            count: how many; all, when there are no more.
+
+        Raises:
+            InputError: when it is below 1.
+        """
+        if count < 1:
+            raise InputError(f"{count} words make no word space; keep 1 or more")
+        return WordSpace(self.words[:count], self.matrix[:count], case=self.case)
+
+    def similarity(self, first: str, second: str) -> float:
+        """The cosine of the vectors of two words, from -1 to 1; errors as `similarities`."""
+        return float(self.similarities([(first, second)])[0])
+
+    def similarities(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        """The cosines of pairs of words.
+
+        Returns:
+            float64 [Q].
+
+        Raises:
+            InputError: for a word without a vector.
+        """
+        rows = self._rows(pairs, 2)
+        first, second = (self.units[rows[:, side]] for side in (0, 1))
+        return np.einsum("qd,qd->q", first, second, dtype=np.float64)
+
+    def neighbours(
+        self, words: Sequence[str], *, count: int = 10, exclude: Sequence[str] = ()
+    ) -> list[list[Found]]:
+        """The words whose vectors have the greatest cosine with that of each word.
+
+        Args:
+            words: Q of them.
+            count: how many neighbours; fewer come back when there are no more words.
+            exclude: words that are no answers, beside the word itself.
+
+        Returns:
+            The neighbours and cosines of each word, the nearest first.
+
+        Raises:
+            InputError: for a word without a vector, or a count below 1.
+        """
+        asked = self._rows([(word,) for word in words], 1)
+        never = self._rows([(word,) for word in exclude], 1)
+        excluded = np.concatenate([asked, np.tile(never.T, (len(asked), 1))], axis=1)
+        return self._search(asked, _cosine, excluded, count)
+
+    def analogies(
+        self,
+        questions: Sequence[tuple[str, str, str]],
+        *,
+        method: str = "3cosadd",
+        count: int = 1,
+        exclude: Sequence[int] = (0, 1, 2),
+    ) -> list[list[Found]]:
+        """The words d that stand to c as b stands to a.
+
+        Methods:
+            3cosadd: the greatest cos(d, b) - cos(d, a) + cos(d, c), which for vectors of length 1
+                is where the cosine with b - a + c is the greatest (Mikolov et al. 2013c).
+            3cosmul: the greatest s(d, b) s(d, c) / (s(d, a) + 0.001) with s = (cos + 1) / 2 (Levy &
+                Goldberg 2014, equation 4).
+
+        Args:
+            questions: Q times (a, b, c).
+            method: one of `ANALOGIES`.
+            count: how many answers to each.
+            exclude: places in a question whose words are no answers to it; () lets every word be
+                one, and then b or c often is (Linzen 2016).
+
+        Returns:
+            The answers to each question and their scores, the best first.
+
+        Raises:
+            InputError: for a word without a vector, an unknown method, a place that is not 0, 1 or
+                2, or a count below 1.
+        """
+        scores = pick("method of analogies", method, ANALOGIES)
+        if wrong := {*exclude} - {0, 1, 2}:
+            raise choose("place in an analogy", str(min(wrong)), (0, 1, 2))
+        asked = self._rows(questions, 3)
+        return self._search(asked, scores, asked[:, list(exclude)], count)
+
+    def _rows(self, queries: Sequence[Sequence[str]], parts: int) -> np.ndarray:
+        """The rows of the words of queries, int [Q, P]."""
+        rows = [[self._row.get(self._fold(word), -1) for word in query] for query in queries]
+        found = np.array(rows, np.int64).reshape(len(queries), parts)
+        if (found < 0).any():
+            query, part = np.argwhere(found < 0)[0]
+            raise self._unknown(queries[query][part])
+        return found
+
+    def _unknown(self, word: str) -> InputError:
+        spellings = [*self._row][:_MOST_SPELLINGS]
+        close = difflib.get_close_matches(self._fold(word), spellings)
+        # Another case is closer than difflib, which compares letters, can see.
+        other_case = (known for known in self.words if known.upper() == word.upper())
+        known = dict.fromkeys([*other_case, *(self.words[self._row[other]] for other in close)])
+        hint = f"did you mean {' or '.join(map(repr, [*known][:3]))}?" if known else "choose others"
+        return InputError(f"the word {word!r} is not among the {len(self):,} with vectors; {hint}")
+
+    def _search(
+        self, asked: np.ndarray, scores: _Scores, excluded: np.ndarray, count: int
+    ) -> list[list[Found]]:
+        """The best answers to queries.
+
+        Args:
+            asked: the rows of the words of each query, int [Q, P].
+            scores: how a candidate is scored.
+            excluded: rows of words that are no answers to each query, int [Q, any].
+            count: of the answers.
+        """
+        if count < 1:
+            raise InputError(f"{count} answers are not possible; ask for 1 or more")
+        answers: list[list[Found]] = []
+        starts = range(0, len(asked), _QUERIES)
+        for start in tqdm.tqdm(starts, desc="searching words", delay=2, leave=False):
+            part = slice(start, start + _QUERIES)
+            rows, best = self._best(asked[part], scores, excluded[part], count)
+            answers += [
+                [Found(self.words[row], score) for row, score in pairs if score > -np.inf]
+                for pairs in map(zip, rows.tolist(), best.tolist())
+            ]
+        return answers
+
+    def _best(
+        self, asked: np.ndarray, scores: _Scores, excluded: np.ndarray, count: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The rows and scores of the best answers to some queries, [Q, count]."""
+        different, places = np.unique(asked, return_inverse=True)
+        places = places.reshape(asked.shape)
+        vectors = self.units[different]
+        query, never = np.array(
+            [
+                (query, like)
+                for query, rows in enumerate(excluded.tolist())
+                for row in rows
+                for like in self._like.get(row, (row,))
+            ],
+            np.int64,
+        ).reshape(-1, 2).T  # fmt: skip
+        rows = np.zeros((len(asked), 0), np.int64)
+        best = np.zeros((len(asked), 0), np.float32)
+        for start in range(0, len(self), _CANDIDATES):
+            end = min(start + _CANDIDATES, len(self))
+            block = scores(vectors @ self.units[start:end].T, places)
+            block[:, self._repeats[start:end]] = -np.inf
+            here = (start <= never) & (never < end)
+            block[query[here], never[here] - start] = -np.inf
+            top = _greatest(block, count)
+            # Rows of earlier blocks come first, so that equal scores keep the order of the words.
+            rows = np.concatenate([rows, top + start], axis=1)
+            best = np.concatenate([best, np.take_along_axis(block, top, 1)], axis=1)
+            top = _greatest(best, count)
+            rows, best = np.take_along_axis(rows, top, 1), np.take_along_axis(best, top, 1)
+        return rows, best
+
+
+def _greatest(scores: np.ndarray, count: int) -> np.ndarray:
+    """The places of the greatest scores [Q, C] of each row, the greatest and then first ahead."""
+    if count == 1:
+        return scores.argmax(axis=1)[:, None]
+    count = min(count, scores.shape[1])
+    least = np.partition(scores, -count, axis=1)[:, -count, None]
+    row, place = np.nonzero(scores >= least)
+    order = np.lexsort((place, -scores[row, place], row))
+    starts = np.searchsorted(row, np.arange(len(scores)))
+    return place[order[starts[:, None] + np.arange(count)]]
