@@ -15,7 +15,7 @@ ROOMS = {
     "metrics": set(),
     "decode": {"metrics"},
     "optim": {"metrics"},
-    "models": {"nn", "losses"},
+    "models": {"nn", "losses", "metrics"},
     "data": set(),
     "runtime": set(),
     "train": {"runtime", "optim", "metrics", "nn.examples"},

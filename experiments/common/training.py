@@ -21,7 +21,7 @@ from dlcore.train import Best, LossFn, TrainState, evaluate, gradient_step
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.logs import RunLog
 from dlcore.train.loop import Memory, Result, fit
-from dlcore.train.state import Batch, MetricFn
+from dlcore.train.state import Batch, MetricFn, Step
 from experiments.common.flags import config, record_flags, say
 
 FLAGS = flags.FLAGS
@@ -49,7 +49,7 @@ class Job:
     Attributes:
         name: of the script.
         initialise: the model's variables from a key.
-        loss_fn: the loss.
+        loss_fn: the loss; None for a job with a step of its own.
         metric_fn: (state, batch) -> (means, carry), for evaluation.
         feed: the batches.
         metric: the main metric of the evaluation, and whether "max" or "min" is better.
@@ -60,11 +60,13 @@ class Job:
         observe: is shown the state after each evaluation.
         per_step: how many of which unit a step takes in; one batch of examples by default.
         keep: how many of the newest checkpoints stay.
+        step: instead of a step along the gradient of the loss.
+        tx: makes the optimizer state of such a step.
     """
 
     name: str
     initialise: Callable[[jax.Array], Any]
-    loss_fn: LossFn
+    loss_fn: LossFn | None
     metric_fn: MetricFn
     feed: Feed
     metric: tuple[str, str] = ("accuracy", "max")
@@ -76,6 +78,8 @@ class Job:
         default_factory=lambda: {"examples": FLAGS.batch_size}
     )
     keep: int = 3
+    step: Step | None = None
+    tx: optax.GradientTransformation | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +167,12 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
             "--patience without --validation would choose the model on the test data; add "
             "--validation=0.1 to hold out a tenth of the training data"
         )
-    layout, tx = make_layout(), make_optimizer(job)
-    step = gradient_step(job.loss_fn, tx, accumulate=FLAGS.accumulate, axis_name=layout.axis_name)
+    layout, tx, step = make_layout(), job.tx or make_optimizer(job), job.step
+    if job.loss_fn is not None:
+        step = gradient_step(
+            job.loss_fn, tx, accumulate=FLAGS.accumulate, axis_name=layout.axis_name
+        )
+    assert step is not None, f"{job.name} has neither a loss nor a step"
     metric_fn = runtime.compile_evaluation(job.metric_fn, layout)
     splits = {"test": job.feed.test, "validation": job.feed.validation or job.feed.test}
     split = "validation" if job.feed.validation else "test"

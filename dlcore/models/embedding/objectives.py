@@ -1,0 +1,213 @@
+"""What word2vec maximises: each objective turns scores of pairs of words into a loss.
+
+Shapes: B blocks, T queries of a block, P = B T queries, C targets that a block holds, L rows of a
+target, K shared samples, V vocabulary, D features.
+"""
+
+import abc
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlcore.errors import choose
+from dlcore.losses.hierarchical import HuffmanTree, huffman
+from dlcore.losses.samplers import UnigramSampler, unigram_sampler
+
+OBJECTIVES = ("negative_sampling", "nce", "hierarchical", "full")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Objective(abc.ABC):
+    """An objective over V words.
+
+    Attributes:
+        counts: how often each word occurs in the training text, [V].
+        exact: whether the loss of a pair is -log P of its target.
+    """
+
+    counts: np.ndarray
+    exact = False
+
+    @property
+    def rows(self) -> int:
+        """How many rows the output table has."""
+        return len(self.counts)
+
+    def rows_of(self, targets: jax.Array) -> jax.Array:
+        """The rows of the output table that score targets int [...]: int [...] or [..., L]."""
+        return targets
+
+    @abc.abstractmethod
+    def others(self, key: jax.Array) -> jax.Array:
+        """The rows that every query is scored against besides, int [K]; K may be 0."""
+
+    @abc.abstractmethod
+    def loss(
+        self,
+        scores: jax.Array,
+        other_scores: jax.Array,
+        pairs: jax.Array,
+        targets: jax.Array,
+        others: jax.Array,
+    ) -> jax.Array:
+        """The sum of the losses of all pairs, in nats.
+
+        Args:
+            scores: of each query and target, [B, T, C] or [B, T, C, L].
+            other_scores: of each query and the other rows, [B, T, K].
+            pairs: bool [B, T, C], true where query and target belong together.
+            targets: int [B, 1, C] or [B, T, C], the words of the targets.
+            others: int [B or 1, T or 1, K], the other rows.
+        """
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Noise(Objective):
+    """Objectives that tell the pairs of the text from noise.
+
+    The K samples of noise are shared by all queries of a step, and each stands for negatives / K
+    of the samples that a pair has (Ji et al. 2016): the expectation is that of samples of its own.
+
+    Attributes:
+        negatives: k, samples of noise for each pair.
+        samples: K.
+        exponent: of the counts in the distribution of the noise.
+    """
+
+    negatives: int = 5
+    samples: int = 64
+    exponent: float = 0.75
+
+    @property
+    def noise(self) -> UnigramSampler:
+        return unigram_sampler(self.counts, power=self.exponent)
+
+    def others(self, key: jax.Array) -> jax.Array:
+        return self.noise.sample(key, (self.samples,))
+
+    def told(self, scores: jax.Array, other_scores: jax.Array, pairs: jax.Array) -> jax.Array:
+        """The loss of the decision between pairs and noise by their log-odds."""
+        each = pairs.sum(-1) * (self.negatives / other_scores.shape[-1])
+        told = jnp.where(pairs, jax.nn.softplus(-scores), 0).sum()
+        return told + (jax.nn.softplus(other_scores) * each[..., None]).sum()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NegativeSampling(_Noise):
+    """-log sigmoid(s(pair)) - sum of k -log sigmoid(-s(noise)) (Mikolov et al. 2013b, eq. 4).
+
+    Noise that happens to be the target counts like any other, so that at the optimum the score is
+    exactly log P(w, c) / (P(w) q(c)) - log k (Levy & Goldberg 2014).
+    """
+
+    def loss(
+        self,
+        scores: jax.Array,
+        other_scores: jax.Array,
+        pairs: jax.Array,
+        targets: jax.Array,
+        others: jax.Array,
+    ) -> jax.Array:
+        return self.told(scores, other_scores, pairs)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NoiseContrastive(_Noise):
+    """Negative sampling whose scores become log-probabilities (Mnih & Kavukcuoglu 2013, eq. 8).
+
+    The log-odds of a pair against noise are s - log V - log(k q(w)), so the scores normalise
+    themselves: sum_w exp(s) = V, which is so at the start, where all of them are 0.
+    """
+
+    def loss(
+        self,
+        scores: jax.Array,
+        other_scores: jax.Array,
+        pairs: jax.Array,
+        targets: jax.Array,
+        others: jax.Array,
+    ) -> jax.Array:
+        noise, shift = self.noise, np.log(len(self.counts)) + np.log(self.negatives)
+        return self.told(
+            scores - noise.log_prob(targets) - shift,
+            other_scores - noise.log_prob(others) - shift,
+            pairs,
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Hierarchical(Objective):
+    """-log P(target) by the decisions down Huffman's tree (Mikolov et al. 2013b, eq. 3)."""
+
+    exact = True
+
+    @functools.cached_property
+    def tree(self) -> HuffmanTree:
+        return huffman(self.counts)
+
+    @property
+    def rows(self) -> int:
+        return len(self.counts) - 1
+
+    def rows_of(self, targets: jax.Array) -> jax.Array:
+        return jnp.asarray(self.tree.nodes)[targets]
+
+    def others(self, key: jax.Array) -> jax.Array:
+        return jnp.zeros(0, jnp.int32)
+
+    def loss(
+        self,
+        scores: jax.Array,
+        other_scores: jax.Array,
+        pairs: jax.Array,
+        targets: jax.Array,
+        others: jax.Array,
+    ) -> jax.Array:
+        tree = self.tree
+        codes, lengths = jnp.asarray(tree.codes)[targets], jnp.asarray(tree.lengths)[targets]
+        on_the_way = jnp.arange(codes.shape[-1])[None, None, None] < lengths[..., None]
+        wrong = jax.nn.softplus(jnp.where(codes == 1, -scores, scores))
+        return jnp.where(on_the_way & pairs[..., None], wrong, 0).sum()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Full(Objective):
+    """-log softmax over all V words (Mikolov et al. 2013b, eq. 2); for small vocabularies."""
+
+    exact = True
+
+    def others(self, key: jax.Array) -> jax.Array:
+        return jnp.arange(len(self.counts))
+
+    def loss(
+        self,
+        scores: jax.Array,
+        other_scores: jax.Array,
+        pairs: jax.Array,
+        targets: jax.Array,
+        others: jax.Array,
+    ) -> jax.Array:
+        normalisers = jax.nn.logsumexp(other_scores, axis=-1)
+        return (pairs.sum(-1) * normalisers).sum() - jnp.where(pairs, scores, 0).sum()
+
+
+def objective(
+    name: str, counts: np.ndarray, *, negatives: int = 5, samples: int = 64, exponent: float = 0.75
+) -> Objective:
+    """The named objective; the options are read by those with noise.
+
+    Raises:
+        InputError: for a name that is not in `OBJECTIVES`.
+    """
+    if name == "negative_sampling":
+        return NegativeSampling(counts, negatives, samples, exponent)
+    if name == "nce":
+        return NoiseContrastive(counts, negatives, samples, exponent)
+    if name == "hierarchical":
+        return Hierarchical(counts)
+    if name == "full":
+        return Full(counts)
+    raise choose("objective", name, OBJECTIVES)

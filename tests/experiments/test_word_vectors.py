@@ -1,0 +1,126 @@
+"""Word vectors as a user makes them: learning, files, resuming, evaluation, and bad input."""
+
+import random
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+from outcomes import assert_fails, summary
+
+from dlcore.data.text import Vectors, read_vectors, write_vectors
+
+KINDS = {"fruit": "apple pear plum cherry fig", "metal": "iron zinc lead copper tin"}
+FRAMES = {"fruit": "eat a sweet {} now please", "metal": "melt the heavy {} bar here"}
+
+
+def lines(count, seed=0):
+    draw = random.Random(seed)
+    kinds = (draw.choice([*KINDS]) for _ in range(count))
+    return "".join(f"{FRAMES[kind].format(draw.choice(KINDS[kind].split()))}\n" for kind in kinds)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("words")
+    (folder / "text.txt").write_text(lines(4000))
+    (folder / "similar.tsv").write_text(
+        "word1\tword2\tscore\napple\tpear\t9\niron\tzinc\t8\napple\tzinc\t1\npear\tlead\t2\n"
+    )
+    (folder / "questions.txt").write_text(": things\napple pear iron zinc\nApple Pear Tin Gold\n")
+    write_vectors(folder / "vectors", Vectors(["a", "b"], np.eye(2, dtype=np.float32)))
+    (folder / "cut").write_bytes(b"2 3\na 1 2 3\nb 1 2\n")
+    (folder / "empty.txt").write_text("")
+    return folder
+
+
+@pytest.fixture
+def command(files):
+    return [
+        sys.executable, "-m", "experiments.word_vectors", f"--data_path={files / 'text.txt'}",
+        "--features=16", "--batch_size=1024", "--window=3", "--subsample=0", "--micro_batch=64",
+        "--validation=0.1",
+    ]  # fmt: skip
+
+
+def test_a_run_learns_and_leaves_its_files(run, files, tmp_path):
+    process = run(
+        "--epochs=8", "--eval_every=10", f"--workdir={tmp_path}", "--report", "--neighbours=fig",
+        f"--similarities={files / 'similar.tsv'}", f"--analogies={files / 'questions.txt'}",
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    found = summary(tmp_path)
+    # A fruit and a metal share no context, so the order of the judgements is found.
+    assert found["metrics"]["similarity_similar"] > 0.7 and found["words_per_second"] > 0
+    nearest = process.stdout.split("fig: ")[1].split("\n")[0]
+    assert {word.split()[0] for word in nearest.split(", ")[:4]} == {*KINDS["fruit"].split()[:4]}
+    vectors = read_vectors(tmp_path / "vectors.txt")
+    assert len(vectors.words) == 20 and vectors.matrix.shape[1] == 16
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert all(word in page for word in ("Analogies", "Word similarity", "Neighbours"))
+    losses = [line for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(losses) >= 8
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--model=cbow_mean", "--original_gradient", "--format=word2vec_binary"),
+        ("--model=skip_gram", "--objective=hierarchical", "--fixed_window"),
+        ("--model=cbow_sum", "--objective=nce", "--phrases=1", "--phrase_threshold=1"),
+        pytest.param(
+            ("--objective=full", "--subsampling=paper", "--subsample=0.01"), marks=pytest.mark.slow
+        ),
+    ],
+    ids=" ".join,
+)
+def test_every_choice_passes_the_smoke_test(run, tmp_path, flags):
+    process = run("--smoke", f"--workdir={tmp_path}", *flags)
+    assert process.returncode == 0, process.stderr
+    assert np.isfinite(list(summary(tmp_path)["metrics"].values())).all()
+
+
+def test_a_killed_run_continues_bit_for_bit(run, start, tmp_path):
+    flags = ("--steps=300", "--eval_every=50", "--checkpoint_every=20", "--log_every=10")
+    whole = run(*flags, f"--workdir={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+    killed = tmp_path / "killed"
+    process = start(*flags, f"--workdir={killed}")
+    while process.poll() is None and not list(killed.glob("checkpoints/[0-9]*")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    again = run(*flags, f"--workdir={killed}")
+    assert again.returncode == 0, again.stderr
+    for name in ("vectors.txt", "metrics.jsonl"):
+        assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_any_file_is_evaluated_alone(run, files, tmp_path):
+    process = run(f"--vectors={files / 'vectors'}", "--neighbours=a", f"--workdir={tmp_path}")
+    assert process.returncode == 0, process.stderr
+    assert "a: b 0.00" in process.stdout and not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--data_path={}/nowhere"], ("nowhere",)),
+        (["--data_path={}/empty.txt"], ("empty.txt",)),
+        (["--min_count=100000"], ("100000",)),
+        (["--batch_size=100000"], ("hold out", "smaller batches")),
+        (["--splitter=regex:("], ("regex:(",)),
+        (["--optimizer=adam"], ("--optimizer",)),
+        (["--model=skip_gram", "--original_gradient"], ("cbow_mean",)),
+        (["--micro_batch=50"], ("50", "32")),
+        (["--vectors={}/cut"], ("line 3", "expected 3 values")),
+        (["--vectors={}/vectors", "--neighbours=c"], ("'c'",)),
+        (["--analogies={}/nothing"], ("nothing",)),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_clear_line(run, files, tmp_path, flags, words):
+    process = run(*(flag.format(files) for flag in flags), f"--workdir={tmp_path / 'run'}")
+    assert_fails(process, *words)
+    assert not (tmp_path / "run" / "vectors.txt").exists()
