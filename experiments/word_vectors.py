@@ -44,7 +44,20 @@ def make_model(tokens: TokenFile) -> Word2Vec:
         FLAGS.objective, tokens.counts, negatives=FLAGS.negatives, samples=FLAGS.samples,
         exponent=FLAGS.exponent,
     )  # fmt: skip
-    return Word2Vec(how, FLAGS.features, FLAGS.model, FLAGS.window, FLAGS.original_gradient)
+    grams = words.grams_of(tokens.words) if FLAGS.subwords else None
+    return Word2Vec(
+        how, FLAGS.features, FLAGS.model, FLAGS.window, FLAGS.original_gradient, grams,
+        FLAGS.buckets if FLAGS.subwords else 0,
+    )  # fmt: skip
+
+
+def learnt_vectors(model: Word2Vec, tokens: TokenFile, params: Any) -> Vectors:
+    """The vectors of all words of the corpus, the most frequent first."""
+    vectors, ids = jax.jit(model.vectors), np.arange(len(tokens.words))
+    parts = [
+        np.asarray(vectors(params, part)) for part in np.array_split(ids, 1 + len(ids) // 4096)
+    ]
+    return Vectors(list(tokens.words), np.concatenate(parts))
 
 
 def make_job(model: Word2Vec, tokens: TokenFile) -> common.Job:
@@ -95,8 +108,10 @@ def main(_: list[str]) -> None:
     model = make_model(tokens)
     job = make_job(model, tokens)
     outcome = common.train(job, workdir)
-    vectors = Vectors(list(tokens.words), np.asarray(outcome.state.params["input"]))
+    vectors = learnt_vectors(model, tokens, outcome.state.params)
     words.write(workdir, vectors)
+    if FLAGS.subwords:
+        vectors = words.with_unseen(vectors, outcome.state.params)
     scores = words.evaluate(vectors)
     metrics = {**outcome.metrics, **scores.metrics}
     common.finish(job, workdir, dataclasses.replace(outcome, metrics=metrics))

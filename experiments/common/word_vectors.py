@@ -1,8 +1,10 @@
 """The flags of word vectors, their corpus, and what the vectors are worth."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
@@ -30,7 +32,7 @@ from dlcore.data.text import (
 )
 from dlcore.data.text.vectors import FORMATS
 from dlcore.errors import InputError
-from dlcore.models.embedding import ARCHITECTURES, OBJECTIVES, WordSpace
+from dlcore.models.embedding import ARCHITECTURES, OBJECTIVES, WordSpace, compose, subword_ids
 from dlcore.train.logs import writing
 from experiments.common.flags import adopt, say
 from experiments.common.runs import few
@@ -71,6 +73,10 @@ def define_word_flags() -> None:
     flags.DEFINE_integer("window", 5, "words on either side that a window has at most", 1)
     flags.DEFINE_bool("fixed_window", False, "all windows are that wide; else 1 to --window, drawn")
     flags.DEFINE_bool("original_gradient", False, "of cbow_mean, as the first program has it")
+    flags.DEFINE_bool("subwords", False, "vectors are made of character n-grams too, as fastText's")
+    flags.DEFINE_integer("shortest", 3, "n-gram of --subwords", 1)
+    flags.DEFINE_integer("longest", 6, "n-gram of --subwords", 1)
+    flags.DEFINE_integer("buckets", 100_000, "rows of the table that n-grams share", 1)
     flags.DEFINE_integer("negatives", 5, "samples of noise for each pair", 1)
     flags.DEFINE_integer("samples", 32, "of noise, which a micro-batch shares", 1)
     flags.DEFINE_float("exponent", 0.75, "of the counts, in the distribution of the noise", 0, 1)
@@ -186,6 +192,29 @@ def evaluate_file() -> None:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         report(folder, vectors, scores)
+
+
+def grams_of(words: Sequence[str]) -> np.ndarray:
+    """The n-grams of words by the flags; see `subword_ids`."""
+    return subword_ids(words, shortest=FLAGS.shortest, longest=FLAGS.longest, buckets=FLAGS.buckets)
+
+
+def with_unseen(vectors: Vectors, params: Any) -> Vectors:
+    """The vectors, and those of the words that are asked for and have only n-grams."""
+    asked = [*FLAGS.neighbours]
+    for name in FLAGS.analogies:
+        asked += [word for part in read_analogies(name).values() for four in part for word in four]
+    for name in FLAGS.similarities:
+        asked += [word for first, second, _ in read_similarities(name) for word in (first, second)]
+    known = {*vectors.words}
+    words = [w for w in dict.fromkeys(map(str.lower, asked) if FLAGS.lower else asked)]
+    unseen = [word for word in words if word not in known]
+    if not unseen:
+        return vectors
+    grams = params["input"][len(vectors.words) :]
+    made = compose(params["input"], grams, jnp.full(len(unseen), -1), jnp.asarray(grams_of(unseen)))
+    say(f"{len(unseen):,} of the words asked for are unseen; their n-grams stand for them")
+    return Vectors([*vectors.words, *unseen], np.concatenate([vectors.matrix, np.asarray(made)]))
 
 
 def word_frequency(tokens: TokenFile) -> np.ndarray:

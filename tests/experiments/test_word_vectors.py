@@ -81,6 +81,18 @@ def test_every_choice_passes_the_smoke_test(run, tmp_path, flags):
     assert np.isfinite(list(summary(tmp_path)["metrics"].values())).all()
 
 
+def test_unseen_words_are_made_of_their_parts(run, tmp_path):
+    process = run(
+        "--epochs=4", "--subwords", "--buckets=500", "--neighbours=apples", f"--workdir={tmp_path}"
+    )
+    assert process.returncode == 0, process.stderr
+    nearest = process.stdout.split("apples: ")[1].split("\n")[0].split(", ")
+    assert {word.split()[0] for word in nearest[:5]} == {*KINDS["fruit"].split()}
+    assert "apples" not in read_vectors(tmp_path / "vectors.txt").words
+    again = run("--epochs=4", "--neighbours=apples", f"--workdir={tmp_path / 'plain'}")
+    assert_fails(again, "'apples'", "apple")
+
+
 def test_a_killed_run_continues_bit_for_bit(run, start, tmp_path):
     flags = ("--steps=300", "--eval_every=50", "--checkpoint_every=20", "--log_every=10")
     whole = run(*flags, f"--workdir={tmp_path / 'whole'}")

@@ -9,11 +9,11 @@ Shapes: P words of a micro-batch, W words of its margin on either side, B blocks
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dlcore.errors import InputError, choose
 from dlcore.metrics import Mean
@@ -21,7 +21,6 @@ from dlcore.models.embedding.objectives import Full, Objective
 
 ARCHITECTURES = ("skip_gram", "cbow_mean", "cbow_sum")
 _BLOCK = 32
-_START = 0.1  # of AdaGrad's sums: gradients of the first steps are tiny and would be blown up
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,6 +37,10 @@ class Word2Vec:
         window: W, how far a window can reach.
         original_gradient: whether the words of a mean get the mean's whole gradient each, as the
             original program and gensim have it, and not their share of it.
+        subwords: int [V, L], the character n-grams of each word of `subword_ids`, -1 at padding;
+            None without. The vector of a word is then the mean of its own and theirs (Bojanowski
+            et al. 2017), and the input table has `buckets` rows for them after those of words.
+        buckets: how many rows the n-grams share.
     """
 
     objective: Objective
@@ -45,6 +48,8 @@ class Word2Vec:
     architecture: str = "skip_gram"
     window: int = 5
     original_gradient: bool = False
+    subwords: np.ndarray | None = None
+    buckets: int = 0
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
@@ -64,9 +69,12 @@ class Word2Vec:
         return max(_BLOCK, 2 * self.window)
 
     def init(self, key: jax.Array) -> dict[str, jax.Array]:
-        """The tables: "input" [V, D] uniform in +-1/2D, "output" [R, D] zeros, as in the paper's
-        program."""
-        words, half = len(self.objective.counts), 0.5 / self.features
+        """The tables, as the paper's program starts them.
+
+        Returns:
+            "input" [V, D], with `subwords` [V + buckets, D], uniform in +-1/2D; "output" [R, D], 0.
+        """
+        words, half = len(self.objective.counts) + self.buckets, 0.5 / self.features
         return {
             "input": jax.random.uniform(key, (words, self.features), minval=-half, maxval=half),
             "output": jnp.zeros((self.objective.rows, self.features)),
@@ -82,6 +90,8 @@ class Word2Vec:
         words = batch["words"]
         inner = words[self.window : len(words) - self.window]
         queries, targets = (inner, words) if self.architecture == "skip_gram" else (words, inner)
+        if self.subwords is not None:
+            queries = self._parts(queries)[0].reshape(-1)
         return {
             "input": queries,
             "output": self.objective.rows_of(targets).reshape(-1),
@@ -107,17 +117,20 @@ class Word2Vec:
         sentence, reach = batch["sentences"], batch["reach"]
         pairs = self._window_pairs(sentence[inside], self._within_reach(sentence), reach[inside])
         features = self.features
+        inputs, words = vectors["input"], batch["words"]
+        if self.subwords is not None:
+            read = words[inside] if self.architecture == "skip_gram" else words
+            real = self._parts(read)[1]
+            inputs = _mean_of(inputs.reshape(*real.shape, features), real)
         if self.architecture == "skip_gram":
-            queries = vectors["input"].reshape(-1, self.block, features)
-            targets = self._within_reach(batch["words"])[:, None]
+            queries = inputs.reshape(-1, self.block, features)
+            targets = self._within_reach(words)[:, None]
             rows = vectors["output"].reshape(len(sentence), -1, features)
             scores = jnp.einsum("btd,bcld->btcl", queries, self._within_reach(rows))
         else:
-            summed = jnp.einsum(
-                "btc,bcd->btd", pairs.astype(float), self._within_reach(vectors["input"])
-            )
+            summed = jnp.einsum("btc,bcd->btd", pairs.astype(float), self._within_reach(inputs))
             queries, pairs = self._mean(summed, pairs.sum(-1)), pairs.any(-1, keepdims=True)
-            targets = batch["words"][inside].reshape(-1, self.block, 1)
+            targets = words[inside].reshape(-1, self.block, 1)
             rows = vectors["output"].reshape(*targets.shape, -1, features)
             scores = jnp.einsum("btd,btcld->btcl", queries, rows)
         if self.objective.rows_of(targets).ndim == targets.ndim:
@@ -142,7 +155,7 @@ class Word2Vec:
             the target by the softmax over all words (by the tree where that is the objective).
         """
         real = (batch["queries"] >= 0)[..., None]
-        summed = jnp.where(real, tables["input"][batch["queries"]], 0).sum(1)
+        summed = jnp.where(real, self.vectors(tables, batch["queries"]), 0).sum(1)
         queries = summed if self.architecture == "cbow_sum" else summed / real.sum(1)
         objective, output = self.objective, tables["output"]
         targets, pairs = batch["targets"][:, None, None], (batch["weight"] > 0)[:, None, None]
@@ -163,6 +176,23 @@ class Word2Vec:
             return {"loss": exact, "nats": exact}
         total = objective.loss(scores, other_scores, pairs, targets, others)
         return {"loss": Mean(total, weight), "nats": all_words(Full(objective.counts))}
+
+    def vectors(self, tables: Mapping[str, jax.Array], words: jax.Array) -> jax.Array:
+        """The vectors of words int [...], [..., D]: rows of the input table, or means of rows."""
+        if self.subwords is None:
+            return tables["input"][words]
+        rows, real = self._parts(words)
+        return _mean_of(tables["input"][rows], real)
+
+    def _parts(self, words: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The rows of the input table that words [...] are made of, and which of them are real.
+
+        Both are [..., 1 + L].
+        """
+        grams = jnp.asarray(self.subwords)[words]
+        grams = jnp.where(grams < 0, grams, grams + len(self.objective.counts))
+        rows = jnp.concatenate([words[..., None], grams], axis=-1)
+        return jnp.maximum(rows, 0), rows >= 0
 
     def _mean(self, summed: jax.Array, counts: jax.Array) -> jax.Array:
         """The queries of sums [B, T, D] over windows of so many words [B, T]."""
@@ -194,94 +224,6 @@ class Word2Vec:
         return together & (away > 0) & (away <= reach)
 
 
-def row_adagrad(
-    table: jax.Array, sums: jax.Array, rows: jax.Array, gradients: jax.Array, rate: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """AdaGrad (Duchi et al. 2011) with one accumulator for each row of a table.
-
-    Only the rows named are read and written. A row that is named more than once gets the sum of its
-    gradients, each over the root of the accumulator that has all of their squares.
-
-    Args:
-        table: [R, D].
-        sums: [R], the mean squares of the gradients so far.
-        rows: int [n].
-        gradients: [n, D].
-        rate: the learning rate.
-
-    Returns:
-        The new table and sums.
-    """
-    sums = sums.at[rows].add(jnp.square(gradients).mean(-1))
-    scale = rate * jax.lax.rsqrt(sums[rows] + 1e-10)
-    return table.at[rows].add(-scale[:, None] * gradients), sums
-
-
-def word2vec_step(
-    model: Word2Vec, *, learning_rate: Callable[[jax.Array], jax.Array], micro_batch: int
-) -> Any:
-    """A training step: micro-batches of P words one after the other, each with an update.
-
-    Args:
-        model: the model; the state's parameters are its tables, and `opt_state` what
-            `initial_sums` gives.
-        learning_rate: of `row_adagrad`, a function of the steps taken; about 0.3.
-        micro_batch: P, a multiple of the model's T.
-
-    Returns:
-        A step (state, batch) -> (state, metrics) for batches of n P words between margins of W.
-    """
-    if micro_batch % model.block:
-        raise InputError(f"micro-batches of {micro_batch} words are not blocks of {model.block}")
-    margin = 2 * model.window
-
-    def step(state: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, dict[str, Mean]]:
-        count = (len(batch["words"]) - margin) // micro_batch
-        keys = jax.random.split(jax.random.fold_in(state.rng, state.step), count)
-
-        def update(carry: Any, xs: tuple[jax.Array, jax.Array]) -> tuple[Any, Mean]:
-            (tables, sums), (start, key) = carry, xs
-            part = {
-                name: jax.lax.dynamic_slice_in_dim(leaf, start, micro_batch + margin)
-                for name, leaf in batch.items()
-            }
-            rows = model.rows(part, key)
-            vectors = {
-                name: tables["output" if name == "others" else name][ids]
-                for name, ids in rows.items()
-            }
-
-            def total(vectors: Any) -> tuple[jax.Array, jax.Array]:
-                mean = model.loss(vectors, part, rows["others"])
-                return mean.total, mean.weight
-
-            (value, weight), slopes = jax.value_and_grad(total, has_aux=True)(vectors)
-            named = {
-                "input": (rows["input"], slopes["input"]),
-                "output": (
-                    jnp.concatenate([rows["output"], rows["others"]]),
-                    jnp.concatenate([slopes["output"], slopes["others"]]),
-                ),
-            }
-            rate = learning_rate(state.step)
-            new = {
-                name: row_adagrad(tables[name], sums[name], *given, rate)
-                for name, given in named.items()
-            }
-            tables, sums = ({name: pair[i] for name, pair in new.items()} for i in (0, 1))
-            return (tables, sums), Mean(value, weight)
-
-        starts = jnp.arange(count) * micro_batch
-        (tables, sums), losses = jax.lax.scan(
-            update, (state.params, state.opt_state), (starts, keys)
-        )
-        loss = Mean(losses.total.sum(), losses.weight.sum())
-        state = state.replace(step=state.step + 1, params=tables, opt_state=sums)
-        return state, {"loss": loss}
-
-    return step
-
-
-def initial_sums(tables: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """The accumulators of `row_adagrad` before the first step."""
-    return {name: jnp.full(len(table), _START) for name, table in tables.items()}
+def _mean_of(rows: jax.Array, real: jax.Array) -> jax.Array:
+    """The means of the real ones among rows [..., L, D]."""
+    return jnp.where(real[..., None], rows, 0).sum(-2) / real.sum(-1, keepdims=True)

@@ -1,0 +1,109 @@
+"""How word2vec learns: AdaGrad on the rows that a micro-batch names, and on no other.
+
+Shapes: R rows of a table, D features, n rows of a micro-batch, P words of it, W words of a margin.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dlcore.errors import InputError
+from dlcore.metrics import Mean
+from dlcore.models.embedding.word2vec import Word2Vec
+
+_START = 0.1  # of AdaGrad's sums: gradients of the first steps are tiny and would be blown up
+
+
+def row_adagrad(
+    table: jax.Array, sums: jax.Array, rows: jax.Array, gradients: jax.Array, rate: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """AdaGrad (Duchi et al. 2011) with one accumulator for each row of a table.
+
+    Only the rows named are read and written. A row that is named more than once gets the sum of its
+    gradients, each over the root of the accumulator that has all of their squares.
+
+    Args:
+        table: [R, D].
+        sums: [R], the mean squares of the gradients so far.
+        rows: int [n].
+        gradients: [n, D].
+        rate: the learning rate.
+
+    Returns:
+        The new table and sums.
+    """
+    sums = sums.at[rows].add(jnp.square(gradients).mean(-1))
+    scale = rate * jax.lax.rsqrt(sums[rows] + 1e-10)
+    return table.at[rows].add(-scale[:, None] * gradients), sums
+
+
+def word2vec_step(
+    model: Word2Vec, *, learning_rate: Callable[[jax.Array], jax.Array], micro_batch: int
+) -> Any:
+    """A training step: micro-batches of P words one after the other, each with an update.
+
+    Args:
+        model: the model; the state's parameters are its tables, and `opt_state` what
+            `initial_sums` gives.
+        learning_rate: of `row_adagrad`, a function of the steps taken; about 0.3.
+        micro_batch: P, a multiple of the model's T.
+
+    Returns:
+        A step (state, batch) -> (state, metrics) for batches of n P words between margins of W.
+    """
+    if micro_batch % model.block:
+        raise InputError(f"micro-batches of {micro_batch} words are not blocks of {model.block}")
+    margin = 2 * model.window
+
+    def step(state: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, dict[str, Mean]]:
+        count = (len(batch["words"]) - margin) // micro_batch
+        keys = jax.random.split(jax.random.fold_in(state.rng, state.step), count)
+
+        def update(carry: Any, xs: tuple[jax.Array, jax.Array]) -> tuple[Any, Mean]:
+            (tables, sums), (start, key) = carry, xs
+            part = {
+                name: jax.lax.dynamic_slice_in_dim(leaf, start, micro_batch + margin)
+                for name, leaf in batch.items()
+            }
+            rows = model.rows(part, key)
+            vectors = {
+                name: tables["output" if name == "others" else name][ids]
+                for name, ids in rows.items()
+            }
+
+            def total(vectors: Any) -> tuple[jax.Array, jax.Array]:
+                mean = model.loss(vectors, part, rows["others"])
+                return mean.total, mean.weight
+
+            (value, weight), slopes = jax.value_and_grad(total, has_aux=True)(vectors)
+            named = {
+                "input": (rows["input"], slopes["input"]),
+                "output": (
+                    jnp.concatenate([rows["output"], rows["others"]]),
+                    jnp.concatenate([slopes["output"], slopes["others"]]),
+                ),
+            }
+            rate = learning_rate(state.step)
+            new = {
+                name: row_adagrad(tables[name], sums[name], *given, rate)
+                for name, given in named.items()
+            }
+            tables, sums = ({name: pair[i] for name, pair in new.items()} for i in (0, 1))
+            return (tables, sums), Mean(value, weight)
+
+        starts = jnp.arange(count) * micro_batch
+        (tables, sums), losses = jax.lax.scan(
+            update, (state.params, state.opt_state), (starts, keys)
+        )
+        loss = Mean(losses.total.sum(), losses.weight.sum())
+        state = state.replace(step=state.step + 1, params=tables, opt_state=sums)
+        return state, {"loss": loss}
+
+    return step
+
+
+def initial_sums(tables: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """The accumulators of `row_adagrad` before the first step."""
+    return {name: jnp.full(len(table), _START) for name, table in tables.items()}
