@@ -1,5 +1,6 @@
 """Word vectors as a user makes them: learning, files, resuming, evaluation, and bad input."""
 
+import json
 import random
 import signal
 import sys
@@ -107,6 +108,19 @@ def test_a_killed_run_continues_bit_for_bit(run, start, tmp_path):
     assert again.returncode == 0, again.stderr
     for name in ("vectors.txt", "metrics.jsonl"):
         assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_tables_over_four_devices_learn_the_same(run, tmp_path):
+    flags = ("--steps=6", "--log_every=1", "--checkpoint_every=0")
+    layout = ("--layout=mesh", "--mesh=data=1,model=4", "--shard=input|output:model,-")
+    losses = []
+    for name, devices, more in (("one", 1, ()), ("four", 4, layout)):
+        process = run(*flags, *more, f"--workdir={tmp_path / name}", devices=devices)
+        assert process.returncode == 0, process.stderr
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines])
+    assert len(losses[0]) == 7
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
 def test_any_file_is_evaluated_alone(run, files, tmp_path):

@@ -26,7 +26,7 @@ def row_adagrad(
 
     Args:
         table: [R, D].
-        sums: [R], the mean squares of the gradients so far.
+        sums: [R, 1], the mean squares of the gradients so far.
         rows: int [n].
         gradients: [n, D].
         rate: the learning rate.
@@ -34,9 +34,9 @@ def row_adagrad(
     Returns:
         The new table and sums.
     """
-    sums = sums.at[rows].add(jnp.square(gradients).mean(-1))
+    sums = sums.at[rows].add(jnp.square(gradients).mean(-1, keepdims=True))
     scale = rate * jax.lax.rsqrt(sums[rows] + 1e-10)
-    return table.at[rows].add(-scale[:, None] * gradients), sums
+    return table.at[rows].add(-scale * gradients), sums
 
 
 def word2vec_step(
@@ -106,4 +106,4 @@ def word2vec_step(
 
 def initial_sums(tables: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """The accumulators of `row_adagrad` before the first step."""
-    return {name: jnp.full(len(table), _START) for name, table in tables.items()}
+    return {name: jnp.full((len(table), 1), _START) for name, table in tables.items()}

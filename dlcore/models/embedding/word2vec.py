@@ -21,6 +21,7 @@ from dlcore.models.embedding.objectives import Full, Objective
 
 ARCHITECTURES = ("skip_gram", "cbow_mean", "cbow_sum")
 _BLOCK = 32
+_ROWS = 64
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,11 +74,17 @@ class Word2Vec:
 
         Returns:
             "input" [V, D], with `subwords` [V + buckets, D], uniform in +-1/2D; "output" [R, D], 0.
+            Both have up to 63 rows more than that, which nothing reads, so that a mesh divides
+            them.
         """
-        words, half = len(self.objective.counts) + self.buckets, 0.5 / self.features
+        half = 0.5 / self.features
+        inputs, outputs = (
+            (rows + -rows % _ROWS, self.features)
+            for rows in (len(self.objective.counts) + self.buckets, self.objective.rows)
+        )
         return {
-            "input": jax.random.uniform(key, (words, self.features), minval=-half, maxval=half),
-            "output": jnp.zeros((self.objective.rows, self.features)),
+            "input": jax.random.uniform(key, inputs, minval=-half, maxval=half),
+            "output": jnp.zeros(outputs),
         }
 
     def rows(self, batch: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
