@@ -24,10 +24,17 @@ from dlcore.data.text import (
     held_out_pairs,
     keep_probabilities,
 )
-from dlcore.models.embedding import Word2Vec, initial_sums, objective, word2vec_step
+from dlcore.models.embedding import (
+    Word2Vec,
+    glove_vectors,
+    initial_sums,
+    objective,
+    word2vec_step,
+)
 from dlcore.train import TrainState
 from dlcore.train.state import Batch, Metrics
 from experiments import common
+from experiments.common import glove
 from experiments.common import word_vectors as words
 
 FLAGS = flags.FLAGS
@@ -105,10 +112,16 @@ def main(_: list[str]) -> None:
         return
     workdir: pathlib.Path = common.start("word_vectors")
     tokens = words.load_tokens(workdir)
-    model = make_model(tokens)
-    job = make_job(model, tokens)
-    outcome = common.train(job, workdir)
-    vectors = learnt_vectors(model, tokens, outcome.state.params)
+    if FLAGS.model == "glove":
+        job = glove.make_job(tokens, pathlib.Path(FLAGS.corpus_dir or workdir / "corpus"))
+        outcome = common.train(job, workdir)
+        learnt = glove_vectors(outcome.state.params, how=FLAGS.combine)
+        vectors = Vectors(list(tokens.words), learnt)
+    else:
+        model = make_model(tokens)
+        job = make_job(model, tokens)
+        outcome = common.train(job, workdir)
+        vectors = learnt_vectors(model, tokens, outcome.state.params)
     words.write(workdir, vectors)
     if FLAGS.subwords:
         vectors = words.with_unseen(vectors, outcome.state.params)

@@ -35,7 +35,9 @@ from dlcore.errors import InputError
 from dlcore.models.embedding import ARCHITECTURES, OBJECTIVES, WordSpace, compose, subword_ids
 from dlcore.train.logs import writing
 from experiments.common.flags import adopt, say
+from experiments.common.glove import NOT_OF_GLOVE, OF_GLOVE, define_glove_flags
 from experiments.common.runs import few
+from experiments.common.transformer import refuse
 
 FLAGS = flags.FLAGS
 _UNREAD = (
@@ -67,7 +69,7 @@ class Scores(NamedTuple):
 
 def define_word_flags() -> None:
     """Defines the flags of the corpus, the model and the evaluation."""
-    flags.DEFINE_enum("model", "skip_gram", ARCHITECTURES, "what predicts what")
+    flags.DEFINE_enum("model", "skip_gram", [*ARCHITECTURES, "glove"], "how they are learnt")
     flags.DEFINE_enum("objective", "negative_sampling", OBJECTIVES, "what is maximised")
     flags.DEFINE_integer("features", 100, "numbers of a vector", 1)
     flags.DEFINE_integer("window", 5, "words on either side that a window has at most", 1)
@@ -101,6 +103,7 @@ def define_word_flags() -> None:
     flags.DEFINE_enum("method", "3cosadd", ["3cosadd", "3cosmul"], "of analogies")
     flags.DEFINE_bool("ignore_case", True, "of words in questions")
     adopt(__name__)
+    define_glove_flags()
 
 
 def check_flags() -> None:
@@ -111,6 +114,7 @@ def check_flags() -> None:
     """
     if given := [name for name in _UNREAD if FLAGS[name].present]:
         raise InputError(f"word_vectors does not read --{given[0]}; leave it away")
+    refuse(NOT_OF_GLOVE if FLAGS.model == "glove" else OF_GLOVE, "model")
     for name in (*FLAGS.analogies, *FLAGS.similarities):
         if not pathlib.Path(name).is_file():
             raise InputError(f"there is no file {name}; give one of questions")

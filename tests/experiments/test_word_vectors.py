@@ -36,12 +36,20 @@ def files(tmp_path_factory):
     return folder
 
 
+WORD2VEC = ["--batch_size=1024", "--subsample=0", "--micro_batch=64", "--validation=0.1"]
+GLOVE = ["--model=glove"]
+
+
 @pytest.fixture
-def command(files):
+def kind():
+    return WORD2VEC
+
+
+@pytest.fixture
+def command(files, kind):
     return [
         sys.executable, "-m", "experiments.word_vectors", f"--data_path={files / 'text.txt'}",
-        "--features=16", "--batch_size=1024", "--window=3", "--subsample=0", "--micro_batch=64",
-        "--validation=0.1",
+        "--features=16", "--window=3", *kind,
     ]  # fmt: skip
 
 
@@ -82,6 +90,19 @@ def test_every_choice_passes_the_smoke_test(run, tmp_path, flags):
     assert np.isfinite(list(summary(tmp_path)["metrics"].values())).all()
 
 
+@pytest.mark.parametrize("kind", [GLOVE], ids=["glove"])
+def test_glove_learns_from_counts(run, tmp_path):
+    process = run(
+        "--epochs=60", f"--workdir={tmp_path}", "--neighbours=fig", "--x_max=1000",
+        "--combine=average",
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert summary(tmp_path)["metrics"]["loss"] < 0.01
+    assert "cells_per_second" in summary(tmp_path)
+    nearest = process.stdout.split("fig: ")[1].split("\n")[0].split(", ")
+    assert {word.split()[0] for word in nearest[:4]} == {*KINDS["fruit"].split()[:4]}
+
+
 def test_unseen_words_are_made_of_their_parts(run, tmp_path):
     process = run(
         "--epochs=4", "--subwords", "--buckets=500", "--neighbours=apples", f"--workdir={tmp_path}"
@@ -94,6 +115,7 @@ def test_unseen_words_are_made_of_their_parts(run, tmp_path):
     assert_fails(again, "'apples'", "apple")
 
 
+@pytest.mark.parametrize("kind", [WORD2VEC, GLOVE], ids=["word2vec", "glove"])
 def test_a_killed_run_continues_bit_for_bit(run, start, tmp_path):
     flags = ("--steps=300", "--eval_every=50", "--checkpoint_every=20", "--log_every=10")
     whole = run(*flags, f"--workdir={tmp_path / 'whole'}")
@@ -138,6 +160,8 @@ def test_any_file_is_evaluated_alone(run, files, tmp_path):
         (["--batch_size=100000"], ("hold out", "smaller batches")),
         (["--splitter=regex:("], ("regex:(",)),
         (["--optimizer=adam"], ("--optimizer",)),
+        (["--model=glove"], ("--model=glove", "--subsample")),
+        (["--x_max=10"], ("--model=skip_gram", "--x_max")),
         (["--model=skip_gram", "--original_gradient"], ("cbow_mean",)),
         (["--micro_batch=50"], ("50", "32")),
         (["--vectors={}/cut"], ("line 3", "expected 3 values")),

@@ -1,5 +1,6 @@
 """Text: vocabularies, corpora, and the readers that turn token ids into batches."""
 
+from dlcore.data.text.cooccurrence import count_cooccurrences as count_cooccurrences
 from dlcore.data.text.corpora import Corpus as Corpus
 from dlcore.data.text.corpora import LabelledText as LabelledText
 from dlcore.data.text.corpora import TaggedText as TaggedText

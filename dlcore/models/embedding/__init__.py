@@ -1,5 +1,13 @@
 """Vectors of words: how they are learnt, and what they are worth."""
 
+from dlcore.models.embedding.glove import Tables as Tables
+from dlcore.models.embedding.glove import fitted_biases as fitted_biases
+from dlcore.models.embedding.glove import glove_cost as glove_cost
+from dlcore.models.embedding.glove import glove_step as glove_step
+from dlcore.models.embedding.glove import glove_tables as glove_tables
+from dlcore.models.embedding.glove import glove_vectors as glove_vectors
+from dlcore.models.embedding.glove import initial_squares as initial_squares
+from dlcore.models.embedding.glove_tiles import GloveTiles as GloveTiles
 from dlcore.models.embedding.objectives import OBJECTIVES as OBJECTIVES
 from dlcore.models.embedding.objectives import objective as objective
 from dlcore.models.embedding.subwords import compose as compose

@@ -1,0 +1,253 @@
+"""GloVe: word vectors whose products are the logarithms of co-occurrence counts.
+
+    J = 1/2 sum_ij f(X_ij) (w_i . c_j + b_i + d_j - log X_ij)^2,   f(x) = min(1, x / x_max)^alpha
+
+over the cells with X_ij > 0 (Pennington et al. 2014, equations 8 and 9; the factor 1/2 is not in
+the paper but in its authors' program). The step does a whole square of X at once: the summed
+gradient of its cells gives one update of AdaGrad (Duchi et al. 2011, with an accumulator for each
+number) to each of the square's rows and columns. Compared with the authors' program, which updates
+after every cell:
+
+    the accumulators hold squares of summed gradients, this one included, and start near 0, for the
+        sums differ in size far more than the gradients of single cells;
+    the biases start where they alone fit log X best, at about the cost that the program
+        reaches in its first pass.
+
+Shapes: V words, D numbers of a vector, n cells, K squares of a batch, T words of a dense tile's
+side, S of a square of the rest, C cells of a part of the rest.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from jax import lax
+
+from dlcore.errors import pick
+from dlcore.metrics import Mean
+from dlcore.models.embedding.glove_tiles import REST_SIDE
+
+_Batch = Mapping[str, jax.Array]
+_CELLS = 1 << 20  # cells of the matrix that are read at once
+_START = 1e-3  # of the accumulators
+
+
+class Tables(NamedTuple):
+    """A number for each parameter.
+
+    Attributes:
+        word: w, float32 [V, D].
+        context: c, float32 [V, D].
+        word_bias: b, float32 [V].
+        context_bias: d, float32 [V].
+    """
+
+    word: jax.Array
+    context: jax.Array
+    word_bias: jax.Array
+    context_bias: jax.Array
+
+
+def glove_tables(
+    key: jax.Array, *, vocabulary_size: int, dimension: int, biases: np.ndarray | None = None
+) -> Tables:
+    """The parameters before the first step.
+
+    Args:
+        key: of the vectors, uniform in +-1 / (2 D).
+        vocabulary_size: V.
+        dimension: D.
+        biases: b and d, float32 [2, V], from `fitted_biases`; None for 0.
+    """
+    half = 0.5 / dimension
+    shape = 2, vocabulary_size, dimension
+    word, context = jax.random.uniform(key, shape, minval=-half, maxval=half)
+    word_bias, context_bias = jnp.zeros((2, vocabulary_size)) if biases is None else biases
+    return Tables(word, context, jnp.array(word_bias), jnp.array(context_bias))
+
+
+def initial_squares(tables: Tables) -> Tables:
+    """AdaGrad's accumulators before the first step."""
+    return jax.tree.map(lambda table: jnp.full_like(table, _START), tables)
+
+
+def glove_step(
+    *, rate: float = 0.1, x_max: float = 100.0, alpha: float = 0.75
+) -> Callable[[Any, _Batch], tuple[Any, dict[str, Mean]]]:
+    """The step over batches of `GloveTiles`; jit it with the state donated.
+
+    The state's parameters are `Tables`, and its `opt_state` those of `initial_squares`.
+
+    Args:
+        rate: of AdaGrad.
+        x_max: the count from which on f is 1.
+        alpha: the exponent of f; 0 weighs all cells alike.
+
+    Returns:
+        A step whose metric "loss" is the mean of 1/2 f error^2 over the batch's cells, each before
+        its update.
+    """
+
+    def square(carry: tuple[Tables, Tables], square: _Batch) -> tuple[tuple[Tables, Tables], Mean]:
+        params, squares = carry
+        gradient, cost, at, side = _gradient(params, square, x_max, alpha)
+        updates = []
+        for table, summed, change, first in zip(params, squares, gradient, at, strict=True):
+            # Read back from where it was written: of the old one XLA would make a copy each time.
+            total = _put(summed, _cut(summed, first, side) + change**2, first)
+            new = _cut(table, first, side) - rate * change * lax.rsqrt(_cut(total, first, side))
+            updates.append((_put(table, new, first), total))
+        tables, sums = zip(*updates, strict=True)
+        return (Tables(*tables), Tables(*sums)), cost
+
+    def step(state: Any, batch: _Batch) -> tuple[Any, dict[str, Mean]]:
+        carry = state.params, state.opt_state
+        (params, squares), costs = lax.scan(square, carry, dict(batch))
+        cost = Mean(costs.total.sum(), costs.weight.sum())
+        state = state.replace(step=state.step + 1, params=params, opt_state=squares)
+        return state, {"loss": cost}
+
+    return step
+
+
+def glove_cost(
+    params: Tables,
+    rows: jax.Array,
+    columns: jax.Array,
+    values: jax.Array,
+    *,
+    x_max: float = 100.0,
+    alpha: float = 0.75,
+) -> Mean:
+    """The mean of 1/2 f error^2 over cells.
+
+    Args:
+        params: the parameters.
+        rows: i, int32 [n].
+        columns: j, int32 [n].
+        values: X_ij, float32 [n]; one of 0 is no cell.
+        x_max: the count from which on f is 1.
+        alpha: the exponent of f.
+    """
+    log, weight = _target(values, x_max, alpha)
+    products = (params.word[rows] * params.context[columns]).sum(-1)
+    error = products + params.word_bias[rows] + params.context_bias[columns] - log
+    return Mean(0.5 * (weight * error**2).sum(), (values > 0).sum().astype(jnp.float32))
+
+
+def fitted_biases(
+    rows: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+    *,
+    vocabulary_size: int,
+    x_max: float = 100.0,
+    alpha: float = 0.75,
+    sweeps: int = 3,
+) -> np.ndarray:
+    """The biases that alone fit log X best: J's minimum at w = c = 0, by alternating means.
+
+    Args:
+        rows: i, int32 [n]; may be a memory map, as those below.
+        columns: j, int32 [n].
+        values: X_ij > 0, float32 [n].
+        vocabulary_size: V.
+        x_max: the count from which on f is 1.
+        alpha: the exponent of f.
+        sweeps: how often b and then d are set.
+
+    Returns:
+        b and d, float32 [2, V]; 0 for words without cells.
+    """
+    bias = np.zeros((2, vocabulary_size))
+    progress = tqdm.tqdm(total=2 * sweeps, desc="fitting biases", delay=2, leave=False)
+    with progress:
+        for own in (0, 1) * sweeps:
+            total, weights = np.zeros((2, vocabulary_size))
+            for start in range(0, len(rows), _CELLS):
+                cells = slice(start, start + _CELLS)
+                places = rows[cells], columns[cells]
+                weight = np.minimum(1, values[cells] / np.float32(x_max)) ** np.float32(alpha)
+                left = np.log(values[cells]) - bias[1 - own][places[1 - own]]
+                total += np.bincount(places[own], weight * left, vocabulary_size)
+                weights += np.bincount(places[own], weight, vocabulary_size)
+            bias[own] = np.divide(total, weights, out=total, where=weights > 0)
+            progress.update()
+    return bias.astype(np.float32)
+
+
+def glove_vectors(params: Tables, *, how: str = "sum") -> np.ndarray:
+    """The vectors of the words.
+
+    Args:
+        params: the parameters.
+        how: "sum", w + c, as the paper has it; "average", half of that, which has the same cosines;
+            "word", w alone; "concatenate", both.
+
+    Returns:
+        float32 [V, D], or [V, 2 D] for "concatenate".
+
+    Raises:
+        InputError: for another `how`.
+    """
+    return pick("combination of word and context vectors", how, _COMBINATIONS)(
+        np.asarray(params.word), np.asarray(params.context)
+    )
+
+
+_COMBINATIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "sum": lambda word, context: word + context,
+    "average": lambda word, context: (word + context) / 2,
+    "word": lambda word, context: word,
+    "concatenate": lambda word, context: np.concatenate([word, context], axis=1),
+}
+
+
+def _target(values: jax.Array, x_max: float, alpha: float) -> tuple[jax.Array, jax.Array]:
+    """log X and f(X); where there is no cell both are 0."""
+    log = jnp.log(jnp.where(values > 0, values, 1))
+    weight = jnp.exp(alpha * jnp.minimum(log - np.log(x_max), 0))
+    return log, jnp.where(values > 0, weight, 0)
+
+
+def _gradient(
+    params: Tables, square: _Batch, x_max: float, alpha: float
+) -> tuple[Tables, Mean, Tables, int]:
+    """The gradient of J over a square's cells, their cost, and the square's places and side."""
+    values = square["values"]
+    dense = values.ndim == 2
+    side = len(values) if dense else min(REST_SIDE, len(params.word))
+    i, j = square["first_row"], square["first_column"]
+    at = Tables(i, j, i, j)
+    word, context, word_bias, context_bias = (
+        _cut(table, first, side) for table, first in zip(params, at, strict=True)
+    )
+    log, weight = _target(values, x_max, alpha)
+    if dense:
+        error = word @ context.T + word_bias[:, None] + context_bias[None] - log  # [T, T]
+        slope = weight * error
+        gradient = Tables(slope @ context, slope.T @ word, slope.sum(1), slope.sum(0))
+    else:
+        rows, columns = square["rows"], square["columns"]
+        words, contexts = word[rows], context[columns]  # [C, D]
+        error = (words * contexts).sum(1) + word_bias[rows] + context_bias[columns] - log
+        slope = weight * error
+        gradient = Tables(
+            jnp.zeros_like(word).at[rows].add(slope[:, None] * contexts),
+            jnp.zeros_like(context).at[columns].add(slope[:, None] * words),
+            jnp.zeros_like(word_bias).at[rows].add(slope),
+            jnp.zeros_like(context_bias).at[columns].add(slope),
+        )
+    cost = Mean(0.5 * (slope * error).sum(), (values > 0).sum().astype(jnp.float32))
+    return gradient, cost, at, side
+
+
+def _cut(table: jax.Array, first: jax.Array, side: int) -> jax.Array:
+    return lax.dynamic_slice_in_dim(table, first, side)
+
+
+def _put(table: jax.Array, rows: jax.Array, first: jax.Array) -> jax.Array:
+    return lax.dynamic_update_slice_in_dim(table, rows, first, 0)
