@@ -124,10 +124,16 @@ def guard(step: Step) -> Step:
     A loss can look healthy while its gradient is not, so a step is guarded by all that it
     reports; `gradient_step` reports the gradient's norm. The metrics of a bad step count nothing
     (total and weight are 0); the added metric "skipped" is the share of bad steps.
+
+    To go back, the state from before must be kept, which costs a copy of all that a step would else
+    write in place. A step that writes a few rows of large tables therefore guards itself, and says
+    so by a metric "skipped" of its own.
     """
 
     def guarded(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         new, metrics = step(state, batch)
+        if "skipped" in metrics:
+            return new, metrics
         healthy = jnp.all(jnp.stack([jnp.isfinite(mean.total) for mean in metrics.values()]))
         state = _choose(healthy, new, state.replace(step=new.step))
         metrics = jax.tree.map(lambda value: jnp.where(healthy, value, 0), metrics)

@@ -53,7 +53,8 @@ class WordStream:
     An epoch is cut once, by the expected number of words that are kept, into S stretches that fill
     a batch each; every epoch takes them in another order, keeps other occurrences of the frequent
     words and draws other windows. A window ends with its sentence and its stretch. So much room is
-    left that a stretch loses words only when a draw is six standard deviations off.
+    left (coins of which L are expected to fall have a deviation of root L at most) that a stretch
+    loses words only when a draw is four standard deviations off.
 
     Args:
         tokens: int32 [N], ids, and -1 after each sentence; may be a memory map.
@@ -81,10 +82,12 @@ class WordStream:
         held_out: float = 0.0,
         seed: int,
     ):
-        room = size - 3 * size**0.5  # A sum of L coins has a deviation of root L / 2 at most.
+        if not 0 <= held_out < 1:
+            raise InputError(f"a share of {held_out} cannot be held out; give one in [0, 1)")
+        room = size - 4 * size**0.5
         if room < 1 or window < 1:
             raise InputError(
-                f"batches of {size} words with windows of {window}: give 16 words or more, and a "
+                f"batches of {size} words with windows of {window}: give 18 words or more, and a "
                 "window of 1 or more"
             )
         self._tokens, self._keep = tokens, np.append(keep, 0).astype(np.float32)
@@ -96,7 +99,7 @@ class WordStream:
         is_held = np.zeros(len(stretches), bool)
         if held_out > 0:
             every = min(round(1 / held_out), len(stretches))
-            is_held[every - 1 :: every] = True
+            is_held[every // 2 :: every] = True  # The last stretch may be a short rest.
         self._stretches, self.held_out = stretches[~is_held], stretches[is_held]
         if not len(self._stretches):
             raise InputError(

@@ -29,6 +29,7 @@ from jax import lax
 from dlcore.errors import pick
 from dlcore.metrics import Mean
 from dlcore.models.embedding.glove_tiles import REST_SIDE
+from dlcore.models.embedding.updates import all_finite
 
 _Batch = Mapping[str, jax.Array]
 _CELLS = 1 << 20  # cells of the matrix that are read at once
@@ -88,12 +89,15 @@ def glove_step(
 
     Returns:
         A step whose metric "loss" is the mean of 1/2 f error^2 over the batch's cells, each before
-        its update.
+        its update. It guards itself: a square whose cost or gradient is not finite changes
+        nothing, and "skipped" is the share of them.
     """
 
-    def square(carry: tuple[Tables, Tables], square: _Batch) -> tuple[tuple[Tables, Tables], Mean]:
+    def square(carry: tuple[Tables, Tables], square: _Batch) -> tuple[tuple[Tables, Tables], Any]:
         params, squares = carry
         gradient, cost, at, side = _gradient(params, square, x_max, alpha)
+        healthy = all_finite((gradient, cost))
+        gradient, cost = jax.tree.map(lambda leaf: jnp.where(healthy, leaf, 0), (gradient, cost))
         updates = []
         for table, summed, change, first in zip(params, squares, gradient, at, strict=True):
             # Read back from where it was written: of the old one XLA would make a copy each time.
@@ -101,14 +105,14 @@ def glove_step(
             new = _cut(table, first, side) - rate * change * lax.rsqrt(_cut(total, first, side))
             updates.append((_put(table, new, first), total))
         tables, sums = zip(*updates, strict=True)
-        return (Tables(*tables), Tables(*sums)), cost
+        return (Tables(*tables), Tables(*sums)), (cost, ~healthy)
 
     def step(state: Any, batch: _Batch) -> tuple[Any, dict[str, Mean]]:
         carry = state.params, state.opt_state
-        (params, squares), costs = lax.scan(square, carry, dict(batch))
+        (params, squares), (costs, bad) = lax.scan(square, carry, dict(batch))
         cost = Mean(costs.total.sum(), costs.weight.sum())
         state = state.replace(step=state.step + 1, params=params, opt_state=squares)
-        return state, {"loss": cost}
+        return state, {"loss": cost, "skipped": Mean.of(bad.astype(float))}
 
     return step
 

@@ -17,7 +17,12 @@ _START = 0.1  # of AdaGrad's sums: gradients of the first steps are tiny and wou
 
 
 def row_adagrad(
-    table: jax.Array, sums: jax.Array, rows: jax.Array, gradients: jax.Array, rate: jax.Array
+    table: jax.Array,
+    sums: jax.Array,
+    rows: jax.Array,
+    gradients: jax.Array,
+    rate: jax.Array,
+    healthy: jax.Array | bool = True,
 ) -> tuple[jax.Array, jax.Array]:
     """AdaGrad (Duchi et al. 2011) with one accumulator for each row of a table.
 
@@ -30,13 +35,19 @@ def row_adagrad(
         rows: int [n].
         gradients: [n, D].
         rate: the learning rate.
+        healthy: a bool; if it is false, nothing changes, whatever the gradients are.
 
     Returns:
         The new table and sums.
     """
-    sums = sums.at[rows].add(jnp.square(gradients).mean(-1, keepdims=True))
+    sums = sums.at[rows].add(jnp.where(healthy, _squares(gradients), 0))
     scale = rate * jax.lax.rsqrt(sums[rows] + 1e-10)
-    return table.at[rows].add(-scale * gradients), sums
+    return table.at[rows].add(jnp.where(healthy, -scale * gradients, 0)), sums
+
+
+def _squares(gradients: jax.Array) -> jax.Array:
+    """The mean square of each row [n, D], [n, 1]."""
+    return jnp.square(gradients).mean(-1, keepdims=True)
 
 
 def word2vec_step(
@@ -51,57 +62,67 @@ def word2vec_step(
         micro_batch: P, a multiple of the model's T.
 
     Returns:
-        A step (state, batch) -> (state, metrics) for batches of n P words between margins of W.
+        A step (state, batch) -> (state, metrics) for batches of n P words between margins of W. It
+        guards itself: a micro-batch with a loss or gradient that is not finite changes nothing, and
+        "skipped" is the share of them.
     """
-    if micro_batch % model.block:
+    if micro_batch < 1 or micro_batch % model.block:
         raise InputError(f"micro-batches of {micro_batch} words are not blocks of {model.block}")
     margin = 2 * model.window
 
     def step(state: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, dict[str, Mean]]:
-        count = (len(batch["words"]) - margin) // micro_batch
+        count, rest = divmod(len(batch["words"]) - margin, micro_batch)
+        if rest:
+            raise ValueError(f"{rest} words are left over by micro-batches of {micro_batch}")
         keys = jax.random.split(jax.random.fold_in(state.rng, state.step), count)
+        others = jax.vmap(model.objective.others)(keys)
 
-        def update(carry: Any, xs: tuple[jax.Array, jax.Array]) -> tuple[Any, Mean]:
-            (tables, sums), (start, key) = carry, xs
+        def update(carry: Any, xs: tuple[jax.Array, jax.Array]) -> tuple[Any, Any]:
+            (tables, sums), (start, others) = carry, xs
             part = {
                 name: jax.lax.dynamic_slice_in_dim(leaf, start, micro_batch + margin)
                 for name, leaf in batch.items()
             }
-            rows = model.rows(part, key)
-            vectors = {
-                name: tables["output" if name == "others" else name][ids]
-                for name, ids in rows.items()
-            }
+            rows = model.rows(part)
+            vectors = {name: tables[name][ids] for name, ids in rows.items()}
+            vectors["others"] = tables["output"][others]
 
             def total(vectors: Any) -> tuple[jax.Array, jax.Array]:
-                mean = model.loss(vectors, part, rows["others"])
+                mean = model.loss(vectors, part, others)
                 return mean.total, mean.weight
 
             (value, weight), slopes = jax.value_and_grad(total, has_aux=True)(vectors)
             named = {
                 "input": (rows["input"], slopes["input"]),
                 "output": (
-                    jnp.concatenate([rows["output"], rows["others"]]),
+                    jnp.concatenate([rows["output"], others]),
                     jnp.concatenate([slopes["output"], slopes["others"]]),
                 ),
             }
+            healthy = all_finite([value, *(_squares(slope) for _, slope in named.values())])
+            value, weight = (jnp.where(healthy, x, 0) for x in (value, weight))
             rate = learning_rate(state.step)
             new = {
-                name: row_adagrad(tables[name], sums[name], *given, rate)
+                name: row_adagrad(tables[name], sums[name], *given, rate, healthy)
                 for name, given in named.items()
             }
             tables, sums = ({name: pair[i] for name, pair in new.items()} for i in (0, 1))
-            return (tables, sums), Mean(value, weight)
+            return (tables, sums), (Mean(value, weight), ~healthy)
 
         starts = jnp.arange(count) * micro_batch
-        (tables, sums), losses = jax.lax.scan(
-            update, (state.params, state.opt_state), (starts, keys)
+        (tables, sums), (losses, bad) = jax.lax.scan(
+            update, (state.params, state.opt_state), (starts, others)
         )
         loss = Mean(losses.total.sum(), losses.weight.sum())
         state = state.replace(step=state.step + 1, params=tables, opt_state=sums)
-        return state, {"loss": loss}
+        return state, {"loss": loss, "skipped": Mean.of(bad.astype(float))}
 
     return step
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every number of a tree is finite, and so are their sums, which show it fastest."""
+    return jnp.isfinite(jnp.stack([jnp.sum(leaf) for leaf in jax.tree.leaves(tree)])).all()
 
 
 def initial_sums(tables: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

@@ -87,12 +87,11 @@ class Word2Vec:
             "output": jnp.zeros(outputs),
         }
 
-    def rows(self, batch: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
-        """The rows of each table that a micro-batch reads, int, flat.
+    def rows(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """The rows of each table that the pairs of a micro-batch read, int, flat.
 
         Args:
             batch: "words" int [P + 2 W], see `loss`.
-            key: of the noise.
         """
         words = batch["words"]
         inner = words[self.window : len(words) - self.window]
@@ -102,7 +101,6 @@ class Word2Vec:
         return {
             "input": queries,
             "output": self.objective.rows_of(targets).reshape(-1),
-            "others": self.objective.others(key),
         }
 
     def loss(
@@ -114,11 +112,11 @@ class Word2Vec:
         """The mean loss of the pairs of a micro-batch, in nats.
 
         Args:
-            vectors: those that `rows` names, [n, D] for each of its names.
+            vectors: those that `rows` names, [n, D] for each of its names, and "others" [K, D].
             batch: "words" int [P + 2 W]; "sentences" int [P + 2 W], equal for words of the same
                 sentence and -1 at padding; "reach" int [P + 2 W], how far each word's window goes.
                 P is a multiple of T.
-            others: int [K] of `rows`.
+            others: int [K], the other rows of the output table, of `Objective.others`.
         """
         inside = slice(self.window, -self.window)
         sentence, reach = batch["sentences"], batch["reach"]
@@ -168,8 +166,6 @@ class Word2Vec:
         targets, pairs = batch["targets"][:, None, None], (batch["weight"] > 0)[:, None, None]
         rows = objective.rows_of(targets)
         scores = jnp.einsum("nd,n...d->n...", queries, output[rows])
-        others = batch["noise"][:, None]
-        other_scores = jnp.einsum("nd,nkd->nk", queries, output[batch["noise"]])[:, None]
         weight = pairs.sum().astype(float)
 
         def all_words(objective: Objective) -> Mean:
@@ -181,6 +177,8 @@ class Word2Vec:
         if objective.exact:
             exact = all_words(objective)
             return {"loss": exact, "nats": exact}
+        others = batch["noise"][:, None]
+        other_scores = jnp.einsum("nd,nkd->nk", queries, output[batch["noise"]])[:, None]
         total = objective.loss(scores, other_scores, pairs, targets, others)
         return {"loss": Mean(total, weight), "nats": all_words(Full(objective.counts))}
 
