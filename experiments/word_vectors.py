@@ -39,7 +39,7 @@ from experiments.common import word_vectors as words
 
 FLAGS = flags.FLAGS
 common.define_flags(
-    dataset="python_docs", steps=1, batch_size=32_768, learning_rate=0.5, schedule="linear",
+    dataset="python_docs", steps=1, batch_size=32_768, learning_rate=0.4, schedule="linear",
     validation=0.02, free=("epochs", "corpus_dir", *words.EVALUATION),
 )  # fmt: skip
 words.define_word_flags()
@@ -70,7 +70,8 @@ def learnt_vectors(model: Word2Vec, tokens: TokenFile, params: Any) -> Vectors:
 def make_job(model: Word2Vec, tokens: TokenFile) -> common.Job:
     """Training on the corpus, measured on pairs of words that are held out of it."""
     keep = keep_probabilities(tokens.counts, threshold=FLAGS.subsample, rule=FLAGS.subsampling)
-    size = -(-FLAGS.batch_size // FLAGS.micro_batch) * FLAGS.micro_batch
+    micro_batch = model.sharing * max(1, round(FLAGS.micro_batch / model.sharing))
+    size = -(-FLAGS.batch_size // micro_batch) * micro_batch
     stream = WordStream(
         tokens.tokens, keep, size=size, window=FLAGS.window, fixed=FLAGS.fixed_window,
         held_out=FLAGS.validation, seed=FLAGS.seed,
@@ -99,7 +100,7 @@ def make_job(model: Word2Vec, tokens: TokenFile) -> common.Job:
         metric=("loss", "min"), per_step={"words": tokens.raw_words // stream.steps_per_epoch},
         feed=common.Feed(stream.batches, lambda: evaluation_batches(Arrays(pairs), 512)),
         step=word2vec_step(
-            model, learning_rate=lambda step: jnp.asarray(rate(step)), micro_batch=FLAGS.micro_batch
+            model, learning_rate=lambda step: jnp.asarray(rate(step)), micro_batch=micro_batch
         ),
         tx=optax.GradientTransformation(initial_sums, optax.identity().update),
     )  # fmt: skip

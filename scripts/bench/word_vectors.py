@@ -43,9 +43,9 @@ flags.DEFINE_integer("memory_steps", 200, "of training, for the section memory",
 flags.DEFINE_integer("passes", 15, "over the cells, for the section glove", 1)
 flags.DEFINE_float("glove_rate", 0.1, "our learning rate, for the section glove", 0)
 # As experiments/word_vectors.py has them.
-flags.DEFINE_float("learning_rate", 0.5, "ours", 0)
+flags.DEFINE_float("learning_rate", 0.4, "ours", 0)
 flags.DEFINE_integer("batch_size", 32_768, "ours", 1)
-flags.DEFINE_integer("micro_batch", 128, "ours", 1)
+flags.DEFINE_integer("micro_batch", 512, "ours", 1)
 flags.DEFINE_integer("samples", 32, "ours", 1)
 
 CORES = 2

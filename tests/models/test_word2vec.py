@@ -82,7 +82,7 @@ CASES = [
 @pytest.mark.parametrize(("kind", "name", "window"), CASES)
 def test_a_micro_batch_is_its_pairs(kind: str, name: str, window: int) -> None:
     model = make(kind, name, window)
-    assert model.block == (40 if window == 20 else 32)
+    assert model.block == (40 if window == 20 else 16)
     tables, batch = make_tables(model), make_batch(model, 2, padding=window + 7)
     mean, others, named = fast(model, tables, batch, jax.random.key(1))
     total, count, slopes = plain(model, name, tables, batch, others)
@@ -138,7 +138,7 @@ def start(model: Word2Vec) -> TrainState:
 @functools.cache
 def make_step(kind: str, name: str) -> tuple[Word2Vec, Any]:
     model = make(kind, name)
-    return model, jax.jit(word2vec_step(model, learning_rate=rate, micro_batch=64))
+    return model, jax.jit(word2vec_step(model, learning_rate=rate, micro_batch=32))
 
 
 def bits(state: TrainState) -> list[bytes]:
@@ -159,7 +159,7 @@ def test_a_step_is_its_micro_batches(kind: str, name: str) -> None:
         batch, total, count = make_batch(model, 6, padding=9, seed=number), 0.0, 0.0
         keys = jax.random.split(jax.random.fold_in(state.rng, number), 3)
         for part, key in enumerate(keys):
-            reach = slice(64 * part, 64 * (part + 1) + 2 * model.window)
+            reach = slice(32 * part, 32 * (part + 1) + 2 * model.window)
             micro = {leaf: array[reach] for leaf, array in batch.items()}
             mean, _, named = fast(model, tables, micro, key)
             total, count = total + mean.total, count + mean.weight
@@ -269,5 +269,5 @@ def test_models_that_do_not_exist_are_refused() -> None:
     ):
         with pytest.raises(InputError, match=message):
             Word2Vec(objective("full", COUNTS), **{"features": D, **options})
-    with pytest.raises(InputError, match="micro-batches of 48 words are not blocks of 32"):
-        word2vec_step(make("skip_gram", "full"), learning_rate=rate, micro_batch=48)
+    with pytest.raises(InputError, match="micro-batches of 40 words are not a multiple of 16"):
+        word2vec_step(make("skip_gram", "full"), learning_rate=rate, micro_batch=40)

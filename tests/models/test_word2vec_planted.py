@@ -34,8 +34,8 @@ PAIRS = np.array(
 class _Proportional:
     """Noise of which each sample has each word exactly as often as expected."""
 
-    def others(self, key: jax.Array) -> jax.Array:
-        return jnp.asarray(np.repeat(np.arange(V), NOISE))
+    def others(self, key: jax.Array, groups: int = 1) -> jax.Array:
+        return jnp.tile(np.repeat(np.arange(V), NOISE), groups)
 
 
 class ExactSampling(_Proportional, NegativeSampling):

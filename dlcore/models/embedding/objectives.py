@@ -41,8 +41,11 @@ class Objective(abc.ABC):
         return targets
 
     @abc.abstractmethod
-    def others(self, key: jax.Array) -> jax.Array:
-        """The rows that every query is scored against besides, int [K]; K may be 0."""
+    def others(self, key: jax.Array, groups: int = 1) -> jax.Array:
+        """The rows that every query is scored against besides, int [K]; K may be 0.
+
+        Where they are noise, those of `groups` groups of queries, int [groups K].
+        """
 
     @abc.abstractmethod
     def loss(
@@ -68,8 +71,8 @@ class Objective(abc.ABC):
 class _Noise(Objective):
     """Objectives that tell the pairs of the text from noise.
 
-    The K samples of noise are shared by all queries of a step, and each stands for negatives / K
-    of the samples that a pair has (Ji et al. 2016): the expectation is that of samples of its own.
+    The K samples of noise are shared by a group of queries, and each stands for negatives / K of
+    the samples that a pair has (Ji et al. 2016): the expectation is that of samples of its own.
 
     Attributes:
         negatives: k, samples of noise for each pair.
@@ -78,15 +81,15 @@ class _Noise(Objective):
     """
 
     negatives: int = 5
-    samples: int = 64
+    samples: int = 32
     exponent: float = 0.75
 
     @property
     def noise(self) -> UnigramSampler:
         return unigram_sampler(self.counts, power=self.exponent)
 
-    def others(self, key: jax.Array) -> jax.Array:
-        return self.noise.sample(key, (self.samples,))
+    def others(self, key: jax.Array, groups: int = 1) -> jax.Array:
+        return self.noise.sample(key, (groups * self.samples,))
 
     def told(self, scores: jax.Array, other_scores: jax.Array, pairs: jax.Array) -> jax.Array:
         """The loss of the decision between pairs and noise by their log-odds."""
@@ -155,7 +158,7 @@ class Hierarchical(Objective):
     def rows_of(self, targets: jax.Array) -> jax.Array:
         return jnp.asarray(self.tree.nodes)[targets]
 
-    def others(self, key: jax.Array) -> jax.Array:
+    def others(self, key: jax.Array, groups: int = 1) -> jax.Array:
         return jnp.zeros(0, jnp.int32)
 
     def loss(
@@ -179,7 +182,7 @@ class Full(Objective):
 
     exact = True
 
-    def others(self, key: jax.Array) -> jax.Array:
+    def others(self, key: jax.Array, groups: int = 1) -> jax.Array:
         return jnp.arange(len(self.counts))
 
     def loss(
@@ -195,7 +198,7 @@ class Full(Objective):
 
 
 def objective(
-    name: str, counts: np.ndarray, *, negatives: int = 5, samples: int = 64, exponent: float = 0.75
+    name: str, counts: np.ndarray, *, negatives: int = 5, samples: int = 32, exponent: float = 0.75
 ) -> Objective:
     """The named objective; the options are read by those with noise.
 

@@ -59,15 +59,16 @@ def word2vec_step(
         model: the model; the state's parameters are its tables, and `opt_state` what
             `initial_sums` gives.
         learning_rate: of `row_adagrad`, a function of the steps taken; about 0.3.
-        micro_batch: P, a multiple of the model's T.
+        micro_batch: P, of which each of the model's `groups` is a multiple of T.
 
     Returns:
         A step (state, batch) -> (state, metrics) for batches of n P words between margins of W. It
         guards itself: a micro-batch with a loss or gradient that is not finite changes nothing, and
         "skipped" is the share of them.
     """
-    if micro_batch < 1 or micro_batch % model.block:
-        raise InputError(f"micro-batches of {micro_batch} words are not blocks of {model.block}")
+    unit = model.groups(micro_batch) * model.block
+    if micro_batch < 1 or micro_batch % unit:
+        raise InputError(f"micro-batches of {micro_batch} words are not a multiple of {unit} words")
     margin = 2 * model.window
 
     def step(state: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, dict[str, Mean]]:
@@ -75,7 +76,8 @@ def word2vec_step(
         if rest:
             raise ValueError(f"{rest} words are left over by micro-batches of {micro_batch}")
         keys = jax.random.split(jax.random.fold_in(state.rng, state.step), count)
-        others = jax.vmap(model.objective.others)(keys)
+        groups = model.groups(micro_batch)
+        others = jax.vmap(lambda key: model.objective.others(key, groups))(keys)
 
         def update(carry: Any, xs: tuple[jax.Array, jax.Array]) -> tuple[Any, Any]:
             (tables, sums), (start, others) = carry, xs

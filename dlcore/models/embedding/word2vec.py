@@ -20,7 +20,8 @@ from dlcore.metrics import Mean
 from dlcore.models.embedding.objectives import Full, Objective
 
 ARCHITECTURES = ("skip_gram", "cbow_mean", "cbow_sum")
-_BLOCK = 32
+_BLOCK = 16
+_SHARING = 128
 _ROWS = 64
 
 
@@ -69,6 +70,18 @@ class Word2Vec:
         """T; margins must fit into the neighbouring block."""
         return max(_BLOCK, 2 * self.window)
 
+    @property
+    def sharing(self) -> int:
+        """How many words share samples of noise, a multiple of T.
+
+        More updates between two samplings cost less; fewer words for the same samples learn better.
+        """
+        return -(-_SHARING // self.block) * self.block
+
+    def groups(self, words: int) -> int:
+        """Into how many groups with noise of their own P words fall."""
+        return 1 if self.objective.exact else max(1, words // self.sharing)
+
     def init(self, key: jax.Array) -> dict[str, jax.Array]:
         """The tables, as the paper's program starts them.
 
@@ -116,7 +129,8 @@ class Word2Vec:
             batch: "words" int [P + 2 W]; "sentences" int [P + 2 W], equal for words of the same
                 sentence and -1 at padding; "reach" int [P + 2 W], how far each word's window goes.
                 P is a multiple of T.
-            others: int [K], the other rows of the output table, of `Objective.others`.
+            others: int [K], the other rows of the output table, of `Objective.others` for the
+                `groups` of P words.
         """
         inside = slice(self.window, -self.window)
         sentence, reach = batch["sentences"], batch["reach"]
@@ -140,9 +154,13 @@ class Word2Vec:
             scores = jnp.einsum("btd,btcld->btcl", queries, rows)
         if self.objective.rows_of(targets).ndim == targets.ndim:
             scores = scores[..., 0]
-        flat = queries.reshape(-1, features)
-        other_scores = (flat @ vectors["others"].T).reshape(*queries.shape[:2], -1)
-        total = self.objective.loss(scores, other_scores, pairs, targets, others[None, None])
+        blocks, groups = len(queries), self.groups(len(queries) * self.block)
+        noise = vectors["others"].reshape(groups, -1, features)
+        other_scores = jnp.einsum(
+            "gtd,gkd->gtk", queries.reshape(groups, -1, features), noise
+        ).reshape(blocks, self.block, -1)
+        others = jnp.repeat(others.reshape(groups, 1, -1), blocks // groups, axis=0)
+        total = self.objective.loss(scores, other_scores, pairs, targets, others)
         return Mean(total, pairs.sum().astype(total.dtype))
 
     def held_out(
