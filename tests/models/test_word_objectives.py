@@ -11,7 +11,7 @@ import scipy.stats
 
 from dlcore.errors import InputError
 from dlcore.losses.hierarchical import huffman
-from dlcore.models.embedding.objectives import OBJECTIVES, objective
+from dlcore.models.embedding.objectives import OBJECTIVES, Scored, objective
 
 V, B, T, C = 5, 2, 3, 4
 COUNTS = np.array([16, 81, 1, 256, 16])
@@ -37,7 +37,7 @@ def estimate(name: str, others: list[int], negatives: int) -> float:
     scores = np.take_along_axis(SCORES, np.broadcast_to(TARGETS, PAIRS.shape), axis=2)
     given = (scores, SCORES[..., others], PAIRS, TARGETS, others[None, None])
     how = objective(name, COUNTS, negatives=negatives, samples=len(others))
-    return float(how.loss(*map(jnp.asarray, given)))
+    return float(how.loss(Scored(*map(jnp.asarray, given))))
 
 
 def pairs() -> list[tuple[np.ndarray, int]]:
@@ -103,7 +103,7 @@ def hierarchical_losses(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
     def loss(word: jax.Array) -> jax.Array:
         targets = word[None, None, None]
         given = jnp.asarray(scores)[how.rows_of(targets)]
-        return how.loss(given, none, jnp.ones((1, 1, 1), bool), targets, none.astype(int))
+        return how.loss(Scored(given, none, jnp.ones((1, 1, 1), bool), targets, none.astype(int)))
 
     return np.asarray(jax.vmap(loss)(words))
 
@@ -130,7 +130,7 @@ def test_words_that_are_no_pair_count_nothing() -> None:
         scores = jnp.ones((B, T, C) + rows.shape[3:])
         against = jnp.ones((B, T, len(others)))
         given = (jnp.asarray(nothing), jnp.asarray(TARGETS), others[None, None])
-        assert how.loss(scores, against, *given) == 0
+        assert how.loss(Scored(scores, against, *given)) == 0
 
 
 def test_what_each_objective_reads() -> None:

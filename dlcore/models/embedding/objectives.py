@@ -7,6 +7,7 @@ target, K shared samples, V vocabulary, D features.
 import abc
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,24 @@ from dlcore.losses.hierarchical import HuffmanTree, huffman
 from dlcore.losses.samplers import UnigramSampler, unigram_sampler
 
 OBJECTIVES = ("negative_sampling", "nce", "hierarchical", "full")
+
+
+class Scored(NamedTuple):
+    """Queries and the words that they are scored against.
+
+    Attributes:
+        scores: of each query and target, [B, T, C] or [B, T, C, L].
+        other_scores: of each query and the other rows, [B, T, K].
+        pairs: bool [B, T, C], true where query and target belong together.
+        targets: int [B, 1, C] or [B, T, C], the words of the targets.
+        others: int [B or 1, T or 1, K], the other rows.
+    """
+
+    scores: jax.Array
+    other_scores: jax.Array
+    pairs: jax.Array
+    targets: jax.Array
+    others: jax.Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,23 +67,8 @@ class Objective(abc.ABC):
         """
 
     @abc.abstractmethod
-    def loss(
-        self,
-        scores: jax.Array,
-        other_scores: jax.Array,
-        pairs: jax.Array,
-        targets: jax.Array,
-        others: jax.Array,
-    ) -> jax.Array:
-        """The sum of the losses of all pairs, in nats.
-
-        Args:
-            scores: of each query and target, [B, T, C] or [B, T, C, L].
-            other_scores: of each query and the other rows, [B, T, K].
-            pairs: bool [B, T, C], true where query and target belong together.
-            targets: int [B, 1, C] or [B, T, C], the words of the targets.
-            others: int [B or 1, T or 1, K], the other rows.
-        """
+    def loss(self, scored: Scored) -> jax.Array:
+        """The sum of the losses of all pairs, in nats."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,8 +95,9 @@ class _Noise(Objective):
     def others(self, key: jax.Array, groups: int = 1) -> jax.Array:
         return self.noise.sample(key, (groups * self.samples,))
 
-    def told(self, scores: jax.Array, other_scores: jax.Array, pairs: jax.Array) -> jax.Array:
+    def told(self, odds: Scored) -> jax.Array:
         """The loss of the decision between pairs and noise by their log-odds."""
+        scores, other_scores, pairs = odds[:3]
         each = pairs.sum(-1) * (self.negatives / other_scores.shape[-1])
         told = jnp.where(pairs, jax.nn.softplus(-scores), 0).sum()
         return told + (jax.nn.softplus(other_scores) * each[..., None]).sum()
@@ -106,15 +111,8 @@ class NegativeSampling(_Noise):
     exactly log P(w, c) / (P(w) q(c)) - log k (Levy & Goldberg 2014).
     """
 
-    def loss(
-        self,
-        scores: jax.Array,
-        other_scores: jax.Array,
-        pairs: jax.Array,
-        targets: jax.Array,
-        others: jax.Array,
-    ) -> jax.Array:
-        return self.told(scores, other_scores, pairs)
+    def loss(self, scored: Scored) -> jax.Array:
+        return self.told(scored)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,19 +123,13 @@ class NoiseContrastive(_Noise):
     themselves: sum_w exp(s) = V, which is so at the start, where all of them are 0.
     """
 
-    def loss(
-        self,
-        scores: jax.Array,
-        other_scores: jax.Array,
-        pairs: jax.Array,
-        targets: jax.Array,
-        others: jax.Array,
-    ) -> jax.Array:
+    def loss(self, scored: Scored) -> jax.Array:
         noise, shift = self.noise, np.log(len(self.counts)) + np.log(self.negatives)
         return self.told(
-            scores - noise.log_prob(targets) - shift,
-            other_scores - noise.log_prob(others) - shift,
-            pairs,
+            scored._replace(
+                scores=scored.scores - noise.log_prob(scored.targets) - shift,
+                other_scores=scored.other_scores - noise.log_prob(scored.others) - shift,
+            )
         )
 
 
@@ -161,15 +153,8 @@ class Hierarchical(Objective):
     def others(self, key: jax.Array, groups: int = 1) -> jax.Array:
         return jnp.zeros(0, jnp.int32)
 
-    def loss(
-        self,
-        scores: jax.Array,
-        other_scores: jax.Array,
-        pairs: jax.Array,
-        targets: jax.Array,
-        others: jax.Array,
-    ) -> jax.Array:
-        tree = self.tree
+    def loss(self, scored: Scored) -> jax.Array:
+        tree, scores, pairs, targets = self.tree, scored.scores, scored.pairs, scored.targets
         codes, lengths = jnp.asarray(tree.codes)[targets], jnp.asarray(tree.lengths)[targets]
         on_the_way = jnp.arange(codes.shape[-1])[None, None, None] < lengths[..., None]
         wrong = jax.nn.softplus(jnp.where(codes == 1, -scores, scores))
@@ -185,16 +170,10 @@ class Full(Objective):
     def others(self, key: jax.Array, groups: int = 1) -> jax.Array:
         return jnp.arange(len(self.counts))
 
-    def loss(
-        self,
-        scores: jax.Array,
-        other_scores: jax.Array,
-        pairs: jax.Array,
-        targets: jax.Array,
-        others: jax.Array,
-    ) -> jax.Array:
-        normalisers = jax.nn.logsumexp(other_scores, axis=-1)
-        return (pairs.sum(-1) * normalisers).sum() - jnp.where(pairs, scores, 0).sum()
+    def loss(self, scored: Scored) -> jax.Array:
+        normalisers = jax.nn.logsumexp(scored.other_scores, axis=-1)
+        told = jnp.where(scored.pairs, scored.scores, 0)
+        return (scored.pairs.sum(-1) * normalisers).sum() - told.sum()
 
 
 def objective(

@@ -17,7 +17,7 @@ import numpy as np
 
 from dlcore.errors import InputError, choose
 from dlcore.metrics import Mean
-from dlcore.models.embedding.objectives import Full, Objective
+from dlcore.models.embedding.objectives import Full, Objective, Scored
 
 ARCHITECTURES = ("skip_gram", "cbow_mean", "cbow_sum")
 _BLOCK = 16
@@ -161,7 +161,7 @@ class Word2Vec:
             "gtd,gkd->gtk", queries.reshape(groups, -1, features), noise
         ).reshape(blocks, self.block, -1)
         others = jnp.repeat(others.reshape(groups, 1, -1), blocks // groups, axis=0)
-        total = self.objective.loss(scores, other_scores, pairs, targets, others)
+        total = self.objective.loss(Scored(scores, other_scores, pairs, targets, others))
         return Mean(total, pairs.sum().astype(total.dtype))
 
     def held_out(
@@ -190,7 +190,7 @@ class Word2Vec:
         def all_words(objective: Objective) -> Mean:
             every = objective.others(jax.random.key(0))
             against = (queries @ output[every].T)[:, None]
-            total = objective.loss(scores, against, pairs, targets, every[None, None])
+            total = objective.loss(Scored(scores, against, pairs, targets, every[None, None]))
             return Mean(total, weight)
 
         if objective.exact:
@@ -198,7 +198,7 @@ class Word2Vec:
             return {"loss": exact, "nats": exact}
         others = batch["noise"][:, None]
         other_scores = jnp.einsum("nd,nkd->nk", queries, output[batch["noise"]])[:, None]
-        total = objective.loss(scores, other_scores, pairs, targets, others)
+        total = objective.loss(Scored(scores, other_scores, pairs, targets, others))
         return {"loss": Mean(total, weight), "nats": all_words(Full(objective.counts))}
 
     def vectors(self, tables: Mapping[str, jax.Array], words: jax.Array) -> jax.Array:
