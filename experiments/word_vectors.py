@@ -76,8 +76,7 @@ def make_job(model: Word2Vec, tokens: TokenFile) -> common.Job:
         tokens.tokens, keep, size=size, window=FLAGS.window, fixed=FLAGS.fixed_window,
         held_out=FLAGS.validation, seed=FLAGS.seed,
     )  # fmt: skip
-    if not (FLAGS["steps"].present or FLAGS.smoke):
-        FLAGS.steps = max(1, round(FLAGS.epochs * stream.steps_per_epoch))
+    common.settle_steps(FLAGS.epochs, stream.steps_per_epoch)
     held = stream.held_out[0] if len(stream.held_out) else 0
     pairs = held_out_pairs(
         stream.stretch(int(held), epoch=0), window=FLAGS.window, size=FLAGS.pairs,

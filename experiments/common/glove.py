@@ -22,6 +22,7 @@ from dlcore.models.embedding import (
 from dlcore.train import TrainState
 from dlcore.train.state import Metrics
 from experiments.common.flags import adopt, say
+from experiments.common.runs import settle_steps
 from experiments.common.training import Feed, Job
 
 FLAGS = flags.FLAGS
@@ -63,8 +64,7 @@ def make_job(tokens: TokenFile, folder: pathlib.Path) -> Job:
     found = cells.rows, cells.columns, cells.values
     say(f"{len(cells.values):,} pairs of words stand within {FLAGS.window} words of each other")
     tiles = GloveTiles(*found, vocabulary_size=size, seed=FLAGS.seed)
-    if not (FLAGS["steps"].present or FLAGS.smoke):
-        FLAGS.steps = max(1, round(FLAGS.epochs * tiles.epoch_steps))
+    settle_steps(FLAGS.epochs, tiles.epoch_steps)
 
     biases = fitted_biases(*found, vocabulary_size=size, **how)
 

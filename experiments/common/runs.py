@@ -91,6 +91,14 @@ def few(items: S, most: int) -> S:
     return items[:most] if FLAGS.smoke else items
 
 
+def settle_steps(epochs: float, steps_per_epoch: int) -> None:
+    """Sets --steps to so many epochs and --eval_every to one, where they are not given."""
+    if not (FLAGS["steps"].present or FLAGS.smoke):
+        FLAGS.steps = max(1, round(epochs * steps_per_epoch))
+    if not (FLAGS["eval_every"].present or FLAGS.smoke):
+        FLAGS.eval_every = steps_per_epoch
+
+
 def _shrink() -> None:
     FLAGS.steps, FLAGS.warmup_steps, FLAGS.boundary = 2, min(FLAGS.warmup_steps, 1), []
     if FLAGS.schedule == "step":
