@@ -32,7 +32,14 @@ from dlcore.data.text import (
 )
 from dlcore.data.text.vectors import FORMATS
 from dlcore.errors import InputError
-from dlcore.models.embedding import ARCHITECTURES, OBJECTIVES, WordSpace, compose, subword_ids
+from dlcore.models.embedding import (
+    ARCHITECTURES,
+    CASES,
+    OBJECTIVES,
+    WordSpace,
+    compose,
+    subword_ids,
+)
 from dlcore.train.logs import writing
 from experiments.common.flags import adopt, say
 from experiments.common.glove import NOT_OF_GLOVE, OF_GLOVE, define_glove_flags
@@ -145,7 +152,22 @@ def load_tokens(workdir: pathlib.Path) -> TokenFile:
         f"{corpus_file.raw_words:,} words, {corpus_file.size:,} of them frequent enough, "
         f"{len(corpus_file.words):,} different ones"
     )
+    _check_neighbours(corpus_file.words)
     return corpus_file
+
+
+def _check_neighbours(words: Sequence[str]) -> None:
+    """Refuses --neighbours that the corpus does not know before training; a smoke test has few."""
+    fold = CASES["ignored" if FLAGS.ignore_case else "exact"]
+    known = {*map(fold, words)}
+    unknown = [word for word in FLAGS.neighbours if fold(word) not in known]
+    if FLAGS.smoke:
+        FLAGS.neighbours = [word for word in FLAGS.neighbours if word not in unknown]
+    elif unknown and not FLAGS.subwords:
+        raise InputError(
+            f"--neighbours: {unknown[0]!r} is not among the {len(words):,} words of the corpus; "
+            "choose others, lower --min_count, or give --subwords"
+        )
 
 
 def write(workdir: pathlib.Path, vectors: Vectors) -> pathlib.Path:
