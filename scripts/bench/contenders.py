@@ -16,9 +16,11 @@ from typing import Any
 
 from absl import app, logging
 
-# Large pages for the contenders, as `experiments` has them.
-os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+from experiments import TUNABLES
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+# The contenders' memory, as scripts have it.
+os.environ.setdefault("GLIBC_TUNABLES", TUNABLES)
 Step = Callable[[], None]
 Times = dict[str, list[float]]  # seconds per step of each contender in each round
 _WARM_UP = 3  # steps before the first turn
