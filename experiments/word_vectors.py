@@ -15,7 +15,6 @@ import numpy as np
 import optax
 from absl import flags
 
-from dlcore import optim
 from dlcore.data import Arrays, evaluation_batches
 from dlcore.data.text import (
     TokenFile,
@@ -80,7 +79,7 @@ def make_job(model: Word2Vec, tokens: TokenFile) -> common.Job:
     held = stream.held_out[0] if len(stream.held_out) else 0
     pairs = held_out_pairs(
         stream.stretch(int(held), epoch=0), window=FLAGS.window, size=FLAGS.pairs,
-        negatives=FLAGS.negatives, noise=words.word_frequency(tokens),
+        negatives=FLAGS.negatives, noise=tokens.counts.astype(float) ** FLAGS.exponent,
         together=FLAGS.model != "skip_gram", seed=FLAGS.seed,
     )  # fmt: skip
 
@@ -90,10 +89,7 @@ def make_job(model: Word2Vec, tokens: TokenFile) -> common.Job:
     def initialise(key: jax.Array) -> Any:
         return {"params": model.init(key)}
 
-    rate = optim.schedule(
-        FLAGS.schedule, FLAGS.learning_rate, steps=FLAGS.steps, warmup_steps=FLAGS.warmup_steps,
-        boundaries=FLAGS.boundary, decay_share=FLAGS.decay_share,
-    )  # fmt: skip
+    rate = common.make_schedule()
     return common.Job(
         name="word_vectors", initialise=initialise, loss_fn=None, metric_fn=metric_fn,
         metric=("loss", "min"), per_step={"words": tokens.raw_words // stream.steps_per_epoch},

@@ -15,5 +15,6 @@ from experiments.common.training import Feed as Feed
 from experiments.common.training import Job as Job
 from experiments.common.training import make_feed as make_feed
 from experiments.common.training import make_optimizer as make_optimizer
+from experiments.common.training import make_schedule as make_schedule
 from experiments.common.training import make_state as make_state
 from experiments.common.training import train as train

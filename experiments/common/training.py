@@ -17,6 +17,7 @@ from absl import flags
 from dlcore import optim, runtime
 from dlcore.data import Loader, Split, evaluation_batches
 from dlcore.errors import InputError
+from dlcore.optim.schedules import Schedule
 from dlcore.train import Best, LossFn, TrainState, evaluate, gradient_step
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.logs import RunLog
@@ -92,9 +93,9 @@ class Outcome:
     result: Result
 
 
-def make_optimizer(job: Job) -> optax.GradientTransformation:
-    """The optimizer that the flags describe."""
-    rate = optim.schedule(
+def make_schedule() -> Schedule:
+    """The learning rate by the steps taken that the flags describe."""
+    return optim.schedule(
         FLAGS.schedule,
         FLAGS.learning_rate,
         steps=FLAGS.steps,
@@ -102,6 +103,11 @@ def make_optimizer(job: Job) -> optax.GradientTransformation:
         boundaries=FLAGS.boundary,
         decay_share=FLAGS.decay_share,
     )
+
+
+def make_optimizer(job: Job) -> optax.GradientTransformation:
+    """The optimizer that the flags describe."""
+    rate = make_schedule()
     clip = optim.clip_by_global_norm(FLAGS.clip_norm) if FLAGS.clip_norm is not None else None
     return optim.optimizer(
         FLAGS.optimizer, rate, weight_decay=FLAGS.weight_decay, clip=clip, frozen=job.frozen,

@@ -241,8 +241,3 @@ def with_unseen(vectors: Vectors, params: Any) -> Vectors:
     made = compose(params["input"], grams, jnp.full(len(unseen), -1), jnp.asarray(grams_of(unseen)))
     say(f"{len(unseen):,} of the words asked for are unseen; their n-grams stand for them")
     return Vectors([*vectors.words, *unseen], np.concatenate([vectors.matrix, np.asarray(made)]))
-
-
-def word_frequency(tokens: TokenFile) -> np.ndarray:
-    """What noise is drawn by, up to a factor, [V]."""
-    return tokens.counts.astype(float) ** FLAGS.exponent

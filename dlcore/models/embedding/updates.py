@@ -58,7 +58,7 @@ def word2vec_step(
     Args:
         model: the model; the state's parameters are its tables, and `opt_state` what
             `initial_sums` gives.
-        learning_rate: of `row_adagrad`, a function of the steps taken; about 0.3.
+        learning_rate: of `row_adagrad`, a function of the steps taken; about 0.4.
         micro_batch: P, of which each of the model's `groups` is a multiple of T.
 
     Returns:

@@ -1,22 +1,11 @@
 import gzip
 import os
-import pathlib
 
 import pytest
 
 from dlcore.data.text import splitting
 from dlcore.data.text.splitting import Lines, WordNumbers, find_splitter, fingerprint, sentences
 from dlcore.errors import InputError
-
-
-@pytest.fixture
-def text_file(tmp_path):
-    def write(content: str | bytes, name: str = "text") -> pathlib.Path:
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
 
 
 @pytest.mark.parametrize(

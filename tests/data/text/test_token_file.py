@@ -53,16 +53,6 @@ def check(found, expected) -> None:
     assert found.size == sum(token != SENTENCE_END for token in tokens)
 
 
-@pytest.fixture
-def text_file(tmp_path):
-    def write(content: str | bytes, name: str = "text") -> pathlib.Path:
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
 @pytest.mark.parametrize(
     "options",
     [{}, {"min_count": 1}, {"max_words": 10}, {"max_sentence": 3}, {"max_sentence": 1}],
