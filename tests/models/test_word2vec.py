@@ -38,22 +38,22 @@ def double():
 
 
 def fast(
-    model: Word2Vec, tables: Any, batch: Any, key: jax.Array
-) -> tuple[Mean, np.ndarray, list[tuple[str, np.ndarray, np.ndarray]]]:
-    """The same by the model: the loss, the noise, and of each read the table, rows and slopes."""
+    model: Word2Vec, tables: Any, batch: Any, others: np.ndarray
+) -> tuple[Mean, list[tuple[str, np.ndarray, np.ndarray]]]:
+    """The same by the model: the loss, and of each read the table, rows and slopes."""
     rows = jax.tree.map(np.asarray, model.rows(jax.tree.map(jnp.asarray, batch)))
-    rows["others"] = np.asarray(model.objective.others(key))
+    rows["others"] = others
     table_of = {"input": "input", "output": "output", "others": "output"}
 
     @jax.jit
     def loss(vectors: Any) -> tuple[jax.Array, Mean]:
-        mean = model.loss(vectors, batch, rows["others"])
+        mean = model.loss(vectors, batch, others)
         return mean.total, mean
 
     vectors = {part: tables[table_of[part]][ids] for part, ids in rows.items()}
     slopes, mean = jax.grad(loss, has_aux=True)(vectors)
     named = [(table_of[part], rows[part], np.asarray(slopes[part])) for part in rows]
-    return mean, rows["others"], named
+    return mean, named
 
 
 def plain_adagrad(tables: Any, sums: Any, named: Any, rate: float) -> None:
@@ -84,7 +84,8 @@ def test_a_micro_batch_is_its_pairs(kind: str, name: str, window: int) -> None:
     model = make(kind, name, window)
     assert model.block == (40 if window == 20 else 16)
     tables, batch = make_tables(model), make_batch(model, 2, padding=window + 7)
-    mean, others, named = fast(model, tables, batch, jax.random.key(1))
+    others = np.asarray(model.objective.others(jax.random.key(1)))
+    mean, named = fast(model, tables, batch, others)
     total, count, slopes = plain(model, name, tables, batch, others)
     assert mean.weight == count > 20
     np.testing.assert_allclose(mean.total, total, rtol=1e-10)
@@ -146,6 +147,13 @@ def bits(state: TrainState) -> list[bytes]:
     return [np.asarray(leaf).tobytes() for leaf in leaves]
 
 
+def noise_of(model: Word2Vec, state: TrainState, count: int) -> np.ndarray:
+    """The other rows of each of the micro-batches of the next step, [count, K]."""
+    key, exact = jax.random.fold_in(state.rng, state.step), model.objective.exact
+    others = np.asarray(model.objective.others(key, 1 if exact else count))
+    return np.tile(others, (count, 1)) if exact else others.reshape(count, -1)
+
+
 STEPS = [("skip_gram", "negative_sampling"), ("cbow_subwords", "hierarchical")]
 
 
@@ -157,11 +165,10 @@ def test_a_step_is_its_micro_batches(kind: str, name: str) -> None:
     sums = {name: np.full((len(table), 1), 0.1) for name, table in tables.items()}
     for number in range(2):
         batch, total, count = make_batch(model, 6, padding=9, seed=number), 0.0, 0.0
-        keys = jax.random.split(jax.random.fold_in(state.rng, number), 3)
-        for part, key in enumerate(keys):
+        for part, others in enumerate(noise_of(model, state, 3)):
             reach = slice(32 * part, 32 * (part + 1) + 2 * model.window)
             micro = {leaf: array[reach] for leaf, array in batch.items()}
-            mean, _, named = fast(model, tables, micro, key)
+            mean, named = fast(model, tables, micro, others)
             total, count = total + mean.total, count + mean.weight
             plain_adagrad(tables, sums, named, rate(number))
         state, metrics = step(state, batch)
@@ -210,8 +217,7 @@ def test_rows_that_no_batch_names_keep_their_bits() -> None:
     model, step = make_step("skip_gram", "negative_sampling")
     state, before, drawn = start(model), make_tables(model), set[int]()
     for seed in range(2):
-        for key in jax.random.split(jax.random.fold_in(state.rng, seed), 3):
-            drawn |= set(np.asarray(model.objective.others(key)).tolist())
+        drawn |= set(noise_of(model, state, 3).flat)
         state, _ = step(state, make_batch(model, 6, padding=0, seed=seed))
     for table, used in {"input": {*range(UNUSED)}, "output": {*range(UNUSED)} | drawn}.items():
         after = np.asarray(state.params[table])

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from dlcore.errors import InputError
 from dlcore.metrics import Mean
-from dlcore.models.embedding.word2vec import Word2Vec
+from dlcore.models.embedding.word2vec import Word2Vec, row_sums
 
 _START = 0.1  # of AdaGrad's sums: gradients of the first steps are tiny and would be blown up
 
@@ -47,7 +47,7 @@ def row_adagrad(
 
 def _squares(gradients: jax.Array) -> jax.Array:
     """The mean square of each row [n, D], [n, 1]."""
-    return jnp.square(gradients).mean(-1, keepdims=True)
+    return row_sums(jnp.square(gradients))[..., None] / gradients.shape[-1]
 
 
 def word2vec_step(
@@ -69,18 +69,19 @@ def word2vec_step(
     unit = model.groups(micro_batch) * model.block
     if micro_batch < 1 or micro_batch % unit:
         raise InputError(f"micro-batches of {micro_batch} words are not a multiple of {unit} words")
-    margin = 2 * model.window
+    margin, exact = 2 * model.window, model.objective.exact
 
     def step(state: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, dict[str, Mean]]:
         count, rest = divmod(len(batch["words"]) - margin, micro_batch)
         if rest:
             raise ValueError(f"{rest} words are left over by micro-batches of {micro_batch}")
-        keys = jax.random.split(jax.random.fold_in(state.rng, state.step), count)
-        groups = model.groups(micro_batch)
-        others = jax.vmap(lambda key: model.objective.others(key, groups))(keys)
+        groups = 1 if exact else count * model.groups(micro_batch)
+        every = model.objective.others(jax.random.fold_in(state.rng, state.step), groups)
+        noise = None if exact else every.reshape(count, -1)
 
-        def update(carry: Any, xs: tuple[jax.Array, jax.Array]) -> tuple[Any, Any]:
-            (tables, sums), (start, others) = carry, xs
+        def update(carry: Any, xs: tuple[jax.Array, jax.Array | None]) -> tuple[Any, Any]:
+            (tables, sums), (start, noise) = carry, xs
+            others = every if noise is None else noise
             part = {
                 name: jax.lax.dynamic_slice_in_dim(leaf, start, micro_batch + margin)
                 for name, leaf in batch.items()
@@ -113,7 +114,7 @@ def word2vec_step(
 
         starts = jnp.arange(count) * micro_batch
         (tables, sums), (losses, bad) = jax.lax.scan(
-            update, (state.params, state.opt_state), (starts, others)
+            update, (state.params, state.opt_state), (starts, noise)
         )
         loss = Mean(losses.total.sum(), losses.weight.sum())
         state = state.replace(step=state.step + 1, params=tables, opt_state=sums)
