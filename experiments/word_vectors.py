@@ -38,7 +38,7 @@ from experiments.common import word_vectors as words
 
 FLAGS = flags.FLAGS
 common.define_flags(
-    dataset="python_docs", steps=1, batch_size=32_768, learning_rate=0.4, schedule="linear",
+    dataset="python_docs", steps=1, batch_size=32_768, learning_rate=0.37, schedule="linear",
     validation=0.02, free=("epochs", "corpus_dir", *words.EVALUATION),
 )  # fmt: skip
 words.define_word_flags()

@@ -87,7 +87,7 @@ def define_word_flags() -> None:
     flags.DEFINE_integer("longest", 6, "n-gram of --subwords", 1)
     flags.DEFINE_integer("buckets", 100_000, "rows of the table that n-grams share", 1)
     flags.DEFINE_integer("negatives", 5, "samples of noise for each pair", 1)
-    flags.DEFINE_integer("samples", 40, "of noise, which some 128 words share", 1)
+    flags.DEFINE_integer("samples", 32, "of noise, which some 128 words share", 1)
     flags.DEFINE_float("exponent", 0.75, "of the counts, in the distribution of the noise", 0, 1)
     flags.DEFINE_float("subsample", 1e-3, "frequency above which words are left out; 0 keeps all")
     flags.DEFINE_enum("subsampling", "program", ["paper", "program"], "by which formula")

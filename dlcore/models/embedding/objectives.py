@@ -85,7 +85,7 @@ class _Noise(Objective):
     """
 
     negatives: int = 5
-    samples: int = 40
+    samples: int = 32
     exponent: float = 0.75
 
     @property
@@ -177,7 +177,7 @@ class Full(Objective):
 
 
 def objective(
-    name: str, counts: np.ndarray, *, negatives: int = 5, samples: int = 40, exponent: float = 0.75
+    name: str, counts: np.ndarray, *, negatives: int = 5, samples: int = 32, exponent: float = 0.75
 ) -> Objective:
     """The named objective; the options are read by those with noise.
 

@@ -135,19 +135,17 @@ class Word2Vec:
         """
         pairs = self._window_pairs(batch["sentences"], batch["reach"])
         read, targets = self._queries_and_targets(batch["words"])
-        features, inputs = self.features, vectors["input"]
+        features, margins, inputs = self.features, 2 * self.window, vectors["input"]
         if self.subwords is not None:
             real = self._parts(read)[1]
             inputs = _mean_of(inputs.reshape(*real.shape, features), real)
         rows = vectors["output"].reshape(*targets.shape, -1, features)
         if self.architecture == "skip_gram":
             queries = inputs.reshape(-1, self.block, features)
-            targets = _within_reach(targets, 2 * self.window)[:, None]
-            within = _within_reach(rows, 2 * self.window)
-            scores = jnp.einsum("btd,bcld->btcl", queries, within)
+            targets = _within_reach(targets, margins)[:, None]
+            scores = jnp.einsum("btd,bcld->btcl", queries, _within_reach(rows, margins))
         else:
-            blocks = inputs.reshape(*read.shape, features)
-            within = _within_reach(blocks, 2 * self.window)
+            within = _within_reach(inputs.reshape(*read.shape, features), margins)
             summed = jnp.einsum("btc,bcd->btd", pairs.astype(float), within)
             queries, pairs = self._mean(summed, pairs.sum(-1)), pairs.any(-1, keepdims=True)
             targets = targets[..., None]
