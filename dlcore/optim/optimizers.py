@@ -2,7 +2,7 @@
 
 Every optimizer is the same chain, of which only the second link has a name:
 
-    clip -> update rule -> + weight_decay * params -> factors -> * -learning_rate
+    clip -> update rule -> + weight_decay * params -> factors -> * -learning_rate -> average
 
 Weight decay is decoupled (Loshchilov & Hutter 2019): it is added behind the update rule and scaled
 by the learning rate, never divided by the gradient's statistics. LAMB's trust ratio stands behind
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from dlcore.errors import InputError, pick
+from dlcore.optim.averaging import average_weights
 from dlcore.optim.reports import Reported
 from dlcore.optim.schedules import Schedule
 from dlcore.optim.selection import weights
@@ -39,6 +40,7 @@ def optimizer(
     clip: optax.GradientTransformation | None = None,
     frozen: Rules[bool] = (),
     factors: Rules[float] = (),
+    average: float | None = None,
     **hyper: Any,
 ) -> optax.GradientTransformation:
     """The named optimizer; its state reports the "learning_rate" of the last step.
@@ -73,11 +75,13 @@ def optimizer(
         clip: applied to the gradients first; see `dlcore.optim.clipping`.
         frozen: which leaves never change; [("^head/", False), ("", True)] trains the head alone.
         factors: what multiplies the learning rate, decay included; 1 where no rule matches.
+        average: the decay of a moving average of the weights, which `averaged` reads.
         **hyper: the hyperparameters of the named optimizer.
 
     Raises:
         InputError: for an unknown name or hyperparameter, a negative learning rate or decay, a
-            rule that matches no path, and when everything is frozen.
+            rule that matches no path, an average that is not in [0, 1), and when everything is
+            frozen.
     """
     update_rule = pick("optimizer", name, _UPDATE_RULES)
     possible = inspect.signature(update_rule).parameters
@@ -90,6 +94,8 @@ def optimizer(
     for what, value in (("learning rate", learning_rate), ("weight decay", weight_decay)):
         if not callable(value) and not (math.isfinite(value) and value >= 0):
             raise InputError(f"{what} {value} is not a number >= 0; give one")
+
+    following = () if average is None else (average_weights(average),)
 
     def of(tree: Any) -> optax.GradientTransformation:
         """The transformation for trees with the paths of `tree`, parameters or gradients."""
@@ -110,6 +116,7 @@ def optimizer(
             optax.scale_by_trust_ratio() if name == "lamb" else optax.identity(),
             _scale_by(trained(match(tree, factors, 1.0))) if factors else optax.identity(),
             _scale_by_learning_rate(learning_rate),
+            *following,
         )
         if not any(jax.tree.leaves(is_frozen)):
             return chain

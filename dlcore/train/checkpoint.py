@@ -219,8 +219,8 @@ def _one_line(error: BaseException) -> str:
     return text if len(text) <= 200 else f"{text[:80]} ... {text[-115:]}"
 
 
-def load_params(directory: str | pathlib.Path) -> Any:
-    """The parameters of another run's newest checkpoint, on one device.
+def load_variables(directory: str | pathlib.Path) -> dict[str, Any]:
+    """The "params" of another run's newest checkpoint and its model state, on one device.
 
     What to take over from them, and what matched, is the business of `transplant`.
 
@@ -230,7 +230,8 @@ def load_params(directory: str | pathlib.Path) -> Any:
     Raises:
         InputError: when there is no checkpoint.
     """
-    return average_params(directory, 1)[0]
+    state = next(_newest_states(directory, 1))[1]
+    return {"params": state["params"], **state["model_state"]}
 
 
 def average_params(directory: str | pathlib.Path, count: int) -> tuple[Any, list[int]]:
@@ -246,6 +247,16 @@ def average_params(directory: str | pathlib.Path, count: int) -> tuple[Any, list
     Raises:
         InputError: when there is no checkpoint.
     """
+    total, steps = None, []
+    for step, state in _newest_states(directory, count):
+        steps.append(step)
+        params = state["params"]
+        total = params if total is None else jax.tree.map(jnp.add, total, params)
+    return jax.tree.map(lambda leaf: leaf / len(steps), total), steps
+
+
+def _newest_states(directory: str | pathlib.Path, count: int) -> Iterator[tuple[int, Any]]:
+    """The newest checkpoints of a run and their steps, the oldest first, on one device."""
     directory = pathlib.Path(directory).absolute()
     if not directory.is_dir():
         raise InputError(f"no checkpoints in {directory}: there is no such folder")
@@ -253,7 +264,6 @@ def average_params(directory: str | pathlib.Path, count: int) -> tuple[Any, list
     if not steps:
         raise InputError(f"no checkpoints in {directory}; give the folder WORKDIR/checkpoints")
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    total: Any = None
     with ocp.StandardCheckpointer() as checkpointer:
         for step in steps:
             path = directory / str(step) / "state"
@@ -261,6 +271,4 @@ def average_params(directory: str | pathlib.Path, count: int) -> tuple[Any, list
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
                 checkpointer.metadata(path).item_metadata.tree,
             )
-            params = checkpointer.restore(path, abstract)["params"]
-            total = params if total is None else jax.tree.map(jnp.add, total, params)
-    return jax.tree.map(lambda leaf: leaf / len(steps), total), steps
+            yield step, checkpointer.restore(path, abstract)

@@ -62,6 +62,7 @@ def define_flags(
     flags.DEFINE_integer("warmup_steps", warmup_steps, "linear warm-up", lower_bound=0)
     flags.DEFINE_float("weight_decay", weight_decay, "of matrices and kernels", lower_bound=0.0)
     flags.DEFINE_float("clip_norm", clip_norm, "largest global norm of the gradient")
+    flags.DEFINE_float("ema", None, "decay of a moving average of the weights to evaluate")
     flags.DEFINE_integer("accumulate", 1, "micro-batches per step", lower_bound=1)
     flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "of the computation")
     flags.DEFINE_string("layout", "jit", "jit (one device), pmap (all) or mesh")

@@ -111,7 +111,8 @@ def make_optimizer(job: Job) -> optax.GradientTransformation:
     clip = optim.clip_by_global_norm(FLAGS.clip_norm) if FLAGS.clip_norm is not None else None
     return optim.optimizer(
         FLAGS.optimizer, rate, weight_decay=FLAGS.weight_decay, clip=clip, frozen=job.frozen,
-        factors=[*map(_factor, FLAGS.rate_factor)], **dict(map(_hyperparameter, FLAGS.hyper)),
+        factors=[*map(_factor, FLAGS.rate_factor)], average=FLAGS.ema,
+        **dict(map(_hyperparameter, FLAGS.hyper)),
     )  # fmt: skip
 
 
@@ -187,6 +188,7 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
         return job.summarise(evaluate(metric_fn, state, splits[split]()), split)
 
     def follow(state: TrainState) -> dict[str, float]:
+        state = with_average(state)
         metrics = evaluate_on(split, state)
         job.observe(state)
         return metrics
@@ -223,11 +225,17 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
     state = result.state
     if FLAGS.patience is not None and best.value is not None:
         state = checkpoints.restore(abstract, best=True).state
+    state = with_average(state)
     checkpoints.close()
     # The last step was just evaluated on the test data, unless those were held-out ones.
     tested = split == "test" and result.steps > 0
     metrics = result.evaluation if tested else evaluate_on("test", state)
     return Outcome(state, metrics, int(state.step), result)
+
+
+def with_average(state: TrainState) -> TrainState:
+    """The state with the average of its weights, where --ema keeps one."""
+    return state.replace(params=optim.averaged(state.opt_state, state.params))
 
 
 def split_validation(data: Split, share: float, seed: int) -> tuple[Split, Split | None]:

@@ -48,8 +48,8 @@ from experiments.common.transformer import refuse
 
 FLAGS = flags.FLAGS
 _UNREAD = (
-    "optimizer", "hyper", "rate_factor", "weight_decay", "clip_norm", "accumulate", "precision",
-    "check",
+    "optimizer", "hyper", "rate_factor", "weight_decay", "clip_norm", "ema", "accumulate",
+    "precision", "check",
 )  # fmt: skip
 # What is asked of finished vectors.
 EVALUATION = (

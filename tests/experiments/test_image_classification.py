@@ -11,7 +11,7 @@ import pytest
 from outcomes import assert_fails, summary
 from PIL import Image
 
-from dlcore.train.checkpoint import load_params
+from dlcore.train.checkpoint import load_variables
 
 
 def test_a_run_learns_and_leaves_its_files(run, tmp_path):
@@ -76,7 +76,10 @@ def test_kill_9_at_random_steps_and_resume_is_bit_for_bit(run, start, tmp_path, 
     assert deaths == 2 and not (killed / "summary.json").exists()
     assert run(*common, f"--workdir={killed}", devices=devices).returncode == 0
     assert metrics.read_bytes() == (whole / "metrics.jsonl").read_bytes()
-    left, right = load_params(whole / "checkpoints"), load_params(killed / "checkpoints")
+    left, right = (
+        load_variables(whole / "checkpoints")["params"],
+        load_variables(killed / "checkpoints")["params"],
+    )
     for layer in left:
         for leaf in left[layer]:
             np.testing.assert_array_equal(left[layer][leaf], right[layer][leaf])

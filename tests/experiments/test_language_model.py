@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from outcomes import assert_fails, summary
 
-from dlcore.train.checkpoint import load_params
+from dlcore.train.checkpoint import load_variables
 
 SUBJECTS, VERBS = ("the cat", "a dog", "my aunt", "the old man"), ("sees", "hears", "likes")
 
@@ -176,7 +176,9 @@ def test_a_killed_run_continues_bit_for_bit(run, start, tmp_path, devices, layou
     assert again.returncode == 0, again.stderr
     for name in ("metrics.jsonl", "samples/00000060.txt", "vocabulary.json"):
         assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    ours, theirs = (load_params(folder / "checkpoints") for folder in (killed, tmp_path / "whole"))
+    ours, theirs = (
+        load_variables(folder / "checkpoints")["params"] for folder in (killed, tmp_path / "whole")
+    )
     assert ours.keys() == theirs.keys()
 
 

@@ -102,9 +102,9 @@ def test_pretrained_vectors_are_used_and_stay_frozen(run, tmp_path):
     process = run(*flags, f"--workdir={tmp_path / 'run'}")
     assert process.returncode == 0, process.stderr
     assert "vectors of 7 of the" in process.stderr
-    from dlcore.train.checkpoint import load_params
+    from dlcore.train.checkpoint import load_variables
 
-    params = load_params(tmp_path / "run" / "checkpoints")
+    params = load_variables(tmp_path / "run" / "checkpoints")["params"]
     tokens = json.loads((tmp_path / "run" / "vocabulary.json").read_text())["tokens"]
     learned = params["encoder"]["embedding"]["embedding"]
     rows = np.array([tokens.index(word) for word in words])

@@ -11,7 +11,7 @@ import pytest
 from outcomes import summary
 from processes import finished
 
-from dlcore.train.checkpoint import load_params
+from dlcore.train.checkpoint import load_variables
 
 # Sentences of one length, so that a step is compiled for one shape.
 WORDS = {
@@ -120,7 +120,9 @@ def test_kill_9_and_resume_is_bit_for_bit(run, start, trained, tmp_path):
     for name in ("metrics.jsonl", "samples/00000050.txt", "test.tsv", "source.json"):
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
     assert summary(tmp_path)["metrics"] == summary(whole)["metrics"]
-    ours, theirs = (load_params(folder / "checkpoints") for folder in (tmp_path, whole))
+    ours, theirs = (
+        load_variables(folder / "checkpoints")["params"] for folder in (tmp_path, whole)
+    )
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 

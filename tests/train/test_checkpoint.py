@@ -12,7 +12,7 @@ import pytest
 
 from dlcore import runtime
 from dlcore.errors import InputError
-from dlcore.train.checkpoint import Checkpoints, average_params, load_params
+from dlcore.train.checkpoint import Checkpoints, average_params, load_variables
 from dlcore.train.fingerprint import fingerprints
 from dlcore.train.transplant import transplant
 
@@ -223,7 +223,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
 
 def test_a_partial_restore_takes_what_its_rules_say_and_reports_the_rest(tmp_path):
     saved(tmp_path, [4])
-    source = load_params(tmp_path)
+    source = load_variables(tmp_path)["params"]
     target = {
         "body": {"kernel": jnp.zeros((16, 32)), "bias": jnp.zeros(32)},
         "head": {"kernel": jnp.zeros((32, 7)), "bias": jnp.ones(5)},
@@ -248,16 +248,16 @@ def test_a_partial_restore_takes_what_its_rules_say_and_reports_the_rest(tmp_pat
 
 def test_a_partial_restore_of_everything_is_the_default(tmp_path):
     saved(tmp_path, [4])
-    new, report = transplant(load_params(tmp_path), make_state().params)
+    new, report = transplant(load_variables(tmp_path)["params"], make_state().params)
     networks.assert_equal(new, state_at(4).params)
     assert not (report.kept or report.missing or report.mismatched or report.unused)
 
 
 def test_a_partial_restore_from_nothing_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
-        load_params(tmp_path / "nowhere")
+        load_variables(tmp_path / "nowhere")
     with pytest.raises(InputError, match="give the folder WORKDIR/checkpoints"):
-        load_params(tmp_path)
+        load_variables(tmp_path)
 
 
 def test_the_mean_of_the_newest_checkpoints(tmp_path):
