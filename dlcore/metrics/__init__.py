@@ -1,5 +1,9 @@
 """Metrics that merge: see `Mean`."""
 
+from dlcore.metrics.classification import Calibration as Calibration
+from dlcore.metrics.classification import ClassScores as ClassScores
+from dlcore.metrics.classification import calibration as calibration
+from dlcore.metrics.classification import class_scores as class_scores
 from dlcore.metrics.classification import classification as classification
 from dlcore.metrics.language import language_scores as language_scores
 from dlcore.metrics.mean import Mean as Mean

@@ -20,6 +20,7 @@ from dlcore.analysis.report import (
     worst_mistakes,
     write_report,
 )
+from dlcore.analysis.report.classes import class_section
 from dlcore.analysis.report.language import worst_passages
 from dlcore.errors import InputError
 
@@ -102,7 +103,8 @@ def test_the_report_of_images_is_whole(workdir):
     page = write_report(workdir, images(filters=RANDOM.normal(size=(3, 3, 1, 6))))
     assert page == workdir / "report" / "index.html"
     text = page.read_text(encoding="utf-8")
-    for name in ("curves.png", "confusion.png", "mistakes.png", "filters.png"):
+    drawn = ("curves", "confusion", "calibration", "mistakes", "filters")
+    for name in (f"{picture}.png" for picture in drawn):
         assert f'src="{name}"' in text and (page.parent / name).stat().st_size > 1000
     assert "digits &lt;small&gt;" in text and "<small>" not in text
     assert "61,706" in text and "final accuracy" in text and "cpu:0, cpu:1" in text
@@ -110,6 +112,21 @@ def test_the_report_of_images_is_whole(workdir):
         ["", "train", "test", "gap"],
         ["Loss", "0.5 nats", "0.6 nats", "+0.1 nats"],
         ["Accuracy", "95.00 %", "91.00 %", "-4.00 points"],
+    ]
+
+
+def test_the_worst_class_comes_first(tmp_path):
+    """Of 3 a one is taken for b, c is never guessed, d never seen."""
+    labels, guesses = np.array([0, 0, 0, 1, 2]), np.array([0, 0, 1, 1, 1])
+    section = class_section(labels, guesses, ["a", "b", "<c>", "d"])
+    assert tables(section.content(tmp_path)) == [
+        [
+            ["class", "examples", "precision", "recall", "F1"],
+            ["<c>", "1", "-", "0.0%", "0.0%"],
+            ["b", "1", "33.3%", "100.0%", "50.0%"],
+            ["a", "3", "100.0%", "66.7%", "80.0%"],
+            ["d", "0", "-", "-", "-"],
+        ]
     ]
 
 

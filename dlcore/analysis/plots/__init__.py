@@ -6,6 +6,7 @@ readers who are colour-blind can tell apart.
 
 from dlcore.analysis.plots.attention import plot_attention as plot_attention
 from dlcore.analysis.plots.bars import plot_bars as plot_bars
+from dlcore.analysis.plots.classes import plot_calibration as plot_calibration
 from dlcore.analysis.plots.classes import plot_confusion as plot_confusion
 from dlcore.analysis.plots.images import plot_filters as plot_filters
 from dlcore.analysis.plots.images import plot_mistakes as plot_mistakes

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dlcore.analysis.plots.figure import new_figure, save, shorten
+from dlcore.analysis.plots.figure import COLOURS, dress, new_figure, save, shorten
+from dlcore.metrics import Calibration
 
 _MOST_CLASSES_WITH_NUMBERS = 20
 
@@ -47,6 +48,39 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], path: pathlib
         xlabel="predicted class",
         ylabel="true class",
     )
+    save(figure, path)
+
+
+def plot_calibration(found: Calibration, path: pathlib.Path) -> None:
+    """The reliability diagram: the share that is right by confidence, and how often it is met.
+
+    Args:
+        found: of `dlcore.metrics.calibration`.
+        path: the PNG to write.
+    """
+    bins = len(found.counts)
+    left, width = np.arange(bins) / bins * 100, 100 / bins
+    figure = new_figure(5.4, 5.4)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.bar(
+        left, found.accuracy * 100, width, align="edge", color=COLOURS[0], edgecolor="white",
+        label="right",
+    )  # fmt: skip
+    upper.plot([0, 100], [0, 100], "--", color="#555555", linewidth=1, label="as sure as right")
+    upper.scatter(
+        found.confidence * 100, found.accuracy * 100, s=12, color="black", zorder=3,
+        label="mean confidence",
+    )  # fmt: skip
+    upper.set(
+        title=f"Calibration: expected error {found.error:.2%}", ylabel="right (%)",
+        xlim=(0, 100), ylim=(0, 103),
+    )  # fmt: skip
+    upper.legend(framealpha=0.8, edgecolor="none", loc="upper left")
+    lower.bar(left, found.counts, width, align="edge", color=COLOURS[1], edgecolor="white")
+    lower.set(xlabel="confidence (%)", ylabel="predictions")
+    lower.set_yscale("symlog", linthresh=1)
+    for axis in (upper, lower):
+        dress(axis)
     save(figure, path)
 
 

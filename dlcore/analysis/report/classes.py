@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dlcore.analysis.plots import plot_confusion
+from dlcore.analysis.plots import plot_calibration, plot_confusion
+from dlcore.analysis.report import markup
 from dlcore.analysis.report.sections import Section, picture_section
+from dlcore.metrics import calibration, class_scores
 
 
 def confusion_matrix(
@@ -39,6 +41,30 @@ def confusion_section(
     return picture_section(
         "Confusion matrix", "confusion", lambda path: plot_confusion(matrix, class_names, path)
     )
+
+
+def class_section(
+    labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]
+) -> Section:
+    """Precision, recall and F1 of each class, the worst first."""
+    scores = class_scores(confusion_matrix(labels, predictions, num_classes=len(class_names)))
+    order = np.argsort(np.nan_to_num(scores.f1, nan=2), kind="stable")
+    rows = [
+        (class_names[k], f"{scores.count[k]:,}")
+        + tuple(f"{score[k]:.1%}" if score[k] >= 0 else "-" for score in scores[1:])
+        for k in order
+    ]
+    header = ("class", "examples", "precision", "recall", "F1")
+    return Section("Classes", lambda folder: markup.table(rows, header=header))
+
+
+def calibration_section(labels: np.ndarray, probabilities: np.ndarray) -> Section:
+    """How far the probabilities can be believed."""
+    found = calibration(probabilities, labels)
+    return picture_section(
+        "Calibration", "calibration", lambda path: plot_calibration(found, path),
+        text=f"Expected calibration error: {found.error:.2%}.",
+    )  # fmt: skip
 
 
 def worst_mistakes(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

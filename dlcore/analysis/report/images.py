@@ -6,7 +6,12 @@ from typing import Any
 import numpy as np
 
 from dlcore.analysis.plots import plot_filters, plot_mistakes
-from dlcore.analysis.report.classes import confusion_section, worst_mistakes
+from dlcore.analysis.report.classes import (
+    calibration_section,
+    class_section,
+    confusion_section,
+    worst_mistakes,
+)
 from dlcore.analysis.report.sections import Section, picture_section
 from dlcore.paths import leaves_by_path
 
@@ -21,7 +26,7 @@ def image_sections(
     class_names: Sequence[str],
     filters: np.ndarray | None = None,
 ) -> list[Section]:
-    """The confusion matrix, the worst mistakes and the first layer's filters.
+    """The confusion matrix, the classes, calibration, worst mistakes and first layer's filters.
 
     Args:
         images: (N, H, W, C) uint8, the test images.
@@ -33,6 +38,8 @@ def image_sections(
     worst = worst_mistakes(labels, probabilities)[:_MOST_MISTAKES]
     sections = [
         confusion_section(labels, probabilities.argmax(axis=1), class_names),
+        class_section(labels, probabilities.argmax(axis=1), class_names),
+        calibration_section(labels, probabilities),
         picture_section(
             "Worst mistakes",
             "mistakes",
