@@ -85,13 +85,13 @@ class ClassScores(NamedTuple):
     """How well each class is found. All are (K,), and NaN where they would divide by 0.
 
     Attributes:
-        count: examples of the class, int.
+        examples: how many are of the class, int.
         precision: the share of the predictions of it that are right.
         recall: the share of its examples that are found.
         f1: the harmonic mean of both.
     """
 
-    count: np.ndarray
+    examples: np.ndarray
     precision: np.ndarray
     recall: np.ndarray
     f1: np.ndarray

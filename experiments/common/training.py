@@ -61,6 +61,7 @@ class Job:
         observe: is shown the state after each evaluation.
         per_step: how many of which unit a step takes in; one batch of examples by default.
         keep: how many of the newest checkpoints stay.
+        take_over: changes the state that a new run starts from, such as to the weights of another.
         step: instead of a step along the gradient of the loss.
         tx: makes the optimizer state of such a step.
     """
@@ -79,6 +80,7 @@ class Job:
         default_factory=lambda: {"examples": FLAGS.batch_size}
     )
     keep: int = 3
+    take_over: Callable[[TrainState], TrainState] = lambda state: state
     step: Step | None = None
     tx: optax.GradientTransformation | None = None
 
@@ -206,7 +208,7 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
             say(f"skipped a damaged checkpoint: {line}")
         say(f"continuing {workdir} from step {restored.step}")
     else:
-        state = layout.initialise(lambda: make_state(job, tx))
+        state = job.take_over(layout.initialise(lambda: make_state(job, tx)))
     first = restored.step if restored else 0
     record_flags(job.name, workdir)
     log = RunLog(workdir, start=first, steps=FLAGS.steps, shown=("loss", name))

@@ -76,10 +76,10 @@ def test_class_scores_are_scikit_learns():
     predictions[predictions == 5] = 4
     matrix = sklearn.metrics.confusion_matrix(LABELS, predictions, labels=np.arange(12))
     got = class_scores(matrix)
-    precision, recall, f1, count = sklearn.metrics.precision_recall_fscore_support(
+    precision, recall, f1, examples = sklearn.metrics.precision_recall_fscore_support(
         LABELS, predictions, labels=np.arange(12), zero_division=np.nan
     )
-    np.testing.assert_array_equal(got.count, count)
+    np.testing.assert_array_equal(got.examples, examples)
     np.testing.assert_allclose(got.precision, precision)
     np.testing.assert_allclose(got.recall, recall)
     np.testing.assert_allclose(got.f1, f1)

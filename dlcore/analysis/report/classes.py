@@ -50,7 +50,7 @@ def class_section(
     scores = class_scores(confusion_matrix(labels, predictions, num_classes=len(class_names)))
     order = np.argsort(np.nan_to_num(scores.f1, nan=2), kind="stable")
     rows = [
-        (class_names[k], f"{scores.count[k]:,}")
+        (class_names[k], f"{scores.examples[k]:,}")
         + tuple(f"{score[k]:.1%}" if score[k] >= 0 else "-" for score in scores[1:])
         for k in order
     ]
