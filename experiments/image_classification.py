@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from dlcore.analysis import first_filters, image_sections, write_report
+from dlcore.analysis import activation_deviations, first_filters, image_sections, write_report
 from dlcore.data import ImageData, Loader, evaluation_batches, load_images
 from dlcore.data.statistics import spread
 from dlcore.metrics import Mean, classification
@@ -82,7 +82,10 @@ def make_predict(forward: Forward, state: TrainState) -> Any:
     return over_views(lambda images: forward(variables, images)[0], VIEWS[FLAGS.views])
 
 
-def report(workdir: pathlib.Path, forward: Forward, state: TrainState, data: ImageData) -> None:
+def report(
+    workdir: pathlib.Path, forward: Forward, state: TrainState, data: ImageData,
+    layers: dict[str, dict[str, float]],
+) -> None:  # fmt: skip
     """Writes the report, on at most `of_images.SAMPLE` test images."""
     test = spread(data.test, of_images.SAMPLE)
     logits = make_predict(forward, state)
@@ -93,6 +96,7 @@ def report(workdir: pathlib.Path, forward: Forward, state: TrainState, data: Ima
     sections = image_sections(
         everything["image"], everything["label"], probabilities,
         class_names=data.class_names, filters=first_filters(state.params, data.image_shape),
+        layers=layers,
     )  # fmt: skip
     common.say(f"report: {write_report(workdir, sections)}")
 
@@ -100,9 +104,11 @@ def report(workdir: pathlib.Path, forward: Forward, state: TrainState, data: Ima
 def main(_: list[str]) -> None:
     workdir = common.start("image_classification")
     spec = image_spec(FLAGS.model)
-    data = load_images(
-        FLAGS.dataset, data_dir=FLAGS.data_dir, data_path=FLAGS.data_path,
-        image_size=FLAGS.image_size or spec.image_size,
+    data = of_images.restrict(
+        load_images(
+            FLAGS.dataset, data_dir=FLAGS.data_dir, data_path=FLAGS.data_path,
+            image_size=FLAGS.image_size or spec.image_size,
+        )
     )  # fmt: skip
     model = of_images.build_model(spec, data.num_classes)
     forward = of_images.make_forward(model, data)
@@ -122,9 +128,19 @@ def main(_: list[str]) -> None:
         batch = Loader(data.train, 64, seed=FLAGS.seed).batch(0)
         common.check(job, forward, batch, inputs="image", chance=float(np.log(data.num_classes)))
     outcome = common.train(job, workdir)
-    common.finish(job, workdir, outcome)
-    if FLAGS.report:
-        report(workdir, forward, outcome.state, data)
+    if not FLAGS.report:
+        common.finish(job, workdir, outcome)
+        return
+    first = job.initialise(jax.random.split(jax.random.key(FLAGS.seed))[0])
+    state = outcome.state
+    last = {"params": state.params, **state.model_state}
+    images = spread(data.test, 64).gather(np.arange(min(64, len(data.test))))["image"]
+    layers = {
+        name: activation_deviations(forward, variables, images)
+        for name, variables in (("before training", first), ("after training", last))
+    }
+    common.finish(job, workdir, outcome, layers=layers["before training"])
+    report(workdir, forward, state, data, layers)
 
 
 if __name__ == "__main__":

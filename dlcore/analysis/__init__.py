@@ -3,6 +3,7 @@
 Everything here reads models and steps as values; nothing trains but `overfit_one_batch`.
 """
 
+from dlcore.analysis.activations import activation_deviations as activation_deviations
 from dlcore.analysis.check import Finding as Finding
 from dlcore.analysis.check import check_model as check_model
 from dlcore.analysis.check import render_findings as render_findings
@@ -32,6 +33,7 @@ from dlcore.analysis.report import AttentionExample as AttentionExample
 from dlcore.analysis.report import Samples as Samples
 from dlcore.analysis.report import Section as Section
 from dlcore.analysis.report import attention_section as attention_section
+from dlcore.analysis.report import comparison_sections as comparison_sections
 from dlcore.analysis.report import first_filters as first_filters
 from dlcore.analysis.report import heat_section as heat_section
 from dlcore.analysis.report import image_sections as image_sections
@@ -40,6 +42,7 @@ from dlcore.analysis.report import picture_section as picture_section
 from dlcore.analysis.report import tagging_sections as tagging_sections
 from dlcore.analysis.report import text_sections as text_sections
 from dlcore.analysis.report import translation_sections as translation_sections
+from dlcore.analysis.report import write_page as write_page
 from dlcore.analysis.report import write_report as write_report
 from dlcore.analysis.report.word_vectors import Neighbours as Neighbours
 from dlcore.analysis.report.word_vectors import word_vector_sections as word_vector_sections

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from dlcore.nn import Dense, Dropout, activation
+from dlcore.nn import Dense, Dropout, activation, initialiser
 
 
 class MLP(nn.Module):
@@ -14,25 +14,27 @@ class MLP(nn.Module):
         features: the width of each hidden layer.
         activation: the name of the activation function of the hidden layers.
         dropout: the share of hidden values that is dropped in training.
+        initialiser: the name of what draws the kernels of the hidden layers.
     """
 
     num_classes: int
     features: tuple[int, ...] = (128, 128)
     activation: str = "relu"
     dropout: float = 0.0
+    initialiser: str = "lecun_normal"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Maps (B, ...) to logits (B, K) and the activations by name.
 
         Raises:
-            InputError: when there is no such activation, or no such dropout rate.
+            InputError: when there is no such activation or initialiser, or no such dropout rate.
         """
-        act = activation(self.activation)
+        act, draw = activation(self.activation), initialiser(self.initialiser)
         activations = {}
         x = x.reshape(x.shape[0], -1)
         for i, width in enumerate(self.features):
-            activations[f"dense_{i}"] = x = Dense(width, name=f"dense_{i}")(x)
+            activations[f"dense_{i}"] = x = Dense(width, kernel_init=draw, name=f"dense_{i}")(x)
             activations[f"activation_{i}"] = x = act(x)
             x = Dropout(self.dropout)(x, train)
         activations["output"] = x = Dense(self.num_classes, name="output")(x)

@@ -8,6 +8,7 @@ from experiments.common.runs import conclude as conclude
 from experiments.common.runs import few as few
 from experiments.common.runs import finish as finish
 from experiments.common.runs import launch as launch
+from experiments.common.runs import new_workdir as new_workdir
 from experiments.common.runs import settle_steps as settle_steps
 from experiments.common.runs import start as start
 from experiments.common.runs import summarise as summarise

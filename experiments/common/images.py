@@ -1,5 +1,6 @@
 """Image classifiers: their flags, the forward pass, and what they take over from others."""
 
+import dataclasses
 import inspect
 import json
 import pathlib
@@ -14,7 +15,7 @@ import numpy as np
 from absl import flags
 
 from dlcore import paths
-from dlcore.data import ImageData
+from dlcore.data import ImageData, Split
 from dlcore.data.statistics import channel_moments, spread
 from dlcore.errors import InputError, choose
 from dlcore.models import IMAGE_MODELS, ImageModel
@@ -37,6 +38,8 @@ def define_image_flags() -> None:
         "option", [], "NAME=VALUE of the model, such as width=0.125; a wrong name lists all"
     )
     flags.DEFINE_integer("image_size", None, "side in pixels; default the model's or data's own", 1)
+    flags.DEFINE_list("classes", None, "take the examples of these alone")
+    flags.DEFINE_integer("examples", None, "take so many training examples, drawn at random", 1)
     flags.DEFINE_float("label_smoothing", 0.0, "share of the target spread over all classes", 0, 1)
     flags.DEFINE_float("auxiliary_weight", 0.3, "of the losses of a model's auxiliary heads", 0)
     flags.DEFINE_enum("views", "one", list(VIEWS), "of a test image that are averaged over")
@@ -75,6 +78,36 @@ def build_model(spec: ImageModel, num_classes: int) -> nn.Module:
                 "its default; give such a value"
             )
     return spec.build(num_classes=num_classes, **options)
+
+
+def restrict(data: ImageData) -> ImageData:
+    """The data of --classes, with --examples to train on; labels stay as they are.
+
+    Raises:
+        InputError: for a class that there is not, or more examples than there are.
+    """
+    train, test = data.train, data.test
+    if FLAGS.classes is not None:
+        for name in FLAGS.classes:
+            if name not in data.class_names:
+                raise choose("class", name, data.class_names)
+        wanted = [data.class_names.index(name) for name in FLAGS.classes]
+        train, test = (
+            split.subset(np.flatnonzero(np.isin(_labels(split), wanted))) for split in (train, test)
+        )
+    if FLAGS.examples is not None:
+        if FLAGS.examples > len(train):
+            raise InputError(f"--examples={FLAGS.examples}, but there are {len(train)} to train on")
+        order = np.random.default_rng(FLAGS.seed).permutation(len(train))
+        train = train.subset(np.sort(order[: FLAGS.examples]))
+    return dataclasses.replace(data, train=train, test=test)
+
+
+def _labels(split: Split) -> np.ndarray:
+    parts = range(0, len(split), SAMPLE)
+    return np.concatenate(
+        [split.gather(np.arange(i, min(i + SAMPLE, len(split))))["label"] for i in parts]
+    )
 
 
 def make_forward(model: nn.Module, data: ImageData) -> Forward:

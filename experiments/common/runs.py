@@ -72,8 +72,7 @@ def start(job: str) -> pathlib.Path:
     runtime.configure()
     if FLAGS.smoke:
         _shrink()
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    workdir = pathlib.Path(FLAGS.workdir or pathlib.Path("runs") / job / now)
+    workdir = pathlib.Path(FLAGS.workdir or new_workdir(job))
     if FLAGS.check:
         return workdir
     if FLAGS.resume == "must" and not (workdir / "config.json").exists():
@@ -84,6 +83,11 @@ def start(job: str) -> pathlib.Path:
         if (workdir / "config.json").exists():
             _check_same_run(workdir)
     return workdir
+
+
+def new_workdir(job: str) -> pathlib.Path:
+    """The folder of a run that is given none."""
+    return pathlib.Path("runs") / job / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
 def few(items: S, most: int) -> S:

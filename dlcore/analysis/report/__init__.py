@@ -10,6 +10,7 @@ from dlcore.analysis.report.attention import AttentionExample as AttentionExampl
 from dlcore.analysis.report.attention import attention_section as attention_section
 from dlcore.analysis.report.classes import confusion_matrix as confusion_matrix
 from dlcore.analysis.report.classes import worst_mistakes as worst_mistakes
+from dlcore.analysis.report.comparison import comparison_sections as comparison_sections
 from dlcore.analysis.report.images import first_filters as first_filters
 from dlcore.analysis.report.images import image_sections as image_sections
 from dlcore.analysis.report.language import language_sections as language_sections
@@ -20,4 +21,5 @@ from dlcore.analysis.report.text import tagging_sections as tagging_sections
 from dlcore.analysis.report.text import text_sections as text_sections
 from dlcore.analysis.report.translation import Samples as Samples
 from dlcore.analysis.report.translation import translation_sections as translation_sections
+from dlcore.analysis.report.write import write_page as write_page
 from dlcore.analysis.report.write import write_report as write_report

@@ -1,11 +1,11 @@
 """What a classifier of images reports. Shapes: N examples, K classes, H W C of an image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from dlcore.analysis.plots import plot_filters, plot_mistakes
+from dlcore.analysis.plots import plot_filters, plot_lines, plot_mistakes
 from dlcore.analysis.report.classes import (
     calibration_section,
     class_section,
@@ -25,8 +25,9 @@ def image_sections(
     *,
     class_names: Sequence[str],
     filters: np.ndarray | None = None,
+    layers: Mapping[str, Mapping[str, float]] | None = None,
 ) -> list[Section]:
-    """The confusion matrix, the classes, calibration, worst mistakes and first layer's filters.
+    """The confusion matrix, the classes, calibration, worst mistakes, filters and layers.
 
     Args:
         images: (N, H, W, C) uint8, the test images.
@@ -34,6 +35,8 @@ def image_sections(
         probabilities: (N, K) the model's.
         class_names: K names.
         filters: (h, w, C, filters) of the first layer, see `first_filters`.
+        layers: deviations of the activations of each state of the model by its name, see
+            `dlcore.analysis.activation_deviations`.
     """
     worst = worst_mistakes(labels, probabilities)[:_MOST_MISTAKES]
     sections = [
@@ -54,6 +57,18 @@ def image_sections(
                 "First-layer filters", "filters", lambda path: plot_filters(filters, path)
             )
         )
+    if layers is not None:
+        curves = {name: (range(len(x)), list(x.values())) for name, x in layers.items()}
+        sections.append(
+            picture_section(
+                "Activations by layer",
+                "layers",
+                lambda path: plot_lines(
+                    curves, path, title="Activations by layer", x="layer, in order of execution",
+                    y="standard deviation",
+                ),
+            )
+        )  # fmt: skip
     return sections
 
 

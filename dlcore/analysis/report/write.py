@@ -34,11 +34,20 @@ def write_report(workdir: str | pathlib.Path, sections: Sequence[Section] = ()) 
         picture_section("Learning curves", "curves", lambda path: plot_curves(rows, path)),
         *_gap(rows),
     ]
+    return write_page(folder, str(summary.get("experiment", "Run")), [*common, *sections])
+
+
+def write_page(folder: pathlib.Path, title: str, sections: Sequence[Section]) -> pathlib.Path:
+    """Writes index.html and its pictures into a folder, which is made; returns its path.
+
+    Raises:
+        InputError: when it cannot be written.
+    """
     try:
         folder.mkdir(exist_ok=True)
-        contents = [(section.title, section.content(folder)) for section in [*common, *sections]]
+        contents = [(section.title, section.content(folder)) for section in sections]
         page = folder / "index.html"
-        text = markup.page(str(summary.get("experiment", "Run")), contents)
+        text = markup.page(title, contents)
         # Texts of users may hold half a surrogate pair, which UTF-8 cannot.
         page.write_text(text, encoding="utf-8", errors="xmlcharrefreplace")
     except OSError as error:
