@@ -25,7 +25,9 @@ from experiments import common
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("job", "image_classification", "whose runs are compared")
-flags.DEFINE_multi_string("run", [], "NAME: FLAGS of a run")
+flags.DEFINE_multi_string(
+    "run", [], "NAME: FLAGS of a run, in which {OTHER} is the folder of one that stands before it"
+)
 flags.DEFINE_string("all", "", "flags of all runs")
 flags.DEFINE_integer("seeds", 3, "runs of each, with --seed=0, 1, ...", 1)
 flags.DEFINE_string("workdir", None, "folder of the comparison; default runs/comparison/TIME")
@@ -56,14 +58,18 @@ def parse_runs() -> dict[str, list[str]]:
     return runs
 
 
-def run_one(folder: pathlib.Path, given: list[str], seed: int) -> None:
+def run_one(workdir: pathlib.Path, name: str, given: list[str], seed: int) -> None:
     """Runs the job in a process of its own, unless it has ended before.
 
     Raises:
         InputError: when it fails.
     """
+    folder = workdir / name / str(seed)
     if (folder / "summary.json").exists():
         return
+    folders = {other.name: str(other / str(seed)) for other in workdir.iterdir()}
+    for other, place in folders.items():
+        given = [flag.replace(f"{{{other}}}", place) for flag in given]
     data = [] if FLAGS.data_dir is None else [f"--data_dir={FLAGS.data_dir}"]
     command = [
         sys.executable, "-m", f"experiments.{FLAGS.job}", *shlex.split(FLAGS.all), *given, *data,
@@ -72,7 +78,7 @@ def run_one(folder: pathlib.Path, given: list[str], seed: int) -> None:
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if ended.returncode:
         last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
-        raise InputError(f"the run {folder.parent.name} failed: {last.removeprefix('error: ')}")
+        raise InputError(f"the run {name} failed: {last.removeprefix('error: ')}")
 
 
 def read(folder: pathlib.Path) -> dict[str, Any]:
@@ -104,7 +110,7 @@ def main(_: list[str]) -> None:
     progress = tqdm.tqdm(turns, unit="run", desc=FLAGS.job)
     for name, seed in progress:
         progress.set_postfix_str(f"{name}, seed {seed}")
-        run_one(workdir / name / str(seed), runs[name], seed)
+        run_one(workdir, name, runs[name], seed)
     found = {name: [read(workdir / name / str(seed)) for seed in seeds] for name in runs}
     scores = {
         name: {

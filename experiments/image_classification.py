@@ -18,7 +18,7 @@ from dlcore.data import ImageData, Loader, evaluation_batches, load_images
 from dlcore.data.statistics import spread
 from dlcore.metrics import Mean, classification
 from dlcore.models import image_spec
-from dlcore.nn.augment import random_affine
+from dlcore.nn.augment import Augment
 from dlcore.nn.views import VIEWS, over_views
 from dlcore.train import Aux, LossFn, TrainState
 from dlcore.train.state import Batch, MetricFn, Metrics
@@ -32,21 +32,18 @@ common.define_flags(
     weight_decay=0.05, eval_every=250,
 )  # fmt: skip
 of_images.define_image_flags()
-flags.DEFINE_enum("augment", "affine", ["none", "affine"], "of the training images")
 
 
-def make_loss(forward: Forward) -> LossFn:
+def make_loss(forward: Forward, augment: Augment) -> LossFn:
     """The cross-entropy of each image, by its weight, and of the auxiliary heads."""
     # A frozen body is measured as it is: no noise, and no new statistics of its batches.
     train = FLAGS.transfer != "head"
 
     def loss_fn(params: Any, model_state: Any, batch: Batch, rng: jax.Array) -> tuple[Mean, Aux]:
         augment_key, dropout_key = jax.random.split(rng)
-        images = batch["image"].astype(jnp.float32)
-        if FLAGS.augment == "affine":
-            images = random_affine(augment_key, images)
+        batch = augment(augment_key, batch)
         (logits, activations), new_state = forward(
-            {"params": params, **model_state}, images,
+            {"params": params, **model_state}, batch["image"],
             train=train, rngs={"dropout": dropout_key}, mutable=list(model_state),
         )  # fmt: skip
 
@@ -103,6 +100,8 @@ def report(
 
 def main(_: list[str]) -> None:
     workdir = common.start("image_classification")
+    if FLAGS.check:
+        FLAGS.augment = "none"
     spec = image_spec(FLAGS.model)
     data = of_images.restrict(
         load_images(
@@ -119,12 +118,11 @@ def main(_: list[str]) -> None:
     job = common.Job(
         name="image_classification",
         initialise=lambda key: model.init(key, jnp.zeros((1, *data.image_shape))),
-        loss_fn=make_loss(forward), metric_fn=make_metrics(forward),
+        loss_fn=make_loss(forward, of_images.make_augment(data)), metric_fn=make_metrics(forward),
         feed=common.make_feed(data.train, data.test), take_over=of_images.take_over,
         frozen=of_images.frozen_rules(model, data.image_shape),
     )  # fmt: skip
     if FLAGS.check:
-        FLAGS.augment = "none"
         batch = Loader(data.train, 64, seed=FLAGS.seed).batch(0)
         common.check(job, forward, batch, inputs="image", chance=float(np.log(data.num_classes)))
     outcome = common.train(job, workdir)

@@ -19,6 +19,7 @@ from dlcore.data import ImageData, Split
 from dlcore.data.statistics import channel_moments, spread
 from dlcore.errors import InputError, choose
 from dlcore.models import IMAGE_MODELS, ImageModel
+from dlcore.nn.augment import STEPS, Augment, augmentation, principal_colours
 from dlcore.nn.views import VIEWS
 from dlcore.train import TrainState
 from dlcore.train.checkpoint import load_variables
@@ -38,6 +39,10 @@ def define_image_flags() -> None:
         "option", [], "NAME=VALUE of the model, such as width=0.125; a wrong name lists all"
     )
     flags.DEFINE_integer("image_size", None, "side in pixels; default the model's or data's own", 1)
+    flags.DEFINE_string(
+        "augment", "affine",
+        f"of training images, with numbers where wanted, as flip,crop:4; of {', '.join(STEPS)}",
+    )  # fmt: skip
     flags.DEFINE_list("classes", None, "take the examples of these alone")
     flags.DEFINE_integer("examples", None, "take so many training examples, drawn at random", 1)
     flags.DEFINE_float("label_smoothing", 0.0, "share of the target spread over all classes", 0, 1)
@@ -108,6 +113,15 @@ def _labels(split: Split) -> np.ndarray:
     return np.concatenate(
         [split.gather(np.arange(i, min(i + SAMPLE, len(split))))["label"] for i in parts]
     )
+
+
+def make_augment(data: ImageData) -> Augment:
+    """The augmentation of --augment."""
+    colours = None
+    if "lighting" in FLAGS.augment:
+        sample = spread(data.train, SAMPLE)
+        colours = principal_colours(sample.gather(np.arange(len(sample)))["image"])
+    return augmentation(FLAGS.augment, num_classes=data.num_classes, colours=colours)
 
 
 def make_forward(model: nn.Module, data: ImageData) -> Forward:

@@ -2,30 +2,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import ndimage
 
-from dlcore.nn.augment import _bilinear, random_affine
+from dlcore.nn.augment import random_affine
 from dlcore.nn.examples import Part, part_of_batch
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (8, 9, 12, 2)).astype(np.float32)
 STILL = {"rotation": 0.0, "stretch": 0.0, "shear": 0.0, "shift": 0.0}
 
 
-def test_interpolation_equals_scipys_with_zeros_outside():
-    rng = np.random.default_rng(1)
-    y, x = rng.uniform(-3, 12, (8, 9, 12)), rng.uniform(-3, 15, (8, 9, 12))
-    found = _bilinear(jnp.asarray(IMAGES), jnp.asarray(y, jnp.float32), jnp.asarray(x, jnp.float32))
-    for image, ys, xs, result in zip(IMAGES, y, x, found, strict=True):
-        for channel in range(2):
-            expected = ndimage.map_coordinates(
-                image[..., channel], [ys, xs], order=1, mode="grid-constant", cval=0.0
-            )
-            np.testing.assert_allclose(result[..., channel], expected, rtol=0, atol=2e-3)
-
-
 def test_without_any_change_images_stay_as_they_are():
     found = random_affine(jax.random.key(0), jnp.asarray(IMAGES), **STILL)
-    np.testing.assert_allclose(found, IMAGES, rtol=1e-6)
+    np.testing.assert_array_equal(found, IMAGES)
 
 
 @pytest.mark.parametrize(

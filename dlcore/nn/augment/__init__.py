@@ -1,0 +1,17 @@
+"""Augmentation on the device: pure, keyed functions that run inside the compiled step.
+
+`augmentation("flip,crop:4,cutout:8,mixup:0.2")` makes one function (key, batch) -> batch of several
+steps. The steps themselves are in `geometry` (maps between pixels, which `warp` applies to images,
+boxes and landmarks), `colour`, and `mixing`. Each example draws from the batch's key and from its
+position in the global batch alone, so that every layout, gradient accumulation and a resumed run
+see the same batch.
+"""
+
+from dlcore.nn.augment.colour import principal_colours as principal_colours
+from dlcore.nn.augment.compose import STEPS as STEPS
+from dlcore.nn.augment.compose import Augment as Augment
+from dlcore.nn.augment.compose import augmentation as augmentation
+from dlcore.nn.augment.compose import random_affine as random_affine
+from dlcore.nn.augment.warp import warp_boxes as warp_boxes
+from dlcore.nn.augment.warp import warp_images as warp_images
+from dlcore.nn.augment.warp import warp_landmarks as warp_landmarks

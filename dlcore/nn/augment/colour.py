@@ -1,0 +1,158 @@
+"""What changes the values of pixels and leaves them where they are; boxes and landmarks stay.
+
+Every function takes the example's own key and one image (H, W, C), floats of 0..255, and returns
+one in the same range: what leaves it is clipped.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlcore.errors import InputError
+from dlcore.nn.augment.warp import Fill, fill_values
+
+# Of red, green and blue in the brightness that is seen (ITU-R BT.601).
+GREY = (0.299, 0.587, 0.114)
+
+
+def brightness(key: jax.Array, image: jax.Array, *, strength: float = 0.4) -> jax.Array:
+    """Multiplies all values by a factor from 1 - strength to 1 + strength."""
+    return _clip(image * _factor(key, strength))
+
+
+def contrast(key: jax.Array, image: jax.Array, *, strength: float = 0.4) -> jax.Array:
+    """Multiplies the distance from the image's mean by a factor from 1 -+ strength."""
+    mean = image.mean()
+    return _clip(mean + (image - mean) * _factor(key, strength))
+
+
+def saturation(key: jax.Array, image: jax.Array, *, strength: float = 0.4) -> jax.Array:
+    """Multiplies each pixel's distance from its grey by a factor from 1 -+ strength.
+
+    Raises:
+        InputError: when the image is not of red, green and blue.
+    """
+    _require_colour(image, "saturation")
+    factor = _factor(key, strength)
+    to_grey = jnp.tile(jnp.array(GREY)[None], (3, 1))
+    return _recolour(image, to_grey + (jnp.eye(3) - to_grey) * factor)
+
+
+def hue(key: jax.Array, image: jax.Array, *, turn: float = 0.1) -> jax.Array:
+    """Turns each pixel about the grey axis red = green = blue, which keeps its mean.
+
+    A third of a turn makes red green, green blue and blue red.
+
+    Args:
+        key: of the example.
+        image: (H, W, 3).
+        turn: largest angle to either side, as a share of the full turn.
+
+    Raises:
+        InputError: when the image is not of red, green and blue.
+    """
+    _require_colour(image, "hue")
+    angle = 2 * jnp.pi * turn * jax.random.uniform(key, minval=-1.0)
+    # Rodrigues' formula for the axis (1, 1, 1) / sqrt(3), the channels being the coordinates.
+    to_mean = jnp.full((3, 3), 1 / 3)
+    across = jnp.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / jnp.sqrt(3.0)
+    turned = (jnp.eye(3) - to_mean) * jnp.cos(angle) + across * jnp.sin(angle)
+    return _recolour(image, to_mean + turned)
+
+
+def lighting(
+    key: jax.Array,
+    image: jax.Array,
+    *,
+    deviation: float = 0.1,
+    eigenvalues: np.ndarray,
+    eigenvectors: np.ndarray,
+) -> jax.Array:
+    """Adds a random multiple of each principal component of the colours (Krizhevsky et al. 2012).
+
+    The paper's [p1, p2, p3] [a1 l1, a2 l2, a3 l3]^T with a drawn once per image from a normal
+    distribution. Its l are those of values of 0..1, so the sum is multiplied by 255.
+
+    Args:
+        key: of the example.
+        image: (H, W, C).
+        deviation: the standard deviation of each a.
+        eigenvalues: l, (C,), as `principal_colours` gives them.
+        eigenvectors: p, (C, C), one in each column.
+
+    Raises:
+        InputError: when they are not of C channels.
+    """
+    channels = image.shape[-1]
+    if np.shape(eigenvalues) != (channels,) or np.shape(eigenvectors) != (channels, channels):
+        raise InputError(
+            f"the principal colours are of {len(eigenvalues)} channels and the images of "
+            f"{channels}; measure them on the same images"
+        )
+    amounts = deviation * jax.random.normal(key, (1, channels)) * jnp.asarray(eigenvalues)[None]
+    colour = (jnp.asarray(eigenvectors) * amounts).sum(1)
+    return _clip(image + 255 * colour.reshape(1, 1, channels))
+
+
+def principal_colours(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `lighting` needs: the principal components of all pixels' colours, scaled to 0..1.
+
+    Args:
+        images: (B, H, W, C) of 0..255.
+
+    Returns:
+        The eigenvalues of the covariance, float32 (C,), and its eigenvectors in the columns of a
+        float32 (C, C).
+    """
+    pixels = np.asarray(images, np.float64).reshape(-1, np.shape(images)[-1]) / 255
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(pixels, rowvar=False, bias=True)))
+    return values.astype(np.float32), vectors.astype(np.float32)
+
+
+def noise(key: jax.Array, image: jax.Array, *, deviation: float = 8.0) -> jax.Array:
+    """Adds independent Gaussian noise of this standard deviation to every value."""
+    return _clip(image + deviation * jax.random.normal(key, image.shape))
+
+
+def cutout(key: jax.Array, image: jax.Array, *, size: int = 8, fill: Fill = 0.0) -> jax.Array:
+    """Fills a square whose centre is any pixel, so that it may reach over the edge.
+
+    DeVries & Taylor 2017 fill images of mean 0 with 0, 16 pixels wide for the 10 classes of CIFAR.
+
+    Args:
+        key: of the example.
+        image: (H, W, C).
+        size: the side in pixels.
+        fill: the value, or one for each channel; the mean of the images is the paper's.
+    """
+    limits = jnp.array(image.shape[:2])
+    start = jax.random.randint(key, (2,), 0, limits) - size // 2
+    inside = rectangle(image.shape[0], image.shape[1], start, start + size)
+    return jnp.where(inside[..., None], fill_values(fill), image)
+
+
+def rectangle(height: int, width: int, start: jax.Array, stop: jax.Array) -> jax.Array:
+    """Bools (H, W), true in the rows start[0]..stop[0] - 1 and columns start[1]..stop[1] - 1."""
+    y, x = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
+    return (start[0] <= y) & (y < stop[0]) & (start[1] <= x) & (x < stop[1])
+
+
+def _recolour(image: jax.Array, matrix: jax.Array) -> jax.Array:
+    """Each pixel's colour times a matrix (3, 3)."""
+    return _clip(jnp.einsum("hwc,dc->hwd", image, matrix, precision="highest"))
+
+
+def _factor(key: jax.Array, strength: float) -> jax.Array:
+    return 1 + strength * jax.random.uniform(key, minval=-1.0)
+
+
+def _clip(image: jax.Array) -> jax.Array:
+    return jnp.clip(image, 0, 255)
+
+
+def _require_colour(image: jax.Array, name: str) -> None:
+    if image.shape[-1] != 3:
+        raise InputError(
+            f"{name} needs red, green and blue and the images have {image.shape[-1]} channel(s); "
+            "leave it out, brightness and contrast work with any number"
+        )

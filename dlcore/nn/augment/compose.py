@@ -1,0 +1,236 @@
+"""Several augmentations as one function, read from a short text."""
+
+import functools
+import inspect
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlcore.errors import InputError, choose
+from dlcore.nn.augment import colour, geometry, mixing
+from dlcore.nn.augment.mixing import Batch
+from dlcore.nn.augment.warp import Fill, warp_boxes, warp_images, warp_landmarks
+from dlcore.nn.examples import positions
+
+Augment = Callable[[jax.Array, Batch], Batch]
+Step = Callable[..., Any]
+
+# The stages in the order in which they run: all maps cost one interpolation, what is erased keeps
+# its value, and what is mixed is complete.
+MAPS: dict[str, Step] = {
+    "flip": geometry.flip,
+    "crop": geometry.crop,
+    "resized_crop": geometry.resized_crop,
+    "rotate": geometry.rotate,
+    "affine": geometry.affine,
+}
+COLOURS: dict[str, Step] = {
+    "brightness": colour.brightness,
+    "contrast": colour.contrast,
+    "saturation": colour.saturation,
+    "hue": colour.hue,
+    "lighting": colour.lighting,
+    "noise": colour.noise,
+}
+ERASERS: dict[str, Step] = {"cutout": colour.cutout}
+MIXERS: dict[str, Step] = {"mixup": mixing.mixup, "cutmix": mixing.cutmix}
+STEPS = MAPS | COLOURS | ERASERS | MIXERS
+
+# The options of steps that a text can give, and their least and largest values.
+RANGES: dict[str, tuple[float, float]] = {
+    "probability": (0, 1),
+    "padding": (0, 10_000),
+    "smallest": (0.001, 1),
+    "aspect": (1, 10),
+    "degrees": (0, 180),
+    "rotation": (0, 180),
+    "stretch": (0, 2),
+    "shear": (0, 2),
+    "shift": (0, 1),
+    "strength": (0, 1),
+    "turn": (0, 0.5),
+    "deviation": (0, 255),
+    "size": (1, 10_000),
+    "alpha": (0.01, 100),
+}
+
+
+def augmentation(
+    text: str,
+    *,
+    num_classes: int | None = None,
+    colours: tuple[np.ndarray, np.ndarray] | None = None,
+    fill: Fill = 0.0,
+    pairs: Sequence[tuple[int, int]] = (),
+    least_visible: float = 0.25,
+) -> Augment:
+    """One function (key, batch) -> batch from a text such as "flip,crop:4,cutout:8,mixup:0.2".
+
+    Steps are separated by commas, each a name of `STEPS` and, after colons, values of its options
+    in the order of its definition: "cutmix:1:0.5". Maps of all pixels come first and are
+    interpolated once, then colours, then cutout, then mixing; within these stages the text's order
+    counts. Each step draws from the key folded with its name, so that adding a step leaves the
+    others' draws as they are. "none" or nothing augments nothing.
+
+    The batch is a dict with "image" (B, H, W, C) of 0..255; entries that are not named here pass.
+      - "label": integers (B,) or probabilities (B, K). Mixing makes probabilities of integers.
+      - "boxes" (B, N, 4), y_min, x_min, y_max, x_max in pixels, and "boxes_mask" (B, N), true for
+        real ones: see `warp_boxes`.
+      - "landmarks" (B, M, 2), y, x in pixels, and "landmarks_mask" (B, M), true for visible ones:
+        see `warp_landmarks`.
+    Pixel (i, j) covers [i, i + 1) x [j, j + 1). What cutout hides stays in boxes and landmarks.
+
+    Args:
+        text: the steps.
+        num_classes: K, needed by mixing where labels are integers.
+        colours: what `principal_colours` measured on the training images, needed by "lighting".
+        fill: what comes from outside the image and what cutout leaves, one value for all channels
+            or one for each.
+        pairs: landmarks that are each other's mirror images.
+        least_visible: the share of a box that must be inside the image, or it becomes padding.
+
+    Returns:
+        A pure function that runs under jit; it returns the images as float32 (B, H, W, C).
+
+    Raises:
+        InputError: for unknown or repeated steps and values that are no numbers or out of range.
+    """
+    given: dict[str, Any] = {"num_classes": num_classes, "fill": fill}
+    if colours is not None:
+        given |= {"eigenvalues": colours[0], "eigenvectors": colours[1]}
+    steps = _read(text, given)
+    maps, tints, erasers, mixers = (
+        [(name, step) for name, step in steps.items() if name in stage]
+        for stage in (MAPS, COLOURS, ERASERS, MIXERS)
+    )
+
+    def augment(key: jax.Array, batch: Batch) -> Batch:
+        images = batch["image"].astype(jnp.float32)
+        count, height, width = images.shape[:3]
+
+        def keys_of(name: str) -> jax.Array:
+            return _own_keys(jax.random.fold_in(key, zlib.crc32(name.encode())), count)
+
+        def draw_map(name: str, step: Step) -> jax.Array:
+            return jax.vmap(lambda own: step(own, height, width))(keys_of(name))
+
+        new = dict(batch)
+        if maps:
+            whole = functools.reduce(_compose, [draw_map(name, step) for name, step in maps])
+            images = _computed_once(warp_images(images, whole, fill=fill))
+            size = {"height": height, "width": width}
+            if "boxes" in batch:
+                new["boxes"], new["boxes_mask"] = warp_boxes(
+                    batch["boxes"], batch["boxes_mask"], whole, least_visible=least_visible, **size
+                )
+            if "landmarks" in batch:
+                new["landmarks"], new["landmarks_mask"] = warp_landmarks(
+                    batch["landmarks"], batch["landmarks_mask"], whole, pairs=pairs, **size
+                )
+        for name, step in tints + erasers:
+            images = _computed_once(jax.vmap(step)(keys_of(name), images))
+        new["image"] = images
+        for name, step in mixers:
+            new = step(keys_of(name), new)
+        return new
+
+    return augment
+
+
+def random_affine(
+    key: jax.Array,
+    images: jax.Array,
+    *,
+    rotation: float = 10.0,
+    stretch: float = 0.1,
+    shear: float = 0.1,
+    shift: float = 0.0625,
+) -> jax.Array:
+    """Images turned, stretched, sheared and shifted by a little; what comes from outside is 0.
+
+    Args:
+        key: of the batch.
+        images: floats (B, H, W, C).
+        rotation: largest angle to either side, in degrees.
+        stretch: largest logarithm of the factor along each axis.
+        shear: largest shear, as a tangent.
+        shift: largest shift along each axis, as a share of the side.
+
+    Returns:
+        Floats (B, H, W, C).
+    """
+    height, width = images.shape[1:3]
+
+    def draw(own: jax.Array) -> jax.Array:
+        limits = {"rotation": rotation, "stretch": stretch, "shear": shear, "shift": shift}
+        return geometry.affine(own, height, width, **limits)
+
+    return warp_images(images, jax.vmap(draw)(_own_keys(key, len(images))))
+
+
+def _own_keys(key: jax.Array, count: int) -> jax.Array:
+    """The key of each of the `count` examples at hand: the same in every layout."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, positions(count))
+
+
+def _compose(first: jax.Array, second: jax.Array) -> jax.Array:
+    # In full precision, or accelerators would round whole pixels away.
+    return jnp.matmul(first, second, precision="highest")
+
+
+def _computed_once(images: jax.Array) -> jax.Array:
+    """The same images, to the bit.
+
+    XLA on the CPU fuses what it thinks cheap, gathers too, into each use and so computes it again
+    and again: "flip,crop:4,mixup" took three times as long. It does not repeat a division.
+    """
+    return images / jnp.where(images < jnp.inf, 1.0, 2.0)
+
+
+def _read(text: str, given: dict[str, Any]) -> dict[str, Step]:
+    """The steps of a text by name, with the options from the text and from `given`."""
+    steps: dict[str, Step] = {}
+    items = [item.strip() for item in text.split(",")]
+    for item in [] if items in (["none"], [""]) else items:
+        name, *values = item.split(":")
+        if name not in STEPS:
+            raise choose("augmentation", name, STEPS)
+        if name in steps:
+            raise InputError(f"augmentation {name!r} is named twice in {text!r}; name it once")
+        signature = inspect.signature(STEPS[name]).parameters
+        options = {option: signature[option].default for option in signature if option in RANGES}
+        if len(values) > len(options):
+            raise InputError(
+                f"augmentation {item!r} has {len(values)} values; {name} takes "
+                f"{':'.join(options)}, leave out the rest"
+            )
+        from_text = {
+            option: _number(item, option, value, type(default))
+            for (option, default), value in zip(options.items(), values, strict=False)
+        }
+        from_caller = {option: given[option] for option in signature if option in given}
+        if "eigenvalues" in signature and "eigenvalues" not in given:
+            raise InputError(
+                f"augmentation {name!r} needs the principal colours of the training images; pass "
+                "colours=principal_colours(images) or leave it out"
+            )
+        steps[name] = functools.partial(STEPS[name], **from_text, **from_caller)
+    return steps
+
+
+def _number(item: str, option: str, value: str, kind: type) -> float:
+    low, high = RANGES[option]
+    try:
+        number = kind(value)
+    except ValueError:
+        number = None
+    if number is None or not low <= number <= high:
+        what = "a whole number" if kind is int else "a number"
+        raise InputError(
+            f"augmentation {item!r}: {option} is {value!r}; give {what} from {low} to {high}"
+        )
+    return number

@@ -1,0 +1,151 @@
+"""Where the pixels of an augmented image come from: one affine map per example, drawn from its key.
+
+A map is a matrix (3, 3), float32, that takes a point (y, x, 1) of the result to the point of the
+input that is shown there. Points are in pixels from the image's upper left corner, so that pixel
+(i, j) covers [i, i + 1) x [j, j + 1) and its centre is (i + 0.5, j + 0.5). Maps compose by the
+matrix product: first @ second is what comes of doing the first augmentation, then the second, and
+costs one interpolation. `warp` applies maps to images, boxes and landmarks.
+
+Every function takes the example's own key and the image's height H and width W in pixels.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dlcore.errors import InputError
+
+Number = jax.Array | float
+
+
+def flip(key: jax.Array, height: int, width: int, *, probability: float = 0.5) -> jax.Array:
+    """Exchanges left and right.
+
+    Args:
+        key: of the example.
+        height: H.
+        width: W.
+        probability: of a flip.
+    """
+    sign = jnp.where(jax.random.bernoulli(key, probability), -1.0, 1.0)
+    return _about_centre(height, width, xx=sign)
+
+
+def crop(key: jax.Array, height: int, width: int, *, padding: int = 4) -> jax.Array:
+    """Pads all sides and cuts out an image of the old size, at whole pixels.
+
+    He et al. 2016 (section 4.2) train on images of 32x32 so, with 4 pixels.
+
+    Args:
+        key: of the example.
+        height: H.
+        width: W.
+        padding: in pixels.
+
+    Raises:
+        InputError: when the padding could fill the whole result.
+    """
+    if padding >= min(height, width):
+        raise InputError(
+            f"crop with a padding of {padding} can leave nothing of images of {height}x{width}; "
+            f"choose at most {min(height, width) - 1}"
+        )
+    down, right = jax.random.randint(key, (2,), -padding, padding + 1).astype(jnp.float32)
+    return _matrix(1.0, 0.0, down, 0.0, 1.0, right)
+
+
+def resized_crop(
+    key: jax.Array, height: int, width: int, *, smallest: float = 0.08, aspect: float = 4 / 3
+) -> jax.Array:
+    """Cuts out a rectangle anywhere and resizes it to the image's size (Szegedy et al. 2014, 6).
+
+    Its share of the area is uniform, and so is the logarithm of its aspect ratio. Those that do not
+    fit into the image are drawn again, at most nine times; then the sides are cut to the image's.
+
+    Args:
+        key: of the example.
+        height: H.
+        width: W.
+        smallest: least share of the area.
+        aspect: largest ratio of width to height, or of height to width.
+    """
+    size_key, place_key = jax.random.split(key)
+    share, stretch = jax.random.uniform(size_key, (2, 10))
+    area = height * width * (smallest + (1 - smallest) * share)
+    ratio = aspect ** (2 * stretch - 1)
+    tall, wide = jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)
+    first = jnp.argmax((tall <= height) & (wide <= width))
+    tall, wide = jnp.minimum(tall[first], height), jnp.minimum(wide[first], width)
+    down, right = jax.random.uniform(place_key, (2,))
+    return _matrix(
+        tall / height, 0.0, down * (height - tall), 0.0, wide / width, right * (width - wide)
+    )
+
+
+def rotate(key: jax.Array, height: int, width: int, *, degrees: float = 10.0) -> jax.Array:
+    """Turns the image about its centre.
+
+    Args:
+        key: of the example.
+        height: H.
+        width: W.
+        degrees: largest angle to either side.
+    """
+    angle = jnp.deg2rad(degrees) * jax.random.uniform(key, minval=-1.0)
+    cosine, sine = jnp.cos(angle), jnp.sin(angle)
+    return _about_centre(height, width, yy=cosine, yx=-sine, xy=sine, xx=cosine)
+
+
+def affine(
+    key: jax.Array,
+    height: int,
+    width: int,
+    *,
+    rotation: float = 10.0,
+    stretch: float = 0.1,
+    shear: float = 0.1,
+    shift: float = 0.0625,
+) -> jax.Array:
+    """Turns, stretches, shears and shifts the image by a little.
+
+    Args:
+        key: of the example.
+        height: H.
+        width: W.
+        rotation: largest angle to either side, in degrees.
+        stretch: largest logarithm of the factor along each axis.
+        shear: largest shear, as a tangent.
+        shift: largest shift along each axis, as a share of the side.
+    """
+    limits = jnp.array([jnp.deg2rad(rotation), stretch, stretch, shear, shift, shift], jnp.float32)
+    drawn = limits * jax.random.uniform(key, limits.shape, minval=-1.0)
+    angle, stretch_y, stretch_x, slant, down, right = drawn
+    cosine, sine = jnp.cos(angle), jnp.sin(angle)
+    scale_y, scale_x = jnp.exp(stretch_y), jnp.exp(stretch_x)
+    turned = _about_centre(
+        height,
+        width,
+        yy=scale_y * cosine,
+        yx=scale_y * (slant - sine),
+        xy=scale_x * sine,
+        xx=scale_x * cosine,
+    )
+    return turned.at[:2, 2].add(jnp.stack([down * height, right * width]))
+
+
+def _about_centre(
+    height: int,
+    width: int,
+    *,
+    yy: Number = 1.0,
+    yx: Number = 0.0,
+    xy: Number = 0.0,
+    xx: Number = 1.0,
+) -> jax.Array:
+    """The linear map [[yy, yx], [xy, xx]] that leaves the image's centre where it is."""
+    y, x = height / 2, width / 2
+    return _matrix(yy, yx, y - (yy * y + yx * x), xy, xx, x - (xy * y + xx * x))
+
+
+def _matrix(yy: Number, yx: Number, y: Number, xy: Number, xx: Number, x: Number) -> jax.Array:
+    numbers = [jnp.asarray(number, jnp.float32) for number in (yy, yx, y, xy, xx, x, 0, 0, 1)]
+    return jnp.stack(numbers).reshape(3, 3)

@@ -1,0 +1,163 @@
+"""Affine maps applied to images, boxes and landmarks.
+
+Maps (B, 3, 3) are those of `geometry`: from points of the result to points of the input, in pixels
+from the upper left corner. Shapes: B batch, H W image, C channels, N boxes, M landmarks.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from dlcore.errors import InputError
+
+Fill = float | Sequence[float]
+
+
+def warp_images(images: jax.Array, maps: jax.Array, *, fill: Fill = 0.0) -> jax.Array:
+    """Images read through maps, interpolated bilinearly between the centres of the pixels.
+
+    Between the outermost centres and the image's edge the outermost pixels count. What a map of
+    whole pixels shows are the pixels themselves, to the bit.
+
+    Args:
+        images: floats (B, H, W, C).
+        maps: (B, 3, 3).
+        fill: what lies outside the image, one value for all channels or one for each.
+
+    Returns:
+        Floats (B, H, W, C).
+    """
+    height, width, channels = images.shape[1:]
+    y = jnp.arange(0.5, height)[:, None]
+    x = jnp.arange(0.5, width)[None, :]
+    outside = fill_values(fill)
+
+    def read(image: jax.Array, to_input: jax.Array) -> jax.Array:
+        (yy, yx, down), (xy, xx, right) = to_input[:2]
+        source_y, source_x = yy * y + yx * x + down, xy * y + xx * x + right
+        inside = _inside(source_y, source_x, height, width)
+        top, bottom, low = _neighbours(source_y, height)
+        left, right, across = _neighbours(source_x, width)
+        pixels = image.reshape(height * width, channels)
+
+        def at(row: jax.Array, column: jax.Array) -> jax.Array:
+            return pixels.at[row * width + column].get(mode="promise_in_bounds")
+
+        upper = at(top, left) * (1 - across) + at(top, right) * across
+        lower = at(bottom, left) * (1 - across) + at(bottom, right) * across
+        return jnp.where(inside[..., None], upper * (1 - low) + lower * low, outside)
+
+    return jax.vmap(read)(images, maps)
+
+
+def warp_boxes(
+    boxes: jax.Array,
+    mask: jax.Array,
+    maps: jax.Array,
+    *,
+    height: int,
+    width: int,
+    least_visible: float = 0.25,
+) -> tuple[jax.Array, jax.Array]:
+    """Boxes that follow the pixels: each becomes the bounding box of its mapped corners, clipped.
+
+    Args:
+        boxes: floats (B, N, 4), each y_min, x_min, y_max, x_max in pixels.
+        mask: (B, N), true for real boxes, false for padding.
+        maps: (B, 3, 3).
+        height: H.
+        width: W.
+        least_visible: a box of which less than this share of the area lies inside the image
+            becomes padding, as does one of which nothing is left.
+
+    Returns:
+        The boxes, padding being 0, and the mask in the type it came in.
+    """
+    batch, count = mask.shape
+    corners_y = boxes[..., jnp.array([0, 0, 2, 2])].reshape(batch, -1)
+    corners_x = boxes[..., jnp.array([1, 3, 1, 3])].reshape(batch, -1)
+    y, x = (a.reshape(batch, count, 4) for a in _to_result(maps, corners_y, corners_x))
+    whole = jnp.stack([y.min(-1), x.min(-1), y.max(-1), x.max(-1)], -1)
+    clipped = jnp.clip(whole, 0, jnp.array([height, width, height, width]).reshape(1, 1, 4))
+    visible = _area(clipped)
+    kept = (mask != 0) & (visible > 0) & (visible >= least_visible * _area(whole))
+    return jnp.where(kept[..., None], clipped, 0), kept.astype(mask.dtype)
+
+
+def warp_landmarks(
+    points: jax.Array,
+    mask: jax.Array,
+    maps: jax.Array,
+    *,
+    height: int,
+    width: int,
+    pairs: Sequence[tuple[int, int]] = (),
+) -> tuple[jax.Array, jax.Array]:
+    """Landmarks that follow the pixels.
+
+    Args:
+        points: floats (B, M, 2), each y, x in pixels.
+        mask: (B, M), true for those that are visible.
+        maps: (B, 3, 3).
+        height: H.
+        width: W.
+        pairs: numbers of landmarks that are each other's mirror images, such as (left eye, right
+            eye): where a map mirrors, they exchange their places.
+
+    Returns:
+        The points and the mask in the type it came in, false also for what lies outside the image.
+
+    Raises:
+        InputError: when a pair names a landmark that there is not, or one is in two pairs.
+    """
+    count = points.shape[1]
+    named = [each for pair in pairs for each in pair]
+    if len(set(named)) < len(named) or not all(0 <= each < count for each in named):
+        raise InputError(
+            f"landmark pairs {tuple(pairs)} do not fit {count} landmarks; "
+            f"name each of 0..{count - 1} at most once"
+        )
+    mirrored_order = list(range(count))
+    for left, right in pairs:
+        mirrored_order[left], mirrored_order[right] = right, left
+    mirrored = _determinant(maps) < 0
+    order = jnp.array(mirrored_order, jnp.int32)
+    points = jnp.where(mirrored[:, None, None], points[:, order], points)
+    mask = jnp.where(mirrored[:, None], mask[:, order], mask)
+    y, x = _to_result(maps, points[..., 0], points[..., 1])
+    visible = (mask != 0) & _inside(y, x, height, width)
+    return jnp.stack([y, x], -1), visible.astype(mask.dtype)
+
+
+def fill_values(fill: Fill) -> jax.Array:
+    """`fill` as a float32 array that stands beside (H, W, C)."""
+    return jnp.asarray(fill, jnp.float32).reshape(1, 1, -1)
+
+
+def _neighbours(source: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The two pixels between whose centres a point lies, and the second's share."""
+    centre = jnp.clip(source - 0.5, 0, size - 1)
+    first = jnp.floor(centre)
+    index = first.astype(jnp.int32)
+    return index, jnp.minimum(index + 1, size - 1), (centre - first)[..., None]
+
+
+def _inside(y: jax.Array, x: jax.Array, height: int, width: int) -> jax.Array:
+    return (y >= 0) & (y <= height) & (x >= 0) & (x <= width)
+
+
+def _area(boxes: jax.Array) -> jax.Array:
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def _determinant(maps: jax.Array) -> jax.Array:
+    return maps[:, 0, 0] * maps[:, 1, 1] - maps[:, 0, 1] * maps[:, 1, 0]
+
+
+def _to_result(maps: jax.Array, y: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Where points of the input, y and x (B, n) each, lie in the result: the inverse map."""
+    (yy, yx, down), (xy, xx, right) = jnp.moveaxis(maps[:, :2, :, None], 0, 2)
+    y, x = y - down, x - right
+    determinant = _determinant(maps)[:, None]
+    return (xx * y - yx * x) / determinant, (yy * x - xy * y) / determinant
