@@ -1,15 +1,27 @@
 """Architectures, one file each: Linen modules (images, train) -> (logits, activations by name)."""
 
-import functools
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
 
 from dlcore import errors
+from dlcore.models.cnn.alexnet import AlexNet as AlexNet
+from dlcore.models.cnn.alexnet import AlexNetOneTower as AlexNetOneTower
+from dlcore.models.cnn.densenet import DenseNet as DenseNet
+from dlcore.models.cnn.densenet import SmallDenseNet as SmallDenseNet
+from dlcore.models.cnn.googlenet import GoogLeNet as GoogLeNet
+from dlcore.models.cnn.highway import HighwayCNN as HighwayCNN
+from dlcore.models.cnn.highway import HighwayMLP as HighwayMLP
 from dlcore.models.cnn.lenet import LeNet5 as LeNet5
 from dlcore.models.cnn.lenet import LeNet5Modern as LeNet5Modern
-from dlcore.models.cnn.resnet import SmallResNet as SmallResNet
+from dlcore.models.cnn.maxout import MaxoutCNN as MaxoutCNN
+from dlcore.models.cnn.maxout import MaxoutMLP as MaxoutMLP
+from dlcore.models.cnn.resnet import ResNet as ResNet
+from dlcore.models.cnn.small_resnet import SmallResNet as SmallResNet
+from dlcore.models.cnn.vgg import VGG as VGG
+from dlcore.models.cnn.vgg import VGG_NAMES
 from dlcore.models.mlp import MLP as MLP
 
 
@@ -27,11 +39,32 @@ class ImageModel(NamedTuple):
 
 IMAGE_MODELS: dict[str, ImageModel] = {
     "mlp": ImageModel(MLP),
+    "highway_mlp": ImageModel(HighwayMLP),
+    "highway_cnn": ImageModel(HighwayCNN),
+    "maxout_mlp": ImageModel(MaxoutMLP),
+    "maxout_cnn": ImageModel(MaxoutCNN),
     "lenet5": ImageModel(LeNet5Modern, 32),
     "lenet5_paper": ImageModel(LeNet5, 32),
+    "alexnet": ImageModel(AlexNet, 224),
+    "alexnet_one_tower": ImageModel(AlexNetOneTower, 224),
+    **{name: ImageModel(partial(VGG, config=config), 224) for name, config in VGG_NAMES.items()},
+    "googlenet": ImageModel(GoogLeNet, 224),
     **{
-        f"resnet{depth}": ImageModel(functools.partial(SmallResNet, depth=depth))
-        for depth in (20, 32, 44, 56, 110)
+        f"resnet{depth}": ImageModel(partial(SmallResNet, depth=depth))
+        for depth in (20, 32, 44, 56, 110, 1202)
+    },
+    **{
+        f"resnet{depth}": ImageModel(partial(ResNet, depth=depth), 224)
+        for depth in (18, 34, 50, 101, 152)
+    },
+    "densenet40": ImageModel(partial(SmallDenseNet, depth=40)),
+    "densenet100": ImageModel(partial(SmallDenseNet, depth=100)),
+    "densenet100_bc": ImageModel(
+        partial(SmallDenseNet, depth=100, bottleneck=True, compression=0.5)
+    ),
+    **{
+        f"densenet{depth}": ImageModel(partial(DenseNet, depth=depth), 224)
+        for depth in (121, 169, 201, 264)
     },
 }
 

@@ -24,7 +24,7 @@ from dlcore.errors import InputError, pick
 from dlcore.optim.averaging import average_weights
 from dlcore.optim.reports import Reported
 from dlcore.optim.schedules import Schedule
-from dlcore.optim.selection import weights
+from dlcore.optim.selection import is_matrix, weights
 from dlcore.paths import Rules, match, path_of
 
 # Parameters with a row for each word.
@@ -71,7 +71,7 @@ def optimizer(
         name: one of `OPTIMIZERS`.
         learning_rate: a number, or a function of the steps taken.
         weight_decay: the share of a parameter taken off per step and unit of learning rate.
-        decay_rules: which leaves decay; where no rule matches, those of two or more dimensions.
+        decay_rules: which leaves decay; where no rule matches, matrices (`selection.is_matrix`).
         clip: applied to the gradients first; see `dlcore.optim.clipping`.
         frozen: which leaves never change; [("^head/", False), ("", True)] trains the head alone.
         factors: what multiplies the learning rate, decay included; 1 where no rule matches.
@@ -208,7 +208,7 @@ def _muon(
         key_path: tuple[Any, ...], leaf: jax.Array
     ) -> optax.contrib.MuonDimensionNumbers | None:
         table = path_of(key_path).endswith(_TABLES)
-        if table or leaf.ndim not in (2, 4):
+        if table or leaf.ndim not in (2, 4) or not is_matrix(key_path, leaf):
             return None
         rows = tuple(range(leaf.ndim - 1))
         return optax.contrib.MuonDimensionNumbers(rows, rows[-1] + 1)

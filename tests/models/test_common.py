@@ -9,25 +9,72 @@ import pytest
 from dlcore.errors import InputError
 from dlcore.models import IMAGE_MODELS, MLP, image_model
 
+
+def small(name, **options):
+    """The model of that name for four classes."""
+    return IMAGE_MODELS[name].build(num_classes=4, **options)
+
+
 # Name: (model, image size), as small as it goes.
 SMALL = {
     "mlp": (MLP(num_classes=4, features=(16,), dropout=0.3), 4),
-    "lenet5": (image_model("lenet5", num_classes=4), 16),
+    "highway_mlp": (small("highway_mlp", depth=4, features=16), 4),
+    "highway_cnn": (small("highway_cnn", depth=4, features=6), 8),
+    "maxout_mlp": (small("maxout_mlp", features=16, pieces=2), 4),
+    "maxout_cnn": (small("maxout_cnn", width=0.06), 16),
+    "lenet5": (small("lenet5"), 16),
     "lenet5_paper": (image_model("lenet5_paper", num_classes=10), 32),
-    "resnet20": (image_model("resnet20", num_classes=4), 8),
+    "alexnet": (small("alexnet", width=1 / 16, hidden=32, initialiser="he_normal"), 64),
+    "alexnet_one_tower": (small("alexnet_one_tower", width=1 / 16, hidden=32), 63),
+    "vgg11": (small("vgg11", width=1 / 32, hidden=32), 32),
+    "googlenet": (small("googlenet", width=1 / 16, batch_norm=True, auxiliary=False), 32),
+    "resnet20": (small("resnet20", width=0.5, depth=8), 8),
+    "resnet18": (small("resnet18", width=1 / 16), 32),
+    "densenet40": (small("densenet40", depth=7, growth=4), 8),
+    "densenet121": (small("densenet121", layers=(1, 1, 1, 1), growth=4), 64),
 }
-NOISY = {"mlp"}
-NORMALISED = {"resnet20"}
-# Parameters at 10 classes and 32x32 images of one channel, for the ResNets of three.
+NOISY = {
+    "mlp", "maxout_mlp", "maxout_cnn", "alexnet", "alexnet_one_tower", "vgg11", "googlenet",
+}  # fmt: skip
+NORMALISED = {"googlenet", "resnet20", "resnet18", "densenet40", "densenet121"}
+# Those that take more than a hundred steps to learn four images by heart.
+SLOW = {"alexnet", "alexnet_one_tower", "vgg11", "maxout_cnn", "densenet121"}
+# Of three channels and the size and number of classes that each was designed for: 1,000 classes at
+# 224x224, else 10 at 32x32.
 COUNTS = {
-    "mlp": (1024 + 1) * 128 + (128 + 1) * 128 + (128 + 1) * 10,
-    "lenet5": 61_706,
-    "lenet5_paper": 60_000,
+    "mlp": (3072 + 1) * 128 + (128 + 1) * 128 + (128 + 1) * 10,
+    "highway_mlp": 404_060,
+    "highway_cnn": 153_994,
+    "maxout_mlp": 3_979_210,
+    "maxout_cnn": 11_927_830,
+    "lenet5": 62_006,
+    "lenet5_paper": 60_300,
+    "alexnet": 60_965_224,
+    "alexnet_one_tower": 61_100_840,
+    "vgg11": 132_863_336,
+    "vgg13": 133_047_848,
+    "vgg16_c": 133_638_952,
+    "vgg16": 138_357_544,
+    "vgg19": 143_667_240,
+    "googlenet": 13_378_280,
     "resnet20": 269_722,
     "resnet32": 464_154,
     "resnet44": 658_586,
     "resnet56": 853_018,
     "resnet110": 1_727_962,
+    "resnet1202": 19_421_274,
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "densenet40": 1_019_722,
+    "densenet100": 6_979_642,
+    "densenet100_bc": 769_162,
+    "densenet121": 7_978_856,
+    "densenet169": 14_149_480,
+    "densenet201": 20_013_928,
+    "densenet264": 33_337_704,
 }
 KEY = jax.random.key(0)
 
@@ -50,21 +97,22 @@ def apply(model, variables, images, train=False, seed=0):
 
 def test_every_family_is_here():
     assert set(COUNTS) == set(IMAGE_MODELS)
-    families = {name.rstrip("0123456789") for name in SMALL}
-    assert {name.rstrip("0123456789") for name in IMAGE_MODELS} == families
+    modules = {type(model) for model, _ in SMALL.values()}
+    assert {type(image_model(name, num_classes=4)) for name in IMAGE_MODELS} == modules
 
 
 @pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_shapes_and_parameter_counts(name):
     """The papers' counts; nothing is computed."""
-    model = image_model(name, num_classes=10)
-    channels = 3 if name.startswith("resnet") else 1
-    images = jax.ShapeDtypeStruct((2, 32, 32, channels), jnp.float32)
+    size = IMAGE_MODELS[name].image_size or 32
+    classes = 1000 if size == 224 else 10
+    model = image_model(name, num_classes=classes)
+    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
     variables = jax.eval_shape(model.init, KEY, images)
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == COUNTS[name]
     assert set(variables) <= {"params", "batch_stats"}
     logits, activations = jax.eval_shape(lambda v, x: apply(model, v, x), variables, images)
-    assert logits.shape == (2, 10) and logits.dtype == jnp.float32
+    assert logits.shape == (2, classes) and logits.dtype == jnp.float32
     assert all(each.shape[0] == 2 for each in activations.values())
     assert activations["output"].shape == logits.shape
 
@@ -73,7 +121,7 @@ def test_shapes_and_parameter_counts(name):
 @pytest.mark.parametrize("num_classes", [2, 100])
 @pytest.mark.parametrize("name", SMALL)
 def test_other_channels_and_classes(name, num_classes, channels):
-    model, size = image_model(name, num_classes=num_classes), IMAGE_MODELS[name].image_size or 9
+    model, size = image_model(name, num_classes=num_classes), IMAGE_MODELS[name].image_size or 16
     images = jax.ShapeDtypeStruct((2, size, size + 4, channels), jnp.float32)
     (logits, _), _ = jax.eval_shape(model.init_with_output, KEY, images)
     assert logits.shape == (2, num_classes)
@@ -128,7 +176,7 @@ def test_jit_is_no_jit(case):
 
 
 def test_overfits_one_batch(case):
-    _, model, variables, images = case
+    name, model, variables, images = case
     labels = jnp.arange(4)
     params = variables["params"]
     stats = {name: value for name, value in variables.items() if name != "params"}
@@ -151,17 +199,24 @@ def test_overfits_one_batch(case):
         return (optax.apply_updates(params, updates), new, opt_state), loss
 
     carry = (params, stats, tx.init(params))
-    for _ in range(100):
+    for _ in range(300 if name in SLOW else 100):
         carry, loss = step(carry)
     assert loss < 0.05
 
 
-@pytest.mark.parametrize("name", sorted(set(IMAGE_MODELS) - {"mlp"}))
+SMALLEST = {
+    "highway_cnn": 8, "maxout_cnn": 8, "lenet5": 16, "lenet5_paper": 32, "alexnet": 64,
+    "alexnet_one_tower": 63, "vgg11": 32, "googlenet": 79, "resnet20": 8, "resnet18": 8,
+    "densenet40": 4, "densenet121": 29,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALLEST)
 def test_too_small_images_name_the_smallest_size(name):
-    smallest = {"lenet5": 16, "lenet5_paper": 32}.get(name, 8)
+    smallest = SMALLEST[name]
     model = image_model(name, num_classes=10)
     jax.eval_shape(model.init, KEY, jnp.ones((1, smallest, smallest, 1)))
-    expected = f"too small for {name}; the smallest size is {smallest}x{smallest}"
+    expected = f"too small for {name}.*; the smallest size is {smallest}x{smallest}"
     with pytest.raises(InputError, match=expected):
         jax.eval_shape(model.init, KEY, jnp.ones((1, smallest, smallest - 1, 1)))
 
@@ -174,5 +229,5 @@ def test_images_need_four_axes():
 
 
 def test_unknown_model():
-    with pytest.raises(InputError, match="unknown model 'lenet'; choose one of: lenet5, lenet5_p"):
+    with pytest.raises(InputError, match="unknown model 'lenet'; choose one of: alexnet, alexnet_"):
         image_model("lenet", num_classes=10)

@@ -1,54 +1,213 @@
-"""The residual block and the stages of the small ResNets."""
+"""The ResNets for ImageNet: their arithmetic, their receptive fields, and PyTorch's results."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore.models import SmallResNet
-from dlcore.models.cnn.resnet import ResidualBlock
+from dlcore.analysis.receptive_field import (
+    centre,
+    expected_boxes,
+    measured_receptive_field,
+    receptive_field,
+)
+from dlcore.analysis.walk import walk
+from dlcore.errors import InputError
+from dlcore.models.cnn.resnet import STAGES, ResNet
 
-X = jax.random.normal(jax.random.key(0), (2, 7, 8, 4))
-
-
-@pytest.mark.parametrize("features, stride", [(4, 1), (8, 2), (6, 1)])
-def test_the_shortcut_has_no_parameters(features, stride):
-    """With a branch of zeros the block is the shortcut: every second pixel, zero channels."""
-    block = ResidualBlock(features, stride)
-    variables = block.init(jax.random.key(0), X)
-    variables["params"]["norm_1"]["scale"] = jnp.zeros(features)
-    expected = np.zeros((2, -(-7 // stride), -(-8 // stride), features), np.float32)
-    expected[..., :4] = np.maximum(X, 0)[:, ::stride, ::stride]
-    np.testing.assert_array_equal(block.apply(variables, X), expected)
-    convolutions = 9 * 4 * features + 9 * features * features
-    count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    assert count == convolutions + 4 * features
+KEY = jax.random.key(0)
+COUNTS = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}
 
 
-def test_branch_and_shortcut_add_up():
-    """By JAX's own convolution; at initialisation the normalisation only divides by sqrt(1 + e)."""
-    block = ResidualBlock(4)
-    variables = block.init(jax.random.key(0), X)
-
-    def convolve(x, name):
-        kernel = variables["params"][name]["kernel"]
-        numbers = ("NHWC", "HWIO", "NHWC")
-        y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
-        return y / np.sqrt(1 + 1e-5)
-
-    expected = jax.nn.relu(X + convolve(jax.nn.relu(convolve(X, "conv_0")), "conv_1"))
-    np.testing.assert_allclose(block.apply(variables, X), expected, rtol=1e-4, atol=1e-5)
+def shapes(model, size=224):
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    return jax.eval_shape(model.init_with_output, KEY, images)
 
 
-def test_stages_of_resnet20():
-    """Table of section 4.2: 32x32 with 16 channels, 16x16 with 32, 8x8 with 64."""
-    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    _, a = jax.eval_shape(SmallResNet(10).init_with_output, jax.random.key(0), images)[0]
-    shapes = [a[f"stage_{stage}_block_{i}"].shape[1:] for stage in range(3) for i in range(3)]
-    assert shapes == [(32, 32, 16)] * 3 + [(16, 16, 32)] * 3 + [(8, 8, 64)] * 3
+def count(model):
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes(model)[1]["params"]))
 
 
-@pytest.mark.parametrize("depth", [2, 18, 21])
-def test_impossible_depth(depth):
-    with pytest.raises(ValueError, match=f"depth {depth} is not 6n \\+ 2"):
-        SmallResNet(10, depth=depth).init(jax.random.key(0), jnp.ones((1, 8, 8, 1)))
+def by_hand(depth, version):
+    """Parameters from the layers one by one."""
+    total = 49 * 3 * 64 + 2 * 64
+    channels = 64
+    for stage, blocks in enumerate(STAGES[depth]):
+        f = 64 * 2**stage
+        out = f if depth < 50 else 4 * f
+        for block in range(blocks):
+            if depth < 50:
+                convolutions, inside = 9 * channels * f + 9 * f * f, [f]
+            else:
+                convolutions, inside = channels * f + 9 * f * f + f * out, [f, f]
+            # The norm of the first convolution's input in version 2, of the last's output in 1.
+            before = [] if stage == block == 0 else [channels]
+            norms = [*inside, out] if version == 1 else [*before, *inside]
+            if channels != out:
+                convolutions += channels * out
+                norms += [out] if version == 1 else []
+            total += convolutions + 2 * sum(norms)
+            channels = out
+    return total + (2 * channels if version == 2 else 0) + (channels + 1) * 1000
+
+
+def random_variables(model, images):
+    """Kernels so small that the signal neither dies nor grows; scales and variances about 1."""
+    random = np.random.default_rng(1)
+    draw = {
+        "kernel": lambda shape: random.normal(size=shape) / np.sqrt(np.prod(shape[-4:-1])),
+        "scale": lambda shape: random.uniform(0.5, 1, shape),
+        "bias": lambda shape: random.normal(size=shape),
+        "mean": lambda shape: random.normal(size=shape),
+        "var": lambda shape: random.uniform(1, 2, shape),
+    }
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: draw[path[-1].key](leaf.shape).astype(np.float32),
+        jax.eval_shape(model.init, KEY, images),
+    )
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("depth", STAGES)
+def test_parameter_counts(depth, version):
+    expected = by_hand(depth, version)
+    assert version == 2 or expected == COUNTS[depth]
+    assert count(ResNet(1000, depth=depth, version=version)) == expected
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("depth, last", [(34, 512), (50, 2048)])
+def test_shapes_of_table_1(depth, last, version):
+    (logits, a), _ = shapes(ResNet(1000, depth=depth, version=version))
+    assert a["stem"].shape == (1, 112, 112, 64) and a["stem_pool"].shape == (1, 56, 56, 64)
+    for stage, (size, blocks) in enumerate(zip((56, 28, 14, 7), STAGES[depth], strict=True)):
+        for block in range(blocks):
+            features = last // 2 ** (3 - stage)
+            assert a[f"stage_{stage}_block_{block}"].shape == (1, size, size, features)
+    assert a["pool"].shape == (1, last) and logits.shape == (1, 1000)
+    assert ("final" in a) == (version == 2)
+
+
+def chain(depth, stride_in, stages=4):
+    """Windows and strides on the longest path, the branches."""
+    windows, strides = [7, 3], [2, 2]
+    for stage, blocks in enumerate(STAGES[depth][:stages]):
+        for block in range(blocks):
+            s = 2 if stage and block == 0 else 1
+            windows += [3, 3] if depth < 50 else [1, 3, 1]
+            strides += [s, 1] if depth < 50 else ([s, 1, 1] if stride_in == "1x1" else [1, s, 1])
+    return receptive_field(windows, strides=strides)
+
+
+@pytest.mark.parametrize("stride_in, field", [("1x1", 483), ("3x3", 427)])
+def test_receptive_field_of_resnet50(stride_in, field):
+    """483 pixels with the stride in the first convolution, the paper's place; 427 with today's."""
+    assert chain(50, stride_in) == field
+    model = ResNet(10, stride_in=stride_in, width=1 / 64)
+    images = jax.ShapeDtypeStruct((1, 640, 640, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, KEY, images)
+    _, (_, fields) = walk(model.apply, variables, images)
+    found = [(each.size, each.stride) for each in fields["stage_3_block_2"]]
+    assert found == [(field, 32)] * 2
+
+
+@pytest.mark.parametrize("stride_in, field", [("1x1", 99), ("3x3", 91)])
+def test_receptive_field_by_gradient(stride_in, field):
+    """The first two stages alone, which do with small images."""
+    assert chain(50, stride_in, stages=2) == field
+    model = ResNet(10, stride_in=stride_in, width=1 / 8)
+    shape, name = (128, 128, 3), "stage_1_block_3"
+    images = jnp.zeros((1, *shape))
+    variables = random_variables(model, images)
+    # A bias of zero keeps every ReLU open in about half of the draws.
+    variables = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: 0 * leaf if path[-1].key in ("bias", "mean") else leaf, variables
+    )
+    box = measured_receptive_field(model.apply, variables, shape, activation=name, key=KEY)
+    assert box == expected_boxes(model.apply, variables, images)[name]
+    _, (_, fields) = walk(model.apply, variables, images)
+    unit = centre((1, 16, 16, 1))
+    assert [each.interval(unit)[1] - each.interval(unit)[0] for each in fields[name]] == [field] * 2
+    assert [end - start for start, end in box] == [field] * 2
+
+
+def norm_of(torch, params, stats):
+    layer = torch.nn.BatchNorm2d(len(params["scale"]))
+    values = {"weight": params["scale"], "bias": params["bias"], "running_mean": stats["mean"],
+              "running_var": stats["var"]}  # fmt: skip
+    layer.load_state_dict({name: torch.tensor(np.array(each)) for name, each in values.items()},
+                          strict=False)  # fmt: skip
+    return layer
+
+
+def conv_of(torch, params, stride):
+    kernel = torch.tensor(np.array(params["kernel"]).transpose(3, 2, 0, 1))
+    k, c, window, _ = kernel.shape
+    layer = torch.nn.Conv2d(c, k, window, stride, window // 2, bias=False)
+    layer.weight.data = kernel
+    return layer
+
+
+def torch_net(torch, depth, params, stats):
+    """Torchvision's architecture, of our weights."""
+
+    class Block(torch.nn.Module):
+        def __init__(self, params, stats, stride):
+            super().__init__()
+            layers = []
+            strided = 0 if depth < 50 else 1
+            for i in range(2 if depth < 50 else 3):
+                conv = conv_of(torch, params[f"conv_{i}"], stride if i == strided else 1)
+                layers += [conv, norm_of(torch, params[f"norm_{i}"], stats[f"norm_{i}"])]
+                layers += [torch.nn.ReLU()]
+            self.branch = torch.nn.Sequential(*layers[:-1])
+            self.shortcut = torch.nn.Identity()
+            if "projection" in params:
+                norm = norm_of(torch, params["projection_norm"], stats["projection_norm"])
+                self.shortcut = torch.nn.Sequential(
+                    conv_of(torch, params["projection"], stride), norm
+                )
+
+        def forward(self, x):
+            return torch.relu(self.branch(x) + self.shortcut(x))
+
+    layers = [conv_of(torch, params["stem"], 2), norm_of(torch, params["stem_norm"],
+              stats["stem_norm"]), torch.nn.ReLU(), torch.nn.MaxPool2d(3, 2, 1)]  # fmt: skip
+    for stage, blocks in enumerate(STAGES[depth]):
+        name = f"stage_{stage}"
+        stride = 2 if stage else 1
+        layers.append(Block(params[name]["first"], stats[name]["first"], stride))
+        for i in range(blocks - 1):
+            one = [jax.tree.map(lambda leaf, i=i: leaf[i], tree[name]["rest"])
+                   for tree in (params, stats)]  # fmt: skip
+            layers.append(Block(*one, 1))
+    head = torch.nn.Linear(*params["output"]["kernel"].shape)
+    head.weight.data = torch.tensor(np.array(params["output"]["kernel"]).T)
+    head.bias.data = torch.tensor(np.array(params["output"]["bias"]))
+    layers += [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), head]
+    return torch.nn.Sequential(*layers).eval()
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_equals_pytorch(depth):
+    torch = pytest.importorskip("torch")
+    model = ResNet(5, depth=depth, width=1 / 16)
+    images = np.random.default_rng(0).normal(size=(2, 37, 45, 3)).astype(np.float32)
+    variables = random_variables(model, images)
+    logits, _ = jax.jit(model.apply)(variables, images)
+    net = torch_net(torch, depth, variables["params"], variables["batch_stats"])
+    with torch.no_grad():
+        expected = net(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_unknown_depth():
+    with pytest.raises(InputError, match="unknown depth '20'; choose one of: 101, 152, 18, 34, 50"):
+        shapes(ResNet(10, depth=20))
+
+
+def test_smallest_image():
+    shapes(ResNet(10, depth=18), 8)
+    with pytest.raises(InputError, match="too small for resnet18; the smallest size is 8x8"):
+        shapes(ResNet(10, depth=18), 7)

@@ -1,87 +1,117 @@
-"""Residual networks for small images (He et al. 2015, Deep residual learning, section 4.2).
-
-Shapes: B batch, H W image, C channels, K classes.
+"""Residual networks for ImageNet: ResNet-18 to 152 (He et al. 2015, table 1), and version 2 of them
+(He et al. 2016). Shapes: B batch, H W image, C channels, K classes.
 """
+
+import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
+from dlcore import errors
+from dlcore.models.cnn.residual import (
+    SCAN_FROM,
+    ResidualBlock,
+    Stage,
+    Unit,
+    basic,
+    bottleneck,
+    convolution,
+    scaled,
+)
 from dlcore.models.sizes import require_size
-from dlcore.nn import BatchNorm, Conv, Dense
-from dlcore.nn.initialisers import initialiser
+from dlcore.nn import BatchNorm, Dense, max_pool
+from dlcore.nn.stochastic_depth import survival_probabilities
+
+# The blocks of each stage; from 50 layers on they are bottlenecks.
+STAGES = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 
 
-def _conv3x3(features: int, stride: int, name: str) -> Conv:
-    # No bias: the batch normalisation that follows has one.
-    return Conv(
-        features,
-        (3, 3),
-        stride=stride,
-        padding=((1, 1), (1, 1)),
-        use_bias=False,
-        kernel_init=initialiser("he_normal"),
-        name=name,
-    )
+class ResNet(nn.Module):
+    """A strided 7x7 convolution, a max pool and four stages of residual blocks.
 
-
-class ResidualBlock(nn.Module):
-    """relu(x + f(x)), f being two 3x3 convolutions with batch normalisation (figure 2).
-
-    The shortcut has no parameters (option A): where the block halves the image it takes every
-    second pixel, and new channels are zero.
-
-    Attributes:
-        features: the number of output channels, at least C.
-        stride: of the first convolution.
-    """
-
-    features: int
-    stride: int = 1
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Maps (B, H, W, C) to (B, ceil(H / stride), ceil(W / stride), features)."""
-        y = _conv3x3(self.features, self.stride, "conv_0")(x)
-        y = nn.relu(BatchNorm(name="norm_0")(y, train))
-        y = _conv3x3(self.features, 1, "conv_1")(y)
-        y = BatchNorm(name="norm_1")(y, train)
-        shortcut = x[:, :: self.stride, :: self.stride]
-        new = self.features - x.shape[-1]
-        return nn.relu(y + jnp.pad(shortcut, ((0, 0), (0, 0), (0, 0), (0, new))))
-
-
-class SmallResNet(nn.Module):
-    """A 3x3 convolution and three stages of n blocks with 16, 32 and 64 channels: 6n + 2 layers.
+    11,689,512 parameters with 18 layers, 25,557,032 with 50, at 1000 classes and 3 channels.
 
     Attributes:
         num_classes: K.
-        depth: 6n + 2: 20, 32, 44, 56 or 110 in the paper.
+        depth: 18 or 34, of basic blocks; 50, 101 or 152, of bottlenecks.
+        version: 1, or 2 with normalisation and ReLU before the convolutions (`ResidualBlock`).
+        shortcut: where a block changes the shape, a "projection" or the "identity".
+        stride_in: the convolution of a bottleneck that strides, "3x3" or, as in the paper, "1x1".
+        width: a factor of all channel counts.
+        zero_init: whether each block starts as its shortcut.
+        survival: p_L of stochastic depth; 1 is none.
+        drop: the branches are dropped for each "example" or for the whole "batch".
+        remat: whether the gradient computes the blocks' insides again instead of storing them.
+        scan_from: see `residual.Stage`.
     """
 
     num_classes: int
-    depth: int = 20
+    depth: int = 50
+    version: int = 1
+    shortcut: str = "projection"
+    stride_in: str = "3x3"
+    width: float = 1.0
+    zero_init: bool = False
+    survival: float = 1.0
+    drop: str = "example"
+    remat: bool = False
+    scan_from: int = SCAN_FROM
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Maps (B, H, W, C) to logits (B, K) and the activations by name.
 
         Raises:
-            InputError: for images smaller than 8x8.
-            ValueError: when the depth is not 6n + 2.
+            InputError: for images smaller than 8x8, or an attribute outside of its choices.
         """
+        # The padding would let every size through, down to one pixel.
         require_size(f"resnet{self.depth}", x, 8)
-        blocks, rest = divmod(self.depth - 2, 6)
-        if rest or blocks < 1:
-            raise ValueError(f"depth {self.depth} is not 6n + 2 with n >= 1, such as 20 or 32")
+        if self.depth not in STAGES:
+            raise errors.choose("depth", str(self.depth), STAGES)
         a = {}
-        x = _conv3x3(16, 1, "stem")(x)
+        x = convolution(Unit(scaled(64, self.width), 7, 2), "stem")(x)
         a["stem"] = x = nn.relu(BatchNorm(name="stem_norm")(x, train))
-        for stage, features in enumerate((16, 32, 64)):
-            for i in range(blocks):
-                name = f"stage_{stage}_block_{i}"
-                stride = 2 if stage > 0 and i == 0 else 1
-                a[name] = x = ResidualBlock(features, stride, name=name)(x, train)
+        a["stem_pool"] = x = max_pool(x, 3, stride=2, padding=((1, 1), (1, 1)))
+        survival = survival_probabilities(sum(STAGES[self.depth]), self.survival)
+        for stage, blocks in enumerate(STAGES[self.depth]):
+            run, survival = self._stage(stage, survival[:blocks]), survival[blocks:]
+            for i, y in enumerate(run(x, train)):
+                a[f"stage_{stage}_block_{i}"] = x = y
+        if self.version == 2:
+            a["final"] = x = nn.relu(BatchNorm(name="final_norm")(x, train))
         a["pool"] = x = x.mean((1, 2))
         a["output"] = x = Dense(self.num_classes, name="output")(x)
         return x, a
+
+    def _stage(self, stage: int, survival: tuple[float, ...]) -> Stage:
+        features = scaled(64 * 2**stage, self.width)
+
+        def block(stride: int, preactivation: str) -> Callable[..., ResidualBlock]:
+            return functools.partial(
+                ResidualBlock,
+                units=basic(features, stride)
+                if self.depth < 50
+                else bottleneck(features, stride, stride_in=self.stride_in),
+                version=self.version,
+                shortcut=self.shortcut,
+                preactivation=preactivation,
+                zero_init=self.zero_init,
+                drop=self.drop,
+            )
+
+        return Stage(
+            # The stem has activated already, before its pool.
+            block(2, "both") if stage else block(1, "none"),
+            block(1, "branch"),
+            survival=survival,
+            remat=self.remat,
+            scan_from=self.scan_from,
+            name=f"stage_{stage}",
+        )

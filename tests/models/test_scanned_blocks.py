@@ -1,0 +1,157 @@
+"""Equal blocks in a loop: the same variables and results as one after another, and remat."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dlcore.models.cnn.residual import ResidualBlock, Stage, basic, bottleneck
+from dlcore.models.cnn.resnet import ResNet
+from dlcore.models.cnn.small_resnet import SmallResNet
+from dlcore.nn.looped_conv import looped_conv_general_dilated, same_convolution
+from dlcore.nn.stochastic_depth import survival_probabilities
+
+KEY = jax.random.key(0)
+X = jax.random.normal(jax.random.key(1), (3, 5, 5, 4))
+CASES = {
+    "version 1": (basic(4), {}, 1.0),
+    "version 2": (basic(4), {"version": 2}, 0.5),
+    "bottlenecks": (bottleneck(1), {"drop": "batch", "zero_init": True}, 0.7),
+}
+
+
+def images(size=8):
+    return jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+
+
+def step(model, variables):
+    """Evaluation; a training step's loss, outputs and new statistics; its gradient."""
+
+    @jax.jit
+    def run(params, stats):
+        def loss_fn(params, x):
+            outputs, new = model.apply(
+                {"params": params, "batch_stats": stats}, x, True, mutable=["batch_stats"],
+                rngs={"dropout": jax.random.key(7)},
+            )  # fmt: skip
+            return (outputs[-1] ** 3).sum(), (new, outputs)
+
+        evaluated = model.apply({"params": params, "batch_stats": stats}, X)
+        return evaluated, jax.value_and_grad(loss_fn, (0, 1), has_aux=True)(params, X)
+
+    return run(variables["params"], variables["batch_stats"])
+
+
+def close(a, b, tolerance=2e-4):
+    """Equal to rounding, on the scale of each array."""
+
+    def compare(a, b):
+        scale = float(np.abs(b).max()) or 1
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * scale)
+
+    jax.tree.map(compare, a, b)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    """An unrolled stage of three blocks, its variables and its step."""
+    units, attributes, survival = CASES[request.param]
+    block = functools.partial(ResidualBlock, units, **attributes)
+    model = Stage(block, block, survival_probabilities(3, survival), scan_from=99)
+    variables = jax.jit(model.init)(KEY, X)
+    return model, variables, step(model, variables)
+
+
+def loops(model, variables, x):
+    jaxpr = jax.make_jaxpr(lambda v: model.apply(v, x))(variables)
+    return sum(eqn.primitive.name == "scan" for eqn in jaxpr.jaxpr.eqns)
+
+
+def test_scanned_is_unrolled(case):
+    model, variables, expected = case
+    scanned = model.clone(scan_from=2)
+    assert loops(model, variables, X) == 0 and loops(scanned, variables, X) == 1
+    assert loops(model.clone(scan_from=3), variables, X) == 0
+    close(step(scanned, variables), expected)
+
+
+def test_remat_is_plain(case):
+    model, variables, expected = case
+    for scan_from in (1, 99)[: 1 + (model.survival[-1] == 0.5)]:
+        close(step(model.clone(remat=True, scan_from=scan_from), variables), expected)
+
+
+def test_blocks_see_their_own_variables(case):
+    """The unrolled stage against its blocks one by one, in evaluation."""
+    model, variables, (evaluated, _) = case
+    x = X
+    for i, survival in enumerate(model.survival):
+        block = model.rest(survival=survival)
+        name, of = ("rest", lambda leaf, i=i: leaf[i - 1]) if i else ("first", lambda leaf: leaf)
+        own = {each: jax.tree.map(of, tree[name]) for each, tree in variables.items()}
+        x = block.apply(own, x)
+        close(x, evaluated[i], 1e-5)
+
+
+@pytest.mark.parametrize("net", [SmallResNet(10, depth=20), ResNet(10, depth=50, width=1 / 16)])
+def test_networks_have_one_structure(net):
+    """Scanned or unrolled, version 2 or not: the same variables and activations."""
+    scanned = net.clone(scan_from=1)
+    (_, a), variables = jax.eval_shape(net.init_with_output, KEY, images())
+    (_, of_scanned), same = jax.eval_shape(scanned.init_with_output, KEY, images())
+    assert variables == same and a == of_scanned
+    stages = sum(name.startswith("stage") for name in variables["params"])
+    x = jnp.zeros(images().shape)
+    assert loops(net, variables, x) == 0 and loops(scanned, variables, x) == stages
+
+
+def test_equal_blocks_start_apart_with_hes_variance():
+    block = functools.partial(ResidualBlock, basic(64))
+    model = Stage(block, block, (1.0,) * 4)
+    kernels = jax.jit(model.init)(KEY, X)["params"]["rest"]["conv_0"]["kernel"]
+    assert kernels.shape == (3, 3, 3, 64, 64)
+    assert np.abs(np.corrcoef(kernels[0].ravel(), kernels[1].ravel())[0, 1]) < 0.02
+    np.testing.assert_allclose(kernels.std((1, 2, 3, 4)), np.sqrt(2 / (9 * 64)), rtol=0.02)
+
+
+def test_the_deepest_has_no_more_operations():
+    """What the compiler gets does not grow with the depth, the gradient included."""
+
+    def size(depth):
+        model = SmallResNet(10, depth=depth, scan_from=1)
+        variables = jax.eval_shape(model.init, KEY, images())
+
+        def loss(params, stats):
+            variables = {"params": params, "batch_stats": stats}
+            x = jnp.zeros(images().shape)
+            return model.apply(variables, x, True, mutable=["batch_stats"])[0][0].sum()
+
+        gradient = jax.jit(jax.grad(loss))
+        return len(gradient.lower(variables["params"], variables["batch_stats"]).as_text())
+
+    assert size(110) < 1.2 * size(20)
+
+
+@pytest.mark.parametrize("window", [1, 3, 5])
+def test_looped_convolution_has_the_derived_gradient(window):
+    pads = ((window // 2, window // 2),) * 2
+    keys = jax.random.split(KEY, 3)
+    x, g = (jax.random.normal(key, (2, 6, 7, n)) for key, n in zip(keys[:2], (3, 5), strict=True))
+    kernel = jax.random.normal(keys[2], (window, window, 3, 5))
+
+    def derived(x, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=numbers)
+
+    expected, pull_back = jax.vjp(derived, x, kernel)
+    found, looped_pull_back = jax.vjp(same_convolution, x, kernel)
+    np.testing.assert_array_equal(found, expected)
+    close(looped_pull_back(g), pull_back(g), 1e-6)
+
+
+@pytest.mark.parametrize("strides, padding", [((2, 1), ((1, 1), (1, 1))), ((1, 1), ((0, 0),) * 2)])
+def test_other_convolutions_are_refused(strides, padding):
+    with pytest.raises(ValueError, match="not a convolution that keeps the image's size"):
+        looped_conv_general_dilated(X, jnp.ones((3, 3, 4, 4)), strides, padding)
