@@ -29,7 +29,7 @@ from experiments.common.images import Forward
 FLAGS = flags.FLAGS
 common.define_flags(
     dataset="digits", steps=2000, batch_size=128, learning_rate=2e-3, schedule="cosine",
-    weight_decay=0.05, eval_every=250,
+    weight_decay=0.05, eval_every=250, free=("export", "views"),
 )  # fmt: skip
 of_images.define_image_flags()
 
@@ -119,13 +119,15 @@ def main(_: list[str]) -> None:
         name="image_classification",
         initialise=lambda key: model.init(key, jnp.zeros((1, *data.image_shape))),
         loss_fn=make_loss(forward, of_images.make_augment(data)), metric_fn=make_metrics(forward),
-        feed=common.make_feed(data.train, data.test), take_over=of_images.take_over,
+        feed=common.make_feed(data.train, data.test),
+        take_over=lambda state: of_images.take_over(state, model),
         frozen=of_images.frozen_rules(model, data.image_shape),
     )  # fmt: skip
     if FLAGS.check:
         batch = Loader(data.train, 64, seed=FLAGS.seed).batch(0)
         common.check(job, forward, batch, inputs="image", chance=float(np.log(data.num_classes)))
     outcome = common.train(job, workdir)
+    of_images.export(model, outcome.state)
     if not FLAGS.report:
         common.finish(job, workdir, outcome)
         return

@@ -19,6 +19,9 @@ from dlcore.data import ImageData, Split
 from dlcore.data.statistics import channel_moments, spread
 from dlcore.errors import InputError, choose
 from dlcore.models import IMAGE_MODELS, ImageModel
+from dlcore.models.cnn.torch_names import family_of
+from dlcore.models.cnn.torch_weights import from_torch, to_torch
+from dlcore.models.torch_files import read_torch_file, write_torch_file
 from dlcore.nn.augment import STEPS, Augment, augmentation, principal_colours
 from dlcore.nn.views import VIEWS
 from dlcore.train import TrainState
@@ -48,7 +51,10 @@ def define_image_flags() -> None:
     flags.DEFINE_float("label_smoothing", 0.0, "share of the target spread over all classes", 0, 1)
     flags.DEFINE_float("auxiliary_weight", 0.3, "of the losses of a model's auxiliary heads", 0)
     flags.DEFINE_enum("views", "one", list(VIEWS), "of a test image that are averaged over")
-    flags.DEFINE_string("init_from", None, "start from the weights of this run or file")
+    flags.DEFINE_string(
+        "init_from", None, "start from the weights of this run, or of a .safetensors or .pth file"
+    )
+    flags.DEFINE_string("export", None, ".safetensors file for the weights by torchvision's names")
     flags.DEFINE_enum(
         "transfer", None, ["head", "top", "all"],
         f"with --init_from: a new output layer; train it alone, with {TOP} modules before, or all",
@@ -60,7 +66,8 @@ def build_model(spec: ImageModel, num_classes: int) -> nn.Module:
     """The model of --model with its --option.
 
     Raises:
-        InputError: for an option that the model does not have, or a value that is none.
+        InputError: for an option that the model does not have, a value that is none, and when
+            --export has no names for the model.
     """
     known = inspect.signature(spec.build).parameters
     possible = sorted(set(known) - {"num_classes", "parent", "name"}) or ["none"]
@@ -84,7 +91,10 @@ def build_model(spec: ImageModel, num_classes: int) -> nn.Module:
             )
     if FLAGS.check and "scan_from" in known:
         options["scan_from"] = 1_000_000  # The tables of layers do not look into loops.
-    return spec.build(num_classes=num_classes, **options)
+    model = spec.build(num_classes=num_classes, **options)
+    if FLAGS.export is not None:
+        family_of(model)  # Says now, not after the training, that there are no names for it.
+    return model
 
 
 def restrict(data: ImageData) -> ImageData:
@@ -169,7 +179,7 @@ def frozen_rules(model: nn.Module, image_shape: tuple[int, ...]) -> tuple[tuple[
     return (*((f"^{re.escape(name)}/", False) for name in trained), ("", True))
 
 
-def take_over(state: TrainState) -> TrainState:
+def take_over(state: TrainState, model: nn.Module) -> TrainState:
     """The state with the weights of --init_from, and a report of what matched.
 
     Raises:
@@ -177,7 +187,7 @@ def take_over(state: TrainState) -> TrainState:
     """
     if FLAGS.init_from is None:
         return state
-    source = _read(pathlib.Path(FLAGS.init_from))
+    source = _read(pathlib.Path(FLAGS.init_from), model)
     target = {"params": state.params, **state.model_state}
     rules: tuple[tuple[str, str | None], ...] = (("^(.*)$", r"\1"),)
     if FLAGS.transfer is not None:
@@ -194,8 +204,18 @@ def take_over(state: TrainState) -> TrainState:
     return state.replace(params=params, model_state=new)
 
 
-def _read(path: pathlib.Path) -> Any:
-    """The variables of a run."""
+def export(model: nn.Module, state: TrainState) -> None:
+    """Writes the weights to --export."""
+    if FLAGS.export is not None:
+        variables = {"params": state.params, **state.model_state}
+        write_torch_file(FLAGS.export, to_torch(model, variables))
+        say(f"weights: {FLAGS.export}")
+
+
+def _read(path: pathlib.Path, model: nn.Module) -> Any:
+    """The variables of a run, or of a file of PyTorch's."""
+    if path.is_file():
+        return from_torch(model, read_torch_file(path))
     folder = path / "checkpoints"
     return load_variables(folder if folder.is_dir() else path)
 

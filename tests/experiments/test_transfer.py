@@ -103,3 +103,23 @@ def test_views_and_average_are_what_is_evaluated(run, source, tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=0.5) and losses[1] != losses[0]
     assert losses[2] > losses[0]
     assert np.isfinite(losses).all()
+
+
+def test_weights_go_out_and_come_back(run, tmp_path):
+    """Through a file by torchvision's names: the same network, and one of other classes."""
+    tiny = [
+        "--model=vgg11", "--option=width=0.05", "--option=hidden=16", "--image_size=32",
+        "--batch_size=8", "--steps=1", "--augment=none",
+    ]  # fmt: skip
+    file = tmp_path / "vgg.safetensors"
+    process = run(*tiny, f"--export={file}", f"--workdir={tmp_path / 'out'}")
+    assert process.returncode == 0 and f"weights: {file}" in process.stderr
+    still = ["--optimizer=sgd", "--learning_rate=0", "--weight_decay=0"]
+    process = run(*tiny, *still, f"--init_from={file}", f"--workdir={tmp_path / 'back'}")
+    assert process.returncode == 0 and "restored 22 leaves, kept 0" in process.stderr
+    assert summary(tmp_path / "back")["metrics"] == summary(tmp_path / "out")["metrics"]
+    file.write_bytes(file.read_bytes()[:-1])
+    assert_fails(run(*tiny, f"--init_from={file}", f"--workdir={tmp_path / 'no'}"), str(file))
+    process = run("--steps=1", f"--export={file}", f"--workdir={tmp_path / 'mlp'}")
+    assert_fails(process, "MLP")
+    assert not (tmp_path / "mlp" / "checkpoints").exists()

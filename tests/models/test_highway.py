@@ -7,6 +7,7 @@ import optax
 import pytest
 from sklearn.datasets import load_digits
 
+from dlcore.analysis import layer_table
 from dlcore.errors import InputError
 from dlcore.models.cnn.highway import HighwayCNN, HighwayMLP
 
@@ -67,6 +68,20 @@ def test_gated_and_plain_layers_of_the_paper_have_as_many_parameters(depth):
     assert count(plain["layers"]) == (depth - 1) * 5_112
     assert count(gated) == 785 * 50 + (depth - 1) * 5_100 + 51 * 10
     assert list(shapes) == [*(f"layer_{i}" for i in range(depth)), "output"]
+
+
+def test_the_loop_shows_in_the_layer_table():
+    """Its multiply-adds are those of all layers, and no parameter is left unused."""
+    model = HighwayMLP(10, depth=6)
+    images = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
+    variables = jax.eval_shape(model.init, KEY, images)
+    rows = layer_table(lambda v, x: model.apply(v, x)[0], variables, images)
+    sums = {row.path: (row.parameters, row.multiply_adds) for row in rows if row.path}
+    assert sums == {
+        "layer_0": (65 * 50, 64 * 50),
+        "layers/affine": (5 * 5_100, 5 * 5_000),
+        "output": (51 * 10, 50 * 10),
+    }
 
 
 @pytest.mark.parametrize("features, parameters", [(16, 38_730), (32, 151_178)])

@@ -2,6 +2,8 @@
 Training very deep networks). Shapes: B batch, H W image, C channels, F features, K classes.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 from flax.typing import Initializer
@@ -60,21 +62,23 @@ class HighwayMLP(nn.Module):
         x = x.reshape(x.shape[0], -1)
         a["layer_0"] = x = act(Dense(self.features, kernel_init=he, name="layer_0")(x))
 
-        def call(
-            layer: nn.Module, x: jax.Array, _: None
-        ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-            outputs = layer(x) if self.gated else (act(layer(x)),)
+        layer = (
+            Highway(None, self.activation, self.transform_bias, name="layers", parent=None)
+            if self.gated
+            else Dense(self.features, kernel_init=he, name="layers", parent=None)
+        )
+
+        def initial(key: jax.Array) -> Any:
+            keys = jax.random.split(key, self.depth - 1)
+            return jax.vmap(lambda key: layer.init(key, x)["params"])(keys)
+
+        def call(x: jax.Array, params: Any) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+            y = layer.apply({"params": params}, x)
+            outputs = y if self.gated else (act(y),)
             return outputs[0], outputs
 
-        layers = (
-            Highway(None, self.activation, self.transform_bias, name="layers")
-            if self.gated
-            else Dense(self.features, kernel_init=he, name="layers")
-        )
-        loop = nn.scan(
-            call, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.depth - 1
-        )
-        x, outputs = loop(layers, x, None)
+        # The layer as a pure function: within Flax's `nn.scan` its operations lose their path.
+        x, outputs = jax.lax.scan(call, x, self.param("layers", initial))
         for i, values in enumerate(zip(*outputs, strict=True), start=1):
             a |= dict(zip((f"layer_{i}", f"gate_{i}"), values, strict=False))
         a["output"] = x = Dense(self.num_classes, name="output")(x)

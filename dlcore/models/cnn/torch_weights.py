@@ -27,8 +27,9 @@ def from_torch(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> dict[str, 
     """The variables of the model from arrays by torchvision's names.
 
     The number of classes, the channels of the images and the map that a dense layer reads are those
-    of the arrays, whatever the model's. torchvision scales images to 0..1 and brings each channel
-    to mean 0 and deviation 1 on ImageNet; that is not part of the weights.
+    of the arrays, whatever the model's. How images are scaled is not part of the weights:
+    torchvision brings them to 0..1 and then each channel to mean 0 and deviation 1 on ImageNet; its
+    GoogLeNet, to -1..1.
 
     Args:
         model: AlexNetOneTower, VGG, GoogLeNet with batch_norm, ResNet or DenseNet.

@@ -1,0 +1,168 @@
+"""The names that torchvision and timm give to the arrays of the networks that dlcore has too.
+
+A path of dlcore becomes PyTorch's name by rules, (regular expression, replacement): each in turn
+rewrites all that it finds. In a replacement {1} is the first group of the expression, and {1+1} the
+number in it plus one. The stacked blocks of a residual network are taken apart before:
+`stage_0/first` and `stage_0/rest` are `stage_0/block_0`, `stage_0/block_1` and so on.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+
+from dlcore.errors import InputError
+from dlcore.models.cnn.alexnet import AlexNetOneTower
+from dlcore.models.cnn.densenet import DenseNet
+from dlcore.models.cnn.googlenet import GoogLeNet
+from dlcore.models.cnn.resnet import ResNet
+from dlcore.models.cnn.vgg import CONFIGURATIONS, VGG
+
+Rules = Sequence[tuple[str, str]]
+_LEAVES: Rules = ((r"/(kernel|scale)$", "/weight"), (r"/(mean|var)$", "/running_{1}"), ("/", "."))
+# Batch normalisations of PyTorch count their steps, which only an average over all of them needs.
+_COUNTERS = r"\.num_batches_tracked$"
+
+
+class Family(NamedTuple):
+    """How the names of a network become PyTorch's.
+
+    Attributes:
+        rules: on the paths of its arrays.
+        stem: the convolution that sees the image.
+        flattened: the dense layers that read a flattened map, each with the convolution that has
+            its channels: PyTorch flattens channel by channel, dlcore pixel by pixel.
+        only: attributes that the model must have, for PyTorch has no others.
+        older: rules on the names of older files, that make them today's.
+        ignored: names in a file that the model has no use for.
+    """
+
+    rules: Rules
+    stem: str
+    flattened: Mapping[str, str] = {}
+    only: Mapping[str, Any] = {}
+    older: Rules = ()
+    ignored: str = _COUNTERS
+
+
+def _alexnet(model: nn.Module) -> Family:
+    places = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10}
+    rules = [(f"^{name}/", f"features/{place}/") for name, place in places.items()]
+    rules += [("^fc6/", "classifier/1/"), ("^fc7/", "classifier/4/"), ("^output/", "classifier/6/")]
+    return Family(rules, "conv1", {"fc6": "conv5"})
+
+
+def _vgg(model: nn.Module) -> Family:
+    rules, place, last = [], 0, ""
+    for stage, sizes in enumerate(CONFIGURATIONS[model.config], start=1):
+        for layer, _ in enumerate(sizes, start=1):
+            last = f"{stage}_{layer}"
+            rules.append((f"^conv{last}/", f"features/{place}/"))
+            rules.append((f"^norm{last}/", f"features/{place + 1}/"))
+            place += 3 if model.batch_norm else 2  # the convolution, its norm and its rectifier
+        place += 1  # the pool
+    rules += [("^fc6/", "classifier/0/"), ("^fc7/", "classifier/3/"), ("^output/", "classifier/6/")]
+    return Family(rules, "conv1_1", {"fc6": f"conv{last}"})
+
+
+def _googlenet(model: nn.Module) -> Family:
+    rules = (
+        ("^conv2/", "conv3/"),
+        ("^conv2_reduce/", "conv2/"),
+        ("^inception_", "inception"),
+        ("/conv1x1/", "/branch1/"),
+        ("/reduce3x3/", "/branch2/0/"),
+        ("/conv3x3/", "/branch2/1/"),
+        ("/reduce5x5/", "/branch3/0/"),
+        ("/conv5x5/", "/branch3/1/"),
+        ("/project/", "/branch4/1/"),
+        ("/norm/", "/bn/"),
+        (r"^auxiliary_(\d)/", "aux{1+1}/"),
+        ("/hidden/", "/fc1/"),
+        ("/output/", "/fc2/"),
+        ("^output/", "fc/"),
+    )
+    heads = [f"auxiliary_{head}" for head in range(2)] if model.auxiliary else []
+    return Family(
+        rules,
+        "conv1/conv",
+        {f"{head}/hidden": f"{head}/conv/conv" for head in heads},
+        only={"batch_norm": True},
+        ignored=_COUNTERS if model.auxiliary else rf"{_COUNTERS}|^aux\d\.",
+    )
+
+
+def _resnet(model: nn.Module) -> Family:
+    rules = (
+        ("^stem/", "conv1/"),
+        ("^stem_norm/", "bn1/"),
+        (r"^stage_(\d)/block_(\d+)/", "layer{1+1}/{2}/"),
+        (r"/conv_(\d)/", "/conv{1+1}/"),
+        (r"/norm_(\d)/", "/bn{1+1}/"),
+        ("/projection/", "/downsample/0/"),
+        ("/projection_norm/", "/downsample/1/"),
+        ("^output/", "fc/"),
+    )
+    return Family(rules, "stem", only={"version": 1, "shortcut": "projection"})
+
+
+def _densenet(model: nn.Module) -> Family:
+    rules = (
+        ("^stem/", "features/conv0/"),
+        ("^stem_norm/", "features/norm0/"),
+        (r"^block_(\d)_layer_(\d+)/", "features/denseblock{1+1}/denselayer{2+1}/"),
+        (r"^transition_(\d)/", "features/transition{1+1}/"),
+        (r"/(norm|conv)_(\d)/", "/{1}{2+1}/"),
+        ("^final_norm/", "features/norm5/"),
+        ("^output/", "classifier/"),
+    )
+    older = ((r"(\.denselayer\d+\.(?:norm|conv))\.(\d)\.", "{1}{2}."),)
+    return Family(rules, "stem", only={"bottleneck": True}, older=older)
+
+
+_FAMILIES: dict[type[nn.Module], Callable[[nn.Module], Family]] = {
+    AlexNetOneTower: _alexnet,
+    VGG: _vgg,
+    GoogLeNet: _googlenet,
+    ResNet: _resnet,
+    DenseNet: _densenet,
+}
+
+
+def family_of(model: nn.Module) -> Family:
+    """How the names of that model become PyTorch's.
+
+    Raises:
+        InputError: when PyTorch has no such model, or not with its attributes.
+    """
+    if type(model) not in _FAMILIES:
+        raise InputError(
+            f"{type(model).__name__} has no counterpart in PyTorch whose names are known; "
+            f"choose one of: {', '.join(sorted(each.__name__ for each in _FAMILIES))}"
+        )
+    family = _FAMILIES[type(model)](model)
+    for name, value in family.only.items():
+        if getattr(model, name) != value:
+            raise InputError(
+                f"PyTorch has {type(model).__name__} with {name}={value!r} only, not "
+                f"{getattr(model, name)!r}; build the model so"
+            )
+    return family
+
+
+def rewritten(path: str, rules: Rules) -> str:
+    """The path after all rules, one after another; see the module's docstring."""
+    for expression, replacement in rules:
+
+        def fill(found: re.Match[str], replacement: str = replacement) -> str:
+            plus_one = re.sub(r"\{(\d)\+1\}", lambda m: str(int(found[int(m[1])]) + 1), replacement)
+            return re.sub(r"\{(\d)\}", lambda m: found[int(m[1])], plus_one)
+
+        path = re.sub(expression, fill, path)
+    return path
+
+
+def name_of(family: Family, path: str) -> str:
+    """PyTorch's name of the array at that path, which begins with its collection."""
+    return rewritten(path.partition("/")[2], (*family.rules, *_LEAVES))

@@ -1,0 +1,288 @@
+"""Weights in the files of PyTorch, read without PyTorch and without running any code in them.
+
+Three formats: safetensors; the ZIP archive of `torch.save` since PyTorch 1.6; and its older form,
+five pickles one after another and the raw storages after them. A pickle is a program that may call
+any function; the unpickler here knows the few that a state dict needs, builds nothing with them but
+descriptions of tensors, and refuses everything else.
+"""
+
+import math
+import os
+import pathlib
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import tqdm
+
+from dlcore.errors import InputError
+
+# The first pickle of the older form.
+_MAGIC = 0x1950A86A20F9469CFC6C
+# A checkpoint may hold the state dict under one of these.
+_WRAPPERS = ("state_dict", "model")
+# What an element is in the file. bfloat16 is the upper half of a float32.
+_STORAGES = {
+    "DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "bf16",
+    "LongStorage": "i8", "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1",
+    "ByteStorage": "u1", "BoolStorage": "?",
+}  # fmt: skip
+_SAFETENSORS = {
+    "F64": "f8", "F32": "f4", "F16": "f2", "BF16": "bf16", "I64": "i8", "I32": "i4", "I16": "i2",
+    "I8": "i1", "U8": "u1", "BOOL": "?", "U16": "u2", "U32": "u4", "U64": "u8",
+}  # fmt: skip
+_DTYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split()
+
+
+def read_torch_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The arrays of a state dict by their names.
+
+    float16 and bfloat16 become float32, which holds all of their values. A checkpoint that has its
+    weights under "state_dict" or "model" is opened, and the prefix "module." of a model that was
+    trained in parallel taken off.
+
+    Args:
+        path: a .safetensors, .pth or .pt file; its content tells which.
+
+    Raises:
+        InputError: when the file cannot be read, is damaged, or holds anything but weights.
+    """
+    path = pathlib.Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+            file.seek(0)
+            if start[8:] == b"{":
+                arrays = _read_safetensors(file, path)
+            elif start[:2] == b"PK":
+                arrays = _read_zip(file, path)
+            else:
+                arrays = _read_pickles(file, path)
+    except InputError:
+        raise
+    except Exception as reason:  # whatever a damaged file makes the readers raise
+        raise InputError(
+            f"cannot read {path}: {str(reason) or type(reason).__name__}; give a whole "
+            ".safetensors file or one that torch.save wrote"
+        ) from reason
+    prefix = "module."
+    if all(name.startswith(prefix) for name in arrays):
+        return {name.removeprefix(prefix): array for name, array in arrays.items()}
+    return arrays
+
+
+def write_torch_file(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
+    """Writes arrays by their names as a .safetensors file, whole or not at all.
+
+    Args:
+        path: must end with .safetensors.
+        arrays: of NumPy or JAX; bfloat16 is written as float32.
+
+    Raises:
+        InputError: for another ending, or when the file cannot be written.
+    """
+    import safetensors.numpy
+
+    path = pathlib.Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"weights are written as .safetensors, not {path.name!r}; change the name")
+    # In C order: the library writes the memory as it lies, whatever the strides.
+    ready = {
+        name: np.array(a, np.float32 if a.dtype.name == "bfloat16" else a.dtype, order="C")
+        for name, a in arrays.items()
+    }
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        safetensors.numpy.save_file(ready, partial)
+        os.replace(partial, path)
+    except (OSError, safetensors.SafetensorError) as reason:
+        raise InputError(f"cannot write {path}: {reason}; choose another place") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class _Storage(NamedTuple):
+    """A run of `length` elements that tensors share; `kind` is the name of its class."""
+
+    kind: str
+    key: str
+    length: int
+
+
+class _Tensor(NamedTuple):
+    """A view into a storage, in elements, as `torch.as_strided` takes it."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds descriptions of tensors instead of tensors; see the module's docstring."""
+
+    def __init__(self, file: IO[bytes], path: pathlib.Path):
+        super().__init__(file)
+        self._path = path
+        self.storages: dict[str, _Storage] = {}
+        # Bound methods and strings: on them a pickle can set no attribute that anything reads.
+        functions: dict[str, Callable[..., Any] | str] = {
+            "collections.OrderedDict": self._ordered_dict,
+            "torch._utils._rebuild_tensor": self._tensor,
+            "torch._utils._rebuild_tensor_v2": self._tensor,
+            "torch._utils._rebuild_parameter": self._parameter,
+            "torch._utils._rebuild_parameter_with_state": self._parameter,
+        }
+        names = {f"torch.{name}": name for name in (*_STORAGES, *_DTYPES)}
+        self._known = {**functions, **names}
+
+    def find_class(self, module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        if full not in self._known:
+            raise InputError(
+                f"{self._path} wants to call {full}, which weights do not need, and nothing was "
+                "called; save the state dict alone, torch.save(model.state_dict(), ...), or as "
+                ".safetensors"
+            )
+        return self._known[full]
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        tag, kind, key, _, length, *view = pid
+        if tag != "storage" or kind not in _STORAGES or any(view) or length < 0:
+            raise ValueError(f"no storage is {pid!r}")
+        return self.storages.setdefault(str(key), _Storage(kind, str(key), length))
+
+    def _ordered_dict(self, items: Any = ()) -> Any:
+        class Dict(dict):
+            """State dicts carry an attribute that says the versions of their modules."""
+
+            def __setstate__(self, state: Any) -> None:
+                pass
+
+        return Dict(items)
+
+    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
+        numbers = (offset, *shape, *strides)
+        whole = all(type(n) is int and n >= 0 for n in numbers)
+        if type(storage) is not _Storage or not whole or len(shape) != len(strides):
+            raise ValueError(f"no tensor is {(storage, offset, shape, strides)!r}")
+        end = offset + 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+        if math.prod(shape) > 0 and end > storage.length:
+            raise ValueError(f"a tensor of shape {shape} reaches beyond its storage")
+        return _Tensor(storage, offset, tuple(shape), tuple(strides))
+
+    def _parameter(self, data: Any, *_: Any) -> Any:
+        return data
+
+
+def _read_safetensors(file: IO[bytes], path: pathlib.Path) -> dict[str, np.ndarray]:
+    import safetensors
+
+    arrays = {}
+    for name, tensor in tqdm.tqdm(
+        safetensors.deserialize(file.read()), f"reading {path.name}", delay=2, leave=False
+    ):
+        if tensor["dtype"] not in _SAFETENSORS:
+            raise InputError(
+                f"{name} of {path} is of type {tensor['dtype']}; convert it to one of "
+                f"{', '.join(_SAFETENSORS)}"
+            )
+        flat = _decoded(tensor["data"], _SAFETENSORS[tensor["dtype"]], "<")
+        arrays[name] = flat.reshape(tensor["shape"])
+    # The library gives them in any order.
+    return {name: arrays[name] for name in sorted(arrays)}
+
+
+def _read_zip(file: IO[bytes], path: pathlib.Path) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        pickles = [name for name in names if name.split("/")[1:] == ["data.pkl"]]
+        if len(pickles) != 1:
+            raise ValueError("it is a ZIP archive of another program")
+        if any(info.compress_type for info in archive.infolist()):
+            raise ValueError("its members are compressed, and could be of any size")
+        folder = pickles[0].split("/")[0]
+        order = "<"
+        if f"{folder}/byteorder" in names:
+            order = {b"little": "<", b"big": ">"}[archive.read(f"{folder}/byteorder")]
+        with archive.open(pickles[0]) as program:
+            unpickler = _Unpickler(program, path)
+            tree = unpickler.load()
+
+        def read(storage: _Storage) -> bytes:
+            return archive.read(f"{folder}/data/{storage.key}")
+
+        return _arrays(tree, read, order, path)
+
+
+def _read_pickles(file: IO[bytes], path: pathlib.Path) -> dict[str, np.ndarray]:
+    if _Unpickler(file, path).load() != _MAGIC:
+        raise ValueError("it is of another program")
+    _, system = (_Unpickler(file, path).load() for _ in range(2))
+    unpickler = _Unpickler(file, path)
+    tree = unpickler.load()
+    keys = _Unpickler(file, path).load()
+    # The storages follow in the order of the keys, each after its length.
+    places, end = {}, file.tell()
+    for key in keys:
+        storage = unpickler.storages[key]
+        places[key] = end
+        end += 8 + storage.length * _dtype(_STORAGES[storage.kind], "<").itemsize
+
+    def read(storage: _Storage) -> bytes:
+        file.seek(places[storage.key])
+        length = int.from_bytes(file.read(8), "little")
+        if length != storage.length:
+            raise ValueError(f"storage {storage.key} has {length} elements, not {storage.length}")
+        return file.read(length * _dtype(_STORAGES[storage.kind], "<").itemsize)
+
+    return _arrays(tree, read, "<" if system["little_endian"] else ">", path)
+
+
+def _arrays(
+    tree: Any, read: Callable[[_Storage], bytes], order: str, path: pathlib.Path
+) -> dict[str, np.ndarray]:
+    """The arrays of the tensors in the state dict that `tree` is or holds."""
+    for wrapper in _WRAPPERS:
+        if isinstance(tree, dict) and isinstance(tree.get(wrapper), dict):
+            tree = tree[wrapper]
+    found = tree.items() if isinstance(tree, dict) else ()
+    tensors = {name: tensor for name, tensor in found if isinstance(tensor, _Tensor)}
+    if not tensors or not all(isinstance(name, str) for name in tensors):
+        raise InputError(
+            f"{path} holds no state dict, a dict of tensors by name, nor has it one under "
+            f"{' or '.join(map(repr, _WRAPPERS))}; save model.state_dict()"
+        )
+    by_storage: dict[_Storage, list[str]] = {}
+    for name, tensor in tensors.items():
+        by_storage.setdefault(tensor.storage, []).append(name)
+    arrays: dict[str, np.ndarray] = {}
+    # One storage after another, so that the whole file is in memory only once.
+    progress = tqdm.tqdm(by_storage.items(), f"reading {path.name}", delay=2, leave=False)
+    for storage, names in progress:
+        flat = _decoded(read(storage), _STORAGES[storage.kind], order)
+        if flat.size < storage.length:
+            raise ValueError(f"storage {storage.key} ends after {flat.size} of {storage.length}")
+        arrays |= {name: _view(flat, tensors[name]) for name in names}
+    return {name: arrays[name] for name in tensors}
+
+
+def _view(flat: np.ndarray, tensor: _Tensor) -> np.ndarray:
+    """The tensor with memory of its own, in C order."""
+    strides = [stride * flat.itemsize for stride in tensor.strides]
+    view = np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides)
+    return np.array(view, order="C")
+
+
+def _dtype(code: str, order: str) -> np.dtype:
+    return np.dtype(order + ("u2" if code == "bf16" else code))
+
+
+def _decoded(data: bytes | bytearray, code: str, order: str) -> np.ndarray:
+    """The elements as one flat array in the machine's own byte order."""
+    flat = np.frombuffer(data, _dtype(code, order))
+    if code == "bf16":
+        return (flat.astype(np.uint32) << 16).view(np.float32)
+    return flat.astype(np.float32 if code == "f2" else np.dtype(code), copy=False)
