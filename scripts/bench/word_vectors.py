@@ -51,13 +51,9 @@ CORES = 2
 # As experiments/word_vectors.py and its recipe docs_cbow have them: skip-gram's noise serves six
 # times as many pairs.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "skip_gram": {
-        "learning_rate": 0.37, "batch_size": 32_768, "micro_batch": 1024, "samples": 32,
-    },
-    "cbow_mean": {
-        "learning_rate": 0.6, "batch_size": 32_768, "micro_batch": 2048, "samples": 16,
-    },
-}  # fmt: skip
+    "skip_gram": dict(learning_rate=0.37, batch_size=32_768, micro_batch=1024, samples=32),
+    "cbow_mean": dict(learning_rate=0.6, batch_size=32_768, micro_batch=2048, samples=16),
+}
 GENSIM = {
     f"gensim, {source} x {workers}": {"source": source, "workers": workers}
     for source in ("sentences", "corpus_file")
