@@ -21,7 +21,7 @@ def data_dir(tmp_path_factory, worker_id):
     return tmp_path_factory.mktemp("data")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def command(data_dir):
     """The start of the command line of the image classification job on tiny settings."""
     return [
@@ -34,7 +34,7 @@ def environment(devices=1):
     return os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def run(command):
     """Runs the job with further flags to its end; gives the finished process."""
 

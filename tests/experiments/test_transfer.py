@@ -12,10 +12,15 @@ DEEPER = "--option=features=[16,16,16,16]"
 
 
 @pytest.fixture(scope="module")
-def source(run, tmp_path_factory):
-    """A trained run to start from."""
-    folder = tmp_path_factory.mktemp("source")
-    assert run(DEEPER, "--steps=60", f"--workdir={folder}").returncode == 0
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("source")
+
+
+@pytest.fixture
+def source(run, folder):
+    """A trained run to start from, made once."""
+    if not (folder / "summary.json").exists():
+        assert run(DEEPER, "--steps=60", f"--workdir={folder}").returncode == 0
     return folder
 
 
