@@ -131,7 +131,7 @@ def main(_: list[str]) -> None:
     if not FLAGS.report:
         common.finish(job, workdir, outcome)
         return
-    first = job.initialise(jax.random.split(jax.random.key(FLAGS.seed))[0])
+    first = jax.jit(job.initialise)(jax.random.split(jax.random.key(FLAGS.seed))[0])
     state = outcome.state
     last = {"params": state.params, **state.model_state}
     images = spread(data.test, 64).gather(np.arange(min(64, len(data.test))))["image"]

@@ -1,4 +1,7 @@
-"""What the image models ask of their input. Shapes: B batch, H W image, C channels."""
+"""What the image models ask of their input, and how wide they are.
+
+Shapes: B batch, H W image, C channels.
+"""
 
 import jax
 
@@ -20,3 +23,8 @@ def require_size(model: str, images: jax.Array, smallest: int) -> None:
             f"images of {height}x{width} pixels are too small for {model}; the smallest size is "
             f"{smallest}x{smallest}: resize the images or choose another model"
         )
+
+
+def scaled(channels: int, width: float) -> int:
+    """The channels of a network that is `width` times as wide, at least one."""
+    return max(1, round(channels * width))

@@ -74,8 +74,7 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 @functools.cache
 def corpus() -> tuple[dict[str, pathlib.Path], int]:
-    """The files of "all" sentences, of those to "train" on and of those "held_out"; and the words
-    of all."""
+    """The files of "all" sentences, those to "train" on and "held_out" ones; the words of all."""
     paths = {name: pathlib.Path(_folder().name) / name for name in ("all", "train", "held_out")}
     lines = open(FLAGS.corpus, encoding="utf-8") if FLAGS.corpus else peers.embedded_corpus()
     some = tqdm.tqdm(itertools.islice(lines, FLAGS.sentences), desc="corpus", delay=2, leave=False)

@@ -8,7 +8,7 @@ Shapes: B batch, H W image, C channels, K classes.
 import flax.linen as nn
 import jax
 
-from dlcore.models.sizes import require_size
+from dlcore.models.sizes import require_size, scaled
 from dlcore.nn import Conv, Dense, Dropout, max_pool
 from dlcore.nn.initialisers import initialiser
 from dlcore.nn.local_response import local_response_norm
@@ -60,7 +60,7 @@ class AlexNet(nn.Module):
         def conv(name: str, features: int, size: int, groups: int = 1) -> Conv:
             # Biases of 1 give the rectifiers of these layers positive inputs at first (section 5).
             return Conv(
-                2 * max(1, round(features * self.width / 2)),  # even, for the groups that read it
+                2 * scaled(features // 2, self.width),  # even, for the groups that read it
                 (size, size),
                 # The paper's 224x224 images do not fit its 55x55 units at stride 4, which cover
                 # 227. Three more pixels at every size give its maps, 55, 27, 13 and 6, at 224 as
@@ -126,7 +126,7 @@ class AlexNetOneTower(nn.Module):
 
         def conv(name: str, features: int, size: int) -> Conv:
             return Conv(
-                max(1, round(features * self.width)),
+                scaled(features, self.width),
                 (size, size),
                 stride=4 if name == "conv1" else 1,
                 padding=((2, 2), (2, 2)) if name == "conv1" else _same(size),

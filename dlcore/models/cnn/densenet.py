@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from dlcore import errors
+from dlcore.models.cnn.residual import Unit, convolution
 from dlcore.models.sizes import require_size
-from dlcore.nn import BatchNorm, Conv, Dense, Dropout, average_pool, max_pool
-from dlcore.nn.initialisers import initialiser
+from dlcore.nn import BatchNorm, Dense, Dropout, average_pool, max_pool
 
 # The layers of each dense block of the networks for ImageNet (table 1).
 BLOCKS = {
@@ -19,20 +19,6 @@ BLOCKS = {
     201: (6, 12, 48, 32),
     264: (6, 12, 64, 48),
 }
-
-
-def _conv(features: int, window: int, name: str, *, stride: int = 1) -> Conv:
-    # No bias: every convolution but the last of a block meets a batch normalisation at once.
-    pad = window // 2
-    return Conv(
-        features,
-        (window, window),
-        stride=stride,
-        padding=((pad, pad), (pad, pad)),
-        use_bias=False,
-        kernel_init=initialiser("he_normal"),
-        name=name,
-    )
 
 
 class DenseLayer(nn.Module):
@@ -54,7 +40,7 @@ class DenseLayer(nn.Module):
         convolutions = [(4 * self.growth, 1)] * self.bottleneck + [(self.growth, 3)]
         for i, (features, window) in enumerate(convolutions):
             x = nn.relu(BatchNorm(name=f"norm_{i}")(x, train))
-            x = Dropout(self.dropout)(_conv(features, window, f"conv_{i}")(x), train)
+            x = Dropout(self.dropout)(convolution(Unit(features, window), f"conv_{i}")(x), train)
         return x
 
 
@@ -73,7 +59,7 @@ class Transition(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Maps (B, H, W, C) to (B, H // 2, W // 2, features)."""
         x = nn.relu(BatchNorm(name="norm")(x, train))
-        x = Dropout(self.dropout)(_conv(self.features, 1, "conv")(x), train)
+        x = Dropout(self.dropout)(convolution(Unit(self.features, 1), "conv")(x), train)
         return average_pool(x, 2)
 
 
@@ -179,7 +165,7 @@ class DenseNet(nn.Module):
         # The stem rounds up twice, each transition down.
         require_size(f"densenet{self.depth}", x, 4 * (2 ** (len(layers) - 1) - 1) + 1)
         a = {}
-        x = _conv(2 * self.growth, 7, "stem", stride=2)(x)
+        x = convolution(Unit(2 * self.growth, 7, 2), "stem")(x)
         a["stem"] = x = nn.relu(BatchNorm(name="stem_norm")(x, train))
         a["stem_pool"] = x = max_pool(x, 3, stride=2, padding=((1, 1), (1, 1)))
         trunk = _trunk(self, layers)
@@ -230,7 +216,7 @@ class SmallDenseNet(nn.Module):
         a = {}
         # DenseNet-BC starts with 2k maps.
         bc = self.bottleneck and self.compression < 1
-        a["stem"] = x = _conv(2 * self.growth if bc else 16, 3, "stem")(x)
+        a["stem"] = x = convolution(Unit(2 * self.growth if bc else 16, 3), "stem")(x)
         trunk = _trunk(self, (count,) * 3)
         nn.share_scope(self, trunk)
         logits, others = trunk(x, train)

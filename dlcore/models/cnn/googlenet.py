@@ -15,7 +15,7 @@ from dlcore.models.cnn.inception import (
     Inception,
     ceil_max_pool,
 )
-from dlcore.models.sizes import require_size
+from dlcore.models.sizes import require_size, scaled
 from dlcore.nn import Dense, Dropout
 from dlcore.nn.local_response import local_response_norm
 
@@ -34,8 +34,6 @@ MODULES = {
 # The pools that follow a module, and the auxiliary heads that stand on one.
 POOLS = {"3b": "pool3", "4e": "pool4"}
 HEADS = {"4a": "auxiliary_0", "4d": "auxiliary_1"}
-# The paper adds the losses of the auxiliary heads to the total with this weight (section 5).
-AUXILIARY_WEIGHT = 0.3
 
 
 class GoogLeNet(nn.Module):
@@ -112,7 +110,7 @@ class GoogLeNet(nn.Module):
             require_size("googlenet", x, 31)
 
     def _scaled(self, features: int) -> int:
-        return max(1, round(features * self.width))
+        return scaled(features, self.width)
 
     def _head(self, name: str) -> AuxiliaryHead:
         return AuxiliaryHead(

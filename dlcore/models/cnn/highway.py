@@ -9,7 +9,7 @@ import jax
 from flax.typing import Initializer
 
 from dlcore.errors import InputError
-from dlcore.models.sizes import require_size
+from dlcore.models.sizes import require_size, scaled
 from dlcore.nn import Conv, Dense, activation, initialiser, max_pool
 from dlcore.nn.highway import Highway
 
@@ -124,7 +124,7 @@ class HighwayCNN(nn.Module):
         _require_depth(self.depth, 4)
         act = activation(self.activation)
         he: Initializer = initialiser("he_normal")
-        features = max(1, round(self.features * self.width))
+        features = scaled(self.features, self.width)
         convolutions = self.depth - 1
         a = {}
         for i in range(convolutions):

@@ -7,12 +7,8 @@ norm of each unit's weights is left out.
 import flax.linen as nn
 import jax
 
-from dlcore.models.sizes import require_size
+from dlcore.models.sizes import require_size, scaled
 from dlcore.nn import Dense, Dropout, Maxout, max_pool
-
-
-def _scaled(features: int, width: float) -> int:
-    return max(1, round(features * width))
 
 
 class MaxoutMLP(nn.Module):
@@ -43,7 +39,7 @@ class MaxoutMLP(nn.Module):
         Raises:
             InputError: for a dropout rate outside [0, 1].
         """
-        features = _scaled(self.features, self.width)
+        features = scaled(self.features, self.width)
         a = {}
         x = Dropout(self.input_dropout)(x.reshape(x.shape[0], -1), train)
         for name in ("maxout_0", "maxout_1"):
@@ -86,7 +82,7 @@ class MaxoutCNN(nn.Module):
         layers = ((96, 8, 4), (192, 8, 4), (192, 5, 2))
         for i, (features, window, pool) in enumerate(layers):
             units = Maxout(
-                _scaled(features, self.width),
+                scaled(features, self.width),
                 pieces=2,
                 kernel_size=(window, window),
                 padding="same",
@@ -95,7 +91,7 @@ class MaxoutCNN(nn.Module):
             a[f"conv_{i}"] = x = units(x)
             a[f"pool_{i}"] = x = max_pool(x, pool, stride=2, padding="same")
             x = Dropout(self.dropout)(x, train)
-        dense = Maxout(_scaled(500, self.width), pieces=5, name="dense")
+        dense = Maxout(scaled(500, self.width), pieces=5, name="dense")
         a["dense"] = x = dense(x.reshape(x.shape[0], -1))
         x = Dropout(self.dropout)(x, train)
         a["output"] = x = Dense(self.num_classes, name="output")(x)

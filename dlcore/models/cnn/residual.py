@@ -5,6 +5,7 @@ Version 1 is He et al. 2015 (Deep residual learning for image recognition), vers
 of a block, K its output channels, N equal blocks.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -58,11 +59,6 @@ def bottleneck(features: int, stride: int = 1, *, stride_in: str = "3x3") -> tup
         raise errors.choose("stride_in", stride_in, STRIDE_PLACES)
     first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
     return Unit(features, 1, first), Unit(features, 3, second), Unit(4 * features, 1)
-
-
-def scaled(channels: int, width: float) -> int:
-    """The channels of a network that is `width` times as wide, at least one."""
-    return max(1, round(channels * width))
 
 
 def convolution(
@@ -259,3 +255,39 @@ class Stage(nn.Module):
         """The stacked initial variables of the equal blocks, each drawn by its own key."""
         keys = jax.random.split(self.make_rng("params"), len(self.survival) - 1)
         return jax.vmap(lambda key: block.init(key, x)[collection])(keys)
+
+
+def stage_of(
+    net: Any, number: int, features: int, units: Callable[..., tuple[Unit, ...]],
+    survival: tuple[float, ...], *, shortcut: str,
+) -> Stage:  # fmt: skip
+    """The stage of a residual network that has the attributes that all of them share.
+
+    Args:
+        net: the network, whose stem has activated already.
+        number: of the stage; all but stage 0 halve the image.
+        features: that the units are told.
+        units: (features, stride) -> the convolutions of a block.
+        survival: the survival probability of each block.
+        shortcut: of `ResidualBlock`.
+    """
+
+    def block(stride: int, preactivation: str) -> Callable[..., ResidualBlock]:
+        return functools.partial(
+            ResidualBlock,
+            units=units(features, stride),
+            version=net.version,
+            shortcut=shortcut,
+            preactivation=preactivation,
+            zero_init=net.zero_init,
+            drop=net.drop,
+        )
+
+    return Stage(
+        block(2, "both") if number else block(1, "none"),
+        block(1, "branch"),
+        survival=survival,
+        remat=net.remat,
+        scan_from=net.scan_from,
+        name=f"stage_{number}",
+    )

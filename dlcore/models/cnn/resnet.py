@@ -3,23 +3,13 @@
 """
 
 import functools
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 
 from dlcore import errors
-from dlcore.models.cnn.residual import (
-    SCAN_FROM,
-    ResidualBlock,
-    Stage,
-    Unit,
-    basic,
-    bottleneck,
-    convolution,
-    scaled,
-)
-from dlcore.models.sizes import require_size
+from dlcore.models.cnn.residual import SCAN_FROM, Unit, basic, bottleneck, convolution, stage_of
+from dlcore.models.sizes import require_size, scaled
 from dlcore.nn import BatchNorm, Dense, max_pool
 from dlcore.nn.stochastic_depth import survival_probabilities
 
@@ -79,9 +69,14 @@ class ResNet(nn.Module):
         x = convolution(Unit(scaled(64, self.width), 7, 2), "stem")(x)
         a["stem"] = x = nn.relu(BatchNorm(name="stem_norm")(x, train))
         a["stem_pool"] = x = max_pool(x, 3, stride=2, padding=((1, 1), (1, 1)))
+        units = (
+            basic if self.depth < 50 else functools.partial(bottleneck, stride_in=self.stride_in)
+        )
         survival = survival_probabilities(sum(STAGES[self.depth]), self.survival)
         for stage, blocks in enumerate(STAGES[self.depth]):
-            run, survival = self._stage(stage, survival[:blocks]), survival[blocks:]
+            features = scaled(64 * 2**stage, self.width)
+            chances, survival = survival[:blocks], survival[blocks:]
+            run = stage_of(self, stage, features, units, chances, shortcut=self.shortcut)
             for i, y in enumerate(run(x, train)):
                 a[f"stage_{stage}_block_{i}"] = x = y
         if self.version == 2:
@@ -89,29 +84,3 @@ class ResNet(nn.Module):
         a["pool"] = x = x.mean((1, 2))
         a["output"] = x = Dense(self.num_classes, name="output")(x)
         return x, a
-
-    def _stage(self, stage: int, survival: tuple[float, ...]) -> Stage:
-        features = scaled(64 * 2**stage, self.width)
-
-        def block(stride: int, preactivation: str) -> Callable[..., ResidualBlock]:
-            return functools.partial(
-                ResidualBlock,
-                units=basic(features, stride)
-                if self.depth < 50
-                else bottleneck(features, stride, stride_in=self.stride_in),
-                version=self.version,
-                shortcut=self.shortcut,
-                preactivation=preactivation,
-                zero_init=self.zero_init,
-                drop=self.drop,
-            )
-
-        return Stage(
-            # The stem has activated already, before its pool.
-            block(2, "both") if stage else block(1, "none"),
-            block(1, "branch"),
-            survival=survival,
-            remat=self.remat,
-            scan_from=self.scan_from,
-            name=f"stage_{stage}",
-        )

@@ -2,23 +2,12 @@
 version 2 of them (He et al. 2016). Shapes: B batch, H W image, C channels, K classes.
 """
 
-import functools
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 
 from dlcore.errors import InputError
-from dlcore.models.cnn.residual import (
-    SCAN_FROM,
-    ResidualBlock,
-    Stage,
-    Unit,
-    basic,
-    convolution,
-    scaled,
-)
-from dlcore.models.sizes import require_size
+from dlcore.models.cnn.residual import SCAN_FROM, Unit, basic, convolution, stage_of
+from dlcore.models.sizes import require_size, scaled
 from dlcore.nn import BatchNorm, Dense
 from dlcore.nn.stochastic_depth import survival_probabilities
 
@@ -75,9 +64,12 @@ class SmallResNet(nn.Module):
         a = {}
         x = convolution(Unit(scaled(16, self.width), 3), "stem")(x)
         a["stem"] = x = nn.relu(BatchNorm(name="stem_norm")(x, train))
+        shortcut = "none" if self.plain else self.shortcut
         survival = survival_probabilities(3 * blocks, self.survival)
         for stage in range(3):
-            run = self._stage(stage, survival[stage * blocks : (stage + 1) * blocks])
+            features = scaled(16 * 2**stage, self.width)
+            chances = survival[stage * blocks : (stage + 1) * blocks]
+            run = stage_of(self, stage, features, basic, chances, shortcut=shortcut)
             for i, y in enumerate(run(x, train)):
                 a[f"stage_{stage}_block_{i}"] = x = y
         if self.version == 2:
@@ -85,27 +77,3 @@ class SmallResNet(nn.Module):
         a["pool"] = x = x.mean((1, 2))
         a["output"] = x = Dense(self.num_classes, name="output")(x)
         return x, a
-
-    def _stage(self, stage: int, survival: tuple[float, ...]) -> Stage:
-        features = scaled(16 * 2**stage, self.width)
-
-        def block(stride: int, preactivation: str) -> Callable[..., ResidualBlock]:
-            return functools.partial(
-                ResidualBlock,
-                units=basic(features, stride),
-                version=self.version,
-                shortcut="none" if self.plain else self.shortcut,
-                preactivation=preactivation,
-                zero_init=self.zero_init,
-                drop=self.drop,
-            )
-
-        return Stage(
-            # The stem has activated already.
-            block(2, "both") if stage else block(1, "none"),
-            block(1, "branch"),
-            survival=survival,
-            remat=self.remat,
-            scan_from=self.scan_from,
-            name=f"stage_{stage}",
-        )

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 
 from dlcore import errors
-from dlcore.models.sizes import require_size
+from dlcore.models.sizes import require_size, scaled
 from dlcore.nn import BatchNorm, Conv, Dense, Dropout, max_pool
 from dlcore.nn.initialisers import initialiser
 
@@ -69,7 +69,7 @@ class VGG(nn.Module):
             for layer, size in enumerate(sizes, start=1):
                 part = f"{stage}_{layer}"
                 x = Conv(
-                    max(1, round(features * self.width)),
+                    scaled(features, self.width),
                     (size, size),
                     padding=((size // 2, size // 2),) * 2,
                     kernel_init=he,

@@ -11,7 +11,6 @@ from dlcore.nn.augment.colour import principal_colours as principal_colours
 from dlcore.nn.augment.compose import STEPS as STEPS
 from dlcore.nn.augment.compose import Augment as Augment
 from dlcore.nn.augment.compose import augmentation as augmentation
-from dlcore.nn.augment.compose import random_affine as random_affine
 from dlcore.nn.augment.warp import warp_boxes as warp_boxes
 from dlcore.nn.augment.warp import warp_images as warp_images
 from dlcore.nn.augment.warp import warp_landmarks as warp_landmarks

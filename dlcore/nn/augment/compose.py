@@ -141,37 +141,6 @@ def augmentation(
     return augment
 
 
-def random_affine(
-    key: jax.Array,
-    images: jax.Array,
-    *,
-    rotation: float = 10.0,
-    stretch: float = 0.1,
-    shear: float = 0.1,
-    shift: float = 0.0625,
-) -> jax.Array:
-    """Images turned, stretched, sheared and shifted by a little; what comes from outside is 0.
-
-    Args:
-        key: of the batch.
-        images: floats (B, H, W, C).
-        rotation: largest angle to either side, in degrees.
-        stretch: largest logarithm of the factor along each axis.
-        shear: largest shear, as a tangent.
-        shift: largest shift along each axis, as a share of the side.
-
-    Returns:
-        Floats (B, H, W, C).
-    """
-    height, width = images.shape[1:3]
-
-    def draw(own: jax.Array) -> jax.Array:
-        limits = {"rotation": rotation, "stretch": stretch, "shear": shear, "shift": shift}
-        return geometry.affine(own, height, width, **limits)
-
-    return warp_images(images, jax.vmap(draw)(_own_keys(key, len(images))))
-
-
 def _own_keys(key: jax.Array, count: int) -> jax.Array:
     """The key of each of the `count` examples at hand: the same in every layout."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, positions(count))

@@ -3,11 +3,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore.nn.augment import random_affine
-from dlcore.nn.examples import Part, part_of_batch
+from dlcore.nn.augment import geometry, warp_images
+from dlcore.nn.examples import Part, part_of_batch, positions
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (8, 9, 12, 2)).astype(np.float32)
 STILL = {"rotation": 0.0, "stretch": 0.0, "shear": 0.0, "shift": 0.0}
+
+
+def random_affine(key, images, **limits):
+    """Each image by a map of its own."""
+    height, width = images.shape[1:3]
+
+    def draw(position):
+        return geometry.affine(jax.random.fold_in(key, position), height, width, **limits)
+
+    return warp_images(images, jax.vmap(draw)(positions(len(images))))
 
 
 def test_without_any_change_images_stay_as_they_are():
