@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 from flax.typing import Initializer
 
+from dlcore.nn.convolution import conv_general_dilated
 from dlcore.nn.windows import Padding, PerDimension, output_size, pad_sizes, per_dimension
 
 
@@ -74,6 +75,7 @@ class Conv(nn.Module):
             use_bias=self.use_bias,
             kernel_init=self.kernel_init,
             bias_init=self.bias_init,
+            conv_general_dilated=conv_general_dilated,
         )
         nn.share_scope(self, conv)
         return conv(x)

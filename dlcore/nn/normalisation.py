@@ -38,4 +38,4 @@ class BatchNorm(nn.Module):
             scale_init=self.scale_init,
         )
         nn.share_scope(self, norm)
-        return norm(x)
+        return norm(x.reshape(-1, x.shape[-1])).reshape(x.shape)

@@ -10,7 +10,6 @@ import pytest
 from dlcore.models.cnn.residual import ResidualBlock, Stage, basic, bottleneck
 from dlcore.models.cnn.resnet import ResNet
 from dlcore.models.cnn.small_resnet import SmallResNet
-from dlcore.nn.looped_conv import looped_conv_general_dilated, same_convolution
 from dlcore.nn.stochastic_depth import survival_probabilities
 
 KEY = jax.random.key(0)
@@ -132,26 +131,3 @@ def test_the_deepest_has_no_more_operations():
         return len(gradient.lower(variables["params"], variables["batch_stats"]).as_text())
 
     assert size(110) < 1.2 * size(20)
-
-
-@pytest.mark.parametrize("window", [1, 3, 5])
-def test_looped_convolution_has_the_derived_gradient(window):
-    pads = ((window // 2, window // 2),) * 2
-    keys = jax.random.split(KEY, 3)
-    x, g = (jax.random.normal(key, (2, 6, 7, n)) for key, n in zip(keys[:2], (3, 5), strict=True))
-    kernel = jax.random.normal(keys[2], (window, window, 3, 5))
-
-    def derived(x, kernel):
-        numbers = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=numbers)
-
-    expected, pull_back = jax.vjp(derived, x, kernel)
-    found, looped_pull_back = jax.vjp(same_convolution, x, kernel)
-    np.testing.assert_array_equal(found, expected)
-    close(looped_pull_back(g), pull_back(g), 1e-6)
-
-
-@pytest.mark.parametrize("strides, padding", [((2, 1), ((1, 1), (1, 1))), ((1, 1), ((0, 0),) * 2)])
-def test_other_convolutions_are_refused(strides, padding):
-    with pytest.raises(ValueError, match="not a convolution that keeps the image's size"):
-        looped_conv_general_dilated(X, jnp.ones((3, 3, 4, 4)), strides, padding)

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from dlcore import errors
 from dlcore.nn import BatchNorm, Conv
 from dlcore.nn.initialisers import initialiser
-from dlcore.nn.looped_conv import looped_conv_general_dilated
 from dlcore.nn.stochastic_depth import StochasticDepth
 
 # Equal blocks from which on a stage is scanned. Each unrolled block adds 0.1 to 0.3 s to the time
@@ -61,9 +60,7 @@ def bottleneck(features: int, stride: int = 1, *, stride_in: str = "3x3") -> tup
     return Unit(features, 1, first), Unit(features, 3, second), Unit(4 * features, 1)
 
 
-def convolution(
-    unit: Unit, name: str, *, zero: bool = False, looped: bool = False
-) -> Conv | nn.Conv:
+def convolution(unit: Unit, name: str, *, zero: bool = False) -> Conv:
     """The unit's convolution, padded so that only the stride makes the image smaller.
 
     It has no bias: the batch normalisation around it has one.
@@ -72,28 +69,15 @@ def convolution(
         unit: its filters, window and stride.
         name: of the module.
         zero: whether the kernel starts at zero.
-        looped: whether it runs in a loop, where a CPU wants another gradient (`looped_conv`).
     """
-    window, pad = (unit.window, unit.window), unit.window // 2
-    padding = ((pad, pad), (pad, pad))
-    init = nn.initializers.zeros_init() if zero else initialiser("he_normal")
-    if looped:
-        return nn.Conv(
-            unit.features,
-            window,
-            padding=padding,
-            use_bias=False,
-            kernel_init=init,
-            conv_general_dilated=looped_conv_general_dilated,
-            name=name,
-        )
+    pad = unit.window // 2
     return Conv(
         unit.features,
-        window,
+        (unit.window, unit.window),
         stride=unit.stride,
-        padding=padding,
+        padding=((pad, pad), (pad, pad)),
         use_bias=False,
-        kernel_init=init,
+        kernel_init=nn.initializers.zeros_init() if zero else initialiser("he_normal"),
         name=name,
     )
 
@@ -120,7 +104,6 @@ class ResidualBlock(nn.Module):
             of zero before a ReLU would stay there.
         survival: the probability that f survives a training step (`StochasticDepth`).
         drop: for each "example" or for the whole "batch".
-        looped: whether the block runs in a loop; its stride must be 1.
     """
 
     units: tuple[Unit, ...]
@@ -130,7 +113,6 @@ class ResidualBlock(nn.Module):
     zero_init: bool = False
     survival: float | jax.Array = 1.0
     drop: str = "example"
-    looped: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -149,10 +131,7 @@ class ResidualBlock(nn.Module):
             if i == 0 and self.preactivation == "both":
                 x = y
             zero = self.zero_init and i == last
-            conv = convolution(
-                unit, f"conv_{i}", zero=zero and self.version == 2, looped=self.looped
-            )
-            y = conv(y)
+            y = convolution(unit, f"conv_{i}", zero=zero and self.version == 2)(y)
             if self.version == 1:
                 scale = nn.initializers.zeros_init() if zero else nn.initializers.ones_init()
                 y = BatchNorm(scale_init=scale, name=f"norm_{i}")(y, train)
@@ -214,7 +193,7 @@ class Stage(nn.Module):
         # The blocks run as pure functions of their slice of the variables. Flax's own `nn.scan`
         # has no unrolled form with the same variables, which the analysis of a net reads.
         scanned = count >= self.scan_from
-        block = self.rest(looped=scanned, name="rest", parent=None)
+        block = self.rest(name="rest", parent=None)
         stacked = {
             collection: self.variable(collection, "rest", self._initial, block, collection, x)
             for collection in ("params", "batch_stats")

@@ -1,0 +1,129 @@
+"""The convolution behind `Conv`, whose gradient is fast on a CPU, in loops as well.
+
+XLA's CPU compiler has fast kernels for convolutions whose axes lie as in a forward pass. The
+gradients that JAX derives lie otherwise. XLA transposes them in the main program only; inside of a
+loop (`jax.lax.scan`) they run up to a hundred times slower (jax-ml/jax#12868). And while it
+transposes it computes the layers before the convolution again, element by element. So here the
+gradients are forward convolutions of transposed arrays, and the image is fenced from its layers.
+Only on a CPU: elsewhere JAX's own forms are those that the compilers know.
+
+Shapes: B batch, I... image, O... output, F... window, C channels, K filters.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Pads = tuple[tuple[int, int], ...]
+
+
+class Windows(NamedTuple):
+    """How the windows lie, for each spatial dimension; pads are (start, end)."""
+
+    strides: tuple[int, ...]
+    pads: Pads
+    dilation: tuple[int, ...]
+
+
+def conv_general_dilated(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], *,
+    rhs_dilation: Sequence[int], feature_group_count: int, **options: Any,
+) -> jax.Array:  # fmt: skip
+    """`jax.lax.conv_general_dilated` in the form that Flax's `Conv` calls.
+
+    Without groups it is `convolve`.
+    """
+    if feature_group_count == 1:
+        pads = tuple((start, end) for start, end in padding)
+        return convolve(x, kernel, Windows(tuple(strides), pads, tuple(rhs_dilation)))
+    return lax.conv_general_dilated(
+        x, kernel, strides, padding, rhs_dilation=rhs_dilation,
+        feature_group_count=feature_group_count, **options,
+    )  # fmt: skip
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x: jax.Array, kernel: jax.Array, windows: Windows) -> jax.Array:
+    """Maps (B, I..., C) by a kernel (F..., C, K) to (B, O..., K).
+
+    Differentiable in reverse mode, and its gradient in both (`jax.hessian`); not by `jax.jvp`.
+    """
+    return _correlate(x, kernel, *windows)
+
+
+def _correlate(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: Pads,
+    dilation: tuple[int, ...], expansion: tuple[int, ...] | None = None,
+) -> jax.Array:  # fmt: skip
+    """Correlates the kernel with x, between whose pixels lie `expansion` - 1 zeros."""
+    last = x.ndim - 1
+    image = (0, last, *range(1, last))
+    axes = lax.ConvDimensionNumbers(image, (last, last - 1, *range(last - 1)), image)
+    return lax.conv_general_dilated(
+        x, kernel, strides, pads, lhs_dilation=expansion, rhs_dilation=dilation,
+        dimension_numbers=axes,
+    )  # fmt: skip
+
+
+def _forward(x: jax.Array, kernel: jax.Array, windows: Windows) -> tuple[jax.Array, Any]:
+    return _correlate(x, kernel, *windows), (x, kernel)
+
+
+def _backward(windows: Windows, saved: Any, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return lax.platform_dependent(
+        *saved,
+        g,
+        cpu=functools.partial(_as_forward, windows),
+        default=functools.partial(_as_derived, windows),
+    )
+
+
+def _as_forward(
+    windows: Windows, x: jax.Array, kernel: jax.Array, g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The gradients by x and by the kernel as forward convolutions.
+
+    Output o sees through place f of the window the pixel i = o stride + f dilation - start.
+    """
+    strides, pads, dilation = windows
+    ones = (1,) * len(strides)
+    to_x_pads, to_kernel_pads = [], []
+    for axis, (stride, (start, _), step) in enumerate(zip(*windows, strict=True)):
+        pixels, outputs = x.shape[axis + 1], (g.shape[axis + 1] - 1) * stride + 1
+        reach = (kernel.shape[axis] - 1) * step
+        to_x_pads.append((reach - start, pixels + start - outputs))
+        to_kernel_pads.append((start, outputs + reach - pixels - start))
+    # To a pixel: the outputs, their strides filled with zeros, see it through the mirrored window.
+    mirrored = jnp.flip(kernel, range(len(strides))).swapaxes(-1, -2)
+    to_x = _correlate(g, mirrored, ones, tuple(to_x_pads), dilation, strides)
+    # To a place: the image correlated with the outputs a stride apart, examples summed as channels.
+    images = _fence(x, kernel) if math.prod(kernel.shape[:-2]) > 1 else x
+    to_kernel = _correlate(
+        images.swapaxes(0, -1), jnp.moveaxis(g, 0, -2), dilation, tuple(to_kernel_pads), strides
+    )
+    return to_x, jnp.moveaxis(to_kernel, 0, -2)
+
+
+def _fence(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x, which XLA does not compute again where it is used.
+
+    `lax.optimization_barrier` does not last on a CPU, but nothing is fused across a branch. What
+    decides it must be unknown when compiling; a kernel that is NaN has no gradient anyway.
+    """
+    first = kernel.ravel()[0]
+    return lax.cond(first == first, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x)
+
+
+def _as_derived(
+    windows: Windows, x: jax.Array, kernel: jax.Array, g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    _, pull_back = jax.vjp(lambda x, kernel: _correlate(x, kernel, *windows), x, kernel)
+    return pull_back(g)
+
+
+convolve.defvjp(_forward, _backward)

@@ -1,0 +1,152 @@
+"""The gradients of convolutions against those that JAX derives, alone, in loops and past NaN."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from dlcore import nn
+from dlcore.nn.convolution import Windows, convolve
+
+KEY = jax.random.key(0)
+AXES = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
+
+
+def arrays(sizes, window, windows, channels=3, filters=5, batch=2):
+    """x, a kernel, and a gradient of the output."""
+    keys = jax.random.split(KEY, 3)
+    x = jax.random.normal(keys[0], (batch, *sizes, channels))
+    kernel = jax.random.normal(keys[1], (*window, channels, filters))
+    y = jax.eval_shape(lambda x, kernel: convolve(x, kernel, windows), x, kernel)
+    return x, kernel, jax.random.normal(keys[2], y.shape)
+
+
+def derived(x, kernel, windows):
+    return lax.conv_general_dilated(
+        x, kernel, windows.strides, windows.pads, rhs_dilation=windows.dilation,
+        dimension_numbers=AXES[x.ndim - 2],
+    )  # fmt: skip
+
+
+def gradients(function, windows, x, kernel, g):
+    y, pull_back = jax.vjp(lambda x, kernel: function(x, kernel, windows), x, kernel)
+    return y, *pull_back(g)
+
+
+PLACES = list(itertools.product((7, 8), (1, 4), (1, 3), ((0, 0), (1, 2), (2, 0)), (1, 2)))
+
+
+@pytest.mark.parametrize("size, window, stride, pads, dilation", PLACES)
+def test_gradients_in_one_dimension(size, window, stride, pads, dilation):
+    """Also with pixels that no window reaches and pads as wide as the window."""
+    windows = Windows((stride,), (pads,), (dilation,))
+    given = arrays((size,), (window,), windows)
+    found = gradients(convolve, windows, *given)
+    for f, e in zip(found, gradients(derived, windows, *given), strict=True):
+        np.testing.assert_allclose(f, e, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "sizes, window, windows",
+    [
+        ((6, 7), (3, 3), Windows((1, 1), ((1, 1), (1, 1)), (1, 1))),
+        ((6, 7), (1, 1), Windows((1, 1), ((0, 0), (0, 0)), (1, 1))),
+        ((7, 8), (3, 2), Windows((2, 1), ((1, 1), (0, 1)), (1, 2))),
+        ((4, 5, 6), (3, 2, 1), Windows((2, 1, 3), ((1, 1), (0, 0), (0, 2)), (1, 2, 1))),
+    ],
+)
+def test_gradients_in_more_dimensions(sizes, window, windows):
+    given = arrays(sizes, window, windows)
+    found = gradients(convolve, windows, *given)
+    for f, e in zip(found, gradients(derived, windows, *given), strict=True):
+        np.testing.assert_allclose(f, e, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_in_a_loop():
+    windows = Windows((1, 1), ((1, 1), (1, 1)), (1, 1))
+    x, _, g = arrays((5, 5), (3, 3), windows, filters=3)
+    kernels = jax.random.normal(KEY, (4, 3, 3, 3, 3))
+
+    def deep(function, kernels):
+        y, _ = lax.scan(
+            lambda y, kernel: (jnp.tanh(function(y, kernel, windows)), None), x, kernels
+        )
+        return jnp.vdot(y, g)
+
+    found, expected = (
+        jax.jit(jax.grad(lambda k, f=f: deep(f, k)))(kernels) for f in (convolve, derived)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_second_derivatives():
+    """Backward twice, as in a gradient penalty, and forward over backward, as in a Hessian."""
+    windows = Windows((2, 2), ((1, 0), (1, 0)), (1, 1))
+    x, kernel, g = arrays((5, 5), (3, 3), windows)
+
+    def penalty(function, kernel):
+        slope = jax.grad(lambda x: jnp.vdot(jnp.tanh(function(x, kernel, windows)), g))
+        return jnp.sum(slope(x) ** 2)
+
+    def curvature(function):
+        slope = jax.grad(lambda k: jnp.sum(jnp.tanh(function(x, k, windows)) ** 2))
+        return jax.jvp(slope, (kernel,), (jnp.ones_like(kernel),))[1]
+
+    for compute in (lambda f: jax.grad(lambda k: penalty(f, k))(kernel), curvature):
+        np.testing.assert_allclose(compute(convolve), compute(derived), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_layer_with_groups_or_without(groups):
+    """The layer passes on its stride, pads, dilation and groups."""
+    x = jax.random.normal(KEY, (2, 9, 8, 4))
+    conv = nn.Conv(
+        6,
+        (3, 2),
+        stride=(2, 1),
+        padding=((1, 0), (0, 1)),
+        dilation=(1, 2),
+        groups=groups,
+        use_bias=False,
+    )
+    params = conv.init(KEY, x)["params"]
+
+    def expected(params):
+        y = lax.conv_general_dilated(
+            x, params["kernel"], (2, 1), ((1, 0), (0, 1)), rhs_dilation=(1, 2),
+            feature_group_count=groups, dimension_numbers=AXES[2],
+        )  # fmt: skip
+        return jnp.sum(jnp.tanh(y))
+
+    found = jax.grad(lambda params: jnp.sum(jnp.tanh(conv.apply({"params": params}, x))))(params)
+    jax.tree.map(
+        lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-5, atol=1e-5),
+        found, jax.grad(expected)(params),
+    )  # fmt: skip
+
+
+def test_nan_is_not_hidden():
+    windows = Windows((1,), ((1, 1),), (1,))
+    x, kernel, g = arrays((6,), (3,), windows)
+    for at, spoilt in enumerate((x, kernel, g)):
+        given = [x, kernel, g]
+        given[at] = spoilt.at[(0,) * spoilt.ndim].set(jnp.nan)
+        found = jax.jit(lambda *given: gradients(convolve, windows, *given))(*given)
+        assert any(bool(jnp.isnan(f).any()) for f in found[1:])
+
+
+def test_each_example_has_its_gradient():
+    """Under `vmap`, with a kernel for each example as well."""
+    windows = Windows((1,), ((1, 1),), (1,))
+    x, kernel, g = arrays((6,), (3,), windows)
+    kernels = jnp.stack([kernel, -2 * kernel])
+    found = jax.vmap(lambda x, k, g: gradients(convolve, windows, x[None], k, g[None]))(
+        x, kernels, g
+    )
+    for i in range(2):
+        one = gradients(derived, windows, x[i : i + 1], kernels[i], g[i : i + 1])
+        for f, e in zip(found, one, strict=True):
+            np.testing.assert_allclose(f[i], e, rtol=1e-5, atol=1e-5)
