@@ -88,11 +88,14 @@ def make_job(
         part = "valid" if split == "validation" else split
         return means | language.scores(means["loss"], vocabulary, corpus, ids, part)
 
-    size = FLAGS.batch_size
-    streams = {split: Stream(part, size, FLAGS.window) for split, part in ids.items() if len(part)}
+    size, part = FLAGS.batch_size, common.of_process()
+    streams = {
+        split: Stream(tokens, size, FLAGS.window, **part)
+        for split, tokens in ids.items() if len(tokens)
+    }  # fmt: skip
     train = streams["train"].batches
     if model.initial_carry(size) is None:
-        train = Loader(Windows(ids["train"], FLAGS.window), size, seed=FLAGS.seed).batches
+        train = Loader(Windows(ids["train"], FLAGS.window), size, seed=FLAGS.seed, **part).batches
     return common.Job(
         name="language_model",
         initialise=lambda key: model.init(key, jnp.zeros((1, 1), jnp.int32)),

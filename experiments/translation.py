@@ -91,16 +91,21 @@ def make_job(model: nn.Module, task: Task, workdir: pathlib.Path) -> common.Job:
         )
         return {"loss": mean(nats(prediction, batch["targets"]), batch)}, None
 
+    part = common.of_process()
     if FLAGS.batch_tokens is None:
-        train = Loader(task.train, FLAGS.batch_size, seed=FLAGS.seed)
+        train = Loader(task.train, FLAGS.batch_size, seed=FLAGS.seed, **part)
         per_step = {"examples": FLAGS.batch_size}
     else:
         multiple = FLAGS.accumulate * jax.device_count()
-        train = TokenLoader(task.train, FLAGS.batch_tokens, seed=FLAGS.seed, multiple=multiple)
+        train = TokenLoader(
+            task.train, FLAGS.batch_tokens, seed=FLAGS.seed, multiple=multiple, **part
+        )
         per_step = {"target_tokens": round(train.tokens_per_epoch / train.steps_per_epoch)}
     held_out = {
-        name: functools.partial(evaluation_batches, translating.by_length(part), FLAGS.batch_size)
-        for name, part in (("test", task.test), ("valid", task.valid)) if part
+        name: functools.partial(
+            evaluation_batches, translating.by_length(split), FLAGS.batch_size, **part
+        )
+        for name, split in (("test", task.test), ("valid", task.valid)) if split
     }  # fmt: skip
     return common.Job(
         name="translation", initialise=functools.partial(initialise, model), loss_fn=loss_fn,

@@ -107,6 +107,7 @@ def main(_: list[str]) -> None:
         words.evaluate_file()
         return
     workdir: pathlib.Path = common.start("word_vectors")
+    common.refuse_parts()
     tokens = words.load_tokens(workdir)
     if FLAGS.model == "glove":
         job = glove.make_job(tokens, pathlib.Path(FLAGS.corpus_dir or workdir / "corpus"))

@@ -1,7 +1,7 @@
 """Which examples of the global batch the code being traced sees.
 
-Under jit and on a mesh a model sees the whole batch. Under pmap it sees one device's part, under
-gradient accumulation one micro-batch. The layers that look across examples (batch normalisation) or
+Under jit a model sees the whole batch. On several devices it sees one device's part, under gradient
+accumulation one micro-batch. The layers that look across examples (batch normalisation) or
 draw noise per example (dropout) must know, or their results change with the layout. The training
 step says so here while it traces the model, as a named axis would; models know nothing of it.
 """
@@ -14,6 +14,8 @@ from contextvars import ContextVar
 import jax
 import jax.numpy as jnp
 
+AxisName = str | tuple[str, ...]
+
 
 @dataclasses.dataclass(frozen=True)
 class Part:
@@ -22,12 +24,12 @@ class Part:
     Attributes:
         offset: the position of the part's first example in the global batch, an int32 scalar.
         stride: how far apart in the global batch two neighbours of the part are.
-        axis_name: the named axis over which the devices hold the other parts, or None.
+        axis_name: the named axes over which the devices hold the other parts, or None.
     """
 
     offset: jax.Array | int = 0
     stride: int = 1
-    axis_name: str | None = None
+    axis_name: AxisName | None = None
 
 
 WHOLE = Part()
@@ -44,8 +46,8 @@ def part_of_batch(part: Part) -> Iterator[None]:
         _current.reset(token)
 
 
-def axis_name() -> str | None:
-    """The named axis over which the rest of the batch lies, or None."""
+def axis_name() -> AxisName | None:
+    """The named axes over which the rest of the batch lies, or None."""
     return _current.get().axis_name
 
 

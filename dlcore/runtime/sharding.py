@@ -1,17 +1,24 @@
-"""Where each leaf of a training state lies on a mesh: by rules on its path, or fully sharded."""
+"""Where each leaf of a training state lies on a mesh: by rules on its path, and fully sharded.
 
+A mesh has three axes. The examples of a batch are spread over "data" and "fsdp". What "fsdp" holds
+of the state beyond that, each device holds a part of, and gathers it when it computes. What rules
+cut over "model", each device computes its part with (tensor parallel).
+"""
+
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dlcore import paths
-from dlcore.errors import InputError
+from dlcore.errors import InputError, choose
 
-DATA = "data"
+DATA, FSDP, MODEL = AXES = ("data", "fsdp", "model")
+ROWS = PartitionSpec((DATA, FSDP))  # of a batch: its examples
+Rules = paths.Rules[PartitionSpec]
 Specs = Any  # a tree of PartitionSpec of the structure of the state
 
 # Leaves smaller than this many elements are not worth a collective.
@@ -19,10 +26,11 @@ FSDP_MINIMUM = 1024
 
 
 def make_mesh(axes: str, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh that a string such as "data=4" or "data=2,model=2" describes.
+    """The mesh that a string such as "data=4" or "data=2,fsdp=2,model=2" describes.
 
     Args:
-        axes: comma-separated NAME=SIZE; an axis named "data" must be among them.
+        axes: comma-separated NAME=SIZE, the names among "data", "fsdp" and "model"; an axis that is
+            not named has the size 1.
         devices: all of JAX's devices by default.
 
     Raises:
@@ -30,81 +38,86 @@ def make_mesh(axes: str, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """
     devices = jax.devices() if devices is None else devices
     if not re.fullmatch(r"\w+=[1-9]\d*(,\w+=[1-9]\d*)*", axes):
-        raise InputError(f"mesh {axes!r} is not of the form data=4 or data=2,model=2")
+        raise InputError(f"mesh {axes!r} is not of the form data=4 or data=2,fsdp=2,model=2")
     pairs = [axis.split("=") for axis in axes.split(",")]
-    names = tuple(name for name, _ in pairs)
-    sizes = tuple(int(size) for _, size in pairs)
-    if DATA not in names or len(set(names)) < len(names):
-        raise InputError(f"mesh {axes!r} must name each axis once, the axis 'data' among them")
-    if np.prod(sizes) != len(devices):
+    for name, _ in pairs:
+        if name not in AXES:
+            raise choose("axis of a mesh", name, AXES)
+    given = {name: int(size) for name, size in pairs}
+    if len(given) < len(pairs):
+        raise InputError(f"mesh {axes!r} names an axis twice; give the size of each once")
+    sizes = tuple(given.get(name, 1) for name in AXES)
+    if math.prod(sizes) != len(devices):
         raise InputError(
-            f"mesh {axes!r} wants {np.prod(sizes)} devices, but there are {len(devices)} "
+            f"mesh {axes!r} wants {math.prod(sizes)} devices, but there are {len(devices)} "
             f"{devices[0].platform} devices; give sizes whose product is {len(devices)}"
         )
     # Auto axes: under JAX's default, Explicit, Flax's layers fail.
-    return jax.make_mesh(sizes, names, axis_types=(AxisType.Auto,) * len(names), devices=devices)
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
-def fsdp(shapes: Any, mesh: Mesh, *, axis: str = DATA, minimum: int = FSDP_MINIMUM) -> Specs:
-    """Fully sharded: each large leaf is cut along its largest dimension that the axis divides.
+def place(shapes: Any, mesh: Mesh, rules: Rules) -> Specs:
+    """Each leaf by the first rule that is found in its path and fits it, cut further over "fsdp".
+
+    An optimizer's moments carry the paths of their parameters, so one rule places both. A rule fits
+    when the leaf has its dimensions and the axes divide them. The axis "fsdp" cuts the largest
+    dimension that it divides and no rule has cut; leaves of fewer than `FSDP_MINIMUM` elements stay
+    whole.
 
     Args:
         shapes: a tree of arrays or `jax.ShapeDtypeStruct`.
-        mesh: the mesh that holds `axis`.
-        axis: the mesh axis to cut along.
-        minimum: leaves of fewer elements are replicated.
+        mesh: of `make_mesh`.
+        rules: (regular expression, places of the dimensions).
     """
+    size = mesh.shape[FSDP]
 
-    def spec(leaf: Any) -> PartitionSpec:
-        fitting = [d for d, size in enumerate(leaf.shape) if size % mesh.shape[axis] == 0]
-        if leaf.size < minimum or not fitting:
-            return PartitionSpec()
-        largest = max(fitting, key=lambda d: leaf.shape[d])
-        return PartitionSpec(*[axis if d == largest else None for d in range(leaf.ndim)])
+    def of(key_path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
+        path = paths.path_of(key_path)
+        found = (spec for pattern, spec in rules if re.search(pattern, path))
+        spec = next((spec for spec in found if not misfit(leaf, spec, mesh)), PartitionSpec())
+        axes = [*spec, *[None] * (leaf.ndim - len(spec))]
+        free = [d for d, axis in enumerate(axes) if axis is None and leaf.shape[d] % size == 0]
+        if size == 1 or leaf.size < FSDP_MINIMUM or not free:
+            return spec
+        axes[max(free, key=lambda d: leaf.shape[d])] = FSDP
+        return PartitionSpec(*axes)
 
-    return jax.tree.map(spec, shapes)
+    return jax.tree_util.tree_map_with_path(of, shapes)
 
 
-def shard_by_rules(shapes: Any, mesh: Mesh, rules: paths.Rules[PartitionSpec]) -> Specs:
-    """Each leaf's place by the first rule found in its path; replicated where none is.
+def over_fsdp(spec: PartitionSpec) -> PartitionSpec:
+    """What of a place is over the axis "fsdp"."""
+    return PartitionSpec(*[axis if axis == FSDP else None for axis in spec])
 
-    An optimizer's moments carry the paths of their parameters, so one rule places both.
 
-    Raises:
-        InputError: when a rule matches nothing, has more dimensions than a leaf that it matches,
-            names an axis that the mesh lacks, or cuts a dimension that the axis does not divide.
-    """
+def misfit(leaf: Any, spec: PartitionSpec, mesh: Mesh) -> str | None:
+    """Why a leaf cannot lie so on the mesh, or None."""
+    if leaf.ndim < len(spec):
+        return f"the rule names {len(spec)} dimensions; give at most {leaf.ndim}"
+    for size, axis in zip(leaf.shape, spec, strict=False):
+        if axis is not None and size % mesh.shape[axis]:
+            return (
+                f"{size} is not divisible by the {mesh.shape[axis]} devices of axis {axis!r}; "
+                "change the rule or the mesh"
+            )
+    return None
+
+
+def check_rules(shapes: Any, mesh: Mesh, rules: Rules) -> None:
+    """Raises InputError when a rule is found in no path, or does not fit a leaf it is found in."""
     specs = paths.match(shapes, rules, PartitionSpec())
 
-    def checked(key_path: tuple[Any, ...], leaf: Any, spec: PartitionSpec) -> PartitionSpec:
-        if leaf.ndim < len(spec):
-            raise InputError(
-                f"sharding rule names {len(spec)} dimensions, but {paths.path_of(key_path)} has "
-                f"the shape {leaf.shape}; give at most {leaf.ndim}"
-            )
-        for size, axis in zip(leaf.shape, spec, strict=False):
-            if axis is not None and axis not in mesh.shape:
-                raise InputError(
-                    f"sharding rule names the axis {axis!r}; the mesh has {list(mesh.shape)}"
-                )
-            if axis is not None and size % mesh.shape[axis]:
-                raise InputError(
-                    f"{paths.path_of(key_path)} has shape {leaf.shape}, whose {size} is not "
-                    f"divisible by the {mesh.shape[axis]} devices of axis {axis!r}; change the "
-                    "rule or the mesh"
-                )
-        return spec
+    def check(key_path: tuple[Any, ...], leaf: Any, spec: PartitionSpec) -> None:
+        wrong = misfit(leaf, spec, mesh)
+        if wrong:
+            raise InputError(f"{paths.path_of(key_path)} has the shape {leaf.shape}: {wrong}")
 
-    return jax.tree_util.tree_map_with_path(checked, shapes, specs)
+    jax.tree_util.tree_map_with_path(check, shapes, specs)
 
 
 def named(mesh: Mesh, specs: Specs) -> Any:
     """The tree of `NamedSharding` on `mesh` that a tree of PartitionSpec means."""
-    return jax.tree.map(
-        lambda spec: NamedSharding(mesh, spec),
-        specs,
-        is_leaf=lambda leaf: isinstance(leaf, PartitionSpec),
-    )
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
 
 def parse_rule(text: str) -> tuple[str, PartitionSpec]:
@@ -112,8 +125,37 @@ def parse_rule(text: str) -> tuple[str, PartitionSpec]:
 
     >>> parse_rule("dense_0/kernel:-,model")
     ('dense_0/kernel', PartitionSpec(None, 'model'))
+
+    Raises:
+        InputError: when the text is not of that form, or names an axis that no mesh has.
     """
     pattern, colon, axes = text.rpartition(":")
     if not colon or not pattern or not axes:
         raise InputError(f"sharding rule {text!r} is not of the form REGEX:-,model")
+    for axis in axes.split(","):
+        if axis not in ("-", *AXES):
+            raise choose("axis of a sharding rule", axis, ("-", *AXES))
     return pattern, PartitionSpec(*[None if axis == "-" else axis for axis in axes.split(",")])
+
+
+def rows_of_process(mesh: Mesh) -> tuple[int, int]:
+    """Which part of each batch this process feeds, and of how many parts.
+
+    Processes that share the examples, since "model" spreads over them, feed the same part.
+
+    Raises:
+        InputError: when the devices of a process do not hold an even, contiguous part of the rows.
+    """
+    shards = mesh.shape[DATA] * mesh.shape[FSDP]
+    parts: dict[int, set[int]] = {}
+    for shard, devices in enumerate(mesh.devices.reshape(shards, -1)):
+        for device in devices:
+            parts.setdefault(device.process_index, set()).add(shard)
+    ordered = sorted({tuple(sorted(part)) for part in parts.values()})
+    size = len(ordered[0])
+    if ordered != [tuple(range(start, start + size)) for start in range(0, shards, size)]:
+        raise InputError(
+            f"mesh {dict(mesh.shape)} gives the processes uneven parts of a batch; make data * "
+            "fsdp a multiple of the processes, or model a multiple of the devices of a process"
+        )
+    return ordered.index(tuple(sorted(parts[jax.process_index()]))), len(ordered)

@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from dlcore.errors import InputError
+from dlcore.runtime import processes
 from dlcore.train.fingerprint import describe, fingerprints
 
 Config = Mapping[str, Any]
@@ -143,14 +144,18 @@ class Checkpoints:
         for candidate in self.steps()[::-1]:
             if best and candidate != self._best.step:
                 continue
+            why = None
             try:
                 state, loop = self._read(candidate, abstract)
             except InputError:
                 raise
             except Exception as error:  # whatever a damaged file makes the readers raise
-                skipped.append(f"step {candidate} ({_one_line(error)}; {self._remove(candidate)})")
-                continue
-            return Restored(candidate, state, loop, skipped)
+                why = _one_line(error)
+            # Each process reads its own part; all must find it whole.
+            if processes.agreed(why is None):
+                return Restored(candidate, state, loop, skipped)
+            why = why or "another process could not read its part"
+            skipped.append(f"step {candidate} ({why}; {self._remove(candidate)})")
         if skipped:
             raise InputError(
                 f"{'the best' if best else 'no'} checkpoint in {self.directory} is "
@@ -170,8 +175,11 @@ class Checkpoints:
                     f"the checkpoints in {self.directory} are of another {kind} "
                     f"({difference(was, now)}); choose another --workdir or the flags of that run"
                 )
-        read = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        state = self._manager.restore(step, args=read).state
+        # Not by the manager, which would wait for a process that could not read its part.
+        reader = ocp.StandardCheckpointHandler()
+        state = reader.restore(
+            self.directory / str(step) / "state", args=ocp.args.StandardRestore(abstract)
+        )
         found = fingerprints(state)
         wrong = [path for path, number in run["fingerprints"].items() if found[path] != number]
         if wrong:
@@ -179,16 +187,17 @@ class Checkpoints:
         return state, run["loop"]
 
     def _read_run(self, step: int) -> dict[str, Any]:
-        read = ocp.args.Composite(run=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=read).run
+        return ocp.JsonCheckpointHandler().restore(self.directory / str(step) / "run")
 
     def _remove(self, step: int) -> str:
         source = self.directory / str(step)
         target = self.directory.with_name(f"{self.directory.name}-damaged") / str(step)
         with self._writing():
-            shutil.rmtree(target, ignore_errors=True)
-            target.parent.mkdir(exist_ok=True)
-            shutil.move(source, target)
+            if processes.leads():
+                shutil.rmtree(target, ignore_errors=True)
+                target.parent.mkdir(exist_ok=True)
+                shutil.move(source, target)
+            processes.agreed(True)
             self._manager.reload()
         return f"moved to {target}"
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dlcore.runtime import processes
 from dlcore.train.state import Batch, MetricFn, Metrics, TrainState
 
 
@@ -32,6 +33,7 @@ def evaluate(
 
     waiting: Metrics = {}
     for batch in batches:
+        processes.alive()
         metrics, carry = metric_fn(state, batch)
         if carry is not None:
             state = state.replace(carry=carry)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlcore.errors import Diverged
-from dlcore.runtime import Layout, compile_step
+from dlcore.runtime import Layout, compile_step, processes
 from dlcore.runtime.layout import Jit
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.evaluation import Best
@@ -205,6 +205,7 @@ def fit(
         while number < steps:
             state, metrics = compiled(state, next(source))
             number += 1
+            processes.alive()
             pending.append((number, metrics))
             if log is not None:
                 log.advance()
@@ -223,8 +224,9 @@ def fit(
                     improved = memory.best.update(number, memory.evaluation)
                     if memory.best.exhausted:
                         reason = "patience"
-            if stop.name and number < steps:
-                reason = stop.name
+            signal = stop.at(number)
+            if signal and number < steps:
+                reason = signal
             last = number == steps or reason != "finished"
             if last or improved or (checkpoint_every and number % checkpoint_every == 0):
                 read(keep=0)

@@ -7,6 +7,7 @@ from typing import Any
 from absl import flags
 
 from dlcore import optim
+from dlcore.runtime import processes
 from dlcore.train.logs import write_json, writing
 
 FLAGS = flags.FLAGS
@@ -14,8 +15,9 @@ FLAGS = flags.FLAGS
 # Flags that may change when a run continues. All but --steps say where and how it runs, not what it
 # computes; more steps go on by the schedule of the new number.
 FREE = {
-    "workdir", "data_dir", "steps", "layout", "mesh", "shard", "checkpoint_every", "eval_every",
-    "log_every", "patience", "resume", "check", "smoke", "report",
+    "workdir", "data_dir", "steps", "layout", "mesh", "shard", "coordinator", "num_processes",
+    "process_id", "stall_seconds", "checkpoint_every", "eval_every", "log_every", "patience",
+    "resume", "check", "smoke", "report",
 }  # fmt: skip
 
 _MODULES: set[str] = set()  # whose flags are the script's own
@@ -65,9 +67,13 @@ def define_flags(
     flags.DEFINE_float("ema", None, "decay of a moving average of the weights to evaluate")
     flags.DEFINE_integer("accumulate", 1, "micro-batches per step", lower_bound=1)
     flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "of the computation")
-    flags.DEFINE_string("layout", "jit", "jit (one device), pmap (all) or mesh")
-    flags.DEFINE_string("mesh", None, "axes of --layout=mesh, such as data=2,model=2")
-    flags.DEFINE_multi_string("shard", [], "fsdp, or REGEX:-,model for the leaves found by REGEX")
+    flags.DEFINE_string("layout", None, "jit (one device), pmap (all) or mesh; default by --mesh")
+    flags.DEFINE_string("mesh", None, "axes of --layout=mesh, such as data=2,fsdp=2,model=2")
+    flags.DEFINE_multi_string("shard", [], "REGEX:-,model for the leaves found by REGEX")
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; a cluster tells it by itself")
+    flags.DEFINE_integer("num_processes", None, "of the run; a cluster tells it by itself", 1)
+    flags.DEFINE_integer("process_id", None, "from 0 on; a cluster tells it by itself", 0)
+    flags.DEFINE_integer("stall_seconds", 1800, "without a step end the process; 0 never", 0)
     only_end = "; 0 at the end only"
     flags.DEFINE_integer("checkpoint_every", 1000, f"steps between checkpoints{only_end}", 0)
     flags.DEFINE_integer("eval_every", eval_every, f"steps between evaluations{only_end}", 0)
@@ -104,6 +110,8 @@ def config() -> dict[str, Any]:
 
 def record_flags(job: str, workdir: pathlib.Path) -> None:
     """Writes flags.txt, which repeats the run, and config.json, which identifies it."""
+    if not processes.leads():
+        return
     path = workdir / "flags.txt"
     given = [flag for flag in own_flags().values() if flag.present and flag.name != "resume"]
     lines = [flag.serialize() for flag in given]
@@ -115,4 +123,5 @@ def record_flags(job: str, workdir: pathlib.Path) -> None:
 
 def say(line: str) -> None:
     """A line about the run for the person at the terminal; standard output is for the result."""
-    print(line, file=sys.stderr)
+    if processes.leads():
+        print(line, file=sys.stderr)

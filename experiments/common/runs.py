@@ -15,11 +15,13 @@ from absl import app, flags, logging
 
 from dlcore import runtime
 from dlcore.errors import InputError
+from dlcore.runtime import processes
 from dlcore.runtime.provenance import provenance
 from dlcore.train.checkpoint import difference
 from dlcore.train.logs import write_json, writing
 from experiments import START
-from experiments.common.flags import config
+from experiments.common import training
+from experiments.common.flags import config, say
 from experiments.common.training import Job, Outcome
 
 FLAGS = flags.FLAGS
@@ -37,10 +39,12 @@ def launch(main: Callable[[list[str]], None]) -> None:
             main(argv)
         except InputError as error:
             print("error:", " ".join(str(error).split()), file=sys.stderr)
-            sys.exit(2)
+            processes.leave(2)
         except KeyboardInterrupt:  # before training, or the second one during it
             print("interrupted; what was saved before stays", file=sys.stderr)
-            sys.exit(130)
+            processes.leave(130)
+        except Exception as error:
+            processes.fail(error)
 
     # Orbax logs the life of each checkpoint and the traceback of each failure that it also raises.
     # When one of its writes fails, it closes the event loop under the others, which complain.
@@ -70,10 +74,17 @@ def start(job: str) -> pathlib.Path:
         InputError: when the workdir cannot be written, holds another run, or is in use.
     """
     runtime.configure()
+    processes.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    processes.watch(FLAGS.stall_seconds)
+    if processes.several() and (FLAGS.check or not FLAGS.workdir):
+        raise InputError(
+            "--check is for one process" if FLAGS.check else
+            "several processes need a --workdir, a folder that all of them see"
+        )  # fmt: skip
     if FLAGS.smoke:
         _shrink()
     workdir = pathlib.Path(FLAGS.workdir or new_workdir(job))
-    if FLAGS.check:
+    if FLAGS.check or not processes.leads():
         return workdir
     if FLAGS.resume == "must" and not (workdir / "config.json").exists():
         raise InputError(f"--resume=must, but there is no run in {workdir}")
@@ -142,6 +153,21 @@ def _check_same_run(workdir: pathlib.Path) -> None:
             f"{workdir} holds another run ({difference(was, config())}); choose another "
             f"--workdir, or repeat that run by --flagfile={workdir / 'flags.txt'}"
         )
+
+
+def train(job: Job, workdir: pathlib.Path) -> Outcome:
+    """Trains, or continues to (`training.train`).
+
+    Several processes end here: what a job makes of the trained state, one process makes.
+    """
+    outcome = training.train(job, workdir)
+    if processes.several():
+        if processes.leads():
+            finish(job, workdir, outcome)
+            say("reports, exports and samples are made by the same command in one process")
+        processes.agreed(True)
+        sys.exit(0)
+    return outcome
 
 
 def finish(job: Job, workdir: pathlib.Path, outcome: Outcome, **more: Any) -> None:

@@ -18,6 +18,7 @@ from dlcore import optim, runtime
 from dlcore.data import Loader, Split, evaluation_batches
 from dlcore.errors import InputError
 from dlcore.optim.schedules import Schedule
+from dlcore.runtime import processes, sharding
 from dlcore.train import Best, LossFn, TrainState, evaluate, gradient_step
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.logs import RunLog
@@ -64,6 +65,7 @@ class Job:
         take_over: changes the state that a new run starts from, such as to the weights of another.
         step: instead of a step along the gradient of the loss.
         tx: makes the optimizer state of such a step.
+        rules: how the axis "model" of a mesh cuts the parameters, where that fits.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Job:
     take_over: Callable[[TrainState], TrainState] = lambda state: state
     step: Step | None = None
     tx: optax.GradientTransformation | None = None
+    rules: sharding.Rules = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,12 +145,27 @@ def _hyperparameter(given: str) -> tuple[str, Any]:
         ) from None
 
 
-def make_layout() -> runtime.Layout:
-    """The layout that the flags describe."""
-    rules = "fsdp" if FLAGS.shard == ["fsdp"] else [runtime.parse_rule(r) for r in FLAGS.shard]
-    layout = runtime.layout(FLAGS.layout, mesh=FLAGS.mesh, rules=rules)
+def make_layout(defaults: sharding.Rules = ()) -> runtime.Layout:
+    """The layout that the flags describe, with a job's rules for the axis "model"."""
+    kind = FLAGS.layout or ("mesh" if FLAGS.mesh or FLAGS.shard else "jit")
+    rules = [runtime.parse_rule(rule) for rule in FLAGS.shard]
+    layout = runtime.layout(kind, mesh=FLAGS.mesh, rules=rules, defaults=defaults)
     layout.check_batch_size(FLAGS.batch_size, FLAGS.accumulate)
     return layout
+
+
+def of_process() -> dict[str, int]:
+    """Which part of each batch this process feeds, as the loaders take it."""
+    return dict(zip(("process_index", "process_count"), make_layout().part, strict=True))
+
+
+def refuse_parts() -> None:
+    """Raises InputError where the processes would have to share a batch that has no parts."""
+    if make_layout().part[1] > 1:
+        raise InputError(
+            "the batches of this job are not divided among processes; use one process, or "
+            "--mesh=model=N over the devices of all"
+        )
 
 
 def make_state(job: Job, tx: optax.GradientTransformation) -> TrainState:
@@ -159,10 +177,15 @@ def make_state(job: Job, tx: optax.GradientTransformation) -> TrainState:
 def make_feed(train: Split, test: Split) -> Feed:
     """Shuffled batches of the training data less the share of --validation."""
     train, held_out = split_validation(train, FLAGS.validation, FLAGS.seed)
+    part = of_process()
+
+    def passes(split: Split) -> Callable[[], Iterator[Batch]]:
+        return functools.partial(evaluation_batches, split, FLAGS.batch_size, **part)
+
     return Feed(
-        Loader(train, FLAGS.batch_size, seed=FLAGS.seed).batches,
-        functools.partial(evaluation_batches, test, FLAGS.batch_size),
-        held_out and functools.partial(evaluation_batches, held_out, FLAGS.batch_size),
+        Loader(train, FLAGS.batch_size, seed=FLAGS.seed, **part).batches,
+        passes(test),
+        held_out and passes(held_out),
     )
 
 
@@ -176,11 +199,9 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
             "--patience without --validation would choose the model on the test data; add "
             "--validation=0.1 to hold out a tenth of the training data"
         )
-    layout, tx, step = make_layout(), job.tx or make_optimizer(job), job.step
+    layout, tx, step = make_layout(job.rules), job.tx or make_optimizer(job), job.step
     if job.loss_fn is not None:
-        step = gradient_step(
-            job.loss_fn, tx, accumulate=FLAGS.accumulate, axis_name=layout.axis_name
-        )
+        step = gradient_step(job.loss_fn, tx, accumulate=FLAGS.accumulate, layout=layout)
     assert step is not None, f"{job.name} has neither a loss nor a step"
     metric_fn = runtime.compile_evaluation(job.metric_fn, layout)
     splits = {"test": job.feed.test, "validation": job.feed.validation or job.feed.test}
@@ -192,7 +213,8 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
     def follow(state: TrainState) -> dict[str, float]:
         state = with_average(state)
         metrics = evaluate_on(split, state)
-        job.observe(state)
+        if not processes.several():
+            job.observe(state)
         return metrics
 
     name, mode = job.metric
@@ -211,7 +233,11 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
         state = job.take_over(layout.initialise(lambda: make_state(job, tx)))
     first = restored.step if restored else 0
     record_flags(job.name, workdir)
-    log = RunLog(workdir, start=first, steps=FLAGS.steps, shown=("loss", name))
+    leads = processes.leads()
+    log = RunLog(
+        workdir if leads else None, start=first, steps=FLAGS.steps, shown=("loss", name),
+        progress=leads,
+    )  # fmt: skip
     try:
         result = fit(
             step, state, job.feed.train,

@@ -49,7 +49,7 @@ def test_every_kind_of_model_passes_the_smoke_test(run, tmp_path, model):
 
 LAYOUTS = {
     "jit": ((), 1),
-    "mesh": (("--layout=mesh", "--mesh=data=4", "--shard=fsdp"), 4),
+    "mesh": (("--layout=mesh", "--mesh=fsdp=4"), 4),
 }
 
 
@@ -103,7 +103,7 @@ def test_sigterm_saves_and_leaves_with_a_clear_line(run, start, tmp_path):
 
 def test_a_run_on_four_devices_continues_on_one(run, tmp_path):
     flags = ["--schedule=constant", f"--workdir={tmp_path}", "--augment=none"]
-    mesh = ["--layout=mesh", "--shard=fsdp"]
+    mesh = ["--layout=mesh", "--mesh=fsdp=4"]
     assert run("--steps=20", *mesh, *flags, devices=4).returncode == 0
     process = run("--steps=40", *flags)
     assert process.returncode == 0 and "from step 20" in process.stderr

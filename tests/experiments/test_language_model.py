@@ -157,7 +157,7 @@ def test_maximum_likelihood_of_an_impossible_text_is_infinite(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("devices", "layout"),
-    [(1, ()), (4, ("--layout=mesh", "--shard=fsdp")), (4, ("--layout=pmap",))],
+    [(1, ()), (4, ("--layout=mesh", "--mesh=fsdp=4")), (4, ("--layout=pmap",))],
     ids=["jit", "fsdp", "pmap"],
 )
 def test_a_killed_run_continues_bit_for_bit(run, start, tmp_path, devices, layout):

@@ -19,7 +19,7 @@ LAYOUTS = {
     "jit": lambda: runtime.layout("jit"),
     "pmap": lambda: runtime.layout("pmap"),
     "mesh": lambda: runtime.layout("mesh"),
-    "fsdp": lambda: runtime.layout("mesh", rules="fsdp"),
+    "fsdp": lambda: runtime.layout("mesh", mesh="fsdp=4"),
 }
 
 
@@ -74,7 +74,7 @@ def batch(step):
 
 
 def steps(layout, count=4, accumulate=1, state=None):
-    step = gradient_step(loss_fn, TX, accumulate=accumulate, axis_name=layout.axis_name)
+    step = gradient_step(loss_fn, TX, accumulate=accumulate, layout=layout)
     compiled = runtime.compile_step(step, layout)
     state = layout.initialise(make_state) if state is None else state
     for number in range(int(state.step), count):

@@ -15,9 +15,13 @@ from dlcore.train import gradient_step
 LAYOUTS = {
     "pmap": lambda: runtime.layout("pmap"),
     "mesh": lambda: runtime.layout("mesh"),
-    "fsdp": lambda: runtime.layout("mesh", rules="fsdp"),
+    "fsdp": lambda: runtime.layout("mesh", mesh="fsdp=4"),
+    "data and fsdp": lambda: runtime.layout("mesh", mesh="data=2,fsdp=2"),
     "model axis": lambda: runtime.layout(
         "mesh", mesh="data=2,model=2", rules=[runtime.parse_rule("Dense_0/kernel:-,model")]
+    ),
+    "fsdp and model": lambda: runtime.layout(
+        "mesh", mesh="fsdp=2,model=2", rules=[runtime.parse_rule("Dense_0/kernel:-,model")]
     ),
 }
 
@@ -25,9 +29,7 @@ LAYOUTS = {
 def three_steps(layout, accumulate=1, norm=True):
     model, tx = networks.Network(norm=norm), optax.adamw(1e-2)
     step = runtime.compile_step(
-        gradient_step(
-            networks.make_loss(model), tx, accumulate=accumulate, axis_name=layout.axis_name
-        ),
+        gradient_step(networks.make_loss(model), tx, accumulate=accumulate, layout=layout),
         layout,
     )
     state = layout.initialise(lambda: networks.make_state(model, tx))
@@ -60,7 +62,7 @@ def test_accumulation_equals_the_whole_batch_in_every_layout(name):
 
 
 def test_fsdp_cuts_every_large_leaf_and_the_optimizer_state_with_it():
-    layout = runtime.layout("mesh", rules="fsdp")
+    layout = runtime.layout("mesh", mesh="fsdp=4")
     state = layout.initialise(
         lambda: {
             "w": jax.numpy.zeros((48, 64)),
@@ -68,7 +70,7 @@ def test_fsdp_cuts_every_large_leaf_and_the_optimizer_state_with_it():
             "b": jax.numpy.zeros(8),
         }
     )
-    assert state["w"].sharding.spec == PartitionSpec(None, "data")
+    assert state["w"].sharding.spec == PartitionSpec(None, "fsdp")
     assert state["w"].addressable_shards[0].data.shape == (48, 16)
     assert state["odd"].sharding.spec == PartitionSpec() == state["b"].sharding.spec
 
@@ -106,7 +108,8 @@ def test_a_new_shape_counts_as_a_recompilation():
         ({"kind": "tpu"}, "unknown layout 'tpu'; choose one of: jit, mesh, pmap"),
         ({"kind": "mesh", "mesh": "data=3"}, "wants 3 devices, but there are 4 cpu devices"),
         ({"kind": "mesh", "mesh": "data:4"}, "not of the form data=4"),
-        ({"kind": "mesh", "mesh": "model=4"}, "'data' among them"),
+        ({"kind": "mesh", "mesh": "tensor=4"}, "unknown axis of a mesh 'tensor'; choose one of"),
+        ({"kind": "mesh", "mesh": "data=2,data=2"}, "names an axis twice"),
         ({"kind": "jit", "mesh": "data=4"}, "layout 'jit' has no mesh"),
     ],
 )
@@ -118,9 +121,9 @@ def test_layouts_that_cannot_be(arguments, message):
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("w$:-,tensor", "names the axis 'tensor'; the mesh has"),
-        ("w$:-,-,data", "names 3 dimensions, but w has the shape"),
-        ("w$:data,-", "whose 6 is not divisible by the 4 devices of axis 'data'"),
+        ("w$:-,tensor", "unknown axis of a sharding rule 'tensor'; choose one of"),
+        ("w$:-,-,data", r"w has the shape \(6, 8\): the rule names 3 dimensions; give at most 2"),
+        ("w$:data,-", "6 is not divisible by the 4 devices of axis 'data'"),
         ("v$:data", "'v\\$' matches none"),
         ("w$", "not of the form REGEX:-,model"),
     ],
@@ -128,7 +131,7 @@ def test_layouts_that_cannot_be(arguments, message):
 def test_sharding_rules_that_cannot_be(rule, message):
     with pytest.raises(InputError, match=message):
         shapes = {"w": jax.ShapeDtypeStruct((6, 8), "float32")}
-        sharding.shard_by_rules(shapes, sharding.make_mesh("data=4"), [runtime.parse_rule(rule)])
+        sharding.check_rules(shapes, sharding.make_mesh("data=4"), [runtime.parse_rule(rule)])
 
 
 @pytest.mark.parametrize(

@@ -168,9 +168,9 @@ def test_another_model_is_refused_and_the_leaf_named(tmp_path):
     checkpoints.close()
 
 
-@pytest.mark.parametrize("rules", [(), "fsdp"])
-def test_a_checkpoint_of_four_devices_continues_on_one_and_back(tmp_path, rules):
-    mesh = runtime.layout("mesh", rules=rules)
+@pytest.mark.parametrize("axes", ["data=4", "fsdp=4"])
+def test_a_checkpoint_of_four_devices_continues_on_one_and_back(tmp_path, axes):
+    mesh = runtime.layout("mesh", mesh=axes)
     state = jax.device_put(state_at(7), mesh.shardings(make_state()))
     checkpoints = Checkpoints(tmp_path / "mesh", CONFIG)
     checkpoints.save(7, state, {})
@@ -186,7 +186,7 @@ def test_a_checkpoint_of_four_devices_continues_on_one_and_back(tmp_path, rules)
 
 
 def test_fingerprints_do_not_depend_on_the_sharding_and_see_every_element():
-    mesh = runtime.layout("mesh", rules="fsdp")
+    mesh = runtime.layout("mesh", mesh="fsdp=4")
     state = make_state()
     reference = fingerprints(state)
     assert fingerprints(jax.device_put(state, mesh.shardings(state))) == reference

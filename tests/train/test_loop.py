@@ -20,7 +20,7 @@ from dlcore.train.loop import Memory, fit
 
 MODEL, TX = networks.Network(), optax.adamw(1e-2)
 JIT = runtime.layout("jit")
-FSDP = runtime.layout("mesh", rules="fsdp")
+FSDP = runtime.layout("mesh", mesh="fsdp=4")
 
 
 def make_state():
@@ -28,7 +28,7 @@ def make_state():
 
 
 def make_step(layout=JIT):
-    return gradient_step(networks.make_loss(MODEL), TX, axis_name=layout.axis_name)
+    return gradient_step(networks.make_loss(MODEL), TX, layout=layout)
 
 
 def evaluate(state):

@@ -13,6 +13,7 @@ from flax import struct
 from jax.nn import sigmoid, standardize
 
 from dlcore.nn import examples
+from dlcore.nn.examples import AxisName
 from dlcore.nn.recurrent.cell import Carry, Hooks, Params, expand, gates
 from dlcore.nn.recurrent.lstm import LSTM
 
@@ -65,7 +66,7 @@ class _Prepared(struct.PyTreeNode):
     count: jax.Array
     batch: Moments | None
     running: Mapping[str, Moments] | None
-    axis_name: str | None = struct.field(pytree_node=False)
+    axis_name: AxisName | None = struct.field(pytree_node=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,11 +205,13 @@ def _affine(x: jax.Array, scale: jax.Array, bias: jax.Array | None = None) -> ja
     return x if bias is None else x + expand(bias, x.ndim)
 
 
-def _everywhere(total: jax.Array, axis_name: str | None) -> jax.Array:
+def _everywhere(total: jax.Array, axis_name: AxisName | None) -> jax.Array:
     return total if axis_name is None else jax.lax.psum(total, axis_name)
 
 
-def _moments(x: jax.Array, mask: jax.Array, count: jax.Array, axis_name: str | None) -> Moments:
+def _moments(
+    x: jax.Array, mask: jax.Array, count: jax.Array, axis_name: AxisName | None
+) -> Moments:
     """Mean and (biased) variance of x (..., B, K) over the `count` (...) rows in the mask."""
     count = jnp.maximum(count, 1)[..., None]
 

@@ -156,7 +156,7 @@ def seen_in_training(kind, accumulate):
         return Mean(each, jnp.float32(len(here) / B)), Aux(model_state, {})
 
     tx = optax.sgd(1.0)
-    step = gradient_step(loss_fn, tx, accumulate=accumulate, axis_name=layout.axis_name)
+    step = gradient_step(loss_fn, tx, accumulate=accumulate, layout=layout)
     params = {"image": jnp.zeros((B, H, W, 2)), "label": jnp.zeros((B, K))}
     state = layout.initialise(lambda: TrainState.create({"params": params}, tx, jax.random.key(7)))
     state, _ = runtime.compile_step(step, layout)(state, BATCH)

@@ -1,0 +1,127 @@
+"""A mesh of devices: data parallel, fully sharded, tensor parallel, and their products."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dlcore.runtime import sharding
+from dlcore.runtime.layout import (
+    Batch,
+    Layout,
+    RowsFn,
+    Spread,
+    State,
+    StateFn,
+    all_at,
+    apart,
+    together,
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class OnMesh(Layout):
+    """A mesh of devices: batches over "data" and "fsdp", the state over "fsdp" and by rules.
+
+    Attributes:
+        mesh: of `sharding.make_mesh`.
+        rules: path rules for the leaves of the state; each must be found and fit.
+        defaults: further rules, which hold where they fit. What neither they nor "fsdp" cut is
+            replicated.
+    """
+
+    mesh: Mesh
+    rules: sharding.Rules = ()
+    defaults: sharding.Rules = ()
+    axis_name: tuple[str, ...] = (sharding.DATA, sharding.FSDP)
+
+    @property
+    def data_size(self) -> int:  # type: ignore[override]
+        return self.mesh.shape[sharding.DATA] * self.mesh.shape[sharding.FSDP]
+
+    @property
+    def part(self) -> tuple[int, int]:  # type: ignore[override]
+        return sharding.rows_of_process(self.mesh)
+
+    def shardings(self, shapes: State) -> Any:
+        rest, carry = apart(shapes)
+        sharding.check_rules(rest, self.mesh, self.rules)
+        places = sharding.named(self.mesh, self._specs(rest))
+        return together(places, all_at(NamedSharding(self.mesh, sharding.ROWS), carry))
+
+    def _specs(self, tree: Any) -> sharding.Specs:
+        return sharding.place(tree, self.mesh, (*self.rules, *self.defaults))
+
+    def spread(self, function: RowsFn) -> Spread:
+        # What the compiler derives from the places alone reduces each use of a parameter, and each
+        # micro-batch. So here the axes of the examples are explicit; "model" stays the compiler's.
+        def run(params: Any, shared: Any, rows: Any) -> tuple[Any, Any, Any]:
+            specs = self._specs({"params": params})["params"]
+            parts = jax.tree.map(sharding.over_fsdp, specs)
+
+            def whole(f: Callable[..., Any]) -> Callable[..., Any]:
+                if self.mesh.shape[sharding.FSDP] == 1:
+                    return f
+                # The backward pass gathers once more instead of keeping all that is not its part.
+                keep = jax.checkpoint_policies.save_anything_except_these_names("gathered")
+                return jax.checkpoint(
+                    lambda params, *rest: f(jax.tree.map(_gather, params, parts), *rest),
+                    policy=keep,
+                )
+
+            def here(params: Any, shared: Any, rows: Any) -> tuple[Any, Any, Any]:
+                (gradient, sums), shared, rows = function(params, shared, rows, whole=whole)
+                gradient = jax.tree.map(self._sum, gradient, parts)
+                return (gradient, jax.lax.psum(sums, self.axis_name)), shared, rows
+
+            return jax.shard_map(
+                here,
+                mesh=self.mesh,
+                in_specs=(parts, PartitionSpec(), sharding.ROWS),
+                out_specs=((parts, PartitionSpec()), PartitionSpec(), sharding.ROWS),
+                axis_names=set(self.axis_name),
+                check_vma=False,
+            )(params, shared, rows)
+
+        return run
+
+    def _sum(self, gradient: jax.Array, spec: PartitionSpec) -> jax.Array:
+        """The sum of a gradient over the devices; gathering has summed it over "fsdp" already."""
+        axes = [axis for axis in self.axis_name if self.mesh.shape[axis] > 1 and axis not in spec]
+        return jax.lax.psum(gradient, tuple(axes)) if axes else gradient
+
+    def _place(self, batch: Batch) -> Batch:
+        rows = NamedSharding(self.mesh, sharding.ROWS)
+        return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(rows, leaf), batch)
+
+    def compile_step(self, step: StateFn) -> StateFn:
+        compiled: StateFn | None = None
+
+        def run(state: State, batch: Batch) -> Any:
+            nonlocal compiled
+            if compiled is None:
+                # Without these the compiler may choose another place for the new state.
+                places = jax.tree.map(lambda leaf: leaf.sharding, state)
+                everywhere = NamedSharding(self.mesh, PartitionSpec())
+                compiled = jax.jit(step, donate_argnums=0, out_shardings=(places, everywhere))
+            return compiled(state, self._place(batch))
+
+        return run
+
+    def compile_evaluation(self, function: StateFn) -> StateFn:
+        places = NamedSharding(self.mesh, PartitionSpec()), NamedSharding(self.mesh, sharding.ROWS)
+        compiled = jax.jit(function, out_shardings=places)
+        return lambda state, batch: compiled(state, self._place(batch))
+
+
+def _gather(leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
+    """The whole leaf; its gradient is summed over "fsdp" and cut again (reduce-scatter)."""
+    for axis, name in enumerate(spec):
+        if name == sharding.FSDP:
+            leaf = checkpoint_name(
+                jax.lax.all_gather(leaf, sharding.FSDP, axis=axis, tiled=True), "gathered"
+            )
+    return leaf

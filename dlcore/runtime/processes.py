@@ -1,0 +1,148 @@
+"""Several processes as one run: how they meet, who speaks, and how they end together.
+
+Every process runs the same program on its own devices and feeds its own rows; collectives among the
+devices keep them in step. One that fails must end all, else the others wait for it for minutes.
+"""
+
+import faulthandler
+import importlib.util
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from typing import NoReturn
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from dlcore.errors import InputError
+
+# A process is given up after so many seconds without a sign of life, and the ends of all processes
+# may lie so many seconds apart; JAX's own limits are minutes.
+_HEARTBEAT, _SHUTDOWN = 30, 60
+
+_joined = False
+_limit, _since = 0.0, 0.0
+
+
+def join(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Makes this process one of a run, before anything touches a device.
+
+    Without arguments the cluster says which one it is: Slurm (`srun`), OpenMPI (`mpirun`), Cloud
+    TPUs, and Kubernetes where the package `kubernetes` is installed. Without a cluster it is the
+    only one.
+
+    Args:
+        coordinator: host:port at which process 0 listens.
+        num_processes: how many there are.
+        process_id: which of them this is, from 0 on.
+
+    Raises:
+        InputError: when only some of the three are given, they do not fit together, or the
+            processes did not meet in time.
+    """
+    global _joined
+    given = coordinator, num_processes, process_id
+    if given == (None, None, None) and not cluster(os.environ):
+        return
+    if given != (None, None, None):
+        if coordinator is None or num_processes is None or process_id is None:
+            raise InputError(
+                "--coordinator, --num_processes and --process_id belong together: give all three, "
+                "or none where the cluster tells them"
+            )
+        if ":" not in coordinator:
+            raise InputError(f"--coordinator={coordinator} is not HOST:PORT")
+        if not 0 <= process_id < num_processes:
+            raise InputError(
+                f"--process_id={process_id} is not one of --num_processes={num_processes}; they "
+                "count from 0"
+            )
+    try:
+        jax.distributed.initialize(
+            *given, heartbeat_timeout_seconds=_HEARTBEAT, shutdown_timeout_seconds=_SHUTDOWN
+        )
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"the processes did not meet: {' '.join(str(error).split())}") from error
+    _joined = True
+
+
+def cluster(environment: Mapping[str, str]) -> str | None:
+    """The cluster that started this process as one of several or on a TPU, or None.
+
+    Args:
+        environment: its environment variables.
+    """
+    if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in environment:
+        return "slurm"
+    if int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
+        return "ompi"
+    if "TPU_WORKER_HOSTNAMES" in environment or "TPU_ACCELERATOR_TYPE" in environment:
+        return "tpu"
+    installed = importlib.util.find_spec("kubernetes") is not None
+    if "KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment:
+        return "kubernetes" if installed else None
+    return None
+
+
+def several() -> bool:
+    """Whether the run has more than one process."""
+    return _joined and jax.process_count() > 1
+
+
+def leads() -> bool:
+    """Whether this is the process that writes and speaks for all, process 0."""
+    return not _joined or jax.process_index() == 0
+
+
+def agreed(ok: bool) -> bool:
+    """Whether it is so in all processes, each of which must ask; waits for the slowest."""
+    if not several():
+        return ok
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(ok))))
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process, and with it all of a run: the others notice within seconds.
+
+    Args:
+        status: the exit status.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if _joined:
+        # An ordinary exit would wait for processes that wait for this one.
+        os._exit(status)
+    sys.exit(status)
+
+
+def fail(error: BaseException) -> NoReturn:
+    """Prints the traceback of an error and leaves with status 1."""
+    traceback.print_exception(error)
+    leave(1)
+
+
+def watch(seconds: float) -> None:
+    """From now on the process leaves, with all its tracebacks, when it shows no life for so long.
+
+    A process that hangs makes all others wait in a collective, so that all of them leave.
+
+    Args:
+        seconds: 0 never leaves.
+    """
+    global _limit
+    _limit = seconds
+    faulthandler.cancel_dump_traceback_later()
+    alive(now=True)
+
+
+def alive(*, now: bool = False) -> None:
+    """Says that the process is alive; costs next to nothing, so say it at every step."""
+    global _since
+    if _limit and (now or time.monotonic() - _since > _limit / 100):
+        _since = time.monotonic()
+        faulthandler.dump_traceback_later(_limit, exit=True)
