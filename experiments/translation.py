@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from dlcore.data import Loader, evaluation_batches
+from dlcore.data import Loader
 from dlcore.data.text import TokenLoader
 from dlcore.decode import scheduled_inputs
 from dlcore.metrics import Mean
@@ -91,20 +91,16 @@ def make_job(model: nn.Module, task: Task, workdir: pathlib.Path) -> common.Job:
         )
         return {"loss": mean(nats(prediction, batch["targets"]), batch)}, None
 
-    part = common.of_process()
+    how = {"seed": FLAGS.seed, **common.of_process()}
     if FLAGS.batch_tokens is None:
-        train = Loader(task.train, FLAGS.batch_size, seed=FLAGS.seed, **part)
+        train = Loader(task.train, FLAGS.batch_size, **how)
         per_step = {"examples": FLAGS.batch_size}
     else:
         multiple = FLAGS.accumulate * jax.device_count()
-        train = TokenLoader(
-            task.train, FLAGS.batch_tokens, seed=FLAGS.seed, multiple=multiple, **part
-        )
+        train = TokenLoader(task.train, FLAGS.batch_tokens, multiple=multiple, **how)
         per_step = {"target_tokens": round(train.tokens_per_epoch / train.steps_per_epoch)}
     held_out = {
-        name: functools.partial(
-            evaluation_batches, translating.by_length(split), FLAGS.batch_size, **part
-        )
+        name: common.passes(translating.by_length(split))
         for name, split in (("test", task.test), ("valid", task.valid)) if split
     }  # fmt: skip
     return common.Job(

@@ -1,11 +1,11 @@
 """A mesh of devices: data parallel, fully sharded, tensor parallel, and their products."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dlcore.runtime import sharding
@@ -20,6 +20,8 @@ from dlcore.runtime.layout import (
     apart,
     together,
 )  # fmt: skip
+
+_GATHERING = (jax.lax.all_gather_p, jax.lax.convert_element_type_p)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,16 +62,15 @@ class OnMesh(Layout):
         # micro-batch. So here the axes of the examples are explicit; "model" stays the compiler's.
         def run(params: Any, shared: Any, rows: Any) -> tuple[Any, Any, Any]:
             specs = self._specs({"params": params})["params"]
-            parts = jax.tree.map(sharding.over_fsdp, specs)
+            parts = jax.tree.map(functools.partial(sharding.along, sharding.FSDP), specs)
 
             def whole(f: Callable[..., Any]) -> Callable[..., Any]:
                 if self.mesh.shape[sharding.FSDP] == 1:
                     return f
                 # The backward pass gathers once more instead of keeping all that is not its part.
-                keep = jax.checkpoint_policies.save_anything_except_these_names("gathered")
                 return jax.checkpoint(
-                    lambda params, *rest: f(jax.tree.map(_gather, params, parts), *rest),
-                    policy=keep,
+                    lambda params, *rest: f(jax.tree.map(self._gather, params, specs), *rest),
+                    policy=lambda primitive, *_, **__: primitive not in _GATHERING,
                 )
 
             def here(params: Any, shared: Any, rows: Any) -> tuple[Any, Any, Any]:
@@ -88,6 +89,23 @@ class OnMesh(Layout):
 
         return run
 
+    def _gather(self, leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
+        """The whole leaf; its gradient is summed over "fsdp" and cut again (reduce-scatter)."""
+        if sharding.FSDP not in spec:
+            return leaf
+        axis = list(spec).index(sharding.FSDP)
+        gather = functools.partial(
+            jax.lax.all_gather, axis_name=sharding.FSDP, axis=axis, tiled=True
+        )
+        if sharding.MODEL in spec:
+            # Explicit over "model" too, along which the compiler would gather as well.
+            place = sharding.along(sharding.MODEL, spec)
+            gather = jax.shard_map(
+                gather, in_specs=place, out_specs=place, axis_names={sharding.MODEL},
+                check_vma=False,
+            )  # fmt: skip
+        return gather(leaf)
+
     def _sum(self, gradient: jax.Array, spec: PartitionSpec) -> jax.Array:
         """The sum of a gradient over the devices; gathering has summed it over "fsdp" already."""
         axes = [axis for axis in self.axis_name if self.mesh.shape[axis] > 1 and axis not in spec]
@@ -103,25 +121,35 @@ class OnMesh(Layout):
         def run(state: State, batch: Batch) -> Any:
             nonlocal compiled
             if compiled is None:
-                # Without these the compiler may choose another place for the new state.
-                places = jax.tree.map(lambda leaf: leaf.sharding, state)
-                everywhere = NamedSharding(self.mesh, PartitionSpec())
-                compiled = jax.jit(step, donate_argnums=0, out_shardings=(places, everywhere))
+                compiled = self._jit(step, state)
             return compiled(state, self._place(batch))
 
         return run
+
+    def _jit(self, step: StateFn, state: State) -> Any:
+        # Without these the compiler may choose another place for the new state.
+        places = jax.tree.map(lambda leaf: leaf.sharding, state)
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        return jax.jit(step, donate_argnums=0, out_shardings=(places, everywhere))
+
+    def lower_step(self, step: StateFn, state: State, batch: Batch) -> jax.stages.Lowered:
+        """The step traced for arrays that need not be there, to be read instead of run.
+
+        Args:
+            step: (state, batch) -> (state, metrics).
+            state: of `abstract`.
+            batch: arrays or shapes of a global batch.
+        """
+        return self._jit(step, state).lower(state, self.abstract_batch(batch))
+
+    def abstract_batch(self, batch: Batch) -> Batch:
+        """The shapes, types and shardings of a global batch."""
+        rows = NamedSharding(self.mesh, sharding.ROWS)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows), batch
+        )
 
     def compile_evaluation(self, function: StateFn) -> StateFn:
         places = NamedSharding(self.mesh, PartitionSpec()), NamedSharding(self.mesh, sharding.ROWS)
         compiled = jax.jit(function, out_shardings=places)
         return lambda state, batch: compiled(state, self._place(batch))
-
-
-def _gather(leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
-    """The whole leaf; its gradient is summed over "fsdp" and cut again (reduce-scatter)."""
-    for axis, name in enumerate(spec):
-        if name == sharding.FSDP:
-            leaf = checkpoint_name(
-                jax.lax.all_gather(leaf, sharding.FSDP, axis=axis, tiled=True), "gathered"
-            )
-    return leaf

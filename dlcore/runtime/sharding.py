@@ -85,9 +85,9 @@ def place(shapes: Any, mesh: Mesh, rules: Rules) -> Specs:
     return jax.tree_util.tree_map_with_path(of, shapes)
 
 
-def over_fsdp(spec: PartitionSpec) -> PartitionSpec:
-    """What of a place is over the axis "fsdp"."""
-    return PartitionSpec(*[axis if axis == FSDP else None for axis in spec])
+def along(axis: str, spec: PartitionSpec) -> PartitionSpec:
+    """What of a place is along one axis of the mesh."""
+    return PartitionSpec(*[name if name == axis else None for name in spec])
 
 
 def misfit(leaf: Any, spec: PartitionSpec, mesh: Mesh) -> str | None:

@@ -140,7 +140,7 @@ class Checkpoints:
         Raises:
             InputError: when the checkpoints are of another configuration, or none is whole.
         """
-        skipped = []
+        skipped: list[str] = []
         for candidate in self.steps()[::-1]:
             if best and candidate != self._best.step:
                 continue

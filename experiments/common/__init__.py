@@ -20,4 +20,5 @@ from experiments.common.training import make_optimizer as make_optimizer
 from experiments.common.training import make_schedule as make_schedule
 from experiments.common.training import make_state as make_state
 from experiments.common.training import of_process as of_process
+from experiments.common.training import passes as passes
 from experiments.common.training import refuse_parts as refuse_parts

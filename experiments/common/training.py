@@ -177,16 +177,16 @@ def make_state(job: Job, tx: optax.GradientTransformation) -> TrainState:
 def make_feed(train: Split, test: Split) -> Feed:
     """Shuffled batches of the training data less the share of --validation."""
     train, held_out = split_validation(train, FLAGS.validation, FLAGS.seed)
-    part = of_process()
-
-    def passes(split: Split) -> Callable[[], Iterator[Batch]]:
-        return functools.partial(evaluation_batches, split, FLAGS.batch_size, **part)
-
     return Feed(
-        Loader(train, FLAGS.batch_size, seed=FLAGS.seed, **part).batches,
+        Loader(train, FLAGS.batch_size, seed=FLAGS.seed, **of_process()).batches,
         passes(test),
         held_out and passes(held_out),
     )
+
+
+def passes(split: Split) -> Callable[[], Iterator[Batch]]:
+    """Makes passes over a split, of which this process sees its part."""
+    return functools.partial(evaluation_batches, split, FLAGS.batch_size, **of_process())
 
 
 def train(job: Job, workdir: pathlib.Path) -> Outcome:
