@@ -15,10 +15,10 @@ from dlcore.runtime import Layout, compile_step, processes
 from dlcore.runtime.layout import Jit
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.evaluation import Best
+from dlcore.train.health import guard
 from dlcore.train.logs import RunLog
 from dlcore.train.signals import StopRequest
 from dlcore.train.state import Batch, Step, TrainState
-from dlcore.train.steps import guard
 
 # How many steps the host may be ahead of the device: enough to keep it busy, and few enough that
 # their batches take little of its memory and a signal is acted on soon.

@@ -16,7 +16,7 @@ FLAGS = flags.FLAGS
 # computes; more steps go on by the schedule of the new number.
 FREE = {
     "workdir", "data_dir", "steps", "layout", "mesh", "shard", "coordinator", "num_processes",
-    "process_id", "stall_seconds", "checkpoint_every", "eval_every", "log_every", "patience",
+    "process_id", "stall_seconds", "skip_spikes", "checkpoint_every", "eval_every", "log_every", "patience",
     "resume", "check", "smoke", "report",
 }  # fmt: skip
 
@@ -65,6 +65,9 @@ def define_flags(
     flags.DEFINE_float("weight_decay", weight_decay, "of matrices and kernels", lower_bound=0.0)
     flags.DEFINE_float("clip_norm", clip_norm, "largest global norm of the gradient")
     flags.DEFINE_float("ema", None, "decay of a moving average of the weights to evaluate")
+    flags.DEFINE_bool(
+        "skip_spikes", False, "skip steps whose loss is 6 standard deviations above the last 128"
+    )
     flags.DEFINE_integer("accumulate", 1, "micro-batches per step", lower_bound=1)
     flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "of the computation")
     flags.DEFINE_string("layout", None, "jit (one device), pmap (all) or mesh; default by --mesh")

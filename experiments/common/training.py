@@ -23,6 +23,7 @@ from dlcore.train import Best, LossFn, TrainState, evaluate, gradient_step
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.logs import RunLog
 from dlcore.train.loop import Memory, Result, fit
+from dlcore.train.spikes import SpikeGuardedState
 from dlcore.train.state import Batch, MetricFn, Step
 from experiments.common.flags import config, record_flags, say
 
@@ -171,7 +172,8 @@ def refuse_parts() -> None:
 def make_state(job: Job, tx: optax.GradientTransformation) -> TrainState:
     """The state at step 0 of the run with --seed."""
     init_key, run_key = jax.random.split(jax.random.key(FLAGS.seed))
-    return TrainState.create(job.initialise(init_key), tx, run_key, job.carry())
+    kind = SpikeGuardedState if FLAGS.skip_spikes else TrainState
+    return kind.create(job.initialise(init_key), tx, run_key, job.carry())
 
 
 def make_feed(train: Split, test: Split) -> Feed:

@@ -94,7 +94,7 @@ def our_step(*, net: str) -> Step:
     from dlcore.models import image_model
     from dlcore.nn import Conv, Dense, max_pool
     from dlcore.train import Aux, TrainState, gradient_step
-    from dlcore.train.steps import guard
+    from dlcore.train.health import guard
 
     class LikeLeNet(nn.Module):
         @nn.compact

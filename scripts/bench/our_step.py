@@ -12,7 +12,7 @@ from dlcore import runtime
 from dlcore.metrics import Mean
 from dlcore.models.text import LanguageModel
 from dlcore.train import Aux, TrainState, gradient_step
-from dlcore.train.steps import guard
+from dlcore.train.health import guard
 
 
 def training_step(

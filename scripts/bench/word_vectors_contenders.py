@@ -224,7 +224,7 @@ def our_glove(*, folder: pathlib.Path, passes: int, rate: float) -> tuple[float,
     from dlcore.data.text.cooccurrence import open_cooccurrences
     from dlcore.models import embedding
     from dlcore.train import TrainState
-    from dlcore.train.steps import guard
+    from dlcore.train.health import guard
 
     with tempfile.TemporaryDirectory() as cache:
         runtime.configure(compilation_cache=cache)

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from dlcore.metrics import Mean
-from dlcore.train import Aux, TrainState, gradient_step, guard, steps
+from dlcore.train import Aux, TrainState, gradient_step, guard, health
 
 
 def linear_loss(params, model_state, batch, rng):
@@ -125,7 +125,7 @@ def test_a_finite_loss_with_a_bad_gradient_is_skipped_too():
     assert float(metrics["skipped"].compute()) == 1
 
 
-@pytest.mark.parametrize("choose", [steps._select, steps._branch, steps._choose])
+@pytest.mark.parametrize("choose", [health._select, health._branch, health._choose])
 @pytest.mark.parametrize("first", [True, False])
 def test_every_way_to_choose_a_state_passes_its_bits_on(choose, first):
     left = networks.make_state(networks.Network(), optax.adam(0.1))

@@ -1,0 +1,76 @@
+"""The health guard: a step that goes wrong changes nothing."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dlcore.errors import InputError
+from dlcore.metrics import Mean
+from dlcore.train.spikes import SpikeGuardedState
+from dlcore.train.state import Batch, Metrics, Step, TrainState
+
+
+def guard(step: Step) -> Step:
+    """The health guard: a step that reports anything not finite changes nothing but the counter.
+
+    A loss can look healthy while its gradient is not, so a step is guarded by all that it
+    reports; `gradient_step` reports the gradient's norm. The metrics of a bad step count nothing
+    (total and weight are 0); the added metric "skipped" is the share of bad steps.
+
+    Of a `SpikeGuardedState` a step whose loss is a spike changes nothing but the counter and the
+    memory of losses either. Its metrics count nothing too; the added metric "spikes" is the share
+    of such steps, which are not among the "skipped".
+
+    To go back, the state from before must be kept, which costs a copy of all that a step would else
+    write in place. A step that writes a few rows of large tables therefore guards itself, and says
+    so by a metric "skipped" of its own. To skip its spikes nevertheless costs that copy.
+    """
+
+    def guarded(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        new, metrics = step(state, batch)
+        own = metrics.get("skipped")
+        if own is not None and not isinstance(state, SpikeGuardedState):
+            return new, metrics
+        healthy = jnp.all(jnp.stack([jnp.isfinite(mean.total) for mean in metrics.values()]))
+        skipped = Mean(1.0 - healthy, jnp.ones(()))
+        counts = {"skipped": skipped if own is None else _select(healthy, own, skipped)}
+        accepted, old = healthy, state.replace(step=new.step)
+        if isinstance(state, SpikeGuardedState):
+            loss = _loss(metrics)
+            spike = healthy & state.recent.is_spike(loss)
+            accepted = healthy & ~spike
+            new = new.replace(recent=state.recent.accept(loss))
+            old = old.replace(recent=_select(spike, state.recent.skip(), state.recent))
+            counts["spikes"] = Mean(1.0 * spike, jnp.ones(()))
+        metrics = jax.tree.map(lambda value: jnp.where(accepted, value, 0), metrics)
+        return _choose(accepted, new, old), metrics | counts
+
+    return guarded
+
+
+def _loss(metrics: Metrics) -> jax.Array:
+    if "loss" not in metrics:
+        raise InputError(
+            f"spikes are told by the metric 'loss', but this step reports {sorted(metrics)}; leave "
+            "out --skip_spikes"
+        )
+    return metrics["loss"].compute().astype(jnp.float32)
+
+
+def _select(first: jax.Array, left: Any, right: Any) -> Any:
+    return jax.tree.map(functools.partial(jnp.where, first), left, right)
+
+
+def _branch(first: jax.Array, left: TrainState, right: TrainState) -> TrainState:
+    return jax.lax.cond(first, lambda a, b: a, lambda a, b: b, left, right)
+
+
+def _choose(first: jax.Array, left: TrainState, right: TrainState) -> TrainState:
+    """The left state if `first`, else the right one, the same bits.
+
+    On the CPU a conditional passes the buffers on, where a select would touch every number of the
+    state: 6 % of a small step. On accelerators a conditional would make the host wait.
+    """
+    return jax.lax.platform_dependent(first, left, right, cpu=_branch, default=_select)

@@ -1,0 +1,101 @@
+"""Loss spikes: which finite losses are so far out of line that their step should not count.
+
+A loss is a spike when it lies more than 6 standard deviations above the mean of the last W = 128
+accepted losses. Only the loss counts: norms of gradients have heavy tails and change with the
+learning rate, and a large finite gradient of an ordinary loss is what clipping is for.
+
+- Nothing is judged before W losses are there: at the start of a run the loss falls so fast that
+  its deviation says little.
+- A spike is not remembered: one that lies d above the others would lift the bound by about d / 2
+  for the next W steps.
+- A loss that has moved up for good must be learned from all the same, whether other data came or
+  the parameters got worse, which no skipping repairs. By Cantelli's inequality at most 1 in
+  1 + 6^2 = 37 values of any distribution lies that far above its mean. So each 36 accepted steps
+  allow for one spike, and up to 10 are saved up; a spike beyond that is accepted and remembered,
+  and after about four of those the bound has followed.
+- Losses that are equal but for rounding have no deviation to measure a spike by; none is one.
+
+Not for a classifier that has learned its data by heart: its losses are nearly 0 but for rare large
+ones, which are no spikes but what is left to learn.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from dlcore.train.state import TrainState
+
+WINDOW = 128
+SIGMAS = 6.0
+# By Cantelli's inequality; see above.
+STEPS_PER_SPIKE = 36
+# As many as end a run when they are not finite: bad luck is rarer, and a change for good costs no
+# more steps than that.
+IN_A_ROW = 10
+
+
+class RecentLosses(flax.struct.PyTreeNode):
+    """The losses of the latest accepted steps, and how many spikes may be skipped.
+
+    Attributes:
+        losses: [W], the newest last, float32; those before the first are 0.
+        count: how many of them there are, at most W, int32.
+        allowance: accepted steps not yet used up by a spike, each of which uses up
+            `STEPS_PER_SPIKE`, int32.
+    """
+
+    losses: jax.Array
+    count: jax.Array
+    allowance: jax.Array
+
+    @classmethod
+    def create(cls) -> "RecentLosses":
+        """No losses yet, and the full allowance."""
+        return cls(
+            jnp.zeros(WINDOW, jnp.float32),
+            jnp.zeros((), jnp.int32),
+            jnp.full((), IN_A_ROW * STEPS_PER_SPIKE, jnp.int32),
+        )
+
+    def is_spike(self, loss: jax.Array) -> jax.Array:
+        """Whether a step of this loss is to be skipped, a bool; False where it is not finite."""
+        # Differences of neighbouring losses are exact, so neither sum below cancels.
+        newest = self.losses[-1]
+        offsets = self.losses - newest
+        mean = jnp.mean(offsets)
+        deviation = jnp.sqrt(jnp.sum((offsets - mean) ** 2) / (WINDOW - 1))
+        rounding = jnp.finfo(jnp.float32).eps * jnp.abs(newest + mean)
+        return (
+            (self.count == WINDOW)
+            & (deviation > rounding)
+            & (loss - newest - mean > SIGMAS * deviation)
+            & jnp.isfinite(loss)
+            & (self.allowance >= STEPS_PER_SPIKE)
+        )
+
+    def accept(self, loss: jax.Array) -> "RecentLosses":
+        """The memory after an accepted step; a loss that is not finite is not remembered."""
+        finite = jnp.isfinite(loss)
+        shifted = jnp.concatenate([self.losses[1:], loss[None]])
+        return RecentLosses(
+            jnp.where(finite, shifted, self.losses),
+            jnp.minimum(self.count + finite, WINDOW),
+            jnp.minimum(self.allowance + finite, IN_A_ROW * STEPS_PER_SPIKE),
+        )
+
+    def skip(self) -> "RecentLosses":
+        """The memory after a skipped spike."""
+        return self.replace(allowance=self.allowance - STEPS_PER_SPIKE)
+
+
+class SpikeGuardedState(TrainState):
+    """A state of whose steps the guard skips the spikes.
+
+    A class of its own, because Orbax restores no checkpoint into a state with a field more, not
+    even one that is None.
+
+    Attributes:
+        recent: the losses by which the guard tells a spike.
+    """
+
+    recent: RecentLosses = flax.struct.field(default_factory=RecentLosses.create)
