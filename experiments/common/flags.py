@@ -16,8 +16,8 @@ FLAGS = flags.FLAGS
 # computes; more steps go on by the schedule of the new number.
 FREE = {
     "workdir", "data_dir", "steps", "layout", "mesh", "shard", "coordinator", "num_processes",
-    "process_id", "stall_seconds", "skip_spikes", "checkpoint_every", "eval_every", "log_every", "patience",
-    "resume", "check", "smoke", "report",
+    "process_id", "stall_seconds", "skip_spikes", "checkpoint_every", "eval_every", "log_every",
+    "patience", "resume", "check", "smoke", "report",
 }  # fmt: skip
 
 _MODULES: set[str] = set()  # whose flags are the script's own
