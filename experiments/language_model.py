@@ -19,7 +19,7 @@ from dlcore.data import Loader
 from dlcore.data.text import Corpus, Stream, Vocabulary, Windows
 from dlcore.losses.output import Readout
 from dlcore.metrics import Mean
-from dlcore.models.text import LanguageModel
+from dlcore.models.text import TENSOR_PARALLEL, LanguageModel
 from dlcore.train import Aux, TrainState
 from dlcore.train.state import Batch, Metrics
 from experiments import common
@@ -103,7 +103,7 @@ def make_job(
         feed=common.Feed(
             train, streams["test"].epoch, streams["valid"].epoch if "valid" in streams else None
         ),
-        metric=(language.main_score(vocabulary), "min"),
+        metric=(language.main_score(vocabulary), "min"), rules=TENSOR_PARALLEL,
         per_step={"tokens": size * FLAGS.window}, summarise=summarise, observe=observe,
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ from dlcore.data import Loader
 from dlcore.data.text import TokenLoader
 from dlcore.decode import scheduled_inputs
 from dlcore.metrics import Mean
+from dlcore.models.text import TENSOR_PARALLEL
 from dlcore.models.text.prediction import log_probs, nats, smoothed
 from dlcore.nn import examples
 from dlcore.nn.sequences import length_mask
@@ -107,7 +108,7 @@ def make_job(model: nn.Module, task: Task, workdir: pathlib.Path) -> common.Job:
         name="translation", initialise=functools.partial(initialise, model), loss_fn=loss_fn,
         metric_fn=metric_fn, metric=("loss", "min"), keep=max(3, FLAGS.average),
         feed=common.Feed(train.batches, held_out["test"], held_out.get("valid")),
-        per_step=per_step, observe=Follow(task, model, workdir),
+        per_step=per_step, observe=Follow(task, model, workdir), rules=TENSOR_PARALLEL,
     )  # fmt: skip
 
 
@@ -120,8 +121,7 @@ def check(job: common.Job, model: nn.Module, task: Task) -> None:
         prediction, activations = model.apply(variables, source, lengths, source % 2)
         return log_probs(prediction), activations
 
-    chance = float(jnp.log(len(task.target)))
-    common.check(job, forward, batch, inputs="source", chance=chance)
+    common.check(job, forward, batch, inputs="source", chance=float(jnp.log(len(task.target))))
 
 
 def main(_: list[str]) -> None:

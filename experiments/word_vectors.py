@@ -24,6 +24,7 @@ from dlcore.data.text import (
     keep_probabilities,
 )
 from dlcore.models.embedding import (
+    TENSOR_PARALLEL,
     Word2Vec,
     glove_vectors,
     initial_sums,
@@ -98,6 +99,7 @@ def make_job(model: Word2Vec, tokens: TokenFile) -> common.Job:
             model, learning_rate=lambda step: jnp.asarray(rate(step)), micro_batch=micro_batch
         ),
         tx=optax.GradientTransformation(initial_sums, optax.identity().update),
+        rules=TENSOR_PARALLEL,
     )  # fmt: skip
 
 

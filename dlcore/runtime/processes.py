@@ -64,7 +64,10 @@ def join(
             )
     try:
         jax.distributed.initialize(
-            *given, heartbeat_timeout_seconds=_HEARTBEAT, shutdown_timeout_seconds=_SHUTDOWN
+            *given,
+            cluster_detection_method=None if given == (None, None, None) else "deactivate",
+            heartbeat_timeout_seconds=_HEARTBEAT,
+            shutdown_timeout_seconds=_SHUTDOWN,
         )
     except (RuntimeError, ValueError) as error:
         raise InputError(f"the processes did not meet: {' '.join(str(error).split())}") from error

@@ -5,14 +5,14 @@ of the run, what the loop must remember, and each leaf's type, shape and fingerp
 """
 
 import contextlib
-import pathlib
-import shutil
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from dlcore.errors import InputError
@@ -20,6 +20,7 @@ from dlcore.runtime import processes
 from dlcore.train.fingerprint import describe, fingerprints
 
 Config = Mapping[str, Any]
+Directory: TypeAlias = str | os.PathLike[str]
 
 
 class Restored(NamedTuple):
@@ -51,7 +52,8 @@ class Checkpoints:
     """The checkpoints of one run, in one folder.
 
     Args:
-        directory: made when it does not exist.
+        directory: made when it does not exist; a local path, or gs:// or s3:// where Orbax and
+            `etils.epath` have what they need for it.
         config: what must be equal for a checkpoint to be continued, JSON values by name.
         keep: how many of the latest are kept; the best one is kept beside them.
 
@@ -59,8 +61,8 @@ class Checkpoints:
         InputError: when the folder cannot be written.
     """
 
-    def __init__(self, directory: str | pathlib.Path, config: Config, *, keep: int = 3):
-        self.directory = pathlib.Path(directory).absolute()
+    def __init__(self, directory: Directory, config: Config, *, keep: int = 3):
+        self.directory = _absolute(directory)
         self._config = dict(config)
         # Orbax's own policy for the best one forgets its metrics when a folder is opened again.
         self._best = _Chosen()
@@ -191,12 +193,13 @@ class Checkpoints:
 
     def _remove(self, step: int) -> str:
         source = self.directory / str(step)
-        target = self.directory.with_name(f"{self.directory.name}-damaged") / str(step)
+        target = self.directory.parent / f"{self.directory.name}-damaged" / str(step)
         with self._writing():
             if processes.leads():
-                shutil.rmtree(target, ignore_errors=True)
+                if target.exists():
+                    target.rmtree()
                 target.parent.mkdir(exist_ok=True)
-                shutil.move(source, target)
+                source.rename(target)
             processes.agreed(True)
             self._manager.reload()
         return f"moved to {target}"
@@ -228,7 +231,7 @@ def _one_line(error: BaseException) -> str:
     return text if len(text) <= 200 else f"{text[:80]} ... {text[-115:]}"
 
 
-def load_variables(directory: str | pathlib.Path) -> dict[str, Any]:
+def load_variables(directory: Directory) -> dict[str, Any]:
     """The "params" of another run's newest checkpoint and its model state, on one device.
 
     What to take over from them, and what matched, is the business of `transplant`.
@@ -243,7 +246,7 @@ def load_variables(directory: str | pathlib.Path) -> dict[str, Any]:
     return {"params": state["params"], **state["model_state"]}
 
 
-def average_params(directory: str | pathlib.Path, count: int) -> tuple[Any, list[int]]:
+def average_params(directory: Directory, count: int) -> tuple[Any, list[int]]:
     """The mean of the parameters of a run's newest checkpoints, on one device, and their steps.
 
     The mean of the last few checkpoints is often better than each of them (Vaswani et al. 2017,
@@ -264,20 +267,25 @@ def average_params(directory: str | pathlib.Path, count: int) -> tuple[Any, list
     return jax.tree.map(lambda leaf: leaf / len(steps), total), steps
 
 
-def _newest_states(directory: str | pathlib.Path, count: int) -> Iterator[tuple[int, Any]]:
+def _newest_states(directory: Directory, count: int) -> Iterator[tuple[int, Any]]:
     """The newest checkpoints of a run and their steps, the oldest first, on one device."""
-    directory = pathlib.Path(directory).absolute()
-    if not directory.is_dir():
-        raise InputError(f"no checkpoints in {directory}: there is no such folder")
-    steps = sorted(ocp.utils.checkpoint_steps(directory))[-count:]
+    folder = _absolute(directory)
+    if not folder.is_dir():
+        raise InputError(f"no checkpoints in {folder}: there is no such folder")
+    steps = sorted(ocp.utils.checkpoint_steps(folder))[-count:]
     if not steps:
-        raise InputError(f"no checkpoints in {directory}; give the folder WORKDIR/checkpoints")
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    with ocp.StandardCheckpointer() as checkpointer:
-        for step in steps:
-            path = directory / str(step) / "state"
-            abstract = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-                checkpointer.metadata(path).item_metadata.tree,
-            )
-            yield step, checkpointer.restore(path, abstract)
+        raise InputError(f"no checkpoints in {folder}; give the folder WORKDIR/checkpoints")
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    reader = ocp.StandardCheckpointHandler()
+    for step in steps:
+        path = folder / str(step) / "state"
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+            reader.metadata(path).tree,
+        )
+        yield step, reader.restore(path, args=ocp.args.StandardRestore(abstract))
+
+
+def _absolute(directory: Directory) -> epath.Path:
+    path = epath.Path(directory)
+    return path if "://" in str(path) else path.absolute()

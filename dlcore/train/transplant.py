@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import jax
+import numpy as np
 
 from dlcore import paths
 
@@ -69,7 +70,8 @@ def transplant(
             report.mismatched[path] = f"{available[origin].shape} there, {leaf.shape} here"
             return leaf
         report.restored[path] = origin
-        return jax.device_put(available[origin].astype(leaf.dtype), leaf.sharding)
+        # By the host: from one device, several processes could not place it on the devices of all.
+        return jax.device_put(np.asarray(available[origin]).astype(leaf.dtype), leaf.sharding)
 
     new = jax.tree_util.tree_map_with_path(leaf_of, target, chosen)
     report.unused.extend(sorted(set(available) - set(report.restored.values())))

@@ -7,6 +7,7 @@ from typing import Any
 from absl import flags
 
 from dlcore import optim
+from dlcore.analysis.chips import CHIPS
 from dlcore.runtime import processes
 from dlcore.train.logs import write_json, writing
 
@@ -17,7 +18,7 @@ FLAGS = flags.FLAGS
 FREE = {
     "workdir", "data_dir", "steps", "layout", "mesh", "shard", "coordinator", "num_processes",
     "process_id", "stall_seconds", "skip_spikes", "checkpoint_every", "eval_every", "log_every",
-    "patience", "resume", "check", "smoke", "report",
+    "patience", "checkpoint_dir", "resume", "check", "plan", "devices", "chip", "smoke", "report",
 }  # fmt: skip
 
 _MODULES: set[str] = set()  # whose flags are the script's own
@@ -79,6 +80,9 @@ def define_flags(
     flags.DEFINE_integer("stall_seconds", 1800, "without a step end the process; 0 never", 0)
     only_end = "; 0 at the end only"
     flags.DEFINE_integer("checkpoint_every", 1000, f"steps between checkpoints{only_end}", 0)
+    flags.DEFINE_string(
+        "checkpoint_dir", None, "folder of checkpoints, also gs:// or s3://; default in --workdir"
+    )
     flags.DEFINE_integer("eval_every", eval_every, f"steps between evaluations{only_end}", 0)
     flags.DEFINE_integer("log_every", 100, "steps between reports", lower_bound=1)
     flags.DEFINE_float(
@@ -87,6 +91,9 @@ def define_flags(
     flags.DEFINE_integer("patience", None, "evaluations without a new best that end the run", 1)
     flags.DEFINE_enum("resume", "auto", ["auto", "never", "must"], "continue the run in --workdir")
     flags.DEFINE_bool("check", False, "check model, data and step instead of training")
+    flags.DEFINE_bool("plan", False, "print what the step would cost on --devices, and end")
+    flags.DEFINE_integer("devices", None, "of --plan; default those of --mesh", 1)
+    flags.DEFINE_string("chip", None, f"of which --plan tells times: {', '.join(CHIPS)} or figures")
     flags.DEFINE_bool("smoke", False, "two tiny steps of everything")
     flags.DEFINE_bool("report", False, "write WORKDIR/report/index.html")
     adopt(__name__)
@@ -122,6 +129,11 @@ def record_flags(job: str, workdir: pathlib.Path) -> None:
         command = f"# python -m experiments.{job} --flagfile={path}"
         path.write_text("\n".join([command, *lines]) + "\n")
     write_json(workdir / "config.json", config())
+
+
+def checkpoint_folder(workdir: pathlib.Path) -> str:
+    """Where the checkpoints of a run are."""
+    return FLAGS.checkpoint_dir or str(workdir / "checkpoints")
 
 
 def say(line: str) -> None:

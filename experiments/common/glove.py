@@ -12,6 +12,7 @@ from absl import flags
 from dlcore.data.sources import Batch
 from dlcore.data.text import TokenFile, count_cooccurrences
 from dlcore.models.embedding import (
+    TENSOR_PARALLEL,
     GloveTiles,
     fitted_biases,
     glove_cost,
@@ -86,5 +87,5 @@ def make_job(tokens: TokenFile, folder: pathlib.Path) -> Job:
         name="word_vectors", initialise=initialise, loss_fn=None, metric_fn=metric_fn,
         metric=("loss", "min"), per_step={"cells": len(cells.values) // tiles.epoch_steps},
         feed=Feed(tiles.batches, all_cells), step=glove_step(rate=rate, **how),
-        tx=optax.GradientTransformation(initial_squares, optax.identity().update),
+        tx=optax.GradientTransformation(initial_squares, optax.identity().update), rules=TENSOR_PARALLEL,
     )  # fmt: skip

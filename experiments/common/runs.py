@@ -20,7 +20,7 @@ from dlcore.runtime.provenance import provenance
 from dlcore.train.checkpoint import difference
 from dlcore.train.logs import write_json, writing
 from experiments import START
-from experiments.common import training
+from experiments.common import planning, training
 from experiments.common.flags import config, say
 from experiments.common.training import Job, Outcome
 
@@ -68,12 +68,15 @@ def _without_leftovers(unraisable: "sys.UnraisableHookArgs") -> None:
 
 
 def start(job: str) -> pathlib.Path:
-    """Settles JAX and makes the workdir, which --check does without.
+    """Settles JAX and makes the workdir, which --check and --plan do without.
 
     Raises:
         InputError: when the workdir cannot be written, holds another run, or is in use.
     """
     runtime.configure()
+    planning.settle()
+    if FLAGS.plan:
+        return planning.scratch()
     processes.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     processes.watch(FLAGS.stall_seconds)
     if processes.several() and (FLAGS.check or not FLAGS.workdir):
@@ -160,6 +163,8 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
 
     Several processes end here: what a job makes of the trained state, one process makes.
     """
+    if FLAGS.plan:
+        planning.print_plan(job)
     outcome = training.train(job, workdir)
     if processes.several():
         if processes.leads():
@@ -200,6 +205,8 @@ def finish(job: Job, workdir: pathlib.Path, outcome: Outcome, **more: Any) -> No
 
 def summarise(job: str, workdir: pathlib.Path, values: dict[str, Any]) -> None:
     """Writes summary.json: the values, the time taken and where the run came from."""
+    if FLAGS.plan:
+        raise InputError("--plan is of a step on devices, and this command takes none")
     taken = {"seconds": time.perf_counter() - START}
     write_json(workdir / "summary.json", {"experiment": job, **values, **taken, **provenance()})
 

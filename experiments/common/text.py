@@ -161,7 +161,7 @@ def settle_vocabulary(
         InputError: when the vocabulary in the workdir is damaged, or is not that of the data.
     """
     path, vocabulary = workdir / name, build()
-    if (workdir / "checkpoints").exists():
+    if (workdir / "config.json").exists():
         if not path.exists():
             raise InputError(
                 f"{path} is missing, without which the checkpoints beside it mean nothing; restore "

@@ -25,7 +25,7 @@ from dlcore.train.logs import RunLog
 from dlcore.train.loop import Memory, Result, fit
 from dlcore.train.spikes import SpikeGuardedState
 from dlcore.train.state import Batch, MetricFn, Step
-from experiments.common.flags import config, record_flags, say
+from experiments.common.flags import checkpoint_folder, config, record_flags, say
 
 FLAGS = flags.FLAGS
 
@@ -176,6 +176,14 @@ def make_state(job: Job, tx: optax.GradientTransformation) -> TrainState:
     return kind.create(job.initialise(init_key), tx, run_key, job.carry())
 
 
+def make_step(job: Job, tx: optax.GradientTransformation, layout: runtime.Layout) -> Step:
+    """The job's step, to be compiled for a layout."""
+    if job.loss_fn is not None:
+        return gradient_step(job.loss_fn, tx, accumulate=FLAGS.accumulate, layout=layout)
+    assert job.step is not None, f"{job.name} has neither a loss nor a step"
+    return job.step
+
+
 def make_feed(train: Split, test: Split) -> Feed:
     """Shuffled batches of the training data less the share of --validation."""
     train, held_out = split_validation(train, FLAGS.validation, FLAGS.seed)
@@ -201,10 +209,8 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
             "--patience without --validation would choose the model on the test data; add "
             "--validation=0.1 to hold out a tenth of the training data"
         )
-    layout, tx, step = make_layout(job.rules), job.tx or make_optimizer(job), job.step
-    if job.loss_fn is not None:
-        step = gradient_step(job.loss_fn, tx, accumulate=FLAGS.accumulate, layout=layout)
-    assert step is not None, f"{job.name} has neither a loss nor a step"
+    layout, tx = make_layout(job.rules), job.tx or make_optimizer(job)
+    step = make_step(job, tx, layout)
     metric_fn = runtime.compile_evaluation(job.metric_fn, layout)
     splits = {"test": job.feed.test, "validation": job.feed.validation or job.feed.test}
     split = "validation" if job.feed.validation else "test"
@@ -222,7 +228,7 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
     name, mode = job.metric
     best = Best(name, mode=mode, patience=FLAGS.patience)
     memory = Memory(best=best)
-    checkpoints = Checkpoints(workdir / "checkpoints", config(), keep=job.keep)
+    checkpoints = Checkpoints(checkpoint_folder(workdir), config(), keep=job.keep)
     abstract = layout.abstract(lambda: make_state(job, tx))
     restored = checkpoints.restore(abstract)
     if restored:

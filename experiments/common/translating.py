@@ -24,7 +24,7 @@ from dlcore.metrics import TranslationScores, translation_scores
 from dlcore.train import TrainState
 from dlcore.train.checkpoint import average_params
 from dlcore.train.logs import writing
-from experiments.common.flags import say
+from experiments.common.flags import checkpoint_folder, say
 from experiments.common.text import cast, encode
 from experiments.common.translation import (
     Task,
@@ -260,7 +260,7 @@ def final_variables(state: TrainState, workdir: pathlib.Path) -> Any:
     """What a run has learned, or the mean of its newest --average checkpoints."""
     params = state.params
     if FLAGS.average > 1:
-        params, steps = average_params(workdir / "checkpoints", FLAGS.average)
+        params, steps = average_params(checkpoint_folder(workdir), FLAGS.average)
         say(f"mean of the parameters at the steps {', '.join(map(str, steps))}")
     return {"params": params, **state.model_state}
 
