@@ -87,5 +87,6 @@ def make_job(tokens: TokenFile, folder: pathlib.Path) -> Job:
         name="word_vectors", initialise=initialise, loss_fn=None, metric_fn=metric_fn,
         metric=("loss", "min"), per_step={"cells": len(cells.values) // tiles.epoch_steps},
         feed=Feed(tiles.batches, all_cells), step=glove_step(rate=rate, **how),
-        tx=optax.GradientTransformation(initial_squares, optax.identity().update), rules=TENSOR_PARALLEL,
+        tx=optax.GradientTransformation(initial_squares, optax.identity().update),
+        rules=TENSOR_PARALLEL,
     )  # fmt: skip

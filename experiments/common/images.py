@@ -31,6 +31,8 @@ from experiments.common.flags import adopt, say
 
 FLAGS = flags.FLAGS
 SAMPLE = 10_000  # images that are enough to measure on
+# Of ImageNet's red, green and blue, as torchvision's weights expect images to be scaled.
+IMAGENET = (np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375]))
 TOP = 2  # modules before the output that --transfer=top trains
 Forward = Callable[..., Any]
 
@@ -50,6 +52,9 @@ def define_image_flags() -> None:
     flags.DEFINE_integer("examples", None, "take so many training examples, drawn at random", 1)
     flags.DEFINE_float("label_smoothing", 0.0, "share of the target spread over all classes", 0, 1)
     flags.DEFINE_float("auxiliary_weight", 0.3, "of auxiliary heads' losses; 0.3 is GoogLeNet's", 0)
+    flags.DEFINE_enum(
+        "moments", "data", ["data", "imagenet"], "of the pixels, by which images are scaled"
+    )
     flags.DEFINE_enum("views", "one", list(VIEWS), "of a test image that are averaged over")
     flags.DEFINE_string(
         "init_from", None, "start from the weights of this run, or of a .safetensors or .pth file"
@@ -140,9 +145,18 @@ def make_forward(model: nn.Module, data: ImageData) -> Forward:
     """(variables, float images of 0..255, ...) -> what the model's apply gives.
 
     Images are brought to mean 0 and deviation 1 per channel, as measured on at most `SAMPLE`
-    training images. --precision is the type of parameters and activations on the way.
+    training images, or on ImageNet. --precision is the type of parameters and activations on the
+    way.
+
+    Raises:
+        InputError: for --moments=imagenet of images without colours.
     """
-    moments = channel_moments(spread(data.train, SAMPLE))
+    moments = channel_moments(spread(data.train, SAMPLE)) if FLAGS.moments == "data" else IMAGENET
+    if len(moments[0]) != data.image_shape[-1]:
+        raise InputError(
+            f"--moments=imagenet are of 3 channels, the images of {data.name} have "
+            f"{data.image_shape[-1]}; leave it out"
+        )
     mean, deviation = (np.float32(moment)[None, None, None] for moment in moments)
 
     def forward(variables: Any, images: jax.Array, **how: Any) -> Any:

@@ -71,6 +71,12 @@ def print_plan(job: Job) -> NoReturn:
     """Prints the plan of a job's step and leaves: with status 1 if --chip is too small, else 0."""
     layout, tx = make_layout(job.rules), job.tx or make_optimizer(job)
     batch = _largest_batch(job.feed.train(0))
+    for name, leaf in batch.items():
+        if leaf.shape[0] % layout.data_size:
+            raise InputError(
+                f"the batches of this job ({name} of {leaf.shape[0]}) do not divide among "
+                f"{layout.data_size} devices; plan --mesh=model=N"
+            )
     state = layout.abstract(lambda: make_state(job, tx))
     many = "1 device" if jax.device_count() == 1 else f"{jax.device_count()} devices"
     with _waiting(f"compiling the step for {many}"):
