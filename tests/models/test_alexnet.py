@@ -7,38 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch_twin
+from traced import size_of, trace
 
-from dlcore.analysis.receptive_field import measured_receptive_field, receptive_field
 from dlcore.errors import InputError
 from dlcore.models.cnn import alexnet
 from dlcore.models.cnn.alexnet import AlexNet, AlexNetOneTower
 
 KEY = jax.random.key(0)
-# Window and stride of the layers up to pool5.
-WINDOWS = [(11, 4), (3, 2), (5, 1), (3, 2), (3, 1), (3, 1), (3, 1), (3, 2)]
-
-
-def trace(model, size, channels=3):
-    """(parameters by layer, shapes of the activations in their order), nothing computed."""
-    order = []
-
-    def initialise(images):
-        (_, a), variables = model.init_with_output(KEY, images)
-        order.extend(a)  # here, because what leaves a traced function is sorted by name
-        return a, variables["params"]
-
-    a, params = jax.eval_shape(initialise, jnp.ones((1, size, size, channels)))
-    counts = {
-        name: sum(leaf.size for leaf in jax.tree.leaves(layer)) for name, layer in params.items()
-    }
-    return counts, {name: a[name].shape[1:] for name in order}
 
 
 @pytest.mark.parametrize("size", [224, 227])
 def test_the_paper_s_layers(size):
     """Figure 2 and section 3.5: each filter of conv2, conv4 and conv5 sees one half."""
-    counts, shapes = trace(AlexNet(1000), size)
-    assert counts == {
+    variables, shapes = trace(AlexNet(1000), size)
+    assert {name: size_of(layer) for name, layer in variables["params"].items()} == {
         "conv1": (11 * 11 * 3 + 1) * 96,
         "conv2": (5 * 5 * 48 + 1) * 256,
         "conv3": (3 * 3 * 256 + 1) * 384,
@@ -48,7 +30,7 @@ def test_the_paper_s_layers(size):
         "fc7": (4096 + 1) * 4096,
         "output": (4096 + 1) * 1000,
     }
-    assert sum(counts.values()) == 60_965_224
+    assert size_of(variables) == 60_965_224
     assert list(shapes.items()) == [
         ("conv1", (55, 55, 96)), ("norm1", (55, 55, 96)), ("pool1", (27, 27, 96)),
         ("conv2", (27, 27, 256)), ("norm2", (27, 27, 256)), ("pool2", (13, 13, 256)),
@@ -58,8 +40,8 @@ def test_the_paper_s_layers(size):
 
 
 def test_one_tower():
-    counts, shapes = trace(AlexNetOneTower(1000), 224)
-    assert sum(counts.values()) == 61_100_840
+    variables, shapes = trace(AlexNetOneTower(1000), 224)
+    assert size_of(variables) == 61_100_840
     assert list(shapes.items()) == [
         ("conv1", (55, 55, 64)), ("pool1", (27, 27, 64)), ("conv2", (27, 27, 192)),
         ("pool2", (13, 13, 192)), ("conv3", (13, 13, 384)), ("conv4", (13, 13, 256)),
@@ -71,11 +53,11 @@ def test_one_tower():
 
 
 def test_small_variants_keep_the_groups():
-    counts, shapes = trace(AlexNet(4, width=1 / 100, hidden=8), 64, channels=1)
+    variables, shapes = trace(AlexNet(4, width=1 / 100, hidden=8), 64, channels=1)
     features = [shapes[f"conv{i}"][-1] for i in range(1, 6)]
     # Layers that are read in two groups need an even number of channels too.
     assert features == [2, 2, 4, 4, 2]
-    assert counts["fc7"] == 8 * 9
+    assert size_of(variables["params"]["fc7"]) == 8 * 9
     assert trace(AlexNet(4, width=1 / 32), 64)[1]["conv1"][-1] % 2 == 0
     assert trace(AlexNetOneTower(4, width=1e-3), 64)[1]["conv2"][-1] == 1
 
@@ -100,23 +82,6 @@ def test_where_dropout_is(model, inputs, monkeypatch):
     monkeypatch.setattr(alexnet, "Dropout", stand_in)
     trace(model(4, hidden=8), 64)
     assert seen == [(0.5, (1, features)) for features in inputs]
-
-
-def test_receptive_field():
-    """195 pixels at pool5, 32 apart, by formula and by gradient."""
-    sizes, strides = zip(*WINDOWS, strict=True)
-    assert receptive_field(sizes, strides=strides) == 195 and np.prod(strides) == 32
-    for model, start in ((AlexNet, 1), (AlexNetOneTower, 2)):
-        model = model(2, width=1 / 8, hidden=4)
-        images = jnp.zeros((1, 256, 256, 1))
-        variables = torch_twin.random_variables(model, images)
-        box = measured_receptive_field(
-            lambda variables, images, model=model: model.apply(variables, images),
-            variables, images.shape[1:], activation="pool5", key=KEY, draws=4,
-        )  # fmt: skip
-        # Unit 3 of pool5: its stride in pixels, less the paddings of conv1 to conv5.
-        first = 3 * 32 - start - 2 * 8 - 3 * 16
-        assert box == ((first, first + 195),) * 2
 
 
 @pytest.mark.parametrize(

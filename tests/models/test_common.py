@@ -1,5 +1,10 @@
 """What every image model must pass."""
 
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +13,7 @@ import pytest
 
 from dlcore.errors import InputError
 from dlcore.models import IMAGE_MODELS, MLP, image_model
+from dlcore.models.cnn import googlenet
 
 
 def small(name, **options):
@@ -79,20 +85,45 @@ COUNTS = {
 KEY = jax.random.key(0)
 
 
-@pytest.fixture(scope="module", params=SMALL)
-def case(request):
-    """(name, module, variables, images) of each small model, initialised once."""
-    model, size = SMALL[request.param]
-    images = jax.random.normal(jax.random.key(1), (4, size, size, 1))
-    return request.param, model, jax.jit(model.init)(KEY, images), images
-
-
-def apply(model, variables, images, train=False, seed=0):
+def apply(model, variables, images, seed=0, train=False):
     """(logits, activations), the new model state dropped."""
     mutable = [name for name in variables if name != "params"] if train else False
     rngs = {"dropout": jax.random.key(seed)}
     outputs = model.apply(variables, images, train=train, rngs=rngs, mutable=mutable)
     return outputs[0] if train else outputs
+
+
+class Case(NamedTuple):
+    """A small model and its compiled functions, which its tests share.
+
+    Attributes:
+        name: of the model.
+        model: the module.
+        init: (key, images) -> variables.
+        run: (variables, images, seed, train) -> (logits, activations).
+        variables: initial ones.
+        images: four of them.
+    """
+
+    name: str
+    model: nn.Module
+    init: Callable[..., Any]
+    run: Callable[..., Any]
+    variables: Any
+    images: jax.Array
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def case(request):
+    model, size = SMALL[request.param]
+    images = jax.random.normal(jax.random.key(1), (4, size, size, 1))
+    init = jax.jit(model.init)
+    run = jax.jit(functools.partial(apply, model), static_argnames="train")
+    with pytest.MonkeyPatch.context() as patch:
+        # One module between two pools: each more is the same code, compiled for other sizes.
+        kept = {number: googlenet.MODULES[number] for number in ("3b", "4e", "5b")}
+        patch.setattr(googlenet, "MODULES", kept)
+        yield Case(request.param, model, init, run, init(KEY, images), images)
 
 
 def test_every_family_is_here():
@@ -108,10 +139,9 @@ def test_shapes_and_parameter_counts(name):
     classes = 1000 if size == 224 else 10
     model = image_model(name, num_classes=classes)
     images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, KEY, images)
+    (logits, activations), variables = jax.eval_shape(model.init_with_output, KEY, images)
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == COUNTS[name]
     assert set(variables) <= {"params", "batch_stats"}
-    logits, activations = jax.eval_shape(lambda v, x: apply(model, v, x), variables, images)
     assert logits.shape == (2, classes) and logits.dtype == jnp.float32
     assert all(each.shape[0] == 2 for each in activations.values())
     assert activations["output"].shape == logits.shape
@@ -128,55 +158,58 @@ def test_other_channels_and_classes(name, num_classes, channels):
 
 
 def test_deterministic_by_key(case):
-    _, model, variables, images = case
-    again = jax.jit(model.init)(KEY, images)
-    jax.tree.map(np.testing.assert_array_equal, variables, again)
-    other = jax.jit(model.init)(jax.random.key(9), images)
-    assert any(
-        (a != b).any() for a, b in zip(*map(jax.tree.leaves, (variables, other)), strict=True)
-    )
+    again = case.init(KEY, case.images)
+    jax.tree.map(np.testing.assert_array_equal, case.variables, again)
+    other = case.init(jax.random.key(9), case.images)
+    leaves = zip(*map(jax.tree.leaves, (case.variables, other)), strict=True)
+    assert any((a != b).any() for a, b in leaves)
 
 
 def test_finite(case):
-    _, model, variables, images = case
     for train in (False, True):
-        for name, value in apply(model, variables, 10 * images, train)[1].items():
+        _, activations = case.run(case.variables, 10 * case.images, train=train)
+        for name, value in activations.items():
             assert np.isfinite(value).all(), name
 
 
 def test_logits_are_the_last_activation(case):
-    _, model, variables, images = case
-    logits, activations = apply(model, variables, images)
-    assert list(activations)[-1] == "output"
+    # In the order of the calls, which a compiled function's outputs have not.
+    names = []
+
+    def forward(variables, images):
+        logits, activations = apply(case.model, variables, images)
+        names.extend(activations)
+        return logits
+
+    jax.eval_shape(forward, case.variables, case.images)
+    logits, activations = case.run(case.variables, case.images)
+    assert names[-1] == "output"
     np.testing.assert_array_equal(logits, activations["output"])
 
 
 def test_training_differs_only_by_noise_and_normalisation(case):
-    name, model, variables, images = case
-    evaluated = apply(model, variables, images)[0]
-    trained = [apply(model, variables, images, train=True, seed=seed)[0] for seed in (0, 1)]
-    assert (evaluated != trained[0]).any() == (name in NOISY | NORMALISED)
-    assert (trained[0] != trained[1]).any() == (name in NOISY)
+    evaluated = case.run(case.variables, case.images)[0]
+    trained = [case.run(case.variables, case.images, seed=i, train=True)[0] for i in (0, 1)]
+    assert (evaluated != trained[0]).any() == (case.name in NOISY | NORMALISED)
+    assert (trained[0] != trained[1]).any() == (case.name in NOISY)
 
 
 def test_batch_is_vmap_of_one(case):
-    _, model, variables, images = case
-    together = apply(model, variables, images)[0]
-    alone = jax.vmap(lambda image: apply(model, variables, image[None])[0][0])(images)
-    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
+    together = case.run(case.variables, case.images)[0]
+    one = lambda image: case.run(case.variables, image[None])[0][0]  # noqa: E731
+    np.testing.assert_allclose(together, jax.vmap(one)(case.images), rtol=1e-4, atol=1e-4)
 
 
 def test_jit_is_no_jit(case):
-    _, model, variables, images = case
     for train in (False, True):
-        plain = apply(model, variables, images, train)
-        jitted = jax.jit(lambda v, x, train=train: apply(model, v, x, train))(variables, images)
+        plain = apply(case.model, case.variables, case.images, train=train)
+        jitted = case.run(case.variables, case.images, train=train)
         compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)  # noqa: E731
         jax.tree.map(compare, plain, jitted)
 
 
 def test_overfits_one_batch(case):
-    name, model, variables, images = case
+    name, model, _, _, variables, images = case
     labels = jnp.arange(4)
     params = variables["params"]
     stats = {name: value for name, value in variables.items() if name != "params"}

@@ -48,7 +48,8 @@ def by_hand(layers, first, window, growth, classes, *, bottleneck, compression, 
 
 
 @pytest.mark.parametrize("model, size, expected", COUNTS)
-def test_parameter_counts(model, size, expected):
+def test_parameter_counts_by_hand(model, size, expected):
+    """The common suite counts those of the networks that can be chosen by name."""
     options = {"bottleneck": model.bottleneck, "compression": model.compression}
     if isinstance(model, DenseNet):
         layers, first = BLOCKS[model.depth], 2 * model.growth
@@ -58,6 +59,13 @@ def test_parameter_counts(model, size, expected):
         first = 2 * model.growth if model.bottleneck else 16
         counted = by_hand(layers, first, 3, model.growth, 10, stem_norm=False, **options)
     assert counted == expected
+
+
+@pytest.mark.parametrize(
+    "model, size, expected",
+    [COUNTS[2], *(pytest.param(*each, marks=pytest.mark.slow) for each in COUNTS[4:6])],
+)
+def test_parameter_counts_of_the_others(model, size, expected):
     params = jax.eval_shape(model.init, KEY, jnp.zeros((1, size, size, 3)))["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
 
@@ -172,7 +180,7 @@ def test_remat_is_plain(tiny):
     def compare(a, b):
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-4 * max(np.abs(b).max(), 1e-3))
 
-    jax.tree.map(compare, gradient(True), gradient(False))
+    jax.tree.map(compare, gradient("full"), gradient("none"))
 
 
 def test_dropout_is_noise_in_training_alone(tiny):

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch_twin
+from traced import size_of, trace
 
-from dlcore.analysis.receptive_field import measured_receptive_field, receptive_field
 from dlcore.errors import InputError
 from dlcore.models.cnn import googlenet, inception
 from dlcore.models.cnn.googlenet import GoogLeNet
@@ -29,24 +29,6 @@ TABLE = {
     "5b": (7, 1024, 384, 192, 384, 48, 128, 128),
 }
 BOTH = pytest.mark.parametrize("batch_norm", [False, True])
-
-
-def trace(model, size, train=False):
-    """(variables, shapes of the activations in their order), nothing computed."""
-    order = []
-
-    def initialise(images):
-        rngs = {"params": KEY, "dropout": KEY}
-        (_, a), variables = model.init_with_output(rngs, images, train=train)
-        order.extend(a)  # here, because what leaves a traced function is sorted by name
-        return a, variables
-
-    a, variables = jax.eval_shape(initialise, jnp.ones((1, size, size, 3)))
-    return variables, {name: a[name].shape[1:] for name in order}
-
-
-def size_of(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def test_the_paper_s_table():
@@ -134,22 +116,6 @@ def test_smallest_image(attributes, name, smallest, last):
     assert {layer: shapes[layer][0] for layer in last} == last
     with pytest.raises(InputError, match=f"for {name}; the smallest size is {smallest}x{smallest}"):
         trace(model, smallest - 1)
-
-
-def test_receptive_field():
-    """Of 4a through its widest branch, by formula and by gradient: 171 pixels, 16 apart."""
-    sizes, strides = [7, 3, 1, 3, 3, 5, 5, 3, 5], [2, 2, 1, 1, 2, 1, 1, 2, 1]
-    assert receptive_field(sizes, strides=strides) == 171 and np.prod(strides) == 16
-    model = GoogLeNet(2, auxiliary=False, width=1 / 16)
-    shape = (224, 224, 1)
-    # In so narrow a network a few rectifiers that are closed would hide a branch.
-    variables = jax.tree.map(np.abs, torch_twin.random_variables(model, jnp.zeros((1, *shape))))
-    box = measured_receptive_field(
-        model.apply, variables, shape, activation="inception_4a", key=KEY, draws=4
-    )
-    # Unit 7: its stride in pixels, less the paddings at the start.
-    first = 7 * 16 - (3 + 1 * 4 + 2 * 2 * 8 + 2 * 16)
-    assert box == ((first, first + 171),) * 2
 
 
 @pytest.mark.parametrize("window, sizes", [(3, (8, 7)), (3, (2, 3)), (2, (7, 1)), (2, (6, 3))])

@@ -5,13 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore.analysis.receptive_field import (
-    centre,
-    expected_boxes,
-    measured_receptive_field,
-    receptive_field,
-)
-from dlcore.analysis.walk import walk
 from dlcore.errors import InputError
 from dlcore.models.cnn.resnet import STAGES, ResNet
 
@@ -86,49 +79,6 @@ def test_shapes_of_table_1(depth, last, version):
             assert a[f"stage_{stage}_block_{block}"].shape == (1, size, size, features)
     assert a["pool"].shape == (1, last) and logits.shape == (1, 1000)
     assert ("final" in a) == (version == 2)
-
-
-def chain(depth, stride_in, stages=4):
-    """Windows and strides on the longest path, the branches."""
-    windows, strides = [7, 3], [2, 2]
-    for stage, blocks in enumerate(STAGES[depth][:stages]):
-        for block in range(blocks):
-            s = 2 if stage and block == 0 else 1
-            windows += [3, 3] if depth < 50 else [1, 3, 1]
-            strides += [s, 1] if depth < 50 else ([s, 1, 1] if stride_in == "1x1" else [1, s, 1])
-    return receptive_field(windows, strides=strides)
-
-
-@pytest.mark.parametrize("stride_in, field", [("1x1", 483), ("3x3", 427)])
-def test_receptive_field_of_resnet50(stride_in, field):
-    """483 pixels with the stride in the first convolution, the paper's place; 427 with today's."""
-    assert chain(50, stride_in) == field
-    model = ResNet(10, stride_in=stride_in, width=1 / 64)
-    images = jax.ShapeDtypeStruct((1, 640, 640, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, KEY, images)
-    _, (_, fields) = walk(model.apply, variables, images)
-    found = [(each.size, each.stride) for each in fields["stage_3_block_2"]]
-    assert found == [(field, 32)] * 2
-
-
-@pytest.mark.parametrize("stride_in, field", [("1x1", 99), ("3x3", 91)])
-def test_receptive_field_by_gradient(stride_in, field):
-    """The first two stages alone, which do with small images."""
-    assert chain(50, stride_in, stages=2) == field
-    model = ResNet(10, stride_in=stride_in, width=1 / 8)
-    shape, name = (128, 128, 3), "stage_1_block_3"
-    images = jnp.zeros((1, *shape))
-    variables = random_variables(model, images)
-    # A bias of zero keeps every ReLU open in about half of the draws.
-    variables = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: 0 * leaf if path[-1].key in ("bias", "mean") else leaf, variables
-    )
-    box = measured_receptive_field(model.apply, variables, shape, activation=name, key=KEY)
-    assert box == expected_boxes(model.apply, variables, images)[name]
-    _, (_, fields) = walk(model.apply, variables, images)
-    unit = centre((1, 16, 16, 1))
-    assert [each.interval(unit)[1] - each.interval(unit)[0] for each in fields[name]] == [field] * 2
-    assert [end - start for start, end in box] == [field] * 2
 
 
 def norm_of(torch, params, stats):

@@ -76,10 +76,11 @@ def test_scanned_is_unrolled(case):
     close(step(scanned, variables), expected)
 
 
-def test_remat_is_plain(case):
+@pytest.mark.parametrize("policy", ["full", "dots"])
+def test_remat_is_plain(case, policy):
     model, variables, expected = case
     for scan_from in (1, 99)[: 1 + (model.survival[-1] == 0.5)]:
-        close(step(model.clone(remat=True, scan_from=scan_from), variables), expected)
+        close(step(model.clone(remat=policy, scan_from=scan_from), variables), expected)
 
 
 def test_blocks_see_their_own_variables(case):

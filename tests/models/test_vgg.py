@@ -3,12 +3,11 @@
 import collections
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch_twin
+from traced import size_of, trace
 
-from dlcore.analysis.receptive_field import measured_receptive_field, receptive_field
 from dlcore.errors import InputError
 from dlcore.models.cnn import vgg
 from dlcore.models.cnn.vgg import VGG, VGG_NAMES
@@ -46,23 +45,9 @@ def rows(config):
             layer += 1
 
 
-def trace(model, size, channels=3):
-    """(number of parameters, shapes of the activations in their order), nothing computed."""
-    order = []
-
-    def initialise(images):
-        (_, a), variables = model.init_with_output(KEY, images)
-        order.extend(a)  # here, because what leaves a traced function is sorted by name
-        return a, variables["params"]
-
-    a, params = jax.eval_shape(initialise, jnp.ones((1, size, size, channels)))
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return count, {name: a[name].shape[1:] for name in order}
-
-
 @pytest.mark.parametrize("config", TABLE)
 def test_parameters_and_maps(config):
-    count, shapes = trace(VGG(1000, config), 224)
+    variables, shapes = trace(VGG(1000, config), 224)
     expected, size, channels, by_hand = [], 224, 3, 0
     for name, window, features in rows(config):
         if features is None:
@@ -74,7 +59,7 @@ def test_parameters_and_maps(config):
     expected += [("fc6", (4096,)), ("fc7", (4096,)), ("output", (1000,))]
     by_hand += (7 * 7 * 512 + 1) * 4096 + (4096 + 1) * 4096 + (4096 + 1) * 1000
     assert list(shapes.items()) == expected
-    assert count == by_hand == COUNTS[config]
+    assert size_of(variables) == by_hand == COUNTS[config]
 
 
 def test_the_names_count_the_layers():
@@ -85,24 +70,9 @@ def test_the_names_count_the_layers():
 
 def test_batch_normalisation_adds_two_parameters_per_filter():
     filters = 2 * 64 + 2 * 128 + 3 * 256 + 6 * 512
-    count, shapes = trace(VGG(1000, batch_norm=True), 224)
-    assert count == COUNTS["D"] + 2 * filters == 138_365_992
+    variables, shapes = trace(VGG(1000, batch_norm=True), 224)
+    assert size_of(variables["params"]) == COUNTS["D"] + 2 * filters == 138_365_992
     assert list(shapes) == [name for name, *_ in rows("D")] + ["fc6", "fc7", "output"]
-
-
-def test_receptive_field():
-    """212 pixels at pool5 of D, 32 apart, by formula and by gradient."""
-    sizes = [size for _, size, _ in rows("D")]
-    strides = [2 if features is None else 1 for *_, features in rows("D")]
-    assert receptive_field(sizes, strides=strides) == 212 and np.prod(strides) == 32
-    model = VGG(2, width=1 / 16, hidden=4)
-    variables = torch_twin.random_variables(model, jnp.zeros((1, 224, 224, 1)))
-    box = measured_receptive_field(
-        model.apply, variables, (224, 224, 1), activation="pool5", key=KEY, draws=4
-    )
-    # Unit 3 of pool5: its stride in pixels, less the paddings of 2, 2, 3, 3 and 3 convolutions.
-    first = 3 * 32 - (2 * 1 + 2 * 2 + 3 * 4 + 3 * 8 + 3 * 16)
-    assert box == ((first, first + 212),) * 2
 
 
 def test_small_variants():
