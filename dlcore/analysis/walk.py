@@ -14,7 +14,10 @@ from dlcore.analysis.fields import Field, join, rule, whole
 Fields = tuple[Field, ...]
 ApplyFn = Callable[[Any, Any], Any]
 
-_LOOPS = ("scan", "while", "cond")
+_LOOPS = ("scan", "while")
+_PARTS = "shard_map"
+# JAX's name for what the backward pass of `jax.checkpoint` computes once more.
+_AGAIN = "rematted_computation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +30,10 @@ class Operation:
         shape: of the (first) output.
         bytes: size of the (first) output.
         rounds: how often it runs, because of the loops around it.
-        multiply_adds: of products and convolutions, in all rounds.
+        devices: how many run it, each on its part, where the mesh around it is explicit; else 1,
+            and the shape is that of the whole.
+        multiply_adds: of products and convolutions, in all rounds, on all these devices together.
+        again: whether the backward pass repeats it (`jax.checkpoint`).
         fields: the output's receptive field per spatial axis; None if independent of the input.
         moved: whether the field's size or stride is none of its operands'.
     """
@@ -37,7 +43,9 @@ class Operation:
     shape: tuple[int, ...]
     bytes: int
     rounds: int
+    devices: int
     multiply_adds: int
+    again: bool
     fields: Fields | None
     moved: bool
 
@@ -46,50 +54,64 @@ class Operation:
 class _Walker:
     extents: tuple[int, ...]
     operations: list[Operation]
+    devices: int = 1
 
     def wholes(self, rank: int) -> Fields:
         return tuple(whole(extent, rank) for extent in self.extents)
 
     def run(
-        self, jaxpr: core.Jaxpr, inputs: Sequence[Fields | None], scope: str, rounds: int
+        self,
+        jaxpr: core.Jaxpr,
+        inputs: Sequence[Fields | None],
+        scope: str,
+        rounds: int,
+        used: Sequence[bool] | None = None,
     ) -> list[Fields | None]:
-        """The fields of the jaxpr's outputs; its operations are added to the list."""
+        """The fields of the jaxpr's outputs; the operations of the used ones join the list."""
         known: dict[core.Var, Fields | None] = dict(zip(jaxpr.invars, inputs, strict=True))
 
         def read(atom: Any) -> Fields | None:
             return None if isinstance(atom, core.Literal) else known.get(atom)
 
-        for eqn in _live(jaxpr):
+        for eqn, read_later in _live(jaxpr, used):
             operands = [read(atom) for atom in eqn.invars]
             inner = "/".join(filter(None, [scope, str(eqn.source_info.name_stack)]))
             bodies = list(core.jaxprs_in_params(eqn.params))
-            if eqn.primitive.name in _LOOPS:
-                outputs = self.loop(eqn, bodies, operands, inner, rounds)
+            if eqn.primitive.name in (*_LOOPS, "cond", _PARTS):
+                outputs = self.opaque(eqn, bodies, operands, inner, rounds, read_later)
             elif len(bodies) == 1 and _calls(eqn, bodies[0]):
-                outputs = self.run(bodies[0], operands, inner, rounds)
+                outputs = self.run(bodies[0], operands, inner, rounds, read_later)
             else:
                 outputs = self.operation(eqn, operands, inner, rounds)
             known.update(zip(eqn.outvars, outputs, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
-    def loop(
+    def opaque(
         self,
         eqn: Any,
         bodies: Sequence[core.Jaxpr],
         operands: Sequence[Fields | None],
         scope: str,
         rounds: int,
+        used: Sequence[bool],
     ) -> list[Fields | None]:
-        """Scan, while and cond: whatever meets the input in them may see all of it."""
+        """Loops, conditions, parts: whatever meets the input in them may see all of it."""
+        devices = self.devices
+        if eqn.primitive.name == _PARTS:
+            axes = eqn.params["newly_manual_axes"]
+            devices *= math.prod(eqn.params["mesh"].shape[axis] for axis in axes)
         depends = any(fields is not None for fields in operands)
 
         def wholes(atoms: Sequence[Any]) -> list[Fields | None]:
             return [self.wholes(atom.aval.ndim) if depends else None for atom in atoms]
 
+        # What a loop gives that nobody reads, its own next round may.
+        needed = None if eqn.primitive.name in _LOOPS else used
         branches = []
         for body in bodies:
-            walker = _Walker(self.extents, [])
-            walker.run(body, wholes(body.invars), scope, rounds * eqn.params.get("length", 1))
+            walker = _Walker(self.extents, [], devices)
+            each = rounds * eqn.params.get("length", 1)
+            walker.run(body, wholes(body.invars), scope, each, needed)
             branches.append(walker.operations)
         # Only one branch of a cond runs: the costliest is counted. A while is counted once.
         if eqn.primitive.name == "cond":
@@ -110,7 +132,9 @@ class _Walker:
                 shape=aval.shape,
                 bytes=aval.size * aval.dtype.itemsize,
                 rounds=rounds,
-                multiply_adds=rounds * _multiply_adds(eqn),
+                devices=self.devices,
+                multiply_adds=self.devices * rounds * _multiply_adds(eqn),
+                again=_AGAIN in scope.split("/"),
                 fields=outputs[0],
                 moved=outputs[0] is not None and _sizes(outputs[0]) not in sizes,
             )
@@ -168,20 +192,30 @@ def operations(fn: Callable[..., Any], *args: Any) -> list[Operation]:
         fn: a function of arrays; only traced.
         *args: arrays or ShapeDtypeStructs.
     """
-    closed = jax.make_jaxpr(fn)(*args)
+    return operations_of(jax.make_jaxpr(fn)(*args).jaxpr)
+
+
+def operations_of(jaxpr: core.Jaxpr) -> list[Operation]:
+    """Every operation of what was traced, see `operations`."""
     walker = _Walker((), [])
-    walker.run(closed.jaxpr, [None] * len(closed.jaxpr.invars), "", 1)
+    walker.run(jaxpr, [None] * len(jaxpr.invars), "", 1)
     return walker.operations
 
 
-def _live(jaxpr: core.Jaxpr) -> list[Any]:
-    """The equations that the outputs need, in order; the compiler drops the others too."""
-    needed = {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal)}
+def _live(jaxpr: core.Jaxpr, used: Sequence[bool] | None) -> list[tuple[Any, list[bool]]]:
+    """The equations that the used outputs need, in order, and which of their outputs these need.
+
+    The compiler drops the others too.
+    """
+    used = used or [True] * len(jaxpr.outvars)
+    outputs = [atom for atom, wanted in zip(jaxpr.outvars, used, strict=True) if wanted]
+    needed = {atom for atom in outputs if not isinstance(atom, core.Literal)}
     live = []
     for eqn in reversed(jaxpr.eqns):
-        if needed.intersection(eqn.outvars):
+        read_later = [variable in needed for variable in eqn.outvars]
+        if any(read_later):
             needed.update(atom for atom in eqn.invars if not isinstance(atom, core.Literal))
-            live.append(eqn)
+            live.append((eqn, read_later))
     return live[::-1]
 
 
@@ -216,6 +250,12 @@ def _multiply_adds(eqn: Any) -> int:
         (contracted, _), _ = eqn.params["dimension_numbers"]
         return size * math.prod(eqn.invars[0].aval.shape[d] for d in contracted)
     if eqn.primitive.name == "conv_general_dilated":
-        kernel = eqn.invars[1].aval.shape
-        return size * math.prod(kernel) // kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+        image, kernel = (atom.aval.shape for atom in eqn.invars)
+        spec = eqn.params["dimension_numbers"]
+        out = list(eqn.outvars[0].aval.shape)
+        # A pixel meets each weight once at most: in the gradient of a stride or of an image without
+        # a margin most outputs see holes and padding.
+        for before, after in zip(spec.lhs_spec[2:], spec.out_spec[2:], strict=True):
+            out[after] = min(out[after], image[before])
+        return math.prod(out) * math.prod(kernel) // kernel[spec.rhs_spec[0]]
     return 0

@@ -17,6 +17,7 @@ from dlcore.nn.attention.multihead import KeyValue, MultiHeadAttention
 from dlcore.nn.attention.positions import POSITIONS, sinusoidal
 from dlcore.nn.dropout import Dropout
 from dlcore.nn.feed_forward import FEED_FORWARDS, FeedForward
+from dlcore.nn.remat import remat_module
 from dlcore.nn.sequences import length_mask
 
 NORMS: dict[str, Callable[..., nn.Module]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
@@ -46,6 +47,7 @@ class TransformerConfig:
         bias: whether dense layers and layer norms have biases.
         dropout: the share of values dropped from each branch's output.
         chunk: see `attention`.
+        remat: what of the blocks' insides the gradient computes again, see `dlcore.nn.remat`.
         epsilon: added to what norms divide by, inside the root.
     """
 
@@ -63,6 +65,7 @@ class TransformerConfig:
     bias: bool = False
     dropout: float = 0.0
     chunk: int | None = None
+    remat: str = "none"
     epsilon: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -233,13 +236,11 @@ class Transformer(nn.Module):
                     return layer.continued(y, carry[name], positions)
                 return layer(y, positions=positions, mask=mask, causal=self.causal)
 
-            x, more, weights = block(
-                x,
-                attend=attend,
-                memory=None if memory is None else memory[i],
-                memory_mask=memory_mask,
-                train=train,
-            )
+            def call(block: Block, x: jax.Array, memory: Any, attend: Any = attend) -> Any:
+                return block(x, attend=attend, memory=memory, memory_mask=memory_mask, train=train)
+
+            call = remat_module(call, "none" if cached else self.config.remat)
+            x, more, weights = call(block, x, None if memory is None else memory[i])
             activations[name] = x
             if cached:
                 caches[name] = more

@@ -150,6 +150,33 @@ class OnMesh(Layout):
         )
 
     def compile_evaluation(self, function: StateFn) -> StateFn:
-        places = NamedSharding(self.mesh, PartitionSpec()), NamedSharding(self.mesh, sharding.ROWS)
-        compiled = jax.jit(function, out_shardings=places)
+        compiled = self._jit_evaluation(function)
         return lambda state, batch: compiled(state, self._place(batch))
+
+    def _jit_evaluation(self, function: StateFn) -> Any:
+        # As in a step: of what "fsdp" cuts, the compiler might sum activations or gather tables.
+        def run(state: State, batch: Batch) -> Any:
+            rest, carry = apart(state)
+            specs = self._specs(rest)
+            parts = jax.tree.map(functools.partial(sharding.along, sharding.FSDP), specs)
+
+            def here(rest: Any, carry: Any, batch: Batch) -> Any:
+                whole = jax.tree.map(self._gather, rest, specs)
+                metrics, carry = function(together(whole, carry), batch)
+                return jax.lax.psum(metrics, self.axis_name), carry
+
+            return jax.shard_map(
+                here,
+                mesh=self.mesh,
+                in_specs=(parts, sharding.ROWS, sharding.ROWS),
+                out_specs=(PartitionSpec(), sharding.ROWS),
+                axis_names=set(self.axis_name),
+                check_vma=False,
+            )(rest, carry, batch)
+
+        places = NamedSharding(self.mesh, PartitionSpec()), NamedSharding(self.mesh, sharding.ROWS)
+        return jax.jit(run, out_shardings=places)
+
+    def lower_evaluation(self, function: StateFn, state: State, batch: Batch) -> jax.stages.Lowered:
+        """An evaluation traced for arrays that need not be there; see `lower_step`."""
+        return self._jit_evaluation(function).lower(state, self.abstract_batch(batch))

@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dlcore.errors import InputError
+from dlcore.runtime import processes
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -37,7 +38,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 class RunLog:
-    """Writes the metrics of a run.
+    """Writes the metrics of a run; of several processes only the first does.
 
     metrics.jsonl holds one line per report, {"step": ..., "split": ..., metric: value, ...}, and
     nothing that depends on the clock: a run that was killed and continued writes the same bytes.
@@ -66,6 +67,8 @@ class RunLog:
     ):
         self._file = None
         self._board = None
+        if not processes.leads():
+            workdir, progress = None, False
         if workdir is not None:
             self._path = workdir / METRICS_FILE
             with writing(workdir):
@@ -100,9 +103,17 @@ class RunLog:
         split: str,
         metrics: Mapping[str, float],
         *,
-        steps_per_second: float | None = None,
+        speed: Mapping[str, float] | None = None,
     ) -> None:
-        """One report of the metrics of a split; the speed is for TensorBoard alone."""
+        """One report of the metrics of a split.
+
+        Args:
+            step: the number of the last step.
+            split: whose metrics they are.
+            metrics: by name.
+            speed: figures that depend on the clock, for TensorBoard and the progress line alone;
+                those of `accounting.figures`.
+        """
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         if self._file is not None:
             with writing(self._path):
@@ -111,13 +122,13 @@ class RunLog:
         if self._board is not None:
             # One event for all of them: each costs the host tens of microseconds.
             tagged = {f"{split}/{name}": value for name, value in metrics.items()}
-            if steps_per_second is not None:
-                tagged["speed/steps_per_second"] = steps_per_second
+            tagged |= {f"speed/{name}": value for name, value in (speed or {}).items()}
             items = [self._summary.Value(tag=tag, simple_value=v) for tag, v in tagged.items()]
             self._board.add_summary(self._summary(value=items), step)
         for name in self._shown:
             if name in metrics:
                 self._line[f"{split} {name}"] = f"{metrics[name]:.4g}"
+        self._line |= _shown_speed(speed or {})
         self._bar.set_postfix(self._line, refresh=False)
 
     def advance(self) -> None:
@@ -135,6 +146,19 @@ class RunLog:
             self._board.close()
         if self._file is not None:
             self._file.close()
+
+
+def _shown_speed(speed: Mapping[str, float]) -> dict[str, str]:
+    """What the progress line shows of the speed."""
+    shown = {}
+    if "model_flop_utilisation" in speed:
+        shown["of peak"] = f"{speed['model_flop_utilisation']:.1%}"
+    elif "model_flops_per_second" in speed:
+        shown["GFLOP/s"] = f"{speed['model_flops_per_second'] / 1e9:.3g}"
+    if "steps_per_second" in speed:
+        waited = speed["seconds_per_step/data"] * speed["steps_per_second"]
+        shown["waits for data"] = f"{waited:.0%}"
+    return shown
 
 
 def _whole_lines(path: pathlib.Path) -> list[str]:

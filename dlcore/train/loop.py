@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dlcore.errors import Diverged
 from dlcore.runtime import Layout, compile_step, processes
 from dlcore.runtime.layout import Jit
+from dlcore.train.accounting import Account, CountFlops, Traced
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.evaluation import Best
 from dlcore.train.health import guard
 from dlcore.train.logs import RunLog
+from dlcore.train.profiling import Profile
 from dlcore.train.signals import StopRequest
 from dlcore.train.state import Batch, Step, TrainState
 
@@ -61,27 +62,6 @@ class Memory:
             self.best.load(saved["best"])
 
 
-class _Packed:
-    """A step whose metrics are one array (metrics, 2) of totals and weights.
-
-    Each array that a compiled step returns costs the host microseconds to make and to read, which
-    counts where a step takes half a millisecond.
-
-    Attributes:
-        names: of the metrics, known once the step was traced.
-    """
-
-    def __init__(self, step: Step):
-        self._step = step
-        self.names: list[str] = []
-
-    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
-        state, metrics = self._step(state, batch)
-        self.names = sorted(metrics)
-        means = [metrics[name] for name in self.names]
-        return state, jnp.stack([jnp.stack([mean.total, mean.weight]) for mean in means])
-
-
 @dataclasses.dataclass(frozen=True)
 class Result:
     """How a run ended.
@@ -94,6 +74,8 @@ class Result:
         seconds: how long they took, the first one left out.
         first_step: when the first step was done, by `time.perf_counter`; None without a step.
         recompilations: how often the step was compiled again.
+        spent: `seconds` by what they were spent on, see `accounting.PARTS`.
+        flops: of the model in these steps, the first one left out; 0 where they are not counted.
     """
 
     state: TrainState
@@ -103,6 +85,8 @@ class Result:
     seconds: float
     first_step: float | None
     recompilations: int
+    spent: dict[str, float]
+    flops: float
 
 
 def fit(
@@ -121,6 +105,9 @@ def fit(
     checkpoint_every: int = 0,
     memory: Memory | None = None,
     patience_for_skipped: int = 10,
+    count_flops: CountFlops | None = None,
+    peak_flops: float | None = None,
+    profile: Profile | None = None,
 ) -> Result:
     """Trains until `steps` steps are done, the patience is used up or a signal comes.
 
@@ -146,44 +133,50 @@ def fit(
         memory: what a restored checkpoint remembered; its `best` says which evaluation is the
             best and when to stop. A new one by default.
         patience_for_skipped: how many bad steps in a row end the run.
+        count_flops: the FLOPs of the model in a traced step, from its jaxpr; None counts none.
+        peak_flops: per second, of all the devices together; None where it is not known.
+        profile: which steps to trace.
 
     Raises:
         Diverged: after that many bad steps in a row; names the steps and the first bad batch.
         InputError: when a log or a checkpoint cannot be written.
     """
-    packed = _Packed(guard(step))
-    compiled = compile_step(packed, layout or Jit())
+    layout = layout or Jit()
+    traced = Traced(guard(step), count_flops)
+    compiled = compile_step(traced, layout)
+    account = Account(traced, layout.part[1], peak_flops)
     memory = memory or Memory()
     start = int(state.step)
-    pending: deque[tuple[int, jax.Array]] = deque()
+    pending: deque[tuple[int, jax.Array, float]] = deque()
     window: np.ndarray | None = None
-    reported, reported_at = start, time.perf_counter()
+    reported = start
     first_step: float | None = None
     recompilations = 0
 
     def report(number: int) -> None:
-        nonlocal window, reported, reported_at, recompilations
-        now = time.perf_counter()
+        nonlocal window, reported, recompilations
         if log is not None and window is not None:
             means = window[:, 0] / np.where(window[:, 1], window[:, 1], np.nan)
-            metrics = dict(zip(packed.names, means.tolist(), strict=True))
-            speed = (number - reported) / (now - reported_at)
-            log.metrics(number, "train", metrics, steps_per_second=speed)
+            metrics = dict(zip(traced.names, means.tolist(), strict=True))
+            log.metrics(number, "train", metrics, speed=account.speed(number - reported))
             if compiled.traces - 1 > recompilations:
-                log.say(f"the step was compiled again by step {number}: batches changed shape")
+                log.say(f"the step was compiled again by step {number}: {account.changes}")
         recompilations = compiled.traces - 1
-        window, reported, reported_at = None, number, now
+        window, reported = None, number
         memory.window = {}
 
     def read(*, keep: int) -> None:
         """Reads the metrics of all dispatched steps but the last `keep`."""
         nonlocal window
-        bad = packed.names.index("skipped")
+        bad = traced.names.index("skipped")
         while len(pending) > keep:
-            number, metrics = pending.popleft()
+            number, metrics, flops = pending.popleft()
+            account.lap("host")
             values = np.asarray(metrics, np.float64)
+            account.lap("device")
+            account.flops += flops
             if window is None:
-                before = [memory.window.get(name, [0.0, 0.0]) for name in packed.names]
+                before = [memory.window.get(name, [0.0, 0.0]) for name in traced.names]
                 window = np.array(before)
             window += values
             memory.skipped = memory.skipped + 1 if values[bad, 0] else 0
@@ -195,7 +188,7 @@ def fit(
     def save(number: int, best: bool) -> None:
         if checkpoints is not None:
             if window is not None:
-                memory.window = dict(zip(packed.names, window.tolist(), strict=True))
+                memory.window = dict(zip(traced.names, window.tolist(), strict=True))
             checkpoints.save(number, state, memory.saved(), best=best)
 
     reason = "finished"
@@ -203,21 +196,36 @@ def fit(
     with StopRequest() as stop:
         source = batches(start) if start < steps else iter(())
         while number < steps:
-            state, metrics = compiled(state, next(source))
+            if profile is not None:
+                profile.before(number + 1)
+            account.lap("host")
+            batch = next(source)
+            account.lap("data")
+            traces = compiled.traces
+            state, metrics = compiled(state, batch)
             number += 1
+            if compiled.traces > traces:
+                account.compiled(batch)
+                account.lap("compilation")
             processes.alive()
-            pending.append((number, metrics))
+            pending.append((number, metrics, account.flops_of(batch)))
             if log is not None:
                 log.advance()
             if first_step is None:
                 jax.block_until_ready(metrics)
                 first_step = time.perf_counter()
+                reported, pending[0] = number, (number, metrics, 0.0)
+                account.restart()
             read(keep=_AHEAD)
+            if profile is not None:
+                profile.after(number, metrics)
 
             improved = False
             if evaluate and (number == steps or (eval_every and number % eval_every == 0)):
                 read(keep=0)
+                account.lap("host")
                 memory.evaluation = evaluate(state)
+                account.lap("evaluation")
                 if log is not None:
                     log.metrics(number, split, memory.evaluation)
                 if memory.best is not None:
@@ -230,16 +238,22 @@ def fit(
             last = number == steps or reason != "finished"
             if last or improved or (checkpoint_every and number % checkpoint_every == 0):
                 read(keep=0)
+                account.lap("host")
                 save(number, improved)
+                account.lap("checkpoints")
             if last:
                 break
     jax.block_until_ready(state)
+    account.lap("device")
     seconds = time.perf_counter() - first_step if first_step is not None else 0.0
+    if profile is not None:
+        profile.close()
     if checkpoints is not None:
         checkpoints.wait()
     return Result(
-        state, reason, memory.evaluation, number - start, seconds, first_step, recompilations
-    )
+        state, reason, memory.evaluation, number - start, seconds, first_step, recompilations,
+        account.seconds, account.flops,
+    )  # fmt: skip
 
 
 def _diagnosis(last: int, count: int, batches: Callable[[int], Iterator[Batch]]) -> str:

@@ -8,6 +8,7 @@ from absl import flags
 
 from dlcore import optim
 from dlcore.analysis.chips import CHIPS
+from dlcore.nn.remat import POLICIES
 from dlcore.runtime import processes
 from dlcore.train.logs import write_json, writing
 
@@ -18,7 +19,8 @@ FLAGS = flags.FLAGS
 FREE = {
     "workdir", "data_dir", "steps", "layout", "mesh", "shard", "coordinator", "num_processes",
     "process_id", "stall_seconds", "skip_spikes", "checkpoint_every", "eval_every", "log_every",
-    "patience", "checkpoint_dir", "resume", "check", "plan", "devices", "chip", "smoke", "report",
+    "patience", "checkpoint_dir", "resume", "check", "plan", "devices", "chip", "profile", "smoke",
+    "report",
 }  # fmt: skip
 
 _MODULES: set[str] = set()  # whose flags are the script's own
@@ -93,9 +95,17 @@ def define_flags(
     flags.DEFINE_bool("check", False, "check model, data and step instead of training")
     flags.DEFINE_bool("plan", False, "print what the step would cost on --devices, and end")
     flags.DEFINE_integer("devices", None, "of --plan; default those of --mesh", 1)
-    flags.DEFINE_string("chip", None, f"of which --plan tells times: {', '.join(CHIPS)} or figures")
+    flags.DEFINE_string("chip", None, f"of the devices: {', '.join(CHIPS)}, or its figures")
+    flags.DEFINE_string("profile", None, "FROM:TO, steps to trace into WORKDIR/profile")
     flags.DEFINE_bool("smoke", False, "two tiny steps of everything")
     flags.DEFINE_bool("report", False, "write WORKDIR/report/index.html")
+    adopt(__name__)
+
+
+def define_remat_flag() -> None:
+    """Defines --remat, for jobs whose models have it; results do not depend on it."""
+    FREE.add("remat")
+    flags.DEFINE_enum("remat", "none", list(POLICIES), "what the gradient computes again")
     adopt(__name__)
 
 

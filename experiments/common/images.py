@@ -27,7 +27,7 @@ from dlcore.nn.views import VIEWS
 from dlcore.train import TrainState
 from dlcore.train.checkpoint import load_variables
 from dlcore.train.transplant import transplant
-from experiments.common.flags import adopt, say
+from experiments.common.flags import adopt, define_remat_flag, say
 
 FLAGS = flags.FLAGS
 SAMPLE = 10_000  # images that are enough to measure on
@@ -48,6 +48,7 @@ def define_image_flags() -> None:
         "augment", "affine",
         f"of training images, with numbers where wanted, as flip,crop:4; of {', '.join(STEPS)}",
     )  # fmt: skip
+    define_remat_flag()
     flags.DEFINE_list("classes", None, "take the examples of these alone")
     flags.DEFINE_integer("examples", None, "take so many training examples, drawn at random", 1)
     flags.DEFINE_float("label_smoothing", 0.0, "share of the target spread over all classes", 0, 1)
@@ -75,7 +76,7 @@ def build_model(spec: ImageModel, num_classes: int) -> nn.Module:
             --export has no names for the model.
     """
     known = inspect.signature(spec.build).parameters
-    possible = sorted(set(known) - {"num_classes", "parent", "name"})
+    possible = sorted(set(known) - {"num_classes", "remat", "parent", "name"})
     options = {}
     for given in FLAGS.option:
         name, _, value = given.partition("=")
@@ -96,6 +97,10 @@ def build_model(spec: ImageModel, num_classes: int) -> nn.Module:
             )
     if FLAGS.check and "scan_from" in known:
         options["scan_from"] = 1_000_000  # The tables of layers do not look into loops.
+    if FLAGS["remat"].present:
+        if "remat" not in known:
+            raise InputError(f"--model={FLAGS.model} has no --remat; residual and dense nets have")
+        options["remat"] = FLAGS.remat
     model = spec.build(num_classes=num_classes, **options)
     if FLAGS.export is not None:
         family_of(model)  # Says now, not after the training, that there are no names for it.

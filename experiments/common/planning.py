@@ -36,7 +36,9 @@ _LOOKED_AT = 8
 
 
 def settle() -> None:
-    """Checks the flags of plans, and makes JAX see --devices virtual devices; call it first.
+    """Checks the flags about devices; for a plan makes JAX see --devices virtual ones.
+
+    Call it before anything touches a device.
 
     Raises:
         InputError: for flags that do not go together.
@@ -45,6 +47,13 @@ def settle() -> None:
         parse_chip(FLAGS.chip)
     if FLAGS.devices is not None and not FLAGS.plan:
         raise InputError("--devices is for --plan: a run uses the devices that are there")
+    cut = re.search(r"fsdp=([2-9]|\d\d)", FLAGS.mesh or "")
+    if cut and "remat" in FLAGS and FLAGS.remat != "none":
+        # The checkpoint around the whole gradient, which gathers parameters again, keeps all else.
+        raise InputError(
+            f"--remat={FLAGS.remat} has no effect on a mesh with {cut.group()}; leave it away, cut "
+            "over data or model instead, or save memory by --accumulate"
+        )
     if not FLAGS.plan:
         return
     if others := [name for name in ("check", "smoke", "coordinator") if FLAGS[name].value]:

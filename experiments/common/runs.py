@@ -20,7 +20,7 @@ from dlcore.runtime.provenance import provenance
 from dlcore.train.checkpoint import difference
 from dlcore.train.logs import write_json, writing
 from experiments import START
-from experiments.common import planning, training
+from experiments.common import planning, training, upkeep
 from experiments.common.flags import config, say
 from experiments.common.training import Job, Outcome
 
@@ -194,6 +194,7 @@ def finish(job: Job, workdir: pathlib.Path, outcome: Outcome, **more: Any) -> No
             for unit, count in job.per_step.items()
         },
         "recompilations": result.recompilations,
+        **upkeep.summary(result),
         **more,
     }
     if result.steps or not (workdir / "summary.json").exists():
@@ -205,7 +206,7 @@ def finish(job: Job, workdir: pathlib.Path, outcome: Outcome, **more: Any) -> No
 
 def summarise(job: str, workdir: pathlib.Path, values: dict[str, Any]) -> None:
     """Writes summary.json: the values, the time taken and where the run came from."""
-    if FLAGS.plan:
+    if "plan" in FLAGS and FLAGS.plan:
         raise InputError("--plan is of a step on devices, and this command takes none")
     taken = {"seconds": time.perf_counter() - START}
     write_json(workdir / "summary.json", {"experiment": job, **values, **taken, **provenance()})

@@ -15,16 +15,19 @@ import optax
 from absl import flags
 
 from dlcore import optim, runtime
+from dlcore.analysis.placement import render_placement
 from dlcore.data import Loader, Split, evaluation_batches
 from dlcore.errors import InputError
 from dlcore.optim.schedules import Schedule
 from dlcore.runtime import processes, sharding
+from dlcore.runtime.mesh import OnMesh
 from dlcore.train import Best, LossFn, TrainState, evaluate, gradient_step
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.logs import RunLog
 from dlcore.train.loop import Memory, Result, fit
 from dlcore.train.spikes import SpikeGuardedState
 from dlcore.train.state import Batch, MetricFn, Step
+from experiments.common import upkeep
 from experiments.common.flags import checkpoint_folder, config, record_flags, say
 
 FLAGS = flags.FLAGS
@@ -241,11 +244,9 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
         state = job.take_over(layout.initialise(lambda: make_state(job, tx)))
     first = restored.step if restored else 0
     record_flags(job.name, workdir)
-    leads = processes.leads()
-    log = RunLog(
-        workdir if leads else None, start=first, steps=FLAGS.steps, shown=("loss", name),
-        progress=leads,
-    )  # fmt: skip
+    if isinstance(layout, OnMesh):
+        say(render_placement(state.params))
+    log = RunLog(workdir, start=first, steps=FLAGS.steps, shown=("loss", name))
     try:
         result = fit(
             step, state, job.feed.train,
@@ -253,6 +254,7 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
             log=log, log_every=FLAGS.log_every,
             evaluate=follow, eval_every=FLAGS.eval_every, split=split,
             checkpoints=checkpoints, checkpoint_every=FLAGS.checkpoint_every, memory=memory,
+            **upkeep.options(state, workdir),
         )  # fmt: skip
     finally:
         log.close()

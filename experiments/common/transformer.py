@@ -8,13 +8,13 @@ from dlcore.errors import InputError
 from dlcore.nn.attention.positions import POSITIONS
 from dlcore.nn.feed_forward import FEED_FORWARDS
 from dlcore.nn.transformer import NORMS, TransformerConfig
-from experiments.common.flags import adopt
+from experiments.common.flags import adopt, define_remat_flag
 
 FLAGS = flags.FLAGS
 # The flags that only one kind of model reads.
 OF_TRANSFORMERS = (
     "heads", "kv_heads", "feed_forward", "norm", "norm_first", "activation", "position", "qk_norm",
-    "bias", "chunk",
+    "bias", "chunk", "remat",
 )  # fmt: skip
 OF_STACKS = ("residual", "variational", "state_dropout", "candidate_dropout")
 
@@ -35,6 +35,7 @@ def define_transformer_flags(*, heads: int) -> None:
     flags.DEFINE_bool("qk_norm", False, "normalise queries and keys")
     flags.DEFINE_bool("bias", False, "dense layers and norms have biases")
     flags.DEFINE_integer("chunk", None, "keys that attention takes at once; default all", 1)
+    define_remat_flag()
     adopt(__name__)
 
 
@@ -45,7 +46,7 @@ def transformer_config(*, context: int) -> TransformerConfig:
         hidden=FLAGS.feed_forward, norm=FLAGS.norm, norm_first=FLAGS.norm_first,
         activation=FLAGS.activation, position=FLAGS.position,
         context=context if FLAGS.position == "learned" else None, qk_norm=FLAGS.qk_norm,
-        bias=FLAGS.bias, dropout=FLAGS.dropout, chunk=FLAGS.chunk,
+        bias=FLAGS.bias, dropout=FLAGS.dropout, chunk=FLAGS.chunk, remat=FLAGS.remat,
     )  # fmt: skip
 
 

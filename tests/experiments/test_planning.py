@@ -34,21 +34,21 @@ def cells(text, name):
 
 
 def test_a_fully_sharded_step_on_eight_devices(plan):
-    text = plan("--devices=8", "--mesh=data=2,fsdp=4", f"--chip=memory=1e9,{FIGURES}")
+    text = plan("--devices=8", "--mesh=data=2,fsdp=2,model=2", f"--chip=memory=1e9,{FIGURES}")
     inputs = 8 * 8
     assert cells(text, "dense_0/kernel") == [
-        f"{inputs} x 48", "float32", "fsdp,-", f"{4 * inputs * 48 // 4:,}",
+        f"{inputs} x 48", "float32", "fsdp,-", f"{4 * inputs * 48 // 2:,}",
     ]  # fmt: skip
     assert cells(text, "dense_0/bias") == ["48", "float32", "whole", str(4 * 48)]
-    assert "Plan of one step on 8 devices (data=2, fsdp=4)" in text
-    held = 4 * (inputs * 48 // 4 + 48 + 48 * 10 + 10)
+    assert "Plan of one step on 8 devices (data=2, fsdp=2, model=2)" in text
+    held = 4 * (inputs * 48 // 2 + 48 + 48 * 10 + 10)
     assert cells(text, "sum")[0] == f"{held:,}"
     assert cells(text, "parameters")[0] == f"{held / 1e3:.3g} kB"
     # Adam keeps two moments, and counts.
     assert float(cells(text, "optimizer's state")[0].split()[0]) == pytest.approx(2 * held / 1e3, 1)
     assert {"all-gather", "reduce-scatter", "all-reduce"} <= set(text.split())
     forward = 2 * 32 * (inputs * 48 + 48 * 10)
-    # Of the input there is no gradient.
+    # Of the input there is no gradient. Over "model" nothing is cut, so that is done twice.
     model = (3 * forward - 2 * 32 * inputs * 48) / 8
     assert cells(text, "of the model")[0] == f"{model / 1e3:.3g} k"
     assert "fits into 1 GB" in text and "efficiency" in text
@@ -74,7 +74,7 @@ for given in json.loads(sys.argv[1]):
         print(flags.FLAGS.layout)
     except InputError as error:
         print(error)
-    for name in ("plan", "chip", "devices", "layout", "mesh", "smoke", "coordinator"):
+    for name in ("plan", "chip", "devices", "layout", "mesh", "smoke", "coordinator", "remat"):
         flags.FLAGS[name].unparse()
 """
 SETTLED = [
@@ -84,10 +84,14 @@ SETTLED = [
     (["--plan", "--smoke"], "--plan and --smoke do not go together"),
     (["--plan", "--coordinator=here:1"], "--plan and --coordinator do not go together"),
     (["--plan", "--devices=2", "--layout=pmap"], "mesh"),
+    (["--plan", "--devices=1", "--layout=pmap"], "mesh"),
     (["--plan", "--devices=1", "--layout=jit"], "jit"),
     (["--plan"], "None"),
     (["--plan", "--mesh=data=2,fsdp=2"], "mesh"),
     (["--chip=h100"], "None"),
+    (["--remat=full", "--mesh=data=2,fsdp=4"], "--remat=full has no effect on a mesh with fsdp=4"),
+    (["--remat=full", "--mesh=data=4,fsdp=1"], "None"),
+    (["--remat=none", "--mesh=fsdp=12"], "None"),
 ]
 
 

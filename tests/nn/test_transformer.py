@@ -81,7 +81,7 @@ def feed_forward(p, x, activation):
 
 def attention(p, x, memory, sees):
     """With H heads of their own keys; `sees` is bool [B, 1, T, S]."""
-    query, key, value = dense(p["query"], x), *np.split(dense(p["key_value"], memory), 2, -1)
+    query, key, value = dense(p["query"], x), dense(p["key"], memory), dense(p["value"], memory)
     query, key, value = (
         a.reshape(*a.shape[:2], H, -1).swapaxes(1, 2) for a in (query, key, value)
     )  # fmt: skip
@@ -177,8 +177,14 @@ def from_pytorch(state, name, first):
     def attention_of(layer):
         kernel, bias = (state[f"{name}.{layer}.in_proj_{key}"] for key in ("weight", "bias"))
         return {
-            "query": {"kernel": kernel[:8].T, "bias": bias[:8]},
-            "key_value": {"kernel": kernel[8:].T, "bias": bias[8:]},
+            **{
+                name: {"kernel": kernel[rows].T, "bias": bias[rows]}
+                for name, rows in (
+                    ("query", slice(8)),
+                    ("key", slice(8, 16)),
+                    ("value", slice(16, 24)),
+                )
+            },
             "output": p_of(f"{layer}.out_proj", "dense"),
         }
 

@@ -11,6 +11,7 @@ from dlcore import errors
 from dlcore.models.cnn.residual import Unit, convolution
 from dlcore.models.sizes import require_size
 from dlcore.nn import BatchNorm, Dense, Dropout, average_pool, max_pool
+from dlcore.nn.remat import remat_module
 
 # The layers of each dense block of the networks for ImageNet (table 1).
 BLOCKS = {
@@ -76,8 +77,8 @@ class DenseTrunk(nn.Module):
         bottleneck: see `DenseLayer`.
         compression: the share of maps that a transition keeps, in (0, 1].
         dropout: the rate after each convolution of layers and transitions.
-        remat: whether the gradient computes the layers again instead of storing their insides, of
-            which a block of L layers has on the order of L^2 maps (Pleiss et al. 2017).
+        remat: what of the layers' insides the gradient computes again, see `dlcore.nn.remat`; of
+            them a block of L layers has on the order of L^2 maps (Pleiss et al. 2017).
     """
 
     num_classes: int
@@ -86,7 +87,7 @@ class DenseTrunk(nn.Module):
     bottleneck: bool
     compression: float
     dropout: float
-    remat: bool
+    remat: str
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -104,8 +105,7 @@ class DenseTrunk(nn.Module):
         def new_maps(layer: DenseLayer, x: jax.Array) -> jax.Array:
             return layer(x, train)
 
-        if self.remat:
-            new_maps = nn.remat(new_maps)
+        new_maps = remat_module(new_maps, self.remat)
         a = {}
         for block, count in enumerate(self.layers):
             if block:
@@ -136,7 +136,7 @@ class DenseNet(nn.Module):
         bottleneck: whether each layer is BN-ReLU-conv 1x1 and BN-ReLU-conv 3x3.
         compression: the share of maps that a transition keeps, in (0, 1].
         dropout: the rate after each convolution of layers and transitions.
-        remat: whether the gradient computes the layers again instead of storing their insides.
+        remat: what of the layers' insides the gradient computes again, see `dlcore.nn.remat`.
         layers: the layers of each dense block in the place of those of the depth.
     """
 
@@ -146,7 +146,7 @@ class DenseNet(nn.Module):
     bottleneck: bool = True
     compression: float = 0.5
     dropout: float = 0.0
-    remat: bool = False
+    remat: str = "none"
     layers: tuple[int, ...] | None = None
 
     @nn.compact
@@ -187,7 +187,7 @@ class SmallDenseNet(nn.Module):
         compression: the share of maps that a transition keeps, in (0, 1]; DenseNet-BC has 0.5.
         dropout: the rate after each convolution of layers and transitions; 0.2 in the paper where
             the images are not augmented.
-        remat: whether the gradient computes the layers again instead of storing their insides.
+        remat: what of the layers' insides the gradient computes again, see `dlcore.nn.remat`.
     """
 
     num_classes: int
@@ -196,7 +196,7 @@ class SmallDenseNet(nn.Module):
     bottleneck: bool = False
     compression: float = 1.0
     dropout: float = 0.0
-    remat: bool = False
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from dlcore import errors
 from dlcore.nn import BatchNorm, Conv
 from dlcore.nn.initialisers import initialiser
+from dlcore.nn.remat import remat, remat_module
 from dlcore.nn.stochastic_depth import StochasticDepth
 
 # Equal blocks from which on a stage is scanned. Each unrolled block adds 0.1 to 0.3 s to the time
@@ -167,14 +168,14 @@ class Stage(nn.Module):
         first: makes the first block from its `name`, `parent` and `survival`.
         rest: makes each of the others; it keeps the shape of its input.
         survival: the survival probability of each block; their number is 1 + N.
-        remat: whether the gradient computes the blocks' insides again instead of storing them.
+        remat: what of the blocks' insides the gradient computes again, see `dlcore.nn.remat`.
         scan_from: the N from which on the blocks are scanned.
     """
 
     first: Callable[..., ResidualBlock]
     rest: Callable[..., ResidualBlock]
     survival: tuple[float, ...]
-    remat: bool = False
+    remat: str = "none"
     scan_from: int = SCAN_FROM
 
     @nn.compact
@@ -185,7 +186,7 @@ class Stage(nn.Module):
             return block(x, train)
 
         first = self.first(survival=self.survival[0], name="first")
-        outputs = [(nn.remat(call) if self.remat else call)(first, x)]
+        outputs = [remat_module(call, self.remat)(first, x)]
         count = len(self.survival) - 1
         return outputs + self._rest(outputs[0], train, count) if count else outputs
 
@@ -212,9 +213,7 @@ class Stage(nn.Module):
             # Not y: the gradient stores the inputs anyway, so what nobody reads costs nothing.
             return y, (x, new)
 
-        if self.remat:
-            # A scan keeps the two computations apart by itself.
-            step = jax.checkpoint(step, prevent_cse=not scanned)
+        step = remat(step, self.remat, looped=scanned)
         xs = ({name: each.value for name, each in stacked.items()}, keys, survival)
         if scanned:
             last, (inputs, new) = jax.lax.scan(step, x, xs)

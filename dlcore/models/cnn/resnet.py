@@ -38,7 +38,7 @@ class ResNet(nn.Module):
         zero_init: whether each block starts as its shortcut.
         survival: p_L of stochastic depth; 1 is none.
         drop: the branches are dropped for each "example" or for the whole "batch".
-        remat: whether the gradient computes the blocks' insides again instead of storing them.
+        remat: what of the blocks' insides the gradient computes again, see `dlcore.nn.remat`.
         scan_from: see `residual.Stage`.
     """
 
@@ -51,7 +51,7 @@ class ResNet(nn.Module):
     zero_init: bool = False
     survival: float = 1.0
     drop: str = "example"
-    remat: bool = False
+    remat: str = "none"
     scan_from: int = SCAN_FROM
 
     @nn.compact

@@ -28,7 +28,7 @@ class SmallResNet(nn.Module):
         zero_init: whether each block starts as its shortcut.
         survival: p_L of stochastic depth (Huang et al. 2016: 0.5); 1 is none.
         drop: the branches are dropped for each "example" or, as in the paper, the whole "batch".
-        remat: whether the gradient computes the blocks' insides again instead of storing them.
+        remat: what of the blocks' insides the gradient computes again, see `dlcore.nn.remat`.
         scan_from: see `residual.Stage`.
     """
 
@@ -41,7 +41,7 @@ class SmallResNet(nn.Module):
     zero_init: bool = False
     survival: float = 1.0
     drop: str = "example"
-    remat: bool = False
+    remat: str = "none"
     scan_from: int = SCAN_FROM
 
     @nn.compact

@@ -10,6 +10,7 @@ from dlcore.models.embedding.glove import initial_squares as initial_squares
 from dlcore.models.embedding.glove_tiles import GloveTiles as GloveTiles
 from dlcore.models.embedding.objectives import OBJECTIVES as OBJECTIVES
 from dlcore.models.embedding.objectives import objective as objective
+from dlcore.models.embedding.parallel import TENSOR_PARALLEL as TENSOR_PARALLEL
 from dlcore.models.embedding.subwords import compose as compose
 from dlcore.models.embedding.subwords import subword_ids as subword_ids
 from dlcore.models.embedding.updates import initial_sums as initial_sums

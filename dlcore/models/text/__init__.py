@@ -6,6 +6,7 @@ from dlcore.models.text.encoder import RecurrentEncoder as RecurrentEncoder
 from dlcore.models.text.gpt2 import load_gpt2 as load_gpt2
 from dlcore.models.text.language_model import LanguageModel as LanguageModel
 from dlcore.models.text.ngram import NGram as NGram
+from dlcore.models.text.parallel import TENSOR_PARALLEL as TENSOR_PARALLEL
 from dlcore.models.text.recurrent_translator import BRIDGES as BRIDGES
 from dlcore.models.text.recurrent_translator import RecurrentTranslator as RecurrentTranslator
 from dlcore.models.text.shapes import VectorToSequence as VectorToSequence

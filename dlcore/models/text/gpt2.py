@@ -161,13 +161,17 @@ def _require(
 
 def _layer(tensors: dict[str, np.ndarray], name: str) -> dict[str, Any]:
     """The parameters of a block."""
-    features = tensors["wte.weight"].shape[1]
     # One product there gives queries, keys and values.
-    fused = _dense(tensors, f"{name}.attn.c_attn")
+    fused = {
+        kind: np.split(leaf, 3, axis=-1)
+        for kind, leaf in _dense(tensors, f"{name}.attn.c_attn").items()
+    }
     return {
         "attention": {
-            "query": {key: leaf[..., :features] for key, leaf in fused.items()},
-            "key_value": {key: leaf[..., features:] for key, leaf in fused.items()},
+            **{
+                part: {kind: leaves[i] for kind, leaves in fused.items()}
+                for i, part in enumerate(("query", "key", "value"))
+            },
             "output": _dense(tensors, f"{name}.attn.c_proj"),
         },
         "attention_norm": _norm(tensors, f"{name}.ln_1"),

@@ -29,8 +29,9 @@ class KeyValue(NamedTuple):
 class MultiHeadAttention(nn.Module):
     """Attention with H heads (Vaswani et al. 2017, section 3.2.2).
 
-    Parameters: kernels `query` (C, C), `key_value` (C, 2 G D) and `output` (C, C), their biases
-    with `bias`, and the scales of `query_norm` and `key_norm` (D,) with `qk_norm`.
+    Parameters: kernels `query` (C, C), `key` and `value` (C, G D), and `output` (C, C), their
+    biases with `bias`, and the scales of `query_norm` and `key_norm` (D,) with `qk_norm`. The
+    columns of each kernel stand head by head, so that devices can share the heads.
 
     Attributes:
         features: C.
@@ -71,7 +72,8 @@ class MultiHeadAttention(nn.Module):
                 f"heads of {self._head} features cannot be rotated in pairs; give an even width"
             )
         self.query = nn.Dense(self.features, use_bias=self.bias)
-        self.key_value = nn.Dense(2 * self._groups * self._head, use_bias=self.bias)
+        self.key = nn.Dense(self._groups * self._head, use_bias=self.bias)
+        self.value = nn.Dense(self._groups * self._head, use_bias=self.bias)
         self.output = nn.Dense(self.features, use_bias=self.bias, kernel_init=self.output_init)
         if self.qk_norm:
             self.query_norm, self.key_norm = nn.RMSNorm(), nn.RMSNorm()
@@ -93,8 +95,8 @@ class MultiHeadAttention(nn.Module):
 
     def meet(self, x: jax.Array, positions: jax.Array | None = None) -> KeyValue:
         """The keys and values of x [B, S, C] at positions int [S] or [B, S]."""
-        key, value = jnp.split(self.key_value(x), 2, axis=-1)
-        key, value = (y.reshape(*y.shape[:-1], self._groups, self._head) for y in (key, value))
+        shape = *x.shape[:-1], self._groups, self._head
+        key, value = self.key(x).reshape(shape), self.value(x).reshape(shape)
         key = self.key_norm(key) if self.qk_norm else key
         key = self._rotated(key, positions)
         return KeyValue(key.swapaxes(1, 2), value.swapaxes(1, 2))

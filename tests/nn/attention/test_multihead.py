@@ -74,20 +74,20 @@ def by_loops(name, x, memory, sees, positions=None):
     output = np.zeros((*x.shape[:2], C))
     weights = np.zeros((len(x), H, x.shape[1], memory.shape[1]))
     for b in range(len(x)):
-        met = [dense("key_value", row) for row in memory[b]]
+        met = [(dense("key", row), dense("value", row)) for row in memory[b]]
         for t in range(x.shape[1]):
             queries, contexts = dense("query", x[b, t]), []
             for h in range(H):
                 g = h // (H // groups)
                 query = prepared(queries[h * D : (h + 1) * D], "query_norm", positions[b, t])
                 score, value = {}, {}
-                for s, row in enumerate(met):
+                for s, (keys, values) in enumerate(met):
                     if sees(b, t, s):
-                        key = prepared(row[g * D : (g + 1) * D], "key_norm", positions[b, s])
+                        key = prepared(keys[g * D : (g + 1) * D], "key_norm", positions[b, s])
                         score[s] = query @ key / np.sqrt(D)
                         if layer.alibi:
                             score[s] -= alibi_slopes(H)[h] * abs(t - s)
-                        value[s] = row[(groups + g) * D : (groups + g + 1) * D]
+                        value[s] = values[g * D : (g + 1) * D]
                 divisor = sum(np.exp(score[s]) for s in score)
                 for s in score:
                     weights[b, h, t, s] = np.exp(score[s]) / divisor

@@ -1,0 +1,35 @@
+"""How the axis "model" of a mesh cuts the models of text: rules on the paths of parameters.
+
+Each rule is a regular expression and, for each dimension of an array, the axis that cuts it or
+None. These are the cuts of Shoeybi et al. 2019 (section 3), at which devices talk as little as can
+be. Forward:
+
+    a layer of a transformer sums once after the attention, whose heads the devices share, and once
+        after the feed-forward net, whose hidden features they share: its first matrix is cut by
+        columns, its second by rows;
+    the embedding sums once, since each device looks up the words whose rows it holds;
+    the softmax takes a maximum, a sum and the target's score of each position, since each device
+        has the scores of its own words; all scores are never in one place.
+
+Backward, a layer sums twice and the softmax once; the gradient of a table stays where its rows are.
+The axis should divide the number of heads, of keys and values too.
+
+Recurrent layers stay whole: h_t needs all of h_(t-1), so devices that shared the cells would wait
+for one another at every step. With a large vocabulary most of a net is in its tables anyway.
+"""
+
+from jax.sharding import PartitionSpec
+
+_COLUMNS, _ROWS = PartitionSpec(None, "model"), PartitionSpec("model", None)
+_EACH = PartitionSpec("model")
+
+TENSOR_PARALLEL = (
+    (r"\b(attention|cross)/(query|key|value)/kernel$", _COLUMNS),
+    (r"\b(attention|cross)/(query|key|value)/bias$", _EACH),
+    (r"\b(attention|cross)/output/kernel$", _ROWS),
+    (r"\bfeed_forward/(up|gate)/kernel$", _COLUMNS),
+    (r"\bfeed_forward/(up|gate)/bias$", _EACH),
+    (r"\bfeed_forward/down/kernel$", _ROWS),
+    (r"/(embedding|output_kernel)$", _ROWS),
+    (r"/output_bias$", _EACH),
+)

@@ -1,0 +1,61 @@
+"""A trace of some steps, of what host and devices do when, for TensorBoard or Perfetto."""
+
+import pathlib
+from typing import Any
+
+import jax
+
+from dlcore.errors import InputError
+from dlcore.train.logs import writing
+
+
+class Profile:
+    """Traces the steps from `first` to `last`.
+
+    Args:
+        folder: where to write.
+        first: the number of the first step; the first one of a run also compiles.
+        last: of the last one.
+    """
+
+    def __init__(self, folder: pathlib.Path, first: int, last: int):
+        self._folder, self._first, self._last = folder, first, last
+        self._open = False
+
+    def before(self, step: int) -> None:
+        """Begins if it is time; of a run that begins among the steps, at once."""
+        if not self._open and self._first <= step <= self._last:
+            with writing(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
+            jax.profiler.start_trace(str(self._folder))
+            self._open = True
+
+    def after(self, step: int, result: Any) -> None:
+        """Ends if it is time, when the result of the step is there."""
+        if self._open and step >= self._last:
+            jax.block_until_ready(result)
+            self.close()
+
+    def close(self) -> None:
+        """Writes what there is of a trace that has not ended."""
+        if self._open:
+            self._open = False
+            with writing(self._folder):
+                jax.profiler.stop_trace()
+
+
+def parse_steps(text: str, steps: int) -> tuple[int, int]:
+    """The first and the last step of a flag FROM:TO.
+
+    >>> parse_steps("20:25", 100)
+    (20, 25)
+
+    Raises:
+        InputError: when the text is not of that form, or the steps are not among 1 to `steps`.
+    """
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal()):
+        raise InputError(f"steps to profile {text!r} are not FROM:TO; write 20:25")
+    if not 1 <= int(first) <= int(last) <= steps:
+        raise InputError(f"steps to profile {text!r} are not among the steps 1 to {steps}")
+    return int(first), int(last)
