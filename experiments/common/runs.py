@@ -78,7 +78,6 @@ def start(job: str) -> pathlib.Path:
     if FLAGS.plan:
         return planning.scratch()
     processes.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    processes.watch(FLAGS.stall_seconds)
     if processes.several() and (FLAGS.check or not FLAGS.workdir):
         raise InputError(
             "--check is for one process" if FLAGS.check else

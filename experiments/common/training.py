@@ -15,12 +15,10 @@ import optax
 from absl import flags
 
 from dlcore import optim, runtime
-from dlcore.analysis.placement import render_placement
 from dlcore.data import Loader, Split, evaluation_batches
 from dlcore.errors import InputError
 from dlcore.optim.schedules import Schedule
 from dlcore.runtime import processes, sharding
-from dlcore.runtime.mesh import OnMesh
 from dlcore.train import Best, LossFn, TrainState, evaluate, gradient_step
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.logs import RunLog
@@ -244,9 +242,9 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
         state = job.take_over(layout.initialise(lambda: make_state(job, tx)))
     first = restored.step if restored else 0
     record_flags(job.name, workdir)
-    if isinstance(layout, OnMesh):
-        say(render_placement(state.params))
+    upkeep.say_places(layout, state)
     log = RunLog(workdir, start=first, steps=FLAGS.steps, shown=("loss", name))
+    processes.watch(FLAGS.stall_seconds)
     try:
         result = fit(
             step, state, job.feed.train,
@@ -257,6 +255,7 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
             **upkeep.options(state, workdir),
         )  # fmt: skip
     finally:
+        processes.watch(0)
         log.close()
     if result.reason.startswith("SIG"):
         _leave(result, workdir)

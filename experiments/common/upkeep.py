@@ -8,10 +8,13 @@ from absl import flags
 
 from dlcore.analysis.chips import chip_of, parse_chip
 from dlcore.analysis.cost import model_flops
-from dlcore.runtime import processes
+from dlcore.analysis.placement import render_placement
+from dlcore.runtime import Layout, processes
+from dlcore.runtime.mesh import OnMesh
 from dlcore.train.accounting import figures
 from dlcore.train.loop import Result
 from dlcore.train.profiling import Profile, parse_steps
+from experiments.common.flags import say
 
 FLAGS = flags.FLAGS
 
@@ -28,6 +31,12 @@ def options(state: Any, workdir: pathlib.Path) -> dict[str, Any]:
         # Several on one machine would write the same files.
         profile = Profile(workdir / "profile", first, last) if processes.leads() else None
     return {"count_flops": model_flops, "peak_flops": peak_flops(state), "profile": profile}
+
+
+def say_places(layout: Layout, state: Any) -> None:
+    """Tells where each parameter lies, where they may lie apart."""
+    if isinstance(layout, OnMesh):
+        say(render_placement(state.params))
 
 
 def peak_flops(state: Any) -> float | None:
