@@ -1,11 +1,13 @@
 """Preparing the classic data sets without TensorFlow, from the network or from archives."""
 
+import atexit
 import contextlib
 import dataclasses
 import hashlib
 import logging
 import os
 import pathlib
+import shutil
 import tempfile
 import urllib.request
 from typing import Any
@@ -71,8 +73,12 @@ def prepare(
         try:
             data_root.mkdir(parents=True, exist_ok=True)
             # Archives of different data sets bear the same names, and TFDS takes what an earlier
-            # one of the name was extracted to.
-            extracted = stack.enter_context(tempfile.TemporaryDirectory(dir=data_root))
+            # one of the name was extracted to. When one cannot be read, its other threads may
+            # still be extracting while the folder goes; what they leave goes at the end.
+            extracted = stack.enter_context(
+                tempfile.TemporaryDirectory(dir=data_root, ignore_cleanup_errors=True)
+            )
+            atexit.register(shutil.rmtree, extracted, ignore_errors=True)
         except OSError as error:
             raise InputError(
                 f"cannot write to {data_root}: {error}; give a folder that can be written with "
