@@ -50,7 +50,7 @@ def faults() -> None:
     rows = [("fault", "processes", "starts", "outcome", "seconds to notice", "steps lost", "equal")]
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)
-        bar = tqdm(total=20, unit="run", file=sys.stderr)
+        bar = tqdm(total=15, unit="run", file=sys.stderr)
 
         def told(name: str, run: Run, story: Story, tries: int | None = None) -> None:
             starts = 1 + sum("again in" in line for _, line in story.lines)
