@@ -162,26 +162,29 @@ def kills() -> None:
     for processes in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
             place = pathlib.Path(folder)
-            steps = 30 * FLAGS.kills
+            steps = 150 * FLAGS.kills  # more than are taken between the kills
             undisturbed = Run(place / "undisturbed", processes, steps)
             live(undisturbed, None)
             one = Run(place / "killed", processes, steps, tries=10 * FLAGS.kills)
             process = one.start()
-            lost, starting = 0, 0
+            made, lost, starting = 0, 0, 0
             for _ in tqdm(range(FLAGS.kills), unit="kill", file=sys.stderr):
-                deadline = time.monotonic() + rng.uniform(0, 12)
-                while time.monotonic() < deadline or one.pid(0) is None:
+                moment = time.monotonic() + rng.uniform(0, 12)
+                while process.poll() is None and (time.monotonic() < moment or not one.pid(0)):
                     time.sleep(0.02)
+                if process.poll() is not None:
+                    break
                 before = one.step()
                 with contextlib.suppress(AssertionError, ProcessLookupError):
                     kill(rng.randrange(processes), signal.SIGKILL)(one)
+                    made += 1
                 names = [path.name for path in (one.workdir / "checkpoints").glob("*")]
                 saved = max((int(name) for name in names if name.isdigit()), default=0)
                 lost += max(0, before - saved)
                 starting += before <= saved
             process.communicate(timeout=3600)
             equal = "yes" if process.returncode == 0 and one.end() == undisturbed.end() else "NO"
-            counts = processes, FLAGS.kills, starting, steps, lost
+            counts = processes, made, starting, steps, lost
             rows.append((*map(str, counts), equal))
     table(rows)
 

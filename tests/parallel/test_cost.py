@@ -71,7 +71,8 @@ def test_fully_sharded_devices_hold_their_part_and_reduce_once(costs, net):
     assert sum(by_kind.values()) == moved(cost["collectives"])
     cut = by_kind["reduce-scatter"]
     assert 0.95 * cost["params"] < cut <= cost["params"]
-    assert by_kind["all-gather"] in (cut, 2 * cut)  # once more in the backward pass, or kept
+    # Once more in the backward pass, or kept, or not needed there.
+    assert cut <= by_kind["all-gather"] <= 2 * cut
     assert by_kind["all-reduce"] < cost["params"] - cut + SCALARS
 
 
