@@ -19,8 +19,9 @@ from dlcore.runtime.layout import (
     all_at,
     apart,
     together,
-)  # fmt: skip
+)
 
+# What the backward pass does once more: it gathers, and casts what it has gathered.
 _GATHERING = (jax.lax.all_gather_p, jax.lax.convert_element_type_p)
 
 
@@ -62,7 +63,7 @@ class OnMesh(Layout):
         # micro-batch. So here the axes of the examples are explicit; "model" stays the compiler's.
         def run(params: Any, shared: Any, rows: Any) -> tuple[Any, Any, Any]:
             specs = self._specs({"params": params})["params"]
-            parts = jax.tree.map(functools.partial(sharding.along, sharding.FSDP), specs)
+            parts = _parts(specs)
 
             def whole(f: Callable[..., Any]) -> Callable[..., Any]:
                 if self.mesh.shape[sharding.FSDP] == 1:
@@ -78,16 +79,21 @@ class OnMesh(Layout):
                 gradient = jax.tree.map(self._sum, gradient, parts)
                 return (gradient, jax.lax.psum(sums, self.axis_name)), shared, rows
 
-            return jax.shard_map(
+            mapped = self._on_rows(
                 here,
-                mesh=self.mesh,
-                in_specs=(parts, PartitionSpec(), sharding.ROWS),
-                out_specs=((parts, PartitionSpec()), PartitionSpec(), sharding.ROWS),
-                axis_names=set(self.axis_name),
-                check_vma=False,
-            )(params, shared, rows)
+                (parts, PartitionSpec(), sharding.ROWS),
+                ((parts, PartitionSpec()), PartitionSpec(), sharding.ROWS),
+            )
+            return mapped(params, shared, rows)
 
         return run
+
+    def _on_rows(self, function: Callable[..., Any], inputs: Any, outputs: Any) -> Any:
+        """Runs a function where the rows are; over "model" the compiler spreads it."""
+        return jax.shard_map(
+            function, mesh=self.mesh, in_specs=inputs, out_specs=outputs,
+            axis_names=set(self.axis_name), check_vma=False,
+        )  # fmt: skip
 
     def _gather(self, leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
         """The whole leaf; its gradient is summed over "fsdp" and cut again (reduce-scatter)."""
@@ -158,21 +164,15 @@ class OnMesh(Layout):
         def run(state: State, batch: Batch) -> Any:
             rest, carry = apart(state)
             specs = self._specs(rest)
-            parts = jax.tree.map(functools.partial(sharding.along, sharding.FSDP), specs)
 
             def here(rest: Any, carry: Any, batch: Batch) -> Any:
                 whole = jax.tree.map(self._gather, rest, specs)
                 metrics, carry = function(together(whole, carry), batch)
                 return jax.lax.psum(metrics, self.axis_name), carry
 
-            return jax.shard_map(
-                here,
-                mesh=self.mesh,
-                in_specs=(parts, sharding.ROWS, sharding.ROWS),
-                out_specs=(PartitionSpec(), sharding.ROWS),
-                axis_names=set(self.axis_name),
-                check_vma=False,
-            )(rest, carry, batch)
+            places = (_parts(specs), sharding.ROWS, sharding.ROWS)
+            mapped = self._on_rows(here, places, (PartitionSpec(), sharding.ROWS))
+            return mapped(rest, carry, batch)
 
         places = NamedSharding(self.mesh, PartitionSpec()), NamedSharding(self.mesh, sharding.ROWS)
         return jax.jit(run, out_shardings=places)
@@ -180,3 +180,8 @@ class OnMesh(Layout):
     def lower_evaluation(self, function: StateFn, state: State, batch: Batch) -> jax.stages.Lowered:
         """An evaluation traced for arrays that need not be there; see `lower_step`."""
         return self._jit_evaluation(function).lower(state, self.abstract_batch(batch))
+
+
+def _parts(specs: sharding.Specs) -> sharding.Specs:
+    """What of the places is along "fsdp"."""
+    return jax.tree.map(functools.partial(sharding.along, sharding.FSDP), specs)

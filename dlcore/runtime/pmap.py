@@ -18,7 +18,7 @@ from dlcore.runtime.layout import (
     apart,
     same,
     together,
-)  # fmt: skip
+)
 from dlcore.runtime.sharding import DATA
 
 

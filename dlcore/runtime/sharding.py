@@ -37,6 +37,23 @@ def make_mesh(axes: str, devices: Sequence[jax.Device] | None = None) -> Mesh:
         InputError: when the string is not of that form or the sizes do not use every device.
     """
     devices = jax.devices() if devices is None else devices
+    given = mesh_sizes(axes)
+    sizes = tuple(given.get(name, 1) for name in AXES)
+    if math.prod(sizes) != len(devices):
+        raise InputError(
+            f"mesh {axes!r} wants {math.prod(sizes)} devices, but there are {len(devices)} "
+            f"{devices[0].platform} devices; give sizes whose product is {len(devices)}"
+        )
+    # Auto axes: under JAX's default, Explicit, Flax's layers fail.
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def mesh_sizes(axes: str) -> dict[str, int]:
+    """The sizes of the axes that a string such as "data=2,fsdp=2" names.
+
+    Raises:
+        InputError: when it is not of that form, or names an unknown axis or one twice.
+    """
     if not re.fullmatch(r"\w+=[1-9]\d*(,\w+=[1-9]\d*)*", axes):
         raise InputError(f"mesh {axes!r} is not of the form data=4 or data=2,fsdp=2,model=2")
     pairs = [axis.split("=") for axis in axes.split(",")]
@@ -46,14 +63,7 @@ def make_mesh(axes: str, devices: Sequence[jax.Device] | None = None) -> Mesh:
     given = {name: int(size) for name, size in pairs}
     if len(given) < len(pairs):
         raise InputError(f"mesh {axes!r} names an axis twice; give the size of each once")
-    sizes = tuple(given.get(name, 1) for name in AXES)
-    if math.prod(sizes) != len(devices):
-        raise InputError(
-            f"mesh {axes!r} wants {math.prod(sizes)} devices, but there are {len(devices)} "
-            f"{devices[0].platform} devices; give sizes whose product is {len(devices)}"
-        )
-    # Auto axes: under JAX's default, Explicit, Flax's layers fail.
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    return given
 
 
 def place(shapes: Any, mesh: Mesh, rules: Rules) -> Specs:

@@ -5,7 +5,6 @@ import contextlib
 import itertools
 import math
 import pathlib
-import re
 import shutil
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from dlcore.analysis.plan_table import render
 from dlcore.errors import InputError
 from dlcore.runtime.layout import Jit
 from dlcore.runtime.mesh import OnMesh
+from dlcore.runtime.sharding import FSDP, mesh_sizes
 from dlcore.train import guard
 from dlcore.train.state import Batch
 from experiments.common.flags import say
@@ -47,18 +47,19 @@ def settle() -> None:
         parse_chip(FLAGS.chip)
     if FLAGS.devices is not None and not FLAGS.plan:
         raise InputError("--devices is for --plan: a run uses the devices that are there")
-    cut = re.search(r"fsdp=([2-9]|\d\d)", FLAGS.mesh or "")
-    if cut and "remat" in FLAGS and FLAGS.remat != "none":
+    sizes = mesh_sizes(FLAGS.mesh) if FLAGS.mesh else {}
+    cut = sizes.get(FSDP, 1)
+    if cut > 1 and "remat" in FLAGS and FLAGS.remat != "none":
         # The checkpoint around the whole gradient, which gathers parameters again, keeps all else.
         raise InputError(
-            f"--remat={FLAGS.remat} has no effect on a mesh with {cut.group()}; leave it away, cut "
+            f"--remat={FLAGS.remat} has no effect on a mesh with fsdp={cut}; leave it away, cut "
             "over data or model instead, or save memory by --accumulate"
         )
     if not FLAGS.plan:
         return
     if others := [name for name in ("check", "smoke", "coordinator") if FLAGS[name].value]:
         raise InputError(f"--plan and --{others[0]} do not go together; leave one of them away")
-    count = FLAGS.devices or math.prod(map(int, re.findall(r"=(\d+)", FLAGS.mesh or "")))
+    count = FLAGS.devices or math.prod(sizes.values())
     if FLAGS.layout == "jit" and count > 1:
         raise InputError(f"--layout=jit is one device; for --devices={count} plan --layout=mesh")
     if FLAGS.layout == "pmap":
