@@ -6,7 +6,6 @@ n is the number of devices of a group.
 import dataclasses
 import math
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -94,14 +93,6 @@ def collectives_of(program: Program) -> list[Collective]:
 
     found = (_collective(execution, program) for execution in program.executions(sent))
     return [one for one in found if one and len(one.group) > 1]
-
-
-def sent_by_kind(found: Iterable[Collective]) -> dict[str, float]:
-    """The bytes that each device sends in one step, by kind."""
-    sums: dict[str, float] = {}
-    for one in found:
-        sums[one.kind] = sums.get(one.kind, 0.0) + one.sent_bytes
-    return sums
 
 
 def _collective(execution: Execution, program: Program) -> Collective | None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from dlcore.analysis.collectives import collectives, sent_by_kind
+from dlcore.analysis.collectives import collectives
 from dlcore.analysis.hlo import Array, parse
 
 P = PartitionSpec
@@ -85,7 +85,7 @@ def test_loops_multiply():
 
     found = collectives(compiled(lambda x: jax.lax.scan(outer, x, None, length=5)[0]))
     assert {one.kind: one.runs for one in found} == {"all-reduce": 15, "collective-permute": 5}
-    assert sent_by_kind(found) == {
+    assert {one.kind: one.sent_bytes for one in found} == {
         "all-reduce": 15 * ring("all-reduce", PART, N),
         "collective-permute": 5 * PART,
     }

@@ -1,6 +1,8 @@
 """Stand-ins for a job and for the programs of a cluster, and how their processes end."""
 
+import contextlib
 import pathlib
+import subprocess
 import time
 
 # A job that says in its workdir how it was started and which signals came. Process --fail ends with
@@ -49,6 +51,24 @@ def end(process):
 def wait_for(*paths):
     """Waits until all the files are there."""
     _until(lambda: all(path.exists() for path in paths), paths)
+
+
+@contextlib.contextmanager
+def starting(folder):
+    """Starts commands in a folder, and kills those that are left at the end."""
+    started = []
+
+    def start(*command):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, cwd=folder, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
 
 
 def assert_gone(group):

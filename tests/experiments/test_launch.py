@@ -11,7 +11,7 @@ import sys
 
 import pytest
 import yaml
-from stand_ins import CLUSTER, JOB, assert_gone, end, wait_for
+from stand_ins import CLUSTER, JOB, assert_gone, end, starting, wait_for
 
 LAUNCH = pathlib.Path(__file__).resolve().parent.parent.parent / "scripts" / "launch"
 JOB_COMMAND = ["python", "-m", "experiments.standin", "--workdir=../w", "--x=a b"]
@@ -39,22 +39,8 @@ def checkout(tmp_path, monkeypatch):
 @pytest.fixture
 def start(checkout):
     """Starts a command in the checkout; kills it at the test's end."""
-    started = []
-
-    def start(*command):
-        started.append(
-            subprocess.Popen(
-                command, cwd=checkout, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
-        )
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        process.stderr.close()
+    with starting(checkout) as start:
+        yield start
 
 
 def started(workdir, count):

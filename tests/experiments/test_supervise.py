@@ -2,11 +2,10 @@
 
 import pathlib
 import signal
-import subprocess
 import sys
 
 import pytest
-from stand_ins import assert_gone, end, wait_for
+from stand_ins import assert_gone, end, starting, wait_for
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SUPERVISE = str(ROOT / "scripts" / "launch" / "supervise")
@@ -15,19 +14,8 @@ SUPERVISE = str(ROOT / "scripts" / "launch" / "supervise")
 @pytest.fixture
 def start(tmp_path):
     """Starts a command in an empty folder; kills it at the test's end."""
-    started = []
-
-    def start(*command):
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(command, cwd=tmp_path, **pipes))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        process.stderr.close()
+    with starting(tmp_path) as start:
+        yield start
 
 
 def supervised(start, script, *options):
