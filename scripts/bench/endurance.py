@@ -6,13 +6,14 @@ whether all reports and the parameters at the end are, bit for bit, those of an 
 Sections:
 
     faults  each fault once
-    kills   kill -9 at random moments, --kills of them in one run of one process and in one of two
+    kills   kill -9 at random moments, --kills of them in runs of one process and in runs of two
 """
 
 import contextlib
 import pathlib
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,11 +21,12 @@ from typing import Any
 
 from absl import flags
 from contenders import run, table
-from endurance_runs import EVERY, STEPS, STRIKE, Run, Story, damage, kill, live, small_disk
+from endurance_runs import EVERY, LIMIT, STEPS, STRIKE, Run, Story, damage, kill, live, small_disk
 from tqdm import tqdm
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("kills", 50, "of `kills`, in a run", 1)
+KILLED_STEPS = 600  # of a run that is killed again and again
+flags.DEFINE_integer("kills", 50, "of `kills`, in runs of one process and in runs of two", 1)
 
 
 def row(
@@ -156,37 +158,43 @@ def bad_batch(name: str) -> tuple[str, ...]:
 
 
 def kills() -> None:
-    """kill -9 at random moments."""
-    rows = [("processes", "kills", "while starting", "steps", "steps lost", "equal")]
+    """kill -9 at random moments, in as many runs as it takes."""
+    rows = [("processes", "kills", "while starting", "runs", "steps", "steps lost", "runs equal")]
     rng = random.Random(0)
     for processes in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
             place = pathlib.Path(folder)
-            steps = 150 * FLAGS.kills  # more than are taken between the kills
-            undisturbed = Run(place / "undisturbed", processes, steps)
+            undisturbed = Run(place / "undisturbed", processes, KILLED_STEPS)
             live(undisturbed, None)
-            one = Run(place / "killed", processes, steps, tries=10 * FLAGS.kills)
-            process = one.start()
-            made, lost, starting = 0, 0, 0
-            for _ in tqdm(range(FLAGS.kills), unit="kill", file=sys.stderr):
-                moment = time.monotonic() + rng.uniform(0, 12)
-                while process.poll() is None and (time.monotonic() < moment or not one.pid(0)):
-                    time.sleep(0.02)
-                if process.poll() is not None:
-                    break
-                before = one.step()
-                with contextlib.suppress(AssertionError, ProcessLookupError):
-                    kill(rng.randrange(processes), signal.SIGKILL)(one)
-                    made += 1
-                names = [path.name for path in (one.workdir / "checkpoints").glob("*")]
-                saved = max((int(name) for name in names if name.isdigit()), default=0)
-                lost += max(0, before - saved)
-                starting += before <= saved
-            process.communicate(timeout=3600)
-            equal = "yes" if process.returncode == 0 and one.end() == undisturbed.end() else "NO"
-            counts = processes, made, starting, steps, lost
-            rows.append((*map(str, counts), equal))
+            made, lost, starting, runs, equal = 0, 0, 0, 0, 0
+            bar = tqdm(total=FLAGS.kills, unit="kill", file=sys.stderr)
+            while made < FLAGS.kills:
+                one = Run(place / f"killed{runs}", processes, KILLED_STEPS, healthy=0)
+                process = one.start()
+                while made < FLAGS.kills and wait(one, process, rng.uniform(0, 20)):
+                    before = one.step()
+                    with contextlib.suppress(AssertionError, ProcessLookupError):
+                        kill(rng.randrange(processes), signal.SIGKILL)(one)
+                        made += 1
+                        bar.update()
+                    saved = one.saved()
+                    lost += max(0, before - saved)
+                    starting += before <= saved
+                process.communicate(timeout=LIMIT)
+                runs += 1
+                equal += process.returncode == 0 and one.end() == undisturbed.end()
+            bar.close()
+            counts = processes, made, starting, runs, KILLED_STEPS, lost
+            rows.append((*map(str, counts), f"{equal} of {runs}"))
     table(rows)
+
+
+def wait(one: Run, process: subprocess.Popen[str], seconds: float) -> bool:
+    """Waits so long, and until its first process is there; False if the run ended meanwhile."""
+    moment = time.monotonic() + seconds
+    while process.poll() is None and (time.monotonic() < moment or not one.pid(0)):
+        time.sleep(0.02)
+    return process.poll() is None
 
 
 if __name__ == "__main__":

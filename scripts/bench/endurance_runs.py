@@ -25,7 +25,7 @@ class Run:
     workdir: pathlib.Path
     processes: int = 1
     steps: int = STEPS
-    tries: int = 3
+    healthy: int = 3600  # seconds after which a start's failure counts as the first one again
     stall: int = 600
 
     def start(self) -> subprocess.Popen[str]:
@@ -35,7 +35,8 @@ class Run:
             f"--steps={self.steps}", "--schedule=constant", f"--checkpoint_every={EVERY}",
             "--eval_every=0", f"--stall_seconds={self.stall}",
         ]  # fmt: skip
-        command = [str(ROOT / "scripts/launch/supervise"), f"--tries={self.tries}", "--pause=0.1"]
+        supervise = str(ROOT / "scripts/launch/supervise")
+        command = [supervise, "--tries=3", "--pause=0.1", f"--healthy={self.healthy}"]
         if self.processes == 1:
             command += [sys.executable, "-m", f"experiments.{JOB}", *job]
         else:
@@ -50,6 +51,11 @@ class Run:
         with contextlib.suppress(OSError, IndexError, ValueError):
             return int(json.loads(self._lines()[-1])["step"])
         return 0
+
+    def saved(self) -> int:
+        """The step of the newest checkpoint that is whole."""
+        names = [path.name for path in (self.workdir / "checkpoints").glob("*")]
+        return max((int(name) for name in names if name.isdigit()), default=0)
 
     def _lines(self) -> list[str]:
         return (self.workdir / "metrics.jsonl").read_text().splitlines()
