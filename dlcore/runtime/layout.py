@@ -18,9 +18,13 @@ from dlcore.errors import InputError
 State = Any
 Batch = Any
 StateFn = Callable[[State, Batch], Any]
-# (params, shared, rows, whole) -> ((gradient, sums), shared, rows), see `Layout.spread`.
+# (params, shared, rows, value_and_grad) -> ((gradient, sums), shared, rows), see `Layout.spread`.
 RowsFn = Callable[..., tuple[Any, Any, Any]]
 Spread = Callable[[Any, Any, Any], tuple[Any, Any, Any]]
+
+
+# Where the parameters are whole.
+value_and_grad = functools.partial(jax.value_and_grad, has_aux=True)
 
 
 class Layout(abc.ABC):
@@ -56,15 +60,16 @@ class Layout(abc.ABC):
         """Computes a gradient where the examples are, and sums it over the devices once.
 
         Args:
-            function: (params, shared, rows, whole) -> ((gradient, sums), shared, rows). It sees the
-                device's part of the parameters and of the rows of a batch and of a carry, and all
-                of what is shared, which must come out equal on all devices. `whole(f)` makes a
-                function of whole parameters one of such parts, to be differentiated by them.
+            function: (params, shared, rows, value_and_grad) -> ((gradient, sums), shared, rows). It
+                sees the device's part of the parameters and of the rows of a batch and of a carry,
+                and all of what is shared, which must come out equal on all devices.
+                `value_and_grad(f)` is `jax.value_and_grad(f, has_aux=True)` for such parts, f being
+                a function of whole parameters.
 
         Returns:
             (params, shared, rows) -> ((gradient, sums), shared, rows), the sums over all devices.
         """
-        return functools.partial(function, whole=same)
+        return functools.partial(function, value_and_grad=value_and_grad)
 
     def initialise(self, make_state: Callable[[], State]) -> State:
         """Makes the state where it belongs: no device ever holds more than its part."""
@@ -121,8 +126,3 @@ def together(state: State, carry: Any) -> State:
 def all_at(place: NamedSharding, tree: Any) -> Any:
     """A tree of the same structure whose leaves are all the place."""
     return jax.tree.map(lambda _: place, tree)
-
-
-def same(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What makes nothing of a function of whole parameters, where parts are whole."""
-    return function

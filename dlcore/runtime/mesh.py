@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dlcore.runtime import sharding
+from dlcore.runtime import gathered, sharding
 from dlcore.runtime.layout import (
     Batch,
     Layout,
@@ -19,10 +19,8 @@ from dlcore.runtime.layout import (
     all_at,
     apart,
     together,
+    value_and_grad,
 )
-
-# What the backward pass does once more: it gathers, and casts what it has gathered.
-_GATHERING = (jax.lax.all_gather_p, jax.lax.convert_element_type_p)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,17 +63,16 @@ class OnMesh(Layout):
             specs = self._specs({"params": params})["params"]
             parts = _parts(specs)
 
-            def whole(f: Callable[..., Any]) -> Callable[..., Any]:
-                if self.mesh.shape[sharding.FSDP] == 1:
-                    return f
-                # The backward pass gathers once more instead of keeping all that is not its part.
-                return jax.checkpoint(
-                    lambda params, *rest: f(jax.tree.map(self._gather, params, specs), *rest),
-                    policy=lambda primitive, *_, **__: primitive not in _GATHERING,
-                )
+            def gather(params: Any) -> Any:
+                return jax.tree.map(self._gather, params, specs)
+
+            differentiate = value_and_grad
+            if self.mesh.shape[sharding.FSDP] > 1:
+                differentiate = functools.partial(gathered.value_and_grad, gather=gather)
 
             def here(params: Any, shared: Any, rows: Any) -> tuple[Any, Any, Any]:
-                (gradient, sums), shared, rows = function(params, shared, rows, whole=whole)
+                found, shared, rows = function(params, shared, rows, value_and_grad=differentiate)
+                gradient, sums = found
                 gradient = jax.tree.map(self._sum, gradient, parts)
                 return (gradient, jax.lax.psum(sums, self.axis_name)), shared, rows
 

@@ -16,8 +16,8 @@ from dlcore.runtime.layout import (
     StateFn,
     all_at,
     apart,
-    same,
     together,
+    value_and_grad,
 )
 from dlcore.runtime.sharding import DATA
 
@@ -48,7 +48,7 @@ class Pmap(Layout):
 
     def spread(self, function: RowsFn) -> Spread:
         def run(params: Any, shared: Any, rows: Any) -> tuple[Any, Any, Any]:
-            found, shared, rows = function(params, shared, rows, whole=same)
+            found, shared, rows = function(params, shared, rows, value_and_grad=value_and_grad)
             return jax.lax.psum(found, self.axis_name), shared, rows
 
         return run

@@ -62,7 +62,11 @@ def gradient_step(
         return new, {"loss": loss, "grad_norm": norm, **metrics, **reported(opt_state)}
 
     def of_rows(
-        params: Any, shared: tuple[Any, jax.Array], batch: Batch, *, whole: Callable[..., Any]
+        params: Any,
+        shared: tuple[Any, jax.Array],
+        batch: Batch,
+        *,
+        value_and_grad: Callable[..., Any],
     ) -> tuple[Any, Any, Any]:
         """((gradient, (loss, metrics)) of the rows at hand, model state, carry)."""
         model_state, rng = shared
@@ -70,7 +74,7 @@ def gradient_step(
         if layout.axis_name is not None:
             rows = len(jax.tree.leaves(batch)[0])
             offset = jax.lax.axis_index(layout.axis_name) * rows
-        one = functools.partial(_gradient, loss_fn, whole, params, rng)
+        one = functools.partial(_gradient, loss_fn, value_and_grad, params, rng)
         part = Part(offset, 1, layout.axis_name)
         if accumulate == 1:
             return one(model_state, batch, part)
@@ -81,10 +85,9 @@ def gradient_step(
 
 
 def _gradient(
-    loss_fn: LossFn, whole: Callable[..., Any], params: Any, rng: jax.Array,
+    loss_fn: LossFn, value_and_grad: Callable[..., Any], params: Any, rng: jax.Array,
     model_state: Any, batch: Batch, part: Part,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
-    # Made anew for each trace: a checkpointed function is traced once, whatever the part.
     def total(
         params: Any, model_state: Any, batch: Batch, rng: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, Aux]]:
@@ -92,9 +95,7 @@ def _gradient(
         return loss.total, (loss.weight, aux)
 
     with part_of_batch(part):
-        (value, (weight, aux)), grads = jax.value_and_grad(whole(total), has_aux=True)(
-            params, model_state, batch, rng
-        )
+        (value, (weight, aux)), grads = value_and_grad(total)(params, model_state, batch, rng)
     return (grads, (Mean(value, weight), aux.metrics)), aux.model_state, aux.carry
 
 

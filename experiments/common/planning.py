@@ -24,7 +24,7 @@ from dlcore.analysis.plan_table import render
 from dlcore.errors import InputError
 from dlcore.runtime.layout import Jit
 from dlcore.runtime.mesh import OnMesh
-from dlcore.runtime.sharding import FSDP, mesh_sizes
+from dlcore.runtime.sharding import mesh_sizes
 from dlcore.train import guard
 from dlcore.train.state import Batch
 from experiments.common.flags import say
@@ -48,13 +48,6 @@ def settle() -> None:
     if FLAGS.devices is not None and not FLAGS.plan:
         raise InputError("--devices is for --plan: a run uses the devices that are there")
     sizes = mesh_sizes(FLAGS.mesh) if FLAGS.mesh else {}
-    cut = sizes.get(FSDP, 1)
-    if cut > 1 and "remat" in FLAGS and FLAGS.remat != "none":
-        # The checkpoint around the whole gradient, which gathers parameters again, keeps all else.
-        raise InputError(
-            f"--remat={FLAGS.remat} has no effect on a mesh with fsdp={cut}; leave it away, cut "
-            "over data or model instead, or save memory by --accumulate"
-        )
     if not FLAGS.plan:
         return
     if others := [name for name in ("check", "smoke", "coordinator") if FLAGS[name].value]:

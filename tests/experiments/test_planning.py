@@ -74,7 +74,7 @@ for given in json.loads(sys.argv[1]):
         print(flags.FLAGS.layout)
     except InputError as error:
         print(error)
-    for name in ("plan", "chip", "devices", "layout", "mesh", "smoke", "coordinator", "remat"):
+    for name in ("plan", "chip", "devices", "layout", "mesh", "smoke", "coordinator"):
         flags.FLAGS[name].unparse()
 """
 SETTLED = [
@@ -89,9 +89,6 @@ SETTLED = [
     (["--plan"], "None"),
     (["--plan", "--mesh=data=2,fsdp=2"], "mesh"),
     (["--chip=h100"], "None"),
-    (["--remat=full", "--mesh=data=2,fsdp=4"], "--remat=full has no effect on a mesh with fsdp=4"),
-    (["--remat=full", "--mesh=data=4,fsdp=1"], "None"),
-    (["--remat=none", "--mesh=fsdp=12"], "None"),
 ]
 
 
