@@ -21,6 +21,7 @@ from dlcore.train.fingerprint import describe, fingerprints
 
 Config = Mapping[str, Any]
 Directory: TypeAlias = str | os.PathLike[str]
+_DAMAGED = "Checkpoints in which a fault was found when they were to be restored.\n"
 
 
 class Restored(NamedTuple):
@@ -52,8 +53,7 @@ class Checkpoints:
     """The checkpoints of one run, in one folder.
 
     Args:
-        directory: made when it does not exist; a local path, or gs:// or s3:// where Orbax and
-            `etils.epath` have what they need for it.
+        directory: made when it does not exist; a local path, or on gs://, with `gcsfs`.
         config: what must be equal for a checkpoint to be continued, JSON values by name.
         keep: how many of the latest are kept; the best one is kept beside them.
 
@@ -199,6 +199,8 @@ class Checkpoints:
                 if target.exists():
                     target.rmtree()
                 target.parent.mkdir(exist_ok=True)
+                # An object store has no empty folders.
+                (target.parent / "README.txt").write_text(_DAMAGED)
                 source.rename(target)
             processes.agreed(True)
             self._manager.reload()
@@ -287,5 +289,15 @@ def _newest_states(directory: Directory, count: int) -> Iterator[tuple[int, Any]
 
 
 def _absolute(directory: Directory) -> epath.Path:
+    scheme, remote, _ = str(directory).partition("://")
+    if remote and scheme != "gs":
+        raise InputError(
+            f"checkpoints cannot be in {directory}: Orbax writes to folders and to gs://; mount "
+            "the bucket as a folder and give that"
+        )
     path = epath.Path(directory)
-    return path if "://" in str(path) else path.absolute()
+    try:
+        path.exists()
+    except ImportError as error:
+        raise InputError(f"checkpoints cannot be in {directory}: {_one_line(error)}") from error
+    return path if remote else path.absolute()

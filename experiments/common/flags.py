@@ -83,7 +83,7 @@ def define_flags(
     only_end = "; 0 at the end only"
     flags.DEFINE_integer("checkpoint_every", 1000, f"steps between checkpoints{only_end}", 0)
     flags.DEFINE_string(
-        "checkpoint_dir", None, "folder of checkpoints, also gs:// or s3://; default in --workdir"
+        "checkpoint_dir", None, "folder of checkpoints, also on gs://; default in --workdir"
     )
     flags.DEFINE_integer("eval_every", eval_every, f"steps between evaluations{only_end}", 0)
     flags.DEFINE_integer("log_every", 100, "steps between reports", lower_bound=1)

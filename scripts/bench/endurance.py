@@ -170,7 +170,7 @@ def kills() -> None:
             bar = tqdm(total=FLAGS.kills, unit="kill", file=sys.stderr)
             while made < FLAGS.kills:
                 one = Run(place / f"killed{runs}", processes, KILLED_STEPS, healthy=0)
-                process = one.start()
+                process = one.start(subprocess.DEVNULL)
                 while made < FLAGS.kills and wait(one, process, rng.uniform(0, 20)):
                     before = one.step()
                     with contextlib.suppress(AssertionError, ProcessLookupError):

@@ -28,8 +28,8 @@ class Run:
     healthy: int = 3600  # seconds after which a start's failure counts as the first one again
     stall: int = 600
 
-    def start(self) -> subprocess.Popen[str]:
-        """Starts it under the supervisor; its lines come from stderr."""
+    def start(self, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
+        """Starts it under the supervisor; its lines come from stderr, and must be read there."""
         job = [
             "--model=resnet20", "--batch_size=32", f"--workdir={self.workdir}", "--log_every=1",
             f"--steps={self.steps}", "--schedule=constant", f"--checkpoint_every={EVERY}",
@@ -43,7 +43,7 @@ class Run:
             local = str(ROOT / "scripts/launch/local.sh")
             command += [local, str(self.processes), JOB, "--layout=mesh", *job]
         return subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr, text=True
         )
 
     def step(self) -> int:

@@ -2,6 +2,7 @@ import json
 import re
 import resource
 import signal
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -132,6 +133,14 @@ def test_a_damaged_checkpoint_is_skipped_named_and_kept_aside(tmp_path, damage):
     networks.assert_equal(found.state, state_at(2))
     saved(directory, [3])
     assert restored(directory).step == 3
+
+
+def test_remote_folders_are_refused_that_orbax_cannot_write_or_that_want_a_package(monkeypatch):
+    with pytest.raises(InputError, match="cannot be in s3://bucket/run: Orbax writes to folders"):
+        Checkpoints("s3://bucket/run", {})
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(InputError, match="cannot be in gs://bucket/run: .*gcsfs"):
+        Checkpoints("gs://bucket/run", {})
 
 
 def test_array_data_that_reads_well_but_is_wrong_is_found(tmp_path):
