@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -159,19 +160,19 @@ def bad_batch(name: str) -> tuple[str, ...]:
 
 def kills() -> None:
     """kill -9 at random moments, in as many runs as it takes."""
-    rows = [("processes", "kills", "while starting", "runs", "steps", "steps lost", "runs equal")]
+    rows = [("processes", "kills", "nothing lost", "runs", "steps", "steps lost", "runs equal")]
     rng = random.Random(0)
     for processes in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
             place = pathlib.Path(folder)
             undisturbed = Run(place / "undisturbed", processes, KILLED_STEPS)
             live(undisturbed, None)
-            made, lost, starting, runs, equal = 0, 0, 0, 0, 0
+            made, lost, unharmed, runs, equal = 0, 0, 0, 0, 0
             bar = tqdm(total=FLAGS.kills, unit="kill", file=sys.stderr)
             while made < FLAGS.kills:
                 one = Run(place / f"killed{runs}", processes, KILLED_STEPS, healthy=0)
                 process = one.start(subprocess.DEVNULL)
-                while made < FLAGS.kills and wait(one, process, rng.uniform(0, 20)):
+                while made < FLAGS.kills and wait(one, process, rng):
                     before = one.step()
                     with contextlib.suppress(AssertionError, ProcessLookupError):
                         kill(rng.randrange(processes), signal.SIGKILL)(one)
@@ -179,20 +180,24 @@ def kills() -> None:
                         bar.update()
                     saved = one.saved()
                     lost += max(0, before - saved)
-                    starting += before <= saved
+                    unharmed += before <= saved
                 process.communicate(timeout=LIMIT)
                 runs += 1
                 equal += process.returncode == 0 and one.end() == undisturbed.end()
             bar.close()
-            counts = processes, made, starting, runs, KILLED_STEPS, lost
+            counts = processes, made, unharmed, runs, KILLED_STEPS, lost
             rows.append((*map(str, counts), f"{equal} of {runs}"))
     table(rows)
 
 
-def wait(one: Run, process: subprocess.Popen[str], seconds: float) -> bool:
-    """Waits so long, and until its first process is there; False if the run ended meanwhile."""
-    moment = time.monotonic() + seconds
-    while process.poll() is None and (time.monotonic() < moment or not one.pid(0)):
+def wait(one: Run, process: subprocess.Popen[str], rng: random.Random) -> bool:
+    """Waits for a moment of its start or, two times of three, of its steps; False if it ended."""
+    now, steps = time.time(), rng.random() < 2 / 3
+    begins: Callable[[], object] = (lambda: one.steps_since(now)) if steps else (lambda: one.pid(0))
+    moment = None
+    while process.poll() is None and (moment is None or time.monotonic() < moment):
+        if moment is None and begins():
+            moment = time.monotonic() + rng.uniform(0, 8)
         time.sleep(0.02)
     return process.poll() is None
 

@@ -57,6 +57,13 @@ class Run:
         names = [path.name for path in (self.workdir / "checkpoints").glob("*")]
         return max((int(name) for name in names if name.isdigit()), default=0)
 
+    def steps_since(self, moment: float) -> bool:
+        """Whether, since a moment of the clock, steps were reported that no checkpoint has."""
+        with contextlib.suppress(OSError):
+            reported = (self.workdir / "metrics.jsonl").stat().st_mtime
+            return reported > moment and self.step() > self.saved()
+        return False
+
     def _lines(self) -> list[str]:
         return (self.workdir / "metrics.jsonl").read_text().splitlines()
 
