@@ -15,6 +15,7 @@ from dlcore.models import embedding
 from dlcore.train import TrainState, gradient_step, guard
 
 WORDS = 1000
+PAIRS = 64  # of an evaluation
 
 
 def cost(net: str, name: str, program: str, features: int, accumulate: int = 1) -> dict[str, Any]:
@@ -33,17 +34,17 @@ def cost(net: str, name: str, program: str, features: int, accumulate: int = 1) 
         optimizer state on a device and altogether; "params", the bytes of the parameters.
     """
     if net in ("word2vec", "glove"):
-        layout, step, make_state, batch = _words(net, name, features)
-        state = layout.abstract(make_state)
-        compiled = layout.lower_step(guard(step), state, batch).compile()
+        layout, function, make_state, batch = _words(net, name, features, program)
     else:
         case, layout = NETS[net](features), make_layout(name)
-        state, batch = layout.abstract(case.make_state), case.batch(0)
+        make_state, batch, function = case.make_state, case.batch(0), case.metric_fn
         if program == "step":
-            step = gradient_step(case.loss_fn, case.tx, accumulate=accumulate, layout=layout)
-            compiled = layout.lower_step(guard(step), state, batch).compile()
-        else:
-            compiled = layout.lower_evaluation(case.metric_fn, state, batch).compile()
+            function = gradient_step(case.loss_fn, case.tx, accumulate=accumulate, layout=layout)
+    state = layout.abstract(make_state)
+    if program == "step":
+        compiled = layout.lower_step(guard(function), state, batch).compile()
+    else:
+        compiled = layout.lower_evaluation(function, state, batch).compile()
     mesh = layout.mesh
     found = [
         {
@@ -66,8 +67,8 @@ def _size(shape: tuple[int, ...]) -> int:
     return int(np.prod(shape))
 
 
-def _words(net: str, name: str, features: int) -> tuple[Any, ...]:
-    """Layout, step, state and batch of word vectors."""
+def _words(net: str, name: str, features: int, program: str) -> tuple[Any, ...]:
+    """Layout, step or evaluation, state and batch of word vectors."""
     layout = runtime.layout("mesh", mesh=name, defaults=embedding.TENSOR_PARALLEL)
     if net == "glove":
         rng = np.random.default_rng(0)
@@ -91,6 +92,13 @@ def _words(net: str, name: str, features: int) -> tuple[Any, ...]:
         )
         flat = np.zeros(1024 + 2 * model.window, np.int32)
         batch = {"words": flat, "sentences": flat, "reach": flat}
+        if program == "evaluation":
+            ones = np.ones(PAIRS, np.int32)
+            batch = {
+                "queries": ones[:, None], "targets": ones, "noise": np.ones((PAIRS, 5), np.int32),
+                "weight": ones.astype(np.float32),
+            }  # fmt: skip
+            step = lambda state, batch: (model.held_out(state.params, batch), None)  # noqa: E731
     tx = optax.GradientTransformation(start, optax.identity().update)
 
     def make_state() -> TrainState:

@@ -6,6 +6,7 @@ Shapes: N positions of a device's rows, C features, L layers, K samples, D numbe
 import layout_runs
 import pytest
 from layout_cases import LAYERS, B, T
+from layout_costs import PAIRS
 
 C = 128
 FLOAT = 4
@@ -18,7 +19,8 @@ CASES = (
     ("transformer", PRODUCT, "step", 1), ("transformer", PRODUCT, "evaluation", 1),
     ("sampled softmax", "model=8", "step", 1),
     ("lstm", "data=2,model=4", "step", 1), ("lstm", "model=8", "evaluation", 1),
-    ("word2vec", "model=8", "step", 1), ("glove", "model=8", "step", 1),
+    ("word2vec", "model=8", "step", 1), ("word2vec", "model=8", "evaluation", 1),
+    ("glove", "model=8", "step", 1),
 )  # fmt: skip
 
 
@@ -116,6 +118,12 @@ def test_word2vec_sums_the_rows_that_it_reads(costs):
     words, block, noise = 256, 16, 64  # of each of four micro-batches
     rows = words + (words + block) + noise
     assert moved(found) == 4 * rows * (C + 1) * FLOAT  # with AdaGrad's sum of each row
+
+
+def test_word2vec_is_evaluated_against_all_words_where_their_rows_are(costs):
+    found = only_sums_along_model(costs["word2vec", "model=8", "evaluation"])
+    rows, scores = PAIRS * (1 + 1 + 5) * C, 2 * PAIRS  # of all words, their maximum and their sum
+    assert 0 <= moved(found) - (rows + scores) * FLOAT < SCALARS
 
 
 def test_glove_sums_the_products_of_its_squares(costs):
