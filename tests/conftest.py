@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 
 # Before anything touches a backend. The suite compiles the same programs in many processes, so
 # they share a compilation cache beside the checkout.
@@ -14,6 +15,11 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Most of the suite's time is LLVM's, spent on programs that run once. `XLA_FLAGS= scripts/test`
 # tests what users run.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+# Started in the background, or by nohup, the suite ignores these, and so would all that it starts.
+for ignored in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(ignored) == signal.SIG_IGN:
+        signal.signal(ignored, signal.SIG_DFL)
 
 import jax  # noqa: E402
 

@@ -17,7 +17,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from dlcore.errors import InputError
 from dlcore.runtime import processes
-from dlcore.train.fingerprint import describe, fingerprints
+from dlcore.train.fingerprint import describe, difference, fingerprints
 
 Config = Mapping[str, Any]
 Directory: TypeAlias = str | os.PathLike[str]
@@ -215,16 +215,6 @@ class Checkpoints:
         """Waits for the last save and lets go of the folder."""
         self.wait()
         self._manager.close()
-
-
-def difference(was: Config, now: Config) -> str:
-    """What differs between two configurations, in words, the first five of it."""
-    absent = object()
-    names = sorted(name for name in {*was, *now} if was.get(name, absent) != now.get(name, absent))
-    parts = [
-        f"{name}: {was.get(name, 'absent')} then, {now.get(name, 'absent')} now" for name in names
-    ]
-    return "; ".join(parts[:5]) + (f"; and {len(parts) - 5} more" if len(parts) > 5 else "")
 
 
 def _one_line(error: BaseException) -> str:

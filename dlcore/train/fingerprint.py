@@ -1,10 +1,11 @@
-"""Fingerprints of arrays: what finds a flipped bit in a checkpoint.
+"""Fingerprints of arrays, what finds a flipped bit in a checkpoint, and descriptions of states.
 
 Storage formats restore damaged array data without a word, so a checkpoint holds a number per leaf
 and a restored leaf must give the same one.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -51,3 +52,13 @@ def describe(tree: Any) -> dict[str, str]:
         path: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
         for path, leaf in leaves_by_path(tree).items()
     }
+
+
+def difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs between two configurations or descriptions, in words, the first five of it."""
+    absent = object()
+    names = sorted(name for name in {*was, *now} if was.get(name, absent) != now.get(name, absent))
+    parts = [
+        f"{name}: {was.get(name, 'absent')} then, {now.get(name, 'absent')} now" for name in names
+    ]
+    return "; ".join(parts[:5]) + (f"; and {len(parts) - 5} more" if len(parts) > 5 else "")

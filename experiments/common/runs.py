@@ -17,7 +17,7 @@ from dlcore import runtime
 from dlcore.errors import InputError
 from dlcore.runtime import processes
 from dlcore.runtime.provenance import provenance
-from dlcore.train.checkpoint import difference
+from dlcore.train.fingerprint import difference
 from dlcore.train.logs import write_json, writing
 from experiments import START
 from experiments.common import planning, training, upkeep
