@@ -4,6 +4,7 @@ The content changes with the versions of the packages, which `versions` records.
 """
 
 import ast
+import collections
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -14,7 +15,7 @@ import sys
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import tqdm
 
@@ -28,6 +29,8 @@ _LEFT_OUT = re.compile(
     r"array_api_(compat|extra)|site-packages|dist-packages|idlelib|lib2to3|turtledemo|encodings|"
     r"pydoc_data|_sysconfigdata.*|config-.*"
 )
+_Definition: TypeAlias = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+_DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 _BLANK_LINES = re.compile(r"\n\s*\n")
 
@@ -78,14 +81,27 @@ def documented(source: Source, seen: set[str]) -> list[Documented]:
             module = ast.parse(source.text)
     except (SyntaxError, ValueError):
         return []
-    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     found = [("", [ast.get_docstring(module)])] + [
-        (top.name, [ast.get_docstring(node) for node in ast.walk(top) if isinstance(node, kinds)])
+        (top.name, [ast.get_docstring(node) for node in _definitions(top)])
         for top in module.body
-        if isinstance(top, kinds)
+        if isinstance(top, _DEFINITIONS)
     ]
     texts = ((name, unseen("\n\n".join(filter(None, docs)), seen)) for name, docs in found)
     return [Documented(name, text) for name, text in texts if text]
+
+
+def _definitions(top: ast.AST) -> Iterator[_Definition]:
+    """The definitions in a definition, itself among them, as `ast.walk` comes by them.
+
+    Expressions hold none, and most of a tree is expressions.
+    """
+    nodes = collections.deque([top])
+    while nodes:
+        node = nodes.popleft()
+        if isinstance(node, _DEFINITIONS):
+            yield node
+        for block in ("body", "handlers", "cases", "orelse", "finalbody"):
+            nodes.extend(getattr(node, block, ()))
 
 
 def paragraphs(text: str) -> list[str]:
