@@ -9,7 +9,9 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 RECIPES = sorted(ROOT.glob("experiments/recipes/*/*.flags"))
-FIRST = [min(folder.iterdir()) for folder in ROOT.glob("experiments/recipes/*")]
+JOBS = {path.parent.name for path in RECIPES} - {"comparison"}
+# Comparisons are tested elsewhere.
+FIRST = [min(path for path in RECIPES if path.parent.name == job) for job in JOBS]
 
 
 @pytest.mark.parametrize(

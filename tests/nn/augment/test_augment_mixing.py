@@ -124,7 +124,8 @@ def test_rows_that_only_pad_are_nobodys_partner(name):
 @pytest.mark.parametrize("name", MIXERS)
 def test_soft_labels_are_mixed_like_the_integers_that_they_stand_for(name):
     soft = mix(name, {**BATCH, "label": np.eye(K, dtype=np.float32)[BATCH["label"]]})
-    np.testing.assert_array_equal(soft["label"], mix(name)["label"])
+    # Two programs, which may round differently.
+    np.testing.assert_allclose(soft["label"], mix(name)["label"], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", MIXERS)
