@@ -21,7 +21,7 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
 os.environ.setdefault("XLA_FLAGS", " ".join(quick))
 
 # Started in the background, or by nohup, the suite ignores these, and so would all that it starts.
-for ignored in (signal.SIGINT, signal.SIGHUP):
+for ignored in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(ignored) == signal.SIG_IGN:
         signal.signal(ignored, signal.SIG_DFL)
 

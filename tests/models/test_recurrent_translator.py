@@ -334,8 +334,9 @@ def test_learns_to_copy_and_aligns_on_the_diagonal():
     prediction, activations = jax.jit(model.apply)(variables, source, length, inputs)
     assert losses[0] > 2 and losses[-1] < 0.05
     assert (log_probs(prediction).argmax(-1) == source).mean() > 0.99
-    looked = activations["attention"][:, 0].argmax(-1)
-    assert (looked == jnp.arange(steps + 1)[None]).mean() > 0.95
+    # The end, after a fixed number of digits, needs no look.
+    looked = activations["attention"][:, 0, :-1].argmax(-1)
+    assert (looked == jnp.arange(steps)[None]).mean() > 0.95
 
 
 @pytest.mark.parametrize(
