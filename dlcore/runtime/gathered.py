@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Jaxpr, Var, jaxpr_as_fun
 
 
@@ -42,15 +43,19 @@ def value_and_grad(
             for one, at in zip(found, _copied(closed.jaxpr), strict=True)
         ]
         _, pullback, _ = jax.tree.unflatten(jax.tree.structure(shapes), kept)
-        return (value, aux), cut(*pullback(jax.numpy.ones_like(value)))[0]
+        return (value, aux), cut(*pullback(jnp.ones_like(value)))[0]
 
     return run
 
 
 def _copied(jaxpr: Jaxpr) -> list[int | None]:
     """Of each output, the number of the input that it is, or is in another precision."""
-    origins = {var: number for number, var in enumerate(jaxpr.invars)}
+    origins: dict[Any, int | None] = {var: number for number, var in enumerate(jaxpr.invars)}
+
+    def origin(atom: Any) -> int | None:
+        return origins.get(atom) if isinstance(atom, Var) else None  # else a literal
+
     for eqn in jaxpr.eqns:
-        if eqn.primitive is jax.lax.convert_element_type_p and eqn.invars[0] in origins:
-            origins[eqn.outvars[0]] = origins[eqn.invars[0]]
-    return [origins.get(var) if isinstance(var, Var) else None for var in jaxpr.outvars]
+        if eqn.primitive is jax.lax.convert_element_type_p:
+            origins[eqn.outvars[0]] = origin(eqn.invars[0])
+    return [origin(atom) for atom in jaxpr.outvars]
