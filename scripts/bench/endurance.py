@@ -178,9 +178,9 @@ def kills() -> None:
                         kill(rng.randrange(processes), signal.SIGKILL)(one)
                         made += 1
                         bar.update()
-                    saved = one.saved()
-                    lost += max(0, before - saved)
-                    unharmed += before <= saved
+                        again = max(0, before - one.saved())
+                        lost += again
+                        unharmed += not again
                 process.communicate(timeout=LIMIT)
                 runs += 1
                 equal += process.returncode == 0 and one.end() == undisturbed.end()
