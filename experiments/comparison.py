@@ -18,8 +18,8 @@ from typing import Any
 import tqdm
 from absl import flags
 
-from dlcore.analysis import comparison_sections, write_page
 from dlcore.errors import InputError, choose
+from dlcore.report import comparison_sections, write_page
 from dlcore.train.logs import writing
 from experiments import common
 

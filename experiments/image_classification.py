@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from dlcore.analysis import activation_deviations, first_filters, image_sections, write_report
+from dlcore.check import activation_deviations
 from dlcore.data import ImageData, Loader, evaluation_batches, load_images
-from dlcore.data.statistics import spread
-from dlcore.metrics import Mean, classification
+from dlcore.data.statistics import evenly_spaced
+from dlcore.metrics import classification
 from dlcore.models import image_spec
 from dlcore.nn.augment import Augment
 from dlcore.nn.views import VIEWS, over_views
-from dlcore.train import Aux, LossFn, TrainState
-from dlcore.train.state import Batch, MetricFn, Metrics
+from dlcore.report import first_filters, image_sections, write_report
+from dlcore.types import Aux, Batch, LossFn, Mean, MetricFn, Metrics, TrainState
 from experiments import common
 from experiments.common import images as of_images
 from experiments.common.images import Forward
@@ -84,7 +84,7 @@ def report(
     layers: dict[str, dict[str, float]],
 ) -> None:  # fmt: skip
     """Writes the report, on at most `of_images.SAMPLE` test images."""
-    test = spread(data.test, of_images.SAMPLE)
+    test = evenly_spaced(data.test, of_images.SAMPLE)
     logits = make_predict(forward, state)
     predict = jax.jit(lambda images: jax.nn.softmax(logits(images).astype("float32")))
     batches = evaluation_batches(test, FLAGS.batch_size)
@@ -134,7 +134,7 @@ def main(_: list[str]) -> None:
     first = jax.jit(job.initialise)(jax.random.split(jax.random.key(FLAGS.seed))[0])
     state = outcome.state
     last = {"params": state.params, **state.model_state}
-    images = spread(data.test, 64).gather(np.arange(min(64, len(data.test))))["image"]
+    images = evenly_spaced(data.test, 64).gather(np.arange(min(64, len(data.test))))["image"]
     layers = {
         name: activation_deviations(forward, variables, images)
         for name, variables in (("before training", first), ("after training", last))

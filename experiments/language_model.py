@@ -18,10 +18,8 @@ from absl import flags
 from dlcore.data import Loader
 from dlcore.data.text import Corpus, Stream, Vocabulary, Windows
 from dlcore.losses.output import Readout
-from dlcore.metrics import Mean
 from dlcore.models.text import TENSOR_PARALLEL, LanguageModel
-from dlcore.train import Aux, TrainState
-from dlcore.train.state import Batch, Metrics
+from dlcore.types import Aux, Batch, Mean, Metrics, TrainState
 from experiments import common
 from experiments.common import language, text
 from experiments.common.language import Ids

@@ -13,14 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from dlcore.analysis import tagging_sections, write_report
 from dlcore.data import Loader, evaluation_batches
 from dlcore.data.text import Sequences, TaggedText, load_tagged_text
-from dlcore.metrics import Mean, f1, marks_spans, span_scores
+from dlcore.metrics import f1, marks_spans, span_scores
 from dlcore.models.text import RecurrentEncoder, Tagger
 from dlcore.nn.sequences import length_mask
-from dlcore.train import Aux, TrainState
-from dlcore.train.state import Batch, Metrics
+from dlcore.report import tagging_sections, write_report
+from dlcore.types import Aux, Batch, Mean, Metrics, TrainState
 from experiments import common
 from experiments.common import text
 

@@ -14,13 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from dlcore.analysis import Section, heat_section, text_sections, write_report
 from dlcore.data import Loader, evaluation_batches
 from dlcore.data.text import LabelledText, Sequences, Vocabulary, load_labelled_text
-from dlcore.metrics import Mean, classification
+from dlcore.metrics import classification
 from dlcore.models.text import POOLINGS, RecurrentEncoder, TextClassifier
-from dlcore.train import Aux, TrainState
-from dlcore.train.state import Batch, Metrics
+from dlcore.report import Section, heat_section, text_sections, write_report
+from dlcore.types import Aux, Batch, Mean, Metrics, TrainState
 from experiments import common
 from experiments.common import text
 

@@ -16,16 +16,14 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
+from dlcore import parallel
 from dlcore.data import Loader
 from dlcore.data.text import TokenLoader
 from dlcore.decode import scheduled_inputs
-from dlcore.metrics import Mean
 from dlcore.models.text import TENSOR_PARALLEL
 from dlcore.models.text.prediction import log_probs, nats, smoothed
-from dlcore.nn import examples
 from dlcore.nn.sequences import length_mask
-from dlcore.train import Aux, TrainState
-from dlcore.train.state import Batch, Metrics
+from dlcore.types import Aux, Batch, Mean, Metrics, TrainState
 from experiments import common
 from experiments.common import text, translating
 from experiments.common.transformer import define_transformer_flags
@@ -70,7 +68,7 @@ def make_job(model: nn.Module, task: Task, workdir: pathlib.Path) -> common.Job:
         return scheduled_inputs(
             lambda carry, token: call(carry, token, memory, method="next_token"),
             carry, batch["inputs"], key, share=FLAGS.scheduled_sampling,
-            rows=examples.positions(len(batch["inputs"])),
+            rows=parallel.positions(len(batch["inputs"])),
         )  # fmt: skip
 
     def loss_fn(params: Any, model_state: Any, batch: Batch, rng: jax.Array) -> tuple[Mean, Aux]:

@@ -31,8 +31,7 @@ from dlcore.models.embedding import (
     objective,
     word2vec_step,
 )
-from dlcore.train import TrainState
-from dlcore.train.state import Batch, Metrics
+from dlcore.types import Batch, Metrics, TrainState
 from experiments import common
 from experiments.common import glove
 from experiments.common import word_vectors as words

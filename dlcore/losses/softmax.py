@@ -51,9 +51,11 @@ def _backward(
     to_kernel = to_kernel.at[targets].add(-column * hidden)
     to_bias = (scale @ exponentials).at[targets].add(-g)
     return (
-        to_hidden.astype(hidden.dtype), to_kernel.astype(kernel.dtype), to_bias.astype(bias.dtype),
+        to_hidden.astype(hidden.dtype),
+        to_kernel.astype(kernel.dtype),
+        to_bias.astype(bias.dtype),
         None,
-    )  # fmt: skip
+    )
 
 
 full_softmax.defvjp(_forward, _backward)

@@ -6,7 +6,6 @@ from dlcore.metrics.classification import calibration as calibration
 from dlcore.metrics.classification import class_scores as class_scores
 from dlcore.metrics.classification import classification as classification
 from dlcore.metrics.language import language_scores as language_scores
-from dlcore.metrics.mean import Mean as Mean
 from dlcore.metrics.spans import f1 as f1
 from dlcore.metrics.spans import marks_spans as marks_spans
 from dlcore.metrics.spans import span_scores as span_scores

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dlcore.metrics.mean import Mean
+from dlcore.types import Mean
 
 _BEST = 5
 _FEW_CLASSES = 10  # of which five guesses say little

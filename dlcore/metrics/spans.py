@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlcore.metrics.mean import Mean
+from dlcore.types import Mean
 
 
 def marks_spans(tag_names: Sequence[str]) -> bool:

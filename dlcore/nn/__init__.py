@@ -9,7 +9,7 @@ from dlcore.nn.activations import ACTIVATIONS as ACTIVATIONS
 from dlcore.nn.activations import PReLU as PReLU
 from dlcore.nn.activations import activation as activation
 from dlcore.nn.activations import softmax as softmax
-from dlcore.nn.conv import Conv as Conv
+from dlcore.nn.convolution import Conv as Conv
 from dlcore.nn.dropout import Dropout as Dropout
 from dlcore.nn.initialisers import INITIALISERS as INITIALISERS
 from dlcore.nn.initialisers import initialiser as initialiser

@@ -1,4 +1,7 @@
-"""The convolution behind `Conv`, whose gradient is fast on a CPU, in loops as well.
+"""Convolution in 1, 2 and 3 dimensions, with a gradient that is fast on a CPU, in loops as well.
+
+As everywhere in the field, what the layer computes is the cross-correlation of the input with its
+filters: they are not mirrored (LeCun et al. 1989).
 
 XLA's CPU compiler has fast kernels for convolutions whose axes lie as in a forward pass. The
 gradients that JAX derives lie otherwise. XLA transposes them in the main program only; inside of a
@@ -7,7 +10,8 @@ transposes it computes the layers before the convolution again, element by eleme
 gradients are forward convolutions of transposed arrays, and the image is fenced from its layers.
 Only on a CPU: elsewhere JAX's own forms are those that the compilers know.
 
-Shapes: B batch, I... image, O... output, F... window, C channels, K filters.
+Shapes: B batch, I... image, O... output, F... window, C channels, K filters,
+G groups.
 """
 
 import functools
@@ -15,9 +19,13 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.typing import Initializer
 from jax import lax
+
+from dlcore.nn.windows import Padding, PerDimension, output_size, pad_sizes, per_dimension
 
 Pads = tuple[tuple[int, int], ...]
 
@@ -31,9 +39,15 @@ class Windows(NamedTuple):
 
 
 def conv_general_dilated(
-    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], *,
-    rhs_dilation: Sequence[int], feature_group_count: int, **options: Any,
-) -> jax.Array:  # fmt: skip
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    *,
+    rhs_dilation: Sequence[int],
+    feature_group_count: int,
+    **options: Any,
+) -> jax.Array:
     """`jax.lax.conv_general_dilated` in the form that Flax's `Conv` calls.
 
     Without groups it is `convolve`.
@@ -42,9 +56,14 @@ def conv_general_dilated(
         pads = tuple((start, end) for start, end in padding)
         return convolve(x, kernel, Windows(tuple(strides), pads, tuple(rhs_dilation)))
     return lax.conv_general_dilated(
-        x, kernel, strides, padding, rhs_dilation=rhs_dilation,
-        feature_group_count=feature_group_count, **options,
-    )  # fmt: skip
+        x,
+        kernel,
+        strides,
+        padding,
+        rhs_dilation=rhs_dilation,
+        feature_group_count=feature_group_count,
+        **options,
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -57,17 +76,26 @@ def convolve(x: jax.Array, kernel: jax.Array, windows: Windows) -> jax.Array:
 
 
 def _correlate(
-    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: Pads,
-    dilation: tuple[int, ...], expansion: tuple[int, ...] | None = None,
-) -> jax.Array:  # fmt: skip
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: tuple[int, ...],
+    pads: Pads,
+    dilation: tuple[int, ...],
+    expansion: tuple[int, ...] | None = None,
+) -> jax.Array:
     """Correlates the kernel with x, between whose pixels lie `expansion` - 1 zeros."""
     last = x.ndim - 1
     image = (0, last, *range(1, last))
     axes = lax.ConvDimensionNumbers(image, (last, last - 1, *range(last - 1)), image)
     return lax.conv_general_dilated(
-        x, kernel, strides, pads, lhs_dilation=expansion, rhs_dilation=dilation,
+        x,
+        kernel,
+        strides,
+        pads,
+        lhs_dilation=expansion,
+        rhs_dilation=dilation,
         dimension_numbers=axes,
-    )  # fmt: skip
+    )
 
 
 def _forward(x: jax.Array, kernel: jax.Array, windows: Windows) -> tuple[jax.Array, Any]:
@@ -127,3 +155,71 @@ def _as_derived(
 
 
 convolve.defvjp(_forward, _backward)
+
+
+class Conv(nn.Module):
+    """K filters that slide over the input; a filter is a stack of one kernel per channel.
+
+    Parameters: `kernel` (F..., C / G, K) and `bias` (K,).
+
+    Attributes:
+        features: K.
+        kernel_size: F, the size of the window in each spatial dimension; their number is the
+            dimension of the convolution.
+        stride: the step of the window; one number stands for all dimensions.
+        padding: "valid", "same", "full" (see `windows.pad_sizes`) or ((start, end), ...).
+        dilation: the distance of neighbouring inputs in a window.
+        groups: G; the filters of a group see only the channels of that group.
+        use_bias: whether each filter adds a learned bias.
+        kernel_init: draws the kernel.
+        bias_init: draws the bias.
+    """
+
+    features: int
+    kernel_size: tuple[int, ...]
+    stride: PerDimension = 1
+    padding: Padding = "valid"
+    dilation: PerDimension = 1
+    groups: int = 1
+    use_bias: bool = True
+    kernel_init: Initializer = nn.initializers.lecun_normal()
+    bias_init: Initializer = nn.initializers.zeros_init()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (B, I..., C) to (B, O..., K), O by `windows.output_size`.
+
+        Raises:
+            InputError: when the input is too small for the window.
+            ValueError: when the rank of the input or the groups do not fit.
+        """
+        n = len(self.kernel_size)
+        if x.ndim != n + 2:
+            raise ValueError(f"a {n}-d convolution needs {n + 2} axes (B, {n}, C), got {x.shape}")
+        if x.shape[-1] % self.groups or self.features % self.groups:
+            raise ValueError(
+                f"{self.groups} groups do not divide {x.shape[-1]} channels and "
+                f"{self.features} filters"
+            )
+        sizes = x.shape[1:-1]
+        stride = per_dimension(self.stride, n, "stride")
+        dilation = per_dimension(self.dilation, n, "dilation")
+        pads = pad_sizes(
+            sizes, self.kernel_size, stride=stride, padding=self.padding, dilation=dilation
+        )
+        for i, f, s, p, d in zip(sizes, self.kernel_size, stride, pads, dilation, strict=True):
+            output_size(i, f, stride=s, padding=p, dilation=d)
+        conv = nn.Conv(
+            self.features,
+            self.kernel_size,
+            strides=stride,
+            padding=pads,
+            kernel_dilation=dilation,
+            feature_group_count=self.groups,
+            use_bias=self.use_bias,
+            kernel_init=self.kernel_init,
+            bias_init=self.bias_init,
+            conv_general_dilated=conv_general_dilated,
+        )
+        nn.share_scope(self, conv)
+        return conv(x)

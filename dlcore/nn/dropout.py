@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dlcore import parallel
 from dlcore.errors import InputError
-from dlcore.nn import examples
 
 
 def require_rate(rate: float) -> None:
@@ -62,4 +62,4 @@ class Dropout(nn.Module):
         def kept_of(position: jax.Array) -> jax.Array:
             return jax.random.bernoulli(jax.random.fold_in(key, position), 1 - self.rate, shape)
 
-        return drop(x, jax.vmap(kept_of)(examples.positions(x.shape[0])), self.rate)
+        return drop(x, jax.vmap(kept_of)(parallel.positions(x.shape[0])), self.rate)

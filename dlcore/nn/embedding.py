@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
 
-from dlcore.nn import examples
+from dlcore import parallel
 from dlcore.nn.dropout import drop, require_rate
 
 
@@ -53,5 +53,5 @@ class Embedding(nn.Module):
             keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, position), words)
             return jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.dropout))(keys)
 
-        kept = jax.vmap(kept_of)(examples.positions(len(tokens)), tokens)
+        kept = jax.vmap(kept_of)(parallel.positions(len(tokens)), tokens)
         return drop(x, kept[..., None], self.dropout)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax.typing import Initializer
 
 from dlcore.nn.activations import activation
-from dlcore.nn.conv import Conv
+from dlcore.nn.convolution import Conv
 
 
 class Highway(nn.Module):

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 from flax.typing import Initializer
 
-from dlcore.nn.conv import Conv
+from dlcore.nn.convolution import Conv
 from dlcore.nn.windows import Padding, PerDimension
 
 

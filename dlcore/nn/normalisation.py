@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 from flax.typing import Initializer
 
-from dlcore.nn import examples
+from dlcore import parallel
 
 
 class BatchNorm(nn.Module):
@@ -32,7 +32,7 @@ class BatchNorm(nn.Module):
         """Maps (B, ..., C) to (B, ..., C)."""
         norm = nn.BatchNorm(
             use_running_average=not train,
-            axis_name=examples.axis_name(),
+            axis_name=parallel.axis_name(),
             momentum=self.momentum,
             epsilon=self.epsilon,
             scale_init=self.scale_init,

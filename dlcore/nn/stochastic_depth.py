@@ -7,8 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dlcore import errors
-from dlcore.nn import examples
+from dlcore import errors, parallel
 
 DROPS = ("example", "batch")
 
@@ -68,7 +67,7 @@ class StochasticDepth(nn.Module):
         def survives(position: jax.Array) -> jax.Array:
             return jax.random.bernoulli(jax.random.fold_in(key, position), self.survival)
 
-        kept = jax.vmap(survives)(examples.positions(branch.shape[0]))
+        kept = jax.vmap(survives)(parallel.positions(branch.shape[0]))
         return jnp.where(kept.reshape(-1, *(1,) * (branch.ndim - 1)), branch, 0)
 
 

@@ -87,11 +87,15 @@ class TransformerConfig:
     def make_attention(self, *, positions: bool) -> MultiHeadAttention:
         """A fresh attention; one to another sequence, a short one, knows no positions."""
         return MultiHeadAttention(
-            self.features, self.heads, self.groups,
+            self.features,
+            self.heads,
+            self.groups,
             rotary=positions and self.position == "rotary",
             alibi=positions and self.position == "alibi",
-            qk_norm=self.qk_norm, bias=self.bias, chunk=self.chunk if positions else None,
-        )  # fmt: skip
+            qk_norm=self.qk_norm,
+            bias=self.bias,
+            chunk=self.chunk if positions else None,
+        )
 
 
 class Block(nn.Module):

@@ -45,8 +45,9 @@ def average_weights(decay: float) -> optax.GradientTransformation:
         new = optax.apply_updates(params, updates)
         average = jax.tree.map(
             lambda old, value: (old + (1 - now) * (value - old)).astype(old.dtype),
-            state.params, new,
-        )  # fmt: skip
+            state.params,
+            new,
+        )
         return updates, Average(optax.safe_increment(state.steps), average)
 
     return optax.GradientTransformation(init, update)
@@ -60,5 +61,6 @@ def averaged(opt_state: Any, params: Any) -> Any:
         return params
     return jax.tree.map(
         lambda value, average: value if isinstance(average, optax.MaskedNode) else average,
-        params, found[0].params,
-    )  # fmt: skip
+        params,
+        found[0].params,
+    )

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import optax
 
 from dlcore.errors import InputError
-from dlcore.metrics import Mean
 from dlcore.optim.schedules import Schedule
 from dlcore.optim.selection import weights
 from dlcore.paths import Rules
+from dlcore.types import Mean
 
 Penalty = Callable[[Any], jax.Array]
 

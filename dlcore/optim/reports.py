@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dlcore.metrics import Mean
+from dlcore.types import Mean
 
 
 class Reported(NamedTuple):

@@ -16,8 +16,9 @@ def weights(tree: Any, rules: Rules[bool] = ()) -> Any:
     ruled = match(tree, [(pattern, bool(value)) for pattern, value in rules], "by dimensions")
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf, value: is_matrix(path, leaf) if value == "by dimensions" else value,
-        tree, ruled,
-    )  # fmt: skip
+        tree,
+        ruled,
+    )
 
 
 def is_matrix(key_path: tuple[Any, ...], leaf: Any) -> bool:

@@ -88,9 +88,13 @@ class OnMesh(Layout):
     def _on_rows(self, function: Callable[..., Any], inputs: Any, outputs: Any) -> Any:
         """Runs a function where the rows are; over "model" the compiler spreads it."""
         return jax.shard_map(
-            function, mesh=self.mesh, in_specs=inputs, out_specs=outputs,
-            axis_names=set(self.axis_name), check_vma=False,
-        )  # fmt: skip
+            function,
+            mesh=self.mesh,
+            in_specs=inputs,
+            out_specs=outputs,
+            axis_names=set(self.axis_name),
+            check_vma=False,
+        )
 
     def _gather(self, leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
         """The whole leaf; its gradient is summed over "fsdp" and cut again (reduce-scatter)."""
@@ -104,9 +108,12 @@ class OnMesh(Layout):
             # Explicit over "model" too, along which the compiler would gather as well.
             place = sharding.along(sharding.MODEL, spec)
             gather = jax.shard_map(
-                gather, in_specs=place, out_specs=place, axis_names={sharding.MODEL},
+                gather,
+                in_specs=place,
+                out_specs=place,
+                axis_names={sharding.MODEL},
                 check_vma=False,
-            )  # fmt: skip
+            )
         return gather(leaf)
 
     def _sum(self, gradient: jax.Array, spec: PartitionSpec) -> jax.Array:

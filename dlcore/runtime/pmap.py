@@ -83,9 +83,12 @@ class Pmap(Layout):
             return *apart(state), metrics
 
         mapped = jax.pmap(
-            unpacked, self.axis_name, in_axes=(None, 0, 0), out_axes=(None, 0, None),
+            unpacked,
+            self.axis_name,
+            in_axes=(None, 0, 0),
+            out_axes=(None, 0, None),
             donate_argnums=(0, 1),
-        )  # fmt: skip
+        )
 
         def run(state: State, batch: Batch) -> Any:
             rest, carry, metrics = mapped(*self._local(*apart(state)), self._split(batch))

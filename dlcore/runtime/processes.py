@@ -27,7 +27,7 @@ _joined = False
 _limit, _since = 0.0, 0.0
 
 
-def join(
+def initialize(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
     """Makes this process one of a run, before anything touches a device.
@@ -92,24 +92,24 @@ def cluster(environment: Mapping[str, str]) -> str | None:
     return None
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether the run has more than one process."""
     return _joined and jax.process_count() > 1
 
 
-def leads() -> bool:
+def is_primary() -> bool:
     """Whether this is the process that writes and speaks for all, process 0."""
     return not _joined or jax.process_index() == 0
 
 
-def agreed(ok: bool) -> bool:
+def all_agree(ok: bool) -> bool:
     """Whether it is so in all processes, each of which must ask; waits for the slowest."""
-    if not several():
+    if not is_distributed():
         return ok
     return bool(np.all(multihost_utils.process_allgather(np.asarray(ok))))
 
 
-def leave(status: int) -> NoReturn:
+def exit_process(status: int) -> NoReturn:
     """Ends the process, and with it all of a run: the others notice within seconds.
 
     Args:
@@ -126,10 +126,10 @@ def leave(status: int) -> NoReturn:
 def fail(error: BaseException) -> NoReturn:
     """Prints the traceback of an error and leaves with status 1."""
     traceback.print_exception(error)
-    leave(1)
+    exit_process(1)
 
 
-def watch(seconds: float) -> None:
+def set_watchdog(seconds: float) -> None:
     """From now on the process leaves, with all its tracebacks, when it shows no life for so long.
 
     A process that hangs makes all others wait in a collective, so that all of them leave.
@@ -140,10 +140,10 @@ def watch(seconds: float) -> None:
     global _limit
     _limit = seconds
     faulthandler.cancel_dump_traceback_later()
-    alive(now=True)
+    heartbeat(now=True)
 
 
-def alive(*, now: bool = False) -> None:
+def heartbeat(*, now: bool = False) -> None:
     """Says that the process is alive; costs next to nothing, so say it at every step."""
     global _since
     if _limit and (now or time.monotonic() - _since > _limit / 100):

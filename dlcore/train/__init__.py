@@ -8,7 +8,3 @@ from dlcore.train.evaluation import Best as Best
 from dlcore.train.evaluation import evaluate as evaluate
 from dlcore.train.gradient import gradient_step as gradient_step
 from dlcore.train.health import guard as guard
-from dlcore.train.state import Aux as Aux
-from dlcore.train.state import LossFn as LossFn
-from dlcore.train.state import Step as Step
-from dlcore.train.state import TrainState as TrainState

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from dlcore.paths import leaves_by_path
-from dlcore.train.state import Batch, Step, TrainState
+from dlcore.types import Batch, Step, TrainState
 
 # What the host does: it waits for a batch, for the devices, for an evaluation or for a checkpoint,
 # compiles, or does all the rest, which dispatches steps. On the CPU a small step runs within the

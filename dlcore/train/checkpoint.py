@@ -154,7 +154,7 @@ class Checkpoints:
             except Exception as error:  # whatever a damaged file makes the readers raise
                 why = _one_line(error)
             # Each process reads its own part; all must find it whole.
-            if processes.agreed(why is None):
+            if processes.all_agree(why is None):
                 return Restored(candidate, state, loop, skipped)
             why = why or "another process could not read its part"
             skipped.append(f"step {candidate} ({why}; {self._remove(candidate)})")
@@ -195,14 +195,14 @@ class Checkpoints:
         source = self.directory / str(step)
         target = self.directory.parent / f"{self.directory.name}-damaged" / str(step)
         with self._writing():
-            if processes.leads():
+            if processes.is_primary():
                 if target.exists():
                     target.rmtree()
                 target.parent.mkdir(exist_ok=True)
                 # An object store has no empty folders.
                 (target.parent / "README.txt").write_text(_DAMAGED)
                 source.rename(target)
-            processes.agreed(True)
+            processes.all_agree(True)
             self._manager.reload()
         return f"moved to {target}"
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dlcore.runtime import processes
-from dlcore.train.state import Batch, MetricFn, Metrics, TrainState
+from dlcore.types import Batch, MetricFn, Metrics, TrainState
 
 
 def evaluate(
@@ -33,7 +33,7 @@ def evaluate(
 
     waiting: Metrics = {}
     for batch in batches:
-        processes.alive()
+        processes.heartbeat()
         metrics, carry = metric_fn(state, batch)
         if carry is not None:
             state = state.replace(carry=carry)

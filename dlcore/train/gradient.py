@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dlcore.metrics import Mean
-from dlcore.nn.examples import Part, part_of_batch
 from dlcore.optim import reported
+from dlcore.parallel import Part, part_of_batch
 from dlcore.runtime.layout import Jit, Layout
-from dlcore.train.state import Aux, Batch, LossFn, Metrics, Step, TrainState
+from dlcore.types import Aux, Batch, LossFn, Mean, Metrics, Step, TrainState
 
 
 def gradient_step(
@@ -85,9 +84,14 @@ def gradient_step(
 
 
 def _gradient(
-    loss_fn: LossFn, value_and_grad: Callable[..., Any], params: Any, rng: jax.Array,
-    model_state: Any, batch: Batch, part: Part,
-) -> tuple[Any, Any, Any]:  # fmt: skip
+    loss_fn: LossFn,
+    value_and_grad: Callable[..., Any],
+    params: Any,
+    rng: jax.Array,
+    model_state: Any,
+    batch: Batch,
+    part: Part,
+) -> tuple[Any, Any, Any]:
     def total(
         params: Any, model_state: Any, batch: Batch, rng: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, Aux]]:

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from dlcore.errors import InputError
-from dlcore.metrics import Mean
 from dlcore.train.spikes import SpikeGuardedState
-from dlcore.train.state import Batch, Metrics, Step, TrainState
+from dlcore.types import Batch, Mean, Metrics, Step, TrainState
 
 
 def guard(step: Step) -> Step:

@@ -67,7 +67,7 @@ class RunLog:
     ):
         self._file = None
         self._board = None
-        if not processes.leads():
+        if not processes.is_primary():
             workdir, progress = None, False
         if workdir is not None:
             self._path = workdir / METRICS_FILE

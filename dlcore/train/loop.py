@@ -19,7 +19,7 @@ from dlcore.train.health import guard
 from dlcore.train.logs import RunLog
 from dlcore.train.profiling import Profile
 from dlcore.train.signals import StopRequest
-from dlcore.train.state import Batch, Step, TrainState
+from dlcore.types import Batch, Step, TrainState
 
 # How many steps the host may be ahead of the device: enough to keep it busy, and few enough that
 # their batches take little of its memory and a signal is acted on soon.
@@ -207,7 +207,7 @@ def fit(
             if compiled.traces > traces:
                 account.compiled(batch)
                 account.lap("compilation")
-            processes.alive()
+            processes.heartbeat()
             pending.append((number, metrics, account.flops_of(batch)))
             if log is not None:
                 log.advance()
@@ -251,9 +251,16 @@ def fit(
     if checkpoints is not None:
         checkpoints.wait()
     return Result(
-        state, reason, memory.evaluation, number - start, seconds, first_step, recompilations,
-        account.seconds, account.flops,
-    )  # fmt: skip
+        state,
+        reason,
+        memory.evaluation,
+        number - start,
+        seconds,
+        first_step,
+        recompilations,
+        account.seconds,
+        account.flops,
+    )
 
 
 def _diagnosis(last: int, count: int, batches: Callable[[int], Iterator[Batch]]) -> str:

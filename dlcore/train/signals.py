@@ -23,7 +23,7 @@ class StopRequest:
 
         Each process must ask at each step.
         """
-        if processes.several():
+        if processes.is_distributed():
             return "SIGTERM" if multihost_utils.reached_preemption_sync_point(step) else None
         return self._name
 
@@ -36,7 +36,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def __enter__(self) -> Self:
-        numbers = () if processes.several() else (signal.SIGTERM, signal.SIGINT)
+        numbers = () if processes.is_distributed() else (signal.SIGTERM, signal.SIGINT)
         try:
             self._before = {number: signal.signal(number, self._receive) for number in numbers}
         except ValueError:  # not the main thread: signals are somebody else's there

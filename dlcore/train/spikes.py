@@ -23,7 +23,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dlcore.train.state import TrainState
+from dlcore.types import TrainState
 
 WINDOW = 128
 SIGMAS = 6.0

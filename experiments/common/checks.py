@@ -6,9 +6,9 @@ from typing import Any, NoReturn
 
 from absl import flags
 
-from dlcore.analysis import check_model
+from dlcore.check import check_model
 from dlcore.train import gradient_step
-from dlcore.train.state import Batch
+from dlcore.types import Batch
 from experiments.common.training import Job, make_optimizer, make_state
 
 FLAGS = flags.FLAGS

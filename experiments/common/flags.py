@@ -7,8 +7,8 @@ from typing import Any
 from absl import flags
 
 from dlcore import optim
-from dlcore.analysis.chips import CHIPS
 from dlcore.nn.remat import POLICIES
+from dlcore.plan.chips import CHIPS
 from dlcore.runtime import processes
 from dlcore.train.logs import write_json, writing
 
@@ -130,7 +130,7 @@ def config() -> dict[str, Any]:
 
 def record_flags(job: str, workdir: pathlib.Path) -> None:
     """Writes flags.txt, which repeats the run, and config.json, which identifies it."""
-    if not processes.leads():
+    if not processes.is_primary():
         return
     path = workdir / "flags.txt"
     given = [flag for flag in own_flags().values() if flag.present and flag.name != "resume"]
@@ -148,5 +148,5 @@ def checkpoint_folder(workdir: pathlib.Path) -> str:
 
 def say(line: str) -> None:
     """A line about the run for the person at the terminal; standard output is for the result."""
-    if processes.leads():
+    if processes.is_primary():
         print(line, file=sys.stderr)

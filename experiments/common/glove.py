@@ -20,8 +20,7 @@ from dlcore.models.embedding import (
     glove_tables,
     initial_squares,
 )
-from dlcore.train import TrainState
-from dlcore.train.state import Metrics
+from dlcore.types import Metrics, TrainState
 from experiments.common.flags import adopt, say
 from experiments.common.runs import settle_steps
 from experiments.common.training import Feed, Job

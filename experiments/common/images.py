@@ -24,9 +24,9 @@ from dlcore.models.cnn.torch_weights import from_torch, to_torch
 from dlcore.models.torch_files import read_torch_file, write_torch_file
 from dlcore.nn.augment import STEPS, Augment, augmentation, principal_colours
 from dlcore.nn.views import VIEWS
-from dlcore.train import TrainState
 from dlcore.train.checkpoint import load_variables
 from dlcore.train.transplant import transplant
+from dlcore.types import TrainState
 from experiments.common.flags import adopt, define_remat_flag, say
 
 FLAGS = flags.FLAGS

@@ -8,22 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from dlcore.analysis import (
-    AttentionExample,
-    Section,
-    attention_section,
-    gate_statistics,
-    gradient_by_distance,
-    language_sections,
-    picture_section,
-    plot_gates,
-    plot_gradient_by_distance,
-    write_report,
-)
-from dlcore.analysis.recurrent import GATES
+from dlcore.check import gate_statistics, gradient_by_distance
+from dlcore.check.recurrent import GATES
 from dlcore.data.text import Stream, Vocabulary
 from dlcore.models.text import LanguageModel
 from dlcore.nn.transformer import Transformer
+from dlcore.report import (
+    AttentionExample,
+    Section,
+    attention_section,
+    language_sections,
+    picture_section,
+    write_report,
+)
+from dlcore.report.plots import plot_gates, plot_gradient_by_distance
 from experiments.common.flags import say
 from experiments.common.language import Ids
 

@@ -17,16 +17,16 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from dlcore.analysis.chips import parse_chip
-from dlcore.analysis.placement import render_placement
-from dlcore.analysis.plan import Plan, expect, plan, step_flops
-from dlcore.analysis.plan_table import render
 from dlcore.errors import InputError
+from dlcore.plan.chips import parse_chip
+from dlcore.plan.placement import render_placement
+from dlcore.plan.step import Plan, expect, plan, step_flops
+from dlcore.plan.table import render
 from dlcore.runtime.layout import Jit
 from dlcore.runtime.mesh import OnMesh
 from dlcore.runtime.sharding import mesh_sizes
 from dlcore.train import guard
-from dlcore.train.state import Batch
+from dlcore.types import Batch
 from experiments.common.flags import say
 from experiments.common.training import Job, make_layout, make_optimizer, make_state, make_step
 

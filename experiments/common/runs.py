@@ -39,10 +39,10 @@ def launch(main: Callable[[list[str]], None]) -> None:
             main(argv)
         except InputError as error:
             print("error:", " ".join(str(error).split()), file=sys.stderr)
-            processes.leave(2)
+            processes.exit_process(2)
         except KeyboardInterrupt:  # before training, or the second one during it
             print("interrupted; what was saved before stays", file=sys.stderr)
-            processes.leave(130)
+            processes.exit_process(130)
         except Exception as error:
             processes.fail(error)
 
@@ -77,8 +77,8 @@ def start(job: str) -> pathlib.Path:
     planning.settle()
     if FLAGS.plan:
         return planning.scratch()
-    processes.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    if processes.several() and (FLAGS.check or not FLAGS.workdir):
+    processes.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    if processes.is_distributed() and (FLAGS.check or not FLAGS.workdir):
         raise InputError(
             "--check is for one process" if FLAGS.check else
             "several processes need a --workdir, a folder that all of them see"
@@ -86,7 +86,7 @@ def start(job: str) -> pathlib.Path:
     if FLAGS.smoke:
         _shrink()
     workdir = pathlib.Path(FLAGS.workdir or new_workdir(job))
-    if FLAGS.check or not processes.leads():
+    if FLAGS.check or not processes.is_primary():
         return workdir
     if FLAGS.resume == "must" and not (workdir / "config.json").exists():
         raise InputError(f"--resume=must, but there is no run in {workdir}")
@@ -165,11 +165,11 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
     if FLAGS.plan:
         planning.print_plan(job)
     outcome = training.train(job, workdir)
-    if processes.several():
-        if processes.leads():
+    if processes.is_distributed():
+        if processes.is_primary():
             finish(job, workdir, outcome)
             say("reports, exports and samples are made by the same command in one process")
-        processes.agreed(True)
+        processes.all_agree(True)
         sys.exit(0)
     return outcome
 

@@ -19,12 +19,12 @@ from dlcore.data import Loader, Split, evaluation_batches
 from dlcore.errors import InputError
 from dlcore.optim.schedules import Schedule
 from dlcore.runtime import processes, sharding
-from dlcore.train import Best, LossFn, TrainState, evaluate, gradient_step
+from dlcore.train import Best, evaluate, gradient_step
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.logs import RunLog
 from dlcore.train.loop import Memory, Result, fit
 from dlcore.train.spikes import SpikeGuardedState
-from dlcore.train.state import Batch, MetricFn, Step
+from dlcore.types import Batch, LossFn, MetricFn, Step, TrainState
 from experiments.common import upkeep
 from experiments.common.flags import checkpoint_folder, config, record_flags, say
 
@@ -222,7 +222,7 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
     def follow(state: TrainState) -> dict[str, float]:
         state = with_average(state)
         metrics = evaluate_on(split, state)
-        if not processes.several():
+        if not processes.is_distributed():
             job.observe(state)
         return metrics
 
@@ -244,7 +244,7 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
     record_flags(job.name, workdir)
     upkeep.say_places(layout, state)
     log = RunLog(workdir, start=first, steps=FLAGS.steps, shown=("loss", name))
-    processes.watch(FLAGS.stall_seconds)
+    processes.set_watchdog(FLAGS.stall_seconds)
     try:
         result = fit(
             step, state, job.feed.train,
@@ -255,7 +255,7 @@ def train(job: Job, workdir: pathlib.Path) -> Outcome:
             **upkeep.options(state, workdir),
         )  # fmt: skip
     finally:
-        processes.watch(0)
+        processes.set_watchdog(0)
         log.close()
     if result.reason.startswith("SIG"):
         _leave(result, workdir)

@@ -14,16 +14,16 @@ import tqdm
 from absl import flags
 from absl.testing import flagsaver
 
-from dlcore.analysis import SearchErrors, search_errors
 from dlcore.data import evaluation_batches
 from dlcore.data.text import Pairs, Vocabulary, files
 from dlcore.data.text.vocabulary import END, UNKNOWN
 from dlcore.decode import NextToken, beam_search, ensemble, score_sequences
 from dlcore.errors import InputError
+from dlcore.evaluation import SearchErrors, search_errors
 from dlcore.metrics import TranslationScores, translation_scores
-from dlcore.train import TrainState
 from dlcore.train.checkpoint import average_params
 from dlcore.train.logs import writing
+from dlcore.types import TrainState
 from experiments.common.flags import checkpoint_folder, say
 from experiments.common.text import cast, encode
 from experiments.common.translation import (

@@ -9,16 +9,11 @@ import jax
 import numpy as np
 from absl import flags
 
-from dlcore.analysis import (
-    AttentionExample,
-    Samples,
-    translation_sections,
-    write_report,
-)
 from dlcore.data.text import Vocabulary
 from dlcore.data.text.vocabulary import END
-from dlcore.train import TrainState
+from dlcore.report import AttentionExample, Samples, translation_sections, write_report
 from dlcore.train.logs import writing
+from dlcore.types import TrainState
 from experiments.common.flags import say
 from experiments.common.translating import Found, Tested, Translator
 from experiments.common.translation import Task

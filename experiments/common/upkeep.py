@@ -6,9 +6,9 @@ from typing import Any
 import jax
 from absl import flags
 
-from dlcore.analysis.chips import chip_of, parse_chip
-from dlcore.analysis.cost import model_flops
-from dlcore.analysis.placement import render_placement
+from dlcore.plan.chips import chip_of, parse_chip
+from dlcore.plan.cost import model_flops
+from dlcore.plan.placement import render_placement
 from dlcore.runtime import Layout, processes
 from dlcore.runtime.mesh import OnMesh
 from dlcore.train.accounting import figures
@@ -29,7 +29,7 @@ def options(state: Any, workdir: pathlib.Path) -> dict[str, Any]:
     if FLAGS.profile is not None:
         first, last = parse_steps(FLAGS.profile, FLAGS.steps)
         # Several on one machine would write the same files.
-        profile = Profile(workdir / "profile", first, last) if processes.leads() else None
+        profile = Profile(workdir / "profile", first, last) if processes.is_primary() else None
     return {"count_flops": model_flops, "peak_flops": peak_flops(state), "profile": profile}
 
 

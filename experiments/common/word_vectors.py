@@ -8,16 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from dlcore.analysis import (
-    Neighbours,
-    Section,
-    evaluate_analogies,
-    evaluate_similarities,
-    read_analogies,
-    read_similarities,
-    word_vector_sections,
-    write_report,
-)
 from dlcore.data.text import (
     Lines,
     Phrases,
@@ -32,6 +22,12 @@ from dlcore.data.text import (
 )
 from dlcore.data.text.vectors import FORMATS
 from dlcore.errors import InputError
+from dlcore.evaluation import (
+    evaluate_analogies,
+    evaluate_similarities,
+    read_analogies,
+    read_similarities,
+)
 from dlcore.models.embedding import (
     ARCHITECTURES,
     CASES,
@@ -40,6 +36,8 @@ from dlcore.models.embedding import (
     compose,
     subword_ids,
 )
+from dlcore.report import Section, write_report
+from dlcore.report.word_vectors import Neighbours, word_vector_sections
 from dlcore.train.logs import writing
 from experiments.common.flags import adopt, say
 from experiments.common.glove import NOT_OF_GLOVE, OF_GLOVE, define_glove_flags

@@ -93,8 +93,9 @@ def our_step(*, net: str) -> Step:
     from dlcore.metrics import classification
     from dlcore.models import image_model
     from dlcore.nn import Conv, Dense, max_pool
-    from dlcore.train import Aux, TrainState, gradient_step
+    from dlcore.train import gradient_step
     from dlcore.train.health import guard
+    from dlcore.types import Aux, TrainState
 
     class LikeLeNet(nn.Module):
         @nn.compact

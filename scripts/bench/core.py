@@ -38,12 +38,12 @@ def loop() -> None:
 
     from dlcore import runtime
     from dlcore.data import Arrays, Loader
-    from dlcore.metrics import Mean
     from dlcore.models import image_model
-    from dlcore.train import Aux, TrainState, gradient_step
+    from dlcore.train import gradient_step
     from dlcore.train.checkpoint import Checkpoints
     from dlcore.train.logs import RunLog
     from dlcore.train.loop import fit
+    from dlcore.types import Aux, Mean, TrainState
 
     rng = np.random.default_rng(0)
     rows = [("model", "batch", "steps", "bare steps/s", "fit steps/s", "fit / bare", "range")]

@@ -125,9 +125,9 @@ def bad_batch(name: str) -> tuple[str, ...]:
     import optax
 
     from dlcore import runtime
-    from dlcore.metrics import Mean
-    from dlcore.train import Aux, TrainState, gradient_step, guard
+    from dlcore.train import gradient_step, guard
     from dlcore.train.spikes import WINDOW, SpikeGuardedState
+    from dlcore.types import Aux, Mean, TrainState
 
     runtime.configure()
     kind = SpikeGuardedState if "spike" in name else TrainState

@@ -9,10 +9,10 @@ import optax
 from contenders import Step
 
 from dlcore import runtime
-from dlcore.metrics import Mean
 from dlcore.models.text import LanguageModel
-from dlcore.train import Aux, TrainState, gradient_step
+from dlcore.train import gradient_step
 from dlcore.train.health import guard
+from dlcore.types import Aux, Mean, TrainState
 
 
 def training_step(

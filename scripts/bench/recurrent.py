@@ -143,8 +143,8 @@ def adding_task(cell: Any, *, steps: int, clip: float | None) -> tuple[np.ndarra
 
 def adding() -> None:
     """The LSTM solves it, the tanh net does not."""
-    from dlcore.analysis import plot_lines
     from dlcore.nn import recurrent
+    from dlcore.report.plots import plot_lines
 
     curves = {}
     for name in ("lstm", "rnn"):
@@ -164,13 +164,9 @@ def gradients() -> None:
     """Vanishing, exploding and passing gradients, and clipping."""
     import jax
 
-    from dlcore.analysis import (
-        gradient_by_distance,
-        plot_gradient_by_distance,
-        plot_gradient_norms,
-        plot_lines,
-    )
+    from dlcore.check import gradient_by_distance
     from dlcore.nn import recurrent
+    from dlcore.report.plots import plot_gradient_by_distance, plot_gradient_norms, plot_lines
 
     folder = pathlib.Path(FLAGS.pictures)
     x = 0.1 * jax.random.normal(jax.random.key(1), (16, 100, 2))

@@ -197,8 +197,8 @@ def held_out_loss(
 
 def quality() -> None:
     """Held-out loss, and the accuracy on analogies of word forms by 3CosAdd, over seeds."""
-    from dlcore.analysis import evaluate_analogies
     from dlcore.data.text import build_token_file
+    from dlcore.evaluation import evaluate_analogies
     from dlcore.models.embedding import WordSpace
 
     paths, _ = corpus()

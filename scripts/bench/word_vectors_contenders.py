@@ -109,8 +109,8 @@ def ours(
     from dlcore import optim, runtime
     from dlcore.data.text import WordStream, build_token_file, keep_probabilities
     from dlcore.models.embedding import Word2Vec, initial_sums, objective, word2vec_step
-    from dlcore.train import TrainState
     from dlcore.train.loop import fit
+    from dlcore.types import TrainState
 
     with tempfile.TemporaryDirectory() as folder:
         runtime.configure(compilation_cache=os.path.join(folder, "compilations"))
@@ -223,8 +223,8 @@ def our_glove(*, folder: pathlib.Path, passes: int, rate: float) -> tuple[float,
     from dlcore import runtime
     from dlcore.data.text.cooccurrence import open_cooccurrences
     from dlcore.models import embedding
-    from dlcore.train import TrainState
     from dlcore.train.health import guard
+    from dlcore.types import TrainState
 
     with tempfile.TemporaryDirectory() as cache:
         runtime.configure(compilation_cache=cache)

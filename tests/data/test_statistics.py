@@ -1,6 +1,6 @@
 import numpy as np
 
-from dlcore.data import Arrays, channel_moments, spread
+from dlcore.data import Arrays, channel_moments, evenly_spaced
 
 
 def test_moments_are_those_of_all_pixels_together():
@@ -16,10 +16,10 @@ def test_a_constant_channel_has_deviation_zero():
     assert (mean, deviation) == (255, 0)
 
 
-def test_a_spread_sample_meets_every_class_of_a_sorted_split():
+def test_an_evenly_spaced_sample_meets_every_class_of_a_sorted_split():
     labels = np.repeat(np.arange(10), 50)
     split = Arrays({"label": labels})
-    sample = spread(split, 25)
+    sample = evenly_spaced(split, 25)
     assert len(sample) == 25
     assert set(sample.arrays["label"]) == set(range(10))
-    assert spread(split, 500) is split
+    assert evenly_spaced(split, 500) is split

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore.metrics import Mean
+from dlcore.types import Mean
 
 
 def test_mean_of_values_is_their_weighted_mean():

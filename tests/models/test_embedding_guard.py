@@ -14,7 +14,8 @@ from dlcore.models.embedding import (
     objective,
     word2vec_step,
 )
-from dlcore.train import TrainState, guard
+from dlcore.train import guard
+from dlcore.types import TrainState
 
 
 def state_of(tables, opt_state):

@@ -17,7 +17,7 @@ from dlcore.models.embedding.glove import (
     initial_squares,
 )
 from dlcore.models.embedding.glove_tiles import GloveTiles
-from dlcore.train import TrainState
+from dlcore.types import TrainState
 
 V, D = 37, 5
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 from sklearn.datasets import load_digits
 
-from dlcore.analysis import layer_table
+from dlcore.check import layer_table
 from dlcore.errors import InputError
 from dlcore.models.cnn.highway import HighwayCNN, HighwayMLP
 

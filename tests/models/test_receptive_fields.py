@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore.analysis.receptive_field import centre, measured_receptive_field, receptive_field
-from dlcore.analysis.walk import walk
+from dlcore.check.receptive_field import centre, measured_receptive_field, receptive_field
+from dlcore.check.walk import walk
 from dlcore.models import (
     VGG,
     AlexNet,

@@ -11,7 +11,6 @@ import optax
 import pytest
 
 from dlcore.errors import InputError
-from dlcore.metrics import Mean
 from dlcore.models.text import (
     POOLINGS,
     RecurrentEncoder,
@@ -19,6 +18,7 @@ from dlcore.models.text import (
     TextClassifier,
 )
 from dlcore.nn.recurrent import LSTM, Bidirectional, Vanilla
+from dlcore.types import Mean
 
 B, T, V, K = 5, 6, 11, 3
 LENGTHS = jnp.array([6, 4, 2, 1, 0])

@@ -24,11 +24,10 @@ from plain_word2vec import (
 from scipy.special import softmax
 
 from dlcore.errors import InputError
-from dlcore.metrics import Mean
 from dlcore.models.embedding.objectives import OBJECTIVES, objective
 from dlcore.models.embedding.updates import initial_sums, row_adagrad, word2vec_step
 from dlcore.models.embedding.word2vec import ARCHITECTURES, Word2Vec
-from dlcore.train import TrainState
+from dlcore.types import Mean, TrainState
 
 
 @pytest.fixture(autouse=True)

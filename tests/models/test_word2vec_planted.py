@@ -14,7 +14,7 @@ from dlcore.models.embedding.objectives import NegativeSampling, NoiseContrastiv
 from dlcore.models.embedding.updates import initial_sums, word2vec_step
 from dlcore.models.embedding.vectors import WordSpace
 from dlcore.models.embedding.word2vec import Word2Vec
-from dlcore.train import TrainState
+from dlcore.types import TrainState
 
 V = 6
 # How often each word is in a sample of noise, and each pair of words in the text.

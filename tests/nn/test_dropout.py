@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from dlcore import nn
+from dlcore import nn, parallel
 from dlcore.errors import InputError
-from dlcore.nn import examples
 
 KEY = jax.random.key(3)
 X = jax.random.normal(jax.random.key(0), (8, 5, 4)) + 3
@@ -63,7 +62,7 @@ def test_bad_rate(rate):
 @pytest.mark.parametrize("offset, stride", [(0, 1), (6, 1), (3, 4)])
 def test_micro_batches(offset, stride):
     def part(offset):
-        with examples.part_of_batch(examples.Part(offset, stride)):
+        with parallel.part_of_batch(parallel.Part(offset, stride)):
             return drop(X[jnp.array([0, stride]) + offset])
 
     expected = drop(X)[offset : offset + 2 * stride : stride]
@@ -72,8 +71,8 @@ def test_micro_batches(offset, stride):
 
 def test_pmap():
     def part(x):
-        with examples.part_of_batch(
-            examples.Part(2 * jax.lax.axis_index("data"), axis_name="data")
+        with parallel.part_of_batch(
+            parallel.Part(2 * jax.lax.axis_index("data"), axis_name="data")
         ):
             return drop(x)
 

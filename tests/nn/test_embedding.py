@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dlcore import parallel
 from dlcore.errors import InputError
-from dlcore.nn import examples
 from dlcore.nn.embedding import Embedding
 
 V, D = 9, 4
@@ -77,7 +77,7 @@ def test_micro_batches_and_longer_rows(offset, stride):
     longer = jnp.concatenate([TOKENS, TOKENS], axis=1)
 
     def part(offset):
-        with examples.part_of_batch(examples.Part(offset, stride)):
+        with parallel.part_of_batch(parallel.Part(offset, stride)):
             return drop(longer[rows])
 
     np.testing.assert_array_equal(jax.jit(part)(offset)[:, :4], drop(TOKENS)[rows])

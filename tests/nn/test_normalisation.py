@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore import nn
-from dlcore.nn import examples
+from dlcore import nn, parallel
 
 NORM = nn.BatchNorm(momentum=0.75, epsilon=1e-3)
 PARAMS = {"scale": jnp.array([2.0, -1.0, 0.5]), "bias": jnp.array([0.0, 3.0, -1.0])}
@@ -87,8 +86,8 @@ def test_devices_share_their_statistics():
         return y, stats, vjp((g, jax.tree.map(jnp.zeros_like, stats)))[0]
 
     def part(params, x, g):
-        with examples.part_of_batch(
-            examples.Part(2 * jax.lax.axis_index("data"), axis_name="data")
+        with parallel.part_of_batch(
+            parallel.Part(2 * jax.lax.axis_index("data"), axis_name="data")
         ):
             y, stats, gradient = step(params, x, g)
         return y, stats, jax.lax.psum(gradient, "data")

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore.analysis.plan import step_flops
-from dlcore.analysis.walk import operations
+from dlcore.check.walk import operations
 from dlcore.errors import InputError
 from dlcore.models.cnn.small_resnet import SmallResNet
 from dlcore.nn.remat import POLICIES, remat, remat_module
 from dlcore.nn.sequences import length_mask
 from dlcore.nn.transformer import Transformer, TransformerConfig
+from dlcore.plan.step import step_flops
 
 KEY = jax.random.key(0)
 REPEATING = ["full", "dots", "dots_with_no_batch_dims"]

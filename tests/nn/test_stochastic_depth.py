@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dlcore import parallel
 from dlcore.errors import InputError
-from dlcore.nn import examples
 from dlcore.nn.stochastic_depth import StochasticDepth, survival_probabilities
 
 KEY = jax.random.key(3)
@@ -79,7 +79,7 @@ def test_edges():
 @pytest.mark.parametrize("offset, stride", [(0, 1), (6, 1), (3, 4)])
 def test_micro_batches(offset, stride):
     def part(offset):
-        with examples.part_of_batch(examples.Part(offset, stride)):
+        with parallel.part_of_batch(parallel.Part(offset, stride)):
             return drop(X[jnp.array([0, stride]) + offset])
 
     expected = drop(X)[offset : offset + 2 * stride : stride]

@@ -10,7 +10,6 @@ import pytest
 import sklearn.linear_model
 
 from dlcore.errors import InputError
-from dlcore.metrics import Mean
 from dlcore.optim import (
     elastic_net,
     lasso,
@@ -20,6 +19,7 @@ from dlcore.optim import (
     to_scikit_learn,
     with_penalty,
 )
+from dlcore.types import Mean
 
 PARAMS = {
     "dense": {"bias": jnp.array([7.0]), "kernel": jnp.array([[1.0, -2.0]])},

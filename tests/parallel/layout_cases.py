@@ -15,13 +15,12 @@ import optax
 
 from dlcore import runtime
 from dlcore.losses.output import Full, output_layer
-from dlcore.metrics import Mean
 from dlcore.models.text import TENSOR_PARALLEL, LanguageModel
 from dlcore.nn import BatchNorm, Conv, Dense, Dropout, max_pool
 from dlcore.nn.recurrent import RecurrentStack
 from dlcore.nn.recurrent.lstm import LSTM
 from dlcore.nn.transformer import Transformer, TransformerConfig
-from dlcore.train import Aux, TrainState
+from dlcore.types import Aux, Mean, TrainState
 
 B, T, V, LAYERS = 16, 16, 832, 2
 SINGLE = "single"  # the plain compiled step on one device, which all layouts must equal

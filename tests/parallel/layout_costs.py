@@ -10,9 +10,10 @@ import optax
 from layout_cases import NETS, make_layout
 
 from dlcore import runtime
-from dlcore.analysis.collectives import collectives
 from dlcore.models import embedding
-from dlcore.train import TrainState, gradient_step, guard
+from dlcore.plan.collectives import collectives
+from dlcore.train import gradient_step, guard
+from dlcore.types import TrainState
 
 WORDS = 1000
 PAIRS = 64  # of an evaluation

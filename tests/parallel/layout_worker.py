@@ -63,7 +63,7 @@ def _alone(case: Case, steps: int) -> dict[str, Any]:
 def main() -> None:
     runtime.configure()
     if SPEC["processes"] > 1:
-        processes.join(SPEC["coordinator"], SPEC["processes"], SPEC["process"])
+        processes.initialize(SPEC["coordinator"], SPEC["processes"], SPEC["process"])
     if SPEC["task"] == "costs":
         from layout_costs import cost
 

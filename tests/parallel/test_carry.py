@@ -9,10 +9,10 @@ import optax
 import pytest
 
 from dlcore import runtime
-from dlcore.metrics import Mean
 from dlcore.nn import Dropout
-from dlcore.train import Aux, TrainState, evaluate, gradient_step
+from dlcore.train import evaluate, gradient_step
 from dlcore.train.checkpoint import Checkpoints
+from dlcore.types import Aux, Mean, TrainState
 
 ROWS, WIDTH = 16, 8
 LAYOUTS = {

@@ -25,7 +25,7 @@ from dlcore.runtime import processes, sharding
 )
 def test_flags_that_do_not_fit_together(given, message):
     with pytest.raises(InputError, match=message):
-        processes.join(*given)
+        processes.initialize(*given)
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,9 @@ def test_parts_that_are_uneven_or_scattered_are_refused(owners):
 
 
 def test_one_process_is_everything():
-    processes.join()
-    assert not processes.several() and processes.leads() and processes.agreed(True)
-    assert not processes.agreed(False)
+    processes.initialize()
+    assert not processes.is_distributed() and processes.is_primary() and processes.all_agree(True)
+    assert not processes.all_agree(False)
     mesh = Mesh(np.array(jax.devices()).reshape(4, 1, 1), sharding.AXES)
     assert sharding.rows_of_process(mesh) == (0, 1)
 
@@ -98,10 +98,10 @@ def test_a_process_that_hangs_leaves_with_its_tracebacks():
         import time
         from dlcore.runtime import processes
 
-        processes.watch(1)
+        processes.set_watchdog(1)
         for _ in range(30):
             time.sleep(0.05)
-            processes.alive()
+            processes.heartbeat()
         print("alive", flush=True)
 
         def hangs():
@@ -117,5 +117,5 @@ def test_a_process_that_hangs_leaves_with_its_tracebacks():
 
 
 def test_without_a_limit_nobody_watches():
-    processes.watch(0)
-    processes.alive()
+    processes.set_watchdog(0)
+    processes.heartbeat()

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dlcore.metrics import Mean
 from dlcore.nn import BatchNorm, Dropout
-from dlcore.train import Aux, TrainState
+from dlcore.types import Aux, Mean, TrainState
 
 
 class Network(nn.Module):

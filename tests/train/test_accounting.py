@@ -10,8 +10,8 @@ import optax
 import pytest
 
 from dlcore import runtime
-from dlcore.analysis.cost import model_flops
 from dlcore.errors import InputError
+from dlcore.plan.cost import model_flops
 from dlcore.train import accounting, gradient_step, loop
 from dlcore.train.logs import RunLog
 from dlcore.train.profiling import Profile, parse_steps

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore.metrics import Mean
 from dlcore.train import Best, evaluate
+from dlcore.types import Mean
 
 
 def test_a_split_of_any_length_gives_the_mean_over_its_examples():

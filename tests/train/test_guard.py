@@ -8,10 +8,10 @@ import optax
 import pytest
 
 from dlcore import runtime
-from dlcore.metrics import Mean
 from dlcore.train import gradient_step, guard
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.spikes import RecentLosses, SpikeGuardedState
+from dlcore.types import Mean
 
 LAYOUTS = {
     "jit": lambda: runtime.layout("jit"),

@@ -12,11 +12,11 @@ import pytest
 
 from dlcore import runtime
 from dlcore.errors import Diverged
-from dlcore.metrics import Mean
 from dlcore.train import Best, gradient_step
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.logs import RunLog
 from dlcore.train.loop import Memory, fit
+from dlcore.types import Mean
 
 MODEL, TX = networks.Network(), optax.adamw(1e-2)
 JIT = runtime.layout("jit")

@@ -11,11 +11,11 @@ import pytest
 
 from dlcore import runtime
 from dlcore.errors import InputError
-from dlcore.metrics import Mean
-from dlcore.train import TrainState, guard
+from dlcore.train import guard
 from dlcore.train.logs import RunLog
 from dlcore.train.loop import fit
 from dlcore.train.spikes import SpikeGuardedState
+from dlcore.types import Mean, TrainState
 
 
 class Reference:

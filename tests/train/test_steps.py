@@ -5,8 +5,8 @@ import numpy as np
 import optax
 import pytest
 
-from dlcore.metrics import Mean
-from dlcore.train import Aux, TrainState, gradient_step, guard, health
+from dlcore.train import gradient_step, guard, health
+from dlcore.types import Aux, Mean, TrainState
 
 
 def linear_loss(params, model_state, batch, rng):

@@ -117,8 +117,12 @@ def write_vectors(
                 file.write(b"%d %d\n" % matrix.shape)
             rows = tqdm.tqdm(
                 zip(vectors.words, matrix, strict=True),
-                desc=f"writing {name}", total=len(matrix), unit=" words", delay=2, leave=False,
-            )  # fmt: skip
+                desc=f"writing {name}",
+                total=len(matrix),
+                unit=" words",
+                delay=2,
+                leave=False,
+            )
             for word, row in rows:
                 values = row.tobytes() if binary else " ".join(map(str, row)).encode()
                 file.write(_encoded(word) + b" " + values + b"\n")

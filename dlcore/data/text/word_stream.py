@@ -188,7 +188,7 @@ def held_out_pairs(
 
     Raises:
         InputError: when the batch has no pair.
-    """  # fmt: skip
+    """
     words, sentences, reach = (np.asarray(batch[name]) for name in ("words", "sentences", "reach"))
     centres = np.flatnonzero(sentences >= 0)
     away = np.delete(np.arange(-window, window + 1), window)

@@ -8,7 +8,7 @@ Shapes: B batch, H W image, C channels, K classes.
 import flax.linen as nn
 import jax
 
-from dlcore.models.sizes import require_size, scaled
+from dlcore.models.image_size import require_size, scaled
 from dlcore.nn import Conv, Dense, Dropout, max_pool
 from dlcore.nn.initialisers import initialiser
 from dlcore.nn.local_response import local_response_norm

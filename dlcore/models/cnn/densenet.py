@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from dlcore import errors
 from dlcore.models.cnn.residual import Unit, convolution
-from dlcore.models.sizes import require_size
+from dlcore.models.image_size import require_size
 from dlcore.nn import BatchNorm, Dense, Dropout, average_pool, max_pool
 from dlcore.nn.remat import remat_module
 

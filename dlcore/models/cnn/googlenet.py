@@ -15,7 +15,7 @@ from dlcore.models.cnn.inception import (
     Inception,
     ceil_max_pool,
 )
-from dlcore.models.sizes import require_size, scaled
+from dlcore.models.image_size import require_size, scaled
 from dlcore.nn import Dense, Dropout
 from dlcore.nn.local_response import local_response_norm
 

@@ -9,7 +9,7 @@ import jax
 from flax.typing import Initializer
 
 from dlcore.errors import InputError
-from dlcore.models.sizes import require_size, scaled
+from dlcore.models.image_size import require_size, scaled
 from dlcore.nn import Conv, Dense, activation, initialiser, max_pool
 from dlcore.nn.highway import Highway
 

@@ -11,7 +11,7 @@ import numpy as np
 from flax.typing import Initializer
 
 from dlcore.models.cnn.digit_codes import output_codes
-from dlcore.models.sizes import require_size
+from dlcore.models.image_size import require_size
 from dlcore.nn import Conv, Dense, average_pool, max_pool
 from dlcore.nn.activations import scaled_tanh
 

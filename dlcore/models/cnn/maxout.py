@@ -7,7 +7,7 @@ norm of each unit's weights is left out.
 import flax.linen as nn
 import jax
 
-from dlcore.models.sizes import require_size, scaled
+from dlcore.models.image_size import require_size, scaled
 from dlcore.nn import Dense, Dropout, Maxout, max_pool
 
 

@@ -236,9 +236,14 @@ class Stage(nn.Module):
 
 
 def stage_of(
-    net: Any, number: int, features: int, units: Callable[..., tuple[Unit, ...]],
-    survival: tuple[float, ...], *, shortcut: str,
-) -> Stage:  # fmt: skip
+    net: Any,
+    number: int,
+    features: int,
+    units: Callable[..., tuple[Unit, ...]],
+    survival: tuple[float, ...],
+    *,
+    shortcut: str,
+) -> Stage:
     """The stage of a residual network that has the attributes that all of them share.
 
     Args:

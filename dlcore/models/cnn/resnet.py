@@ -9,7 +9,7 @@ import jax
 
 from dlcore import errors
 from dlcore.models.cnn.residual import SCAN_FROM, Unit, basic, bottleneck, convolution, stage_of
-from dlcore.models.sizes import require_size, scaled
+from dlcore.models.image_size import require_size, scaled
 from dlcore.nn import BatchNorm, Dense, max_pool
 from dlcore.nn.stochastic_depth import survival_probabilities
 

@@ -7,7 +7,7 @@ import jax
 
 from dlcore.errors import InputError
 from dlcore.models.cnn.residual import SCAN_FROM, Unit, basic, convolution, stage_of
-from dlcore.models.sizes import require_size, scaled
+from dlcore.models.image_size import require_size, scaled
 from dlcore.nn import BatchNorm, Dense
 from dlcore.nn.stochastic_depth import survival_probabilities
 

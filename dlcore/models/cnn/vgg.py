@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 
 from dlcore import errors
-from dlcore.models.sizes import require_size, scaled
+from dlcore.models.image_size import require_size, scaled
 from dlcore.nn import BatchNorm, Conv, Dense, Dropout, max_pool
 from dlcore.nn.initialisers import initialiser
 

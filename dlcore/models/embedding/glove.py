@@ -27,9 +27,9 @@ import tqdm
 from jax import lax
 
 from dlcore.errors import pick
-from dlcore.metrics import Mean
 from dlcore.models.embedding.glove_tiles import REST_SIDE
 from dlcore.models.embedding.updates import all_finite
+from dlcore.types import Mean
 
 _Batch = Mapping[str, jax.Array]
 _CELLS = 1 << 20  # cells of the matrix that are read at once

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from dlcore.errors import InputError
-from dlcore.metrics import Mean
 from dlcore.models.embedding.word2vec import Word2Vec, row_sums
+from dlcore.types import Mean
 
 _START = 0.1  # of AdaGrad's sums: gradients of the first steps are tiny and would be blown up
 

@@ -259,15 +259,19 @@ class WordSpace:
         different, places = np.unique(asked, return_inverse=True)
         places = places.reshape(asked.shape)
         vectors = self.units[different]
-        query, never = np.array(
-            [
-                (query, like)
-                for query, rows in enumerate(excluded.tolist())
-                for row in rows
-                for like in self._like.get(row, (row,))
-            ],
-            np.int64,
-        ).reshape(-1, 2).T  # fmt: skip
+        query, never = (
+            np.array(
+                [
+                    (query, like)
+                    for query, rows in enumerate(excluded.tolist())
+                    for row in rows
+                    for like in self._like.get(row, (row,))
+                ],
+                np.int64,
+            )
+            .reshape(-1, 2)
+            .T
+        )
         rows = np.zeros((len(asked), 0), np.int64)
         best = np.zeros((len(asked), 0), np.float32)
         for start in range(0, len(self), _CANDIDATES):

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlcore.errors import InputError, choose
-from dlcore.metrics import Mean
 from dlcore.models.embedding.objectives import Full, Objective, Scored
+from dlcore.types import Mean
 
 ARCHITECTURES = ("skip_gram", "cbow_mean", "cbow_sum")
 _BLOCK = 16

@@ -9,6 +9,6 @@ from dlcore.models.text.ngram import NGram as NGram
 from dlcore.models.text.parallel import TENSOR_PARALLEL as TENSOR_PARALLEL
 from dlcore.models.text.recurrent_translator import BRIDGES as BRIDGES
 from dlcore.models.text.recurrent_translator import RecurrentTranslator as RecurrentTranslator
-from dlcore.models.text.shapes import VectorToSequence as VectorToSequence
 from dlcore.models.text.tagger import Tagger as Tagger
 from dlcore.models.text.transformer_translator import TransformerTranslator as TransformerTranslator
+from dlcore.models.text.vector_to_sequence import VectorToSequence as VectorToSequence

@@ -63,9 +63,17 @@ def load_gpt2(path: str | pathlib.Path) -> tuple[LanguageModel, dict[str, Any]]:
         )
     _require(file, tensors, _shapes(vocab_size, context, features, hidden, layers))
     blocks = TransformerConfig(
-        features, layers, heads, hidden=hidden, norm="layer", activation="gelu", bias=True,
-        position="learned", context=context, epsilon=config.get("layer_norm_epsilon", 1e-5),
-    )  # fmt: skip
+        features,
+        layers,
+        heads,
+        hidden=hidden,
+        norm="layer",
+        activation="gelu",
+        bias=True,
+        position="learned",
+        context=context,
+        epsilon=config.get("layer_norm_epsilon", 1e-5),
+    )
     output = Full(np.ones(vocab_size))
     model = LanguageModel(output, Transformer(blocks), features, tie=True)
     params = {

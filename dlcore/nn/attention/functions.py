@@ -94,9 +94,16 @@ def attention(
     """
     if chunk is not None:
         return chunked_attention(
-            query, key, value,
-            mask=mask, slopes=slopes, positions=positions, causal=causal, scale=scale, chunk=chunk,
-        )  # fmt: skip
+            query,
+            key,
+            value,
+            mask=mask,
+            slopes=slopes,
+            positions=positions,
+            causal=causal,
+            scale=scale,
+            chunk=chunk,
+        )
     # JAX's own function gives queries that may look nowhere the mean of all values, aligns causal
     # queries with the first keys and wants E = D. Where none of this matters, accelerators take it.
     plain = mask is None and slopes is None and positions is None and key.shape == value.shape
@@ -130,8 +137,11 @@ def _backward(
     inner = (out.astype(weights.dtype) * g).sum(-1)
     to_query, to_key, to_value = tile.gradients(query, key, value, weights, g, inner, scale=scale)
     return (
-        to_query.astype(query.dtype), to_key.astype(key.dtype), to_value.astype(value.dtype), None,
-    )  # fmt: skip
+        to_query.astype(query.dtype),
+        to_key.astype(key.dtype),
+        to_value.astype(value.dtype),
+        None,
+    )
 
 
 _attention.defvjp(_forward, _backward)

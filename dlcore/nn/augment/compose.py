@@ -14,7 +14,7 @@ from dlcore.errors import InputError, choose
 from dlcore.nn.augment import colour, geometry, mixing
 from dlcore.nn.augment.mixing import Batch
 from dlcore.nn.augment.warp import Fill, warp_boxes, warp_images, warp_landmarks
-from dlcore.nn.examples import positions
+from dlcore.parallel import positions
 
 Augment = Callable[[jax.Array, Batch], Batch]
 Step = Callable[..., Any]

@@ -10,8 +10,8 @@ K classes; the functions see the rows that are at hand.
 import jax
 import jax.numpy as jnp
 
+from dlcore import parallel
 from dlcore.errors import InputError
-from dlcore.nn import examples
 from dlcore.nn.augment.colour import rectangle
 
 Batch = dict[str, jax.Array]
@@ -92,7 +92,7 @@ def partners(rows: jax.Array) -> jax.Array:
     Raises:
         InputError: when their number is odd.
     """
-    axis = examples.axis_name()
+    axis = parallel.axis_name()
     everything = rows if axis is None else jax.lax.all_gather(rows, axis, tiled=True)
     count = len(everything)
     if count % 2:

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from flax import struct
 from jax.nn import sigmoid, standardize
 
-from dlcore.nn import examples
-from dlcore.nn.examples import AxisName
+from dlcore import parallel
 from dlcore.nn.recurrent.cell import Carry, Hooks, Params, expand, gates
 from dlcore.nn.recurrent.lstm import LSTM
+from dlcore.parallel import AxisName
 
 Moments = dict[str, jax.Array]
 
@@ -113,7 +113,7 @@ class BatchNormLSTM(LSTM):
     def prepare(
         self, params: Params, state: Params, x: jax.Array, mask: jax.Array | None, train: bool
     ) -> _Prepared:
-        axis_name = examples.axis_name()
+        axis_name = parallel.axis_name()
         mask = jnp.ones(x.shape[:2], bool) if mask is None else mask
         count = _everywhere(mask.sum(1).astype(jnp.float32), axis_name)
         product = x @ params["input_kernel"]

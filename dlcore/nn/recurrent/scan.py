@@ -148,9 +148,14 @@ def _run_forward(
 
     def run(others: Params, carry: Carry, prepared: Any, taps: Any) -> tuple[Any, Any]:
         carry, ys, seen = _steps(
-            how, others, carry, prepared, fixed, taps,
+            how,
+            others,
+            carry,
+            prepared,
+            fixed,
+            taps,
             lambda name, h, taps: _tapped(h, recurrent[name], transposed[name], taps[name]),
-        )  # fmt: skip
+        )
         return (carry, ys), seen
 
     out, backward, seen = jax.vjp(run, others, carry, prepared, taps, has_aux=True)

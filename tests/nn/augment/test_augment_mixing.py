@@ -7,10 +7,10 @@ from scipy import stats
 
 from dlcore import runtime
 from dlcore.errors import InputError
-from dlcore.metrics import Mean
 from dlcore.nn.augment import augmentation, mixing
-from dlcore.nn.examples import positions
-from dlcore.train import Aux, TrainState, gradient_step
+from dlcore.parallel import positions
+from dlcore.train import gradient_step
+from dlcore.types import Aux, Mean, TrainState
 
 B, H, W, K = 16, 6, 5, 4
 RNG = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import pytest
 from dlcore.errors import InputError
 from dlcore.nn.augment import STEPS, augmentation, principal_colours
 from dlcore.nn.augment.compose import RANGES
-from dlcore.nn.examples import Part, part_of_batch
+from dlcore.parallel import Part, part_of_batch
 
 B = 8
 IMAGES = np.random.default_rng(0).integers(0, 256, (B, 10, 12, 3)).astype(np.uint8)

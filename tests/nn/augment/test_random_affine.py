@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dlcore.nn.augment import geometry, warp_images
-from dlcore.nn.examples import Part, part_of_batch, positions
+from dlcore.parallel import Part, part_of_batch, positions
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (8, 9, 12, 2)).astype(np.float32)
 STILL = {"rotation": 0.0, "stretch": 0.0, "shear": 0.0, "shift": 0.0}

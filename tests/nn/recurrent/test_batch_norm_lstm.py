@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from recurrent_cases import D, H, normal, params_of, state_of
 
-from dlcore.nn import examples
+from dlcore import parallel
 from dlcore.nn.recurrent import BatchNormLSTM, reverse_by_length, scan
 
 T, B = 4, 8
@@ -121,8 +121,8 @@ def test_devices_share_their_statistics():
         return y, state, gradient
 
     def part(params, x, lengths):
-        with examples.part_of_batch(
-            examples.Part(2 * jax.lax.axis_index("data"), axis_name="data")
+        with parallel.part_of_batch(
+            parallel.Part(2 * jax.lax.axis_index("data"), axis_name="data")
         ):
             y, state, gradient = step(params, x, lengths)
         return y, state, jax.lax.psum(gradient, "data")

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dlcore import parallel
 from dlcore.errors import InputError
-from dlcore.nn import examples
 from dlcore.nn.recurrent.layers import (
     Bidirectional,
     Recurrent,
@@ -170,7 +170,7 @@ def test_the_batch_is_cut_anywhere(case):
 
     @jax.jit
     def part(variables, offset):
-        with examples.part_of_batch(examples.Part(offset, 2)):
+        with parallel.part_of_batch(parallel.Part(offset, 2)):
             rngs = {"dropout": jax.random.key(2)}
             rows = jnp.array([1, 3])
             return module.apply(variables, X[rows], lengths=LENGTHS[rows], train=True, rngs=rngs)

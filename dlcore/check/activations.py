@@ -1,0 +1,31 @@
+"""What signals look like on their way through a model."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dlcore.check.walk import ApplyFn
+
+
+def activation_deviations(apply_fn: ApplyFn, variables: Any, inputs: jax.Array) -> dict[str, float]:
+    """The standard deviation of all numbers of each activation, in order of execution.
+
+    An initialiser that fits the activation function keeps it about the same through all layers
+    (Glorot & Bengio 2010; He et al. 2015).
+
+    Args:
+        apply_fn: (variables, inputs) -> (outputs, activations by name), in evaluation mode.
+        variables: of the model.
+        inputs: a batch.
+    """
+    names: list[str] = []
+
+    def measure(variables: Any, inputs: jax.Array) -> list[jax.Array]:
+        activations = apply_fn(variables, inputs)[1]
+        # A dict that leaves the trace comes back sorted by name.
+        names.extend(activations)
+        return [jnp.std(value.astype(jnp.float32)) for value in activations.values()]
+
+    deviations = jax.jit(measure)(variables, inputs)
+    return dict(zip(names, map(float, deviations), strict=True))

@@ -1,0 +1,268 @@
+"""How good word vectors are: analogies and similarities that people have judged.
+
+Analogies are answered by the vectors, and the cosines of pairs of words are ranked beside what
+people say; `dlcore.evaluation.word_questions` reads both from files.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from dlcore.errors import InputError, choose
+from dlcore.evaluation.statistics import fisher_interval, spearman, wilson_interval
+from dlcore.evaluation.word_questions import Analogy
+
+UNKNOWN = {
+    "skip": "are left out",
+    "wrong": "count as wrong (a similarity as 0)",
+}
+"""What becomes of questions and pairs that have words without a vector."""
+
+_SYNTACTIC = "gram"  # how the names of syntactic sections begin
+
+
+class Space(Protocol):
+    """What is asked of word vectors; `dlcore.models.embedding.WordSpace` has it."""
+
+    def __contains__(self, word: str) -> bool: ...
+
+    def same(self, first: str, second: str) -> bool: ...
+
+    def similarities(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray: ...
+
+    def analogies(
+        self,
+        questions: Sequence[tuple[str, str, str]],
+        *,
+        method: str = ...,
+        exclude: Sequence[int] = ...,
+    ) -> Sequence[Sequence[tuple[str, float]]]: ...
+
+
+class Accuracy(NamedTuple):
+    """How many questions of a section were answered rightly.
+
+    Attributes:
+        name: of the section.
+        right: answered as expected.
+        counted: what `right` is a share of: the questions whose words are known, or all.
+        known: the questions whose words all have a vector.
+        total: all questions.
+    """
+
+    name: str
+    right: int
+    counted: int
+    known: int
+    total: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers; NaN when nothing counts."""
+        return self.right / self.counted if self.counted else math.nan
+
+    @property
+    def coverage(self) -> float:
+        """The share of the questions whose words are known."""
+        return self.known / self.total if self.total else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the accuracy (Wilson 1927)."""
+        return wilson_interval(self.right, self.counted)
+
+
+class AnalogyScores(NamedTuple):
+    """The accuracy on analogies.
+
+    Attributes:
+        sections: by section, in the order of the file.
+        method: how they were answered.
+        unknown: one of `UNKNOWN`.
+        exclude: the places of a question whose words were no answers.
+    """
+
+    sections: tuple[Accuracy, ...]
+    method: str
+    unknown: str
+    exclude: tuple[int, ...]
+
+    @property
+    def semantic(self) -> Accuracy:
+        """Of all sections whose name does not begin with "gram"."""
+        return self._sum("semantic", [s for s in self.sections if not _is_syntactic(s.name)])
+
+    @property
+    def syntactic(self) -> Accuracy:
+        """Of all sections whose name begins with "gram"."""
+        return self._sum("syntactic", [s for s in self.sections if _is_syntactic(s.name)])
+
+    @property
+    def total(self) -> Accuracy:
+        """Of all questions."""
+        return self._sum("total", self.sections)
+
+    @property
+    def rule(self) -> str:
+        """How it was counted, in a line."""
+        places = ", ".join("abc"[place] for place in self.exclude) or "no word"
+        return (
+            f"a : b :: c : ? by {self.method}, {places} of a question excluded from its answers; "
+            f"questions with words without a vector {UNKNOWN[self.unknown]}"
+        )
+
+    def rows(self) -> list[list[str]]:
+        """A header and the cells of a table: each section and the totals."""
+        header = ["section", "right", "counted", "accuracy", "95 % interval", "coverage"]
+        scores = [*self.sections, self.semantic, self.syntactic, self.total]
+        return [header, *map(_cells, scores)]
+
+    def describe(self) -> str:
+        """The table for the terminal, and the rule."""
+        return "\n".join([*_aligned(self.rows()), self.rule])
+
+    def _sum(self, name: str, sections: Sequence[Accuracy]) -> Accuracy:
+        counts = np.array([section[1:] for section in sections], int).reshape(-1, 4).sum(axis=0)
+        return Accuracy(name, *counts.tolist())
+
+
+class SimilarityScore(NamedTuple):
+    """How well cosines rank pairs of words as people do.
+
+    Attributes:
+        spearman: the rank correlation; NaN when it is not defined.
+        counted: the pairs that it is of.
+        known: the pairs whose words both have a vector.
+        total: all pairs.
+        unknown: one of `UNKNOWN`.
+    """
+
+    spearman: float
+    counted: int
+    known: int
+    total: int
+    unknown: str
+
+    @property
+    def coverage(self) -> float:
+        """The share of the pairs whose words are known."""
+        return self.known / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the correlation, see `fisher_interval`."""
+        return fisher_interval(self.spearman, self.counted)
+
+    @property
+    def rule(self) -> str:
+        """How it was counted, in a line."""
+        return f"pairs with words without a vector {UNKNOWN[self.unknown]}"
+
+    def row(self) -> list[str]:
+        """The correlation, its interval, the pairs counted and the coverage as text."""
+        interval = " to ".join(f"{end:.3f}" for end in self.interval)
+        value = "undefined" if math.isnan(self.spearman) else f"{self.spearman:.4f}"
+        return [value, interval, f"{self.counted:,}", f"{self.coverage:.1%}"]
+
+    def describe(self) -> str:
+        """A line for the terminal."""
+        value, interval, counted, coverage = self.row()
+        return (
+            f"Spearman {value} (95 % interval {interval}) of {counted} pairs, coverage {coverage}; "
+            f"{self.rule}"
+        )
+
+
+def evaluate_analogies(
+    space: Space,
+    questions: Mapping[str, Sequence[Analogy]],
+    *,
+    method: str = "3cosadd",
+    unknown: str = "skip",
+    exclude: Sequence[int] = (0, 1, 2),
+) -> AnalogyScores:
+    """The accuracy of word vectors on analogies, by section.
+
+    Args:
+        space: the vectors, restricted to the words that may be asked for and answered.
+        questions: (a, b, c, d) by section, where d is the answer to a : b :: c : ?.
+        method: "3cosadd" or "3cosmul".
+        unknown: one of `UNKNOWN`.
+        exclude: the places in a question whose words are no answers to it.
+
+    Raises:
+        InputError: for an unknown method or rule, or a place that is not 0, 1 or 2.
+    """
+    _require_rule(unknown)
+    known = {
+        name: [question for question in section if all(word in space for word in question)]
+        for name, section in questions.items()
+    }
+    asked = [question for section in known.values() for question in section]
+    answers = space.analogies([q[:3] for q in asked], method=method, exclude=exclude)
+    right = iter(
+        [
+            bool(found) and space.same(found[0][0], question[3])
+            for question, found in zip(asked, answers, strict=True)
+        ]
+    )
+    sections = []
+    for name, section in known.items():
+        total = len(questions[name])
+        counted = total if unknown == "wrong" else len(section)
+        hits = sum(next(right) for _ in section)
+        sections.append(Accuracy(name, hits, counted, len(section), total))
+    return AnalogyScores(tuple(sections), method, unknown, tuple(exclude))
+
+
+def evaluate_similarities(
+    space: Space, pairs: Sequence[tuple[str, str, float]], *, unknown: str = "skip"
+) -> SimilarityScore:
+    """The rank correlation of the cosines of pairs of words with what people say.
+
+    Args:
+        space: the vectors.
+        pairs: two words and how similar they are.
+        unknown: one of `UNKNOWN`.
+
+    Raises:
+        InputError: for an unknown rule, or when there are no pairs.
+    """
+    _require_rule(unknown)
+    if not pairs:
+        raise InputError("there are no pairs of words to compare; give at least one")
+    is_known = np.array([first in space and second in space for first, second, _ in pairs])
+    cosines = np.zeros(len(pairs))
+    known = [(first, second) for first, second, _ in pairs if first in space and second in space]
+    cosines[is_known] = space.similarities(known)
+    judged = np.array([number for _, _, number in pairs], np.float64)
+    counted = is_known if unknown == "skip" else np.ones_like(is_known)
+    correlation = spearman(judged[counted], cosines[counted])
+    return SimilarityScore(correlation, int(counted.sum()), len(known), len(pairs), unknown)
+
+
+def _require_rule(unknown: str) -> None:
+    if unknown not in UNKNOWN:
+        raise choose("rule for unknown words", unknown, UNKNOWN)
+
+
+def _is_syntactic(name: str) -> bool:
+    return name.startswith(_SYNTACTIC)
+
+
+def _cells(score: Accuracy) -> list[str]:
+    """The cells of a row; a share of nothing is a dash."""
+    low, high = score.interval
+    of_some = [f"{score.accuracy:.1%}", f"{low:.1%} to {high:.1%}"] if score.counted else ["-", "-"]
+    coverage = f"{score.coverage:.1%}" if score.total else "-"
+    return [score.name, f"{score.right:,}", f"{score.counted:,}", *of_some, coverage]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of text in columns, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]

@@ -1,0 +1,78 @@
+"""What a compiled function costs, by the compiler's own account."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from dlcore.check.walk import operations, operations_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """The compiler's estimate of one call.
+
+    Attributes:
+        flops: floating-point operations (a multiply-add is two) of one device. The compiler counts
+            the body of a loop once, however often it runs: the products of its other rounds are
+            added.
+        bytes_accessed: read and written in all, in bytes; the body of a loop counts once.
+        argument_bytes: memory of the arguments, in bytes.
+        output_bytes: memory of the results, in bytes.
+        temporary_bytes: memory between them, in bytes.
+        peak_bytes: the most that is held at once, in bytes.
+    """
+
+    flops: float
+    bytes_accessed: float
+    argument_bytes: int
+    output_bytes: int
+    temporary_bytes: int
+    peak_bytes: int
+
+
+def compiled_cost(fn: Callable[..., Any], *args: Any) -> Cost:
+    """Compiles `fn` for these arguments, without running it, and reads its cost.
+
+    Args:
+        fn: a function of arrays; jitted unless it already is.
+        *args: arrays or ShapeDtypeStructs.
+    """
+    jitted: Any = fn if hasattr(fn, "lower") else jax.jit(fn)
+    compiled = jitted.lower(*args).compile()
+    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    loops = [op for op in operations(fn, *args) if op.rounds > 1]
+    looped = sum(op.multiply_adds / op.devices * (1 - 1 / op.rounds) for op in loops)
+    return Cost(
+        flops=cost.get("flops", 0.0) + 2 * looped,
+        bytes_accessed=cost.get("bytes accessed", 0.0),
+        argument_bytes=memory.argument_size_in_bytes,
+        output_bytes=memory.output_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        peak_bytes=peak_bytes(memory),
+    )
+
+
+def model_flops(traced: Any) -> float:
+    """The FLOPs of all products, a multiply-add as two, on all devices of an explicit mesh.
+
+    What the backward pass computes once more (`jax.checkpoint`) counts once.
+
+    Args:
+        traced: a closed jaxpr.
+    """
+    return 2.0 * sum(one.multiply_adds for one in operations_of(traced.jaxpr) if not one.again)
+
+
+def peak_bytes(memory: Any) -> int:
+    """The bytes that a compiled function holds at once: arguments, temporary memory and results.
+
+    What is written over an argument counts once. The CPU compiler's own peak leaves the temporary
+    memory out.
+
+    Args:
+        memory: of `memory_analysis`.
+    """
+    held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    return held + memory.output_size_in_bytes - memory.alias_size_in_bytes

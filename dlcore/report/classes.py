@@ -1,0 +1,80 @@
+"""What classifiers of all kinds report. Shapes: N examples, K classes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dlcore.metrics import calibration, class_scores
+from dlcore.report import markup
+from dlcore.report.plots import plot_calibration, plot_confusion
+from dlcore.report.sections import Section, picture_section
+
+
+def confusion_matrix(
+    labels: np.ndarray, predictions: np.ndarray, *, num_classes: int
+) -> np.ndarray:
+    """Counts (K, K): true class by row, predicted class by column.
+
+    Args:
+        labels: (N,) integers in 0..K-1.
+        predictions: (N,) integers in 0..K-1.
+        num_classes: K.
+
+    Raises:
+        ValueError: when a class is not in 0..K-1 or the lengths differ.
+    """
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    if labels.shape != predictions.shape or labels.ndim != 1:
+        raise ValueError(f"labels {labels.shape} and predictions {predictions.shape} must be (N,)")
+    both = np.concatenate([labels, predictions])
+    if both.size and not (both.min() >= 0 and both.max() < num_classes):
+        raise ValueError(f"classes {both.min()}..{both.max()} do not lie in 0..{num_classes - 1}")
+    counts = np.bincount(labels * num_classes + predictions, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def confusion_section(
+    labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]
+) -> Section:
+    """The confusion matrix as a picture."""
+    matrix = confusion_matrix(labels, predictions, num_classes=len(class_names))
+    return picture_section(
+        "Confusion matrix", "confusion", lambda path: plot_confusion(matrix, class_names, path)
+    )
+
+
+def class_section(
+    labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]
+) -> Section:
+    """Precision, recall and F1 of each class, the worst first."""
+    scores = class_scores(confusion_matrix(labels, predictions, num_classes=len(class_names)))
+    order = np.argsort(np.nan_to_num(scores.f1, nan=2), kind="stable")
+    rows = [
+        (class_names[k], f"{scores.examples[k]:,}")
+        + tuple(f"{score[k]:.1%}" if score[k] >= 0 else "-" for score in scores[1:])
+        for k in order
+    ]
+    header = ("class", "examples", "precision", "recall", "F1")
+    return Section("Classes", lambda folder: markup.table(rows, header=header))
+
+
+def calibration_section(labels: np.ndarray, probabilities: np.ndarray) -> Section:
+    """How far the probabilities can be believed."""
+    found = calibration(probabilities, labels)
+    return picture_section(
+        "Calibration",
+        "calibration",
+        lambda path: plot_calibration(found, path),
+        text=f"Expected calibration error: {found.error:.2%}.",
+    )
+
+
+def worst_mistakes(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """The indices of the wrong predictions, the surest first.
+
+    Args:
+        labels: (N,).
+        probabilities: (N, K).
+    """
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]

@@ -1,0 +1,87 @@
+"""Pictures of images. Shapes: N examples, K classes, H W C height, width and channels."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dlcore.report.plots.figure import new_figure, save, shorten
+
+
+def plot_mistakes(
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    path: pathlib.Path,
+    *,
+    order: Sequence[int],
+) -> None:
+    """Images that were taken for something else, and what for.
+
+    Args:
+        images: (N, H, W, C) uint8, C = 1 or 3.
+        labels: (N,) true classes.
+        probabilities: (N, K).
+        class_names: K names.
+        path: the PNG to write.
+        order: which of the N to show.
+    """
+    columns = min(max(len(order), 1), 5)
+    rows = max(-(-len(order) // columns), 1)
+    figure = new_figure(max(1.75 * columns, 5), 2.05 * rows + 0.5)
+    figure.suptitle("Worst mistakes" if len(order) else "No mistakes")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, index in zip(axes, order, strict=False):
+        predicted = int(probabilities[index].argmax())
+        _show(axis, images[index])
+        axis.set_title(
+            f"is {shorten(class_names[int(labels[index])])}\n"
+            f"taken for {shorten(class_names[predicted])} ({probabilities[index, predicted]:.0%})",
+            fontsize=8,
+        )
+    save(figure, path)
+
+
+def _show(axis: Any, image: np.ndarray) -> None:
+    if image.shape[-1] == 1:
+        axis.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    else:
+        axis.imshow(image, interpolation="nearest")
+
+
+def plot_filters(kernel: np.ndarray, path: pathlib.Path, *, most: int = 64) -> None:
+    """The filters of the first layer.
+
+    Args:
+        kernel: (H, W, C, filters). C = 3 is shown as colour; else the mean over the channels, blue
+            below zero and red above it, all filters on one scale.
+        path: the PNG to write.
+        most: how many to show at most.
+    """
+    filters = np.moveaxis(np.asarray(kernel, np.float32), -1, 0)[:most]
+    columns = min(len(filters), 8)
+    rows = -(-len(filters) // columns)
+    figure = new_figure(max(0.85 * columns + 1.2, 4.5), 0.85 * rows + 0.8)
+    total = kernel.shape[-1]
+    shown_of = f"{total}" if len(filters) == total else f"the first {len(filters)} of {total}"
+    figure.suptitle(f"First layer: {shown_of} filters")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.ravel():
+        axis.set_axis_off()
+    colour = filters.shape[-1] == 3
+    shown = filters if colour else filters.mean(axis=-1)
+    limit = max(float(np.abs(shown).max()), 1e-12)
+    for axis, values in zip(axes.ravel(), shown, strict=False):
+        if colour:
+            axis.imshow(0.5 + values / (2 * limit), interpolation="nearest")
+        else:
+            picture = axis.imshow(
+                values, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest"
+            )
+    if not colour:
+        figure.colorbar(picture, ax=axes, label="weight", shrink=0.9)
+    save(figure, path)

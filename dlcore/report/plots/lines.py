@@ -1,0 +1,224 @@
+"""Pictures of lines: over the steps of training, and over the steps of time."""
+
+import itertools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dlcore.report.plots.figure import COLOURS, dress, new_figure, save
+
+Curves = Mapping[str, tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]]
+
+_MOST_MARKERS = 40
+_COLUMNS = 3
+_DIAGNOSTICS = ("grad_norm", "clipped")
+_SHARES = ("accuracy", "precision", "recall", "f1", "clipped")
+_TITLES = {"grad_norm": "Gradient norm", "clipped": "Gradients clipped"}
+
+
+class Reading(NamedTuple):
+    """How a metric is shown: its name in words, its unit (may be ""), and what to multiply by."""
+
+    title: str
+    unit: str
+    factor: float
+
+    @property
+    def label(self) -> str:
+        """The name with its unit."""
+        name = self.title[:1].lower() + self.title[1:]
+        return f"{name} ({self.unit})" if self.unit else name
+
+    def text(self, value: float) -> str:
+        """A value in figures that people compare."""
+        if self.unit == "%":
+            return f"{100 * value:.2f} %"
+        return f"{value:.4g} {self.unit}".rstrip()
+
+    def difference(self, value: float) -> str:
+        """The difference of two values, with its sign."""
+        if self.unit == "%":
+            return f"{100 * value:+.2f} points"
+        return f"{value:+.4g} {self.unit}".rstrip()
+
+
+def reading(metric: str) -> Reading:
+    """How to show the metric of that name."""
+    words = metric.replace("_", " ")
+    title = _TITLES.get(metric) or words[:1].upper() + words[1:]
+    if metric.endswith(_SHARES):
+        return Reading(title, "%", 100)
+    return Reading(title, "nats" if metric.endswith("loss") else "", 1)
+
+
+def evaluated(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The main metrics of a run: the loss, and all that is measured on held-out data.
+
+    Args:
+        rows: the lines of metrics.jsonl.
+    """
+    held_out = (row for row in rows if row["split"] != "train")
+    names = dict.fromkeys(["loss", *itertools.chain.from_iterable(held_out)])
+    return [name for name in names if name not in ("step", "split")]
+
+
+def plot_lines(
+    curves: Curves,
+    path: pathlib.Path,
+    *,
+    title: str,
+    x: str,
+    y: str,
+    levels: Mapping[str, float] | None = None,
+) -> None:
+    """Lines over one axis, logarithmic where they span more than a factor of ten.
+
+    Args:
+        curves: the abscissae and ordinates of each line by its name; what is not finite is left
+            out.
+        path: the PNG to write.
+        title: above the picture.
+        x: what the abscissa is, with its unit.
+        y: what the ordinate is, with its unit.
+        levels: values to compare with, by name, drawn as dashed lines from side to side.
+    """
+    figure = new_figure(6.4, 4)
+    _draw(figure.subplots(), curves, levels or {}, title=title, x=x, y=y)
+    save(figure, path)
+
+
+def plot_curves(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
+    """The main metrics over the steps, and the norm of the gradient where it is reported.
+
+    Args:
+        rows: the lines of metrics.jsonl: "step", "split" and the metrics. Values that are None or
+            missing are left out.
+        path: the PNG to write.
+    """
+    names = [
+        name
+        for name in dict.fromkeys([*evaluated(rows), *_DIAGNOSTICS])
+        if any(row.get(name) is not None for row in rows)
+    ]
+    columns = min(max(len(names), 1), _COLUMNS)
+    height = -(-max(len(names), 1) // columns)
+    figure = new_figure((5.2 if columns < 3 else 4.2) * columns, 3.6 * height)
+    axes = figure.subplots(height, columns, squeeze=False).ravel()
+    splits = list(dict.fromkeys(row["split"] for row in rows))
+    for axis, name in itertools.zip_longest(axes, names):
+        if name is None:
+            axis.set_axis_off()
+            continue
+        shown = reading(name)
+        curves = {}
+        for split in splits:
+            points = [
+                (row["step"], row[name] * shown.factor)
+                for row in rows
+                if row["split"] == split and row.get(name) is not None
+            ]
+            steps, values = zip(*points, strict=True) if points else ((), ())
+            curves[split] = (steps, values)
+        _draw(
+            axis,
+            curves,
+            {},
+            title=shown.title,
+            x="step",
+            y=shown.label,
+            logarithmic=shown.unit != "%",
+        )
+    save(figure, path)
+
+
+def plot_gradient_by_distance(curves: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
+    """How much of a gradient arrives how far back in time.
+
+    Args:
+        curves: of each net by its name, what `gradient_by_distance` gave.
+        path: the PNG to write.
+    """
+    plot_lines(
+        {name: (range(len(norms)), norms) for name, norms in curves.items()},
+        path,
+        title="Gradient by distance in time",
+        x="steps back in time",
+        y="norm of the gradient by the carry",
+    )
+
+
+def plot_gradient_norms(
+    steps: Sequence[int], norms: Sequence[float], path: pathlib.Path, *, threshold: float
+) -> None:
+    """The norm of the gradient before and after clipping by the global norm, over training.
+
+    Args:
+        steps: of training.
+        norms: before clipping.
+        path: the PNG to write.
+        threshold: the greatest norm that is left.
+    """
+    before = np.asarray(norms, np.float64)
+    plot_lines(
+        {
+            "before clipping": (steps, before),
+            "after clipping": (steps, np.minimum(before, threshold)),
+        },
+        path,
+        title=f"Gradient norm: {np.mean(before > threshold):.0%} of the steps are clipped",
+        x="step",
+        y="norm of the gradient",
+        levels={f"threshold {threshold:g}": threshold},
+    )
+
+
+def _draw(
+    axis: Any,
+    curves: Curves,
+    levels: Mapping[str, float],
+    *,
+    title: str,
+    x: str,
+    y: str,
+    logarithmic: bool = True,
+) -> None:
+    drawn = list(levels.values())
+    for (name, (abscissae, ordinates)), colour in zip(
+        curves.items(), itertools.cycle(COLOURS), strict=False
+    ):
+        values = np.asarray(ordinates, np.float64)
+        finite = np.isfinite(values)
+        if not finite.any():
+            continue
+        marker = "o" if finite.sum() <= _MOST_MARKERS else None
+        axis.plot(
+            np.asarray(abscissae)[finite],
+            values[finite],
+            color=colour,
+            marker=marker,
+            markersize=3,
+            linewidth=1.3,
+            label=name,
+        )
+        drawn.extend(values[finite])
+    for (name, level), style in zip(levels.items(), itertools.cycle(("--", ":")), strict=False):
+        axis.axhline(level, color="#555555", linestyle=style, linewidth=1, label=name)
+    positive = [value for value in drawn if value > 0]
+    if logarithmic and positive and min(drawn) >= 0 and max(positive) > 10 * min(positive):
+        _logarithmic(axis, max(positive) / min(positive))
+    axis.set(title=title, xlabel=x, ylabel=y)
+    dress(axis)
+    if drawn:
+        axis.legend(framealpha=0.8, edgecolor="none")
+
+
+def _logarithmic(axis: Any, span: float) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_yscale("log", nonpositive="mask")
+    if span < 1e3:
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,120 @@
+"""Pictures of points with names. Shapes: N points, D features."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dlcore.report.plots.figure import COLOURS, new_figure, save, shorten
+
+_SIDE, _SIZE = 13, 10  # inches of the picture, points of its letters
+_LEAST = 4  # points, below which there is nothing to arrange
+
+
+def tsne(vectors: np.ndarray, *, perplexity: float = 30, steps: int = 1000) -> np.ndarray:
+    """Places vectors in the plane, neighbours beside each other (van der Maaten & Hinton 2008).
+
+    It starts from the two principal components and computes all N^2 distances, so that the same
+    vectors have the same places: a second or two for 200.
+
+    Args:
+        vectors: (N, D); of unit length where their cosine is to count.
+        perplexity: how many neighbours a point has; at most (N - 1) / 3 is used.
+        steps: of the descent, at least 250.
+
+    Returns:
+        float32 (N, 2).
+
+    Raises:
+        ValueError: for fewer than 4 points or 2 features.
+    """
+    from sklearn import manifold
+
+    vectors = np.asarray(vectors, np.float64)
+    if vectors.ndim != 2 or len(vectors) < _LEAST or vectors.shape[1] < 2:
+        raise ValueError(f"vectors {vectors.shape} must be at least {_LEAST} of 2 features or more")
+    return manifold.TSNE(
+        init="pca",
+        method="exact",
+        learning_rate="auto",
+        random_state=0,
+        max_iter=steps,
+        perplexity=min(perplexity, (len(vectors) - 1) / 3),
+    ).fit_transform(vectors)
+
+
+def plot_names(
+    names: Sequence[str], points: np.ndarray, path: pathlib.Path, *, title: str = ""
+) -> None:
+    """Points with their names, each name beside its point where it covers no other if it can.
+
+    Args:
+        names: N of them; about 200 can be read.
+        points: (N, 2).
+        path: the PNG to write.
+        title: above the picture.
+
+    Raises:
+        ValueError: when the points are not (N, 2).
+    """
+    points = np.asarray(points, np.float64)
+    if points.shape != (len(names), 2):
+        raise ValueError(f"points {points.shape} must be ({len(names)}, 2), one for each name")
+    figure = new_figure(_SIDE, _SIDE)
+    figure.suptitle(title)
+    axis = figure.subplots()
+    axis.scatter(*points.T, s=9, color=COLOURS[0], linewidths=0)
+    axis.margins(0.06)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.spines[:].set_color("#dddddd")
+    figure.draw_without_rendering()  # now pixels are known
+    at = axis.transData.transform(points)
+    for name, point, (right, up) in zip(names, points, _places(names, at, figure.dpi), strict=True):
+        axis.annotate(
+            shorten(name),
+            point,
+            (4 * right, 4 * up),
+            textcoords="offset points",
+            fontsize=_SIZE,
+            ha=("right", "center", "left")[right + 1],
+            va=("top", "center", "bottom")[up + 1],
+            annotation_clip=False,
+        )
+    save(figure, path)
+
+
+def _places(names: Sequence[str], points: np.ndarray, dpi: float) -> list[tuple[int, int]]:
+    """Where each name goes: to the right of its point, or where it covers the fewest others.
+
+    Args:
+        names: N of them.
+        points: in pixels, (N, 2).
+        dpi: pixels of an inch.
+
+    Returns:
+        Steps to the right and upwards, -1 to 1 each.
+    """
+    pixel = dpi / 72  # of a typographic point
+    sides = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)]
+    dots = np.concatenate([points - 2 * pixel, points + 2 * pixel], axis=1)
+    taken = np.zeros((0, 4))  # left, bottom, right, top
+    chosen = []
+    for number, name in enumerate(names):
+        size = np.array([0.6 * len(shorten(name)), 1.1]) * _SIZE * pixel
+        boxes = []
+        for side in sides:
+            low = points[number] + 4 * pixel * np.array(side) + (np.array(side) - 1) / 2 * size
+            boxes.append(np.concatenate([low, low + size]))
+        others = np.concatenate([taken, np.delete(dots, number, axis=0)])
+        covered = [_overlaps(box, others) for box in boxes]
+        best = int(np.argmin(covered))
+        chosen.append(sides[best])
+        taken = np.concatenate([taken, boxes[best][None]])
+    return chosen
+
+
+def _overlaps(box: np.ndarray, others: np.ndarray) -> Any:
+    """How many of the boxes share an area with one."""
+    return ((others[:, :2] < box[2:]) & (box[:2] < others[:, 2:])).all(axis=1).sum()
