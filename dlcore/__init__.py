@@ -1,3 +1,17 @@
 """A functional deep-learning training framework on JAX. See README.md for a map of the rooms."""
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from dlcore.launch.loading import load as load
+
+
+def __getattr__(name: str) -> Any:
+    # `dlcore.load` needs all rooms, which `import dlcore` should not pay for.
+    if name == "load":
+        from dlcore.launch.loading import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

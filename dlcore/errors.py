@@ -1,6 +1,6 @@
-"""The one exception that means "the input is at fault, not the code"."""
+"""The exception for mistakes in the input, as opposed to mistakes in the code."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -9,32 +9,38 @@ T = TypeVar("T")
 class InputError(ValueError):
     """Bad input from outside: a flag, a file, a data set, a device layout.
 
-    The message is one line that says what was given, what is possible and what to do. The
+    The message, in one line, names the given value, the possible ones and the remedy. The
     experiments print it without a traceback and exit with status 2.
     """
 
 
 class Diverged(InputError):
-    """The loss or its gradient stopped being finite, and stayed so."""
+    """Training cannot continue, because the loss or its gradient stays infinite or NaN."""
 
 
-def choose(kind: str, given: str, possible: object) -> InputError:
-    """The error for a name that is not among the possible ones.
+def choose(kind: str, given: str, possible: Iterable[object]) -> InputError:
+    """Returns the error for a name that is not among the possible ones.
 
     Args:
-        kind: what the name names, such as "optimizer".
-        given: the name that was given.
-        possible: an iterable of the names that exist.
+        kind: the kind of thing that has the name, such as "optimizer".
+        given: the unknown name.
+        possible: the names that exist.
+
+    >>> choose("norm", "rsm", ["rms", "layer"])
+    InputError("unknown norm 'rsm'; choose one of: layer, rms")
     """
-    names = ", ".join(sorted(map(str, possible)))  # type: ignore[call-overload]
+    names = ", ".join(sorted(map(str, possible)))
     return InputError(f"unknown {kind} {given!r}; choose one of: {names}")
 
 
 def pick(kind: str, given: str, table: Mapping[str, T]) -> T:
-    """What a table of names holds under the given one.
+    """Returns the entry of a table that has the given name.
 
     Raises:
         InputError: for a name that is not in the table, see `choose`.
+
+    >>> pick("norm", "rms", {"layer": 1, "rms": 2})
+    2
     """
     if given not in table:
         raise choose(kind, given, table)

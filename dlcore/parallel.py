@@ -1,4 +1,4 @@
-"""Which examples of the global batch the code being traced sees.
+"""The part of the global batch that the code being traced sees, and sums over all parts.
 
 Under jit a model sees the whole batch. On several devices it sees one device's part, under gradient
 accumulation one micro-batch. The layers that look across examples (batch normalisation) or
@@ -10,11 +10,15 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
+from dlcore.errors import InputError
+
 AxisName = str | tuple[str, ...]
+Tree = TypeVar("Tree")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +36,20 @@ class Part:
     axis_name: AxisName | None = None
 
 
+@dataclasses.dataclass
+class Sums:
+    """The sums over devices that were asked for while something was traced.
+
+    Attributes:
+        count: how many.
+    """
+
+    count: int = 0
+
+
 WHOLE = Part()
 _current: ContextVar[Part] = ContextVar("part of the batch", default=WHOLE)
+_sums: ContextVar[Sums | None] = ContextVar("sums over devices", default=None)
 
 
 @contextlib.contextmanager
@@ -46,6 +62,11 @@ def part_of_batch(part: Part) -> Iterator[None]:
         _current.reset(token)
 
 
+def current_part() -> Part:
+    """The part of the global batch that is being traced."""
+    return _current.get()
+
+
 def axis_name() -> AxisName | None:
     """The named axes over which the rest of the batch lies, or None."""
     return _current.get().axis_name
@@ -55,3 +76,56 @@ def positions(count: int) -> jax.Array:
     """The positions in the global batch of the `count` examples at hand, int32 of (count,)."""
     part = _current.get()
     return part.offset + part.stride * jnp.arange(count, dtype=jnp.int32)
+
+
+def sum_over_devices(tree: Tree) -> Tree:
+    """The sum of each leaf over the devices that hold the parts of the batch.
+
+    Where one device sees the whole batch, or the code being traced sees that of all devices at once
+    (on a mesh, outside of `runtime.map_rows`), it is the tree itself.
+
+    >>> sum_over_devices({"examples": 8})
+    {'examples': 8}
+    """
+    if (sums := _sums.get()) is not None:
+        sums.count += 1
+    axis = _current.get().axis_name
+    if axis is None:
+        return tree
+    # XLA's CPU backend aborts on sums of bfloat16 between devices (jaxlib 0.10).
+    summed = jax.lax.psum(jax.tree.map(_widened, tree), axis)
+    return jax.tree.map(lambda total, leaf: total.astype(jnp.result_type(leaf)), summed, tree)
+
+
+def _widened(leaf: jax.Array | float) -> jax.Array:
+    leaf = jnp.asarray(leaf)
+    half = jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype.itemsize < 4
+    return leaf.astype(jnp.float32) if half else leaf
+
+
+def require_whole_batch(name: str) -> None:
+    """Says, at the start of a step, that its batch has no rows to be divided among devices.
+
+    Args:
+        name: of the step.
+
+    Raises:
+        InputError: where each of several devices sees a part of the batch, under pmap.
+    """
+    axis = axis_name()
+    if axis is not None and jax.lax.axis_size(axis) > 1:
+        raise InputError(
+            f"the step {name} cannot run under --layout=pmap: its batch has no rows that could be "
+            "divided among devices; choose --layout=jit or --mesh=model=N"
+        )
+
+
+@contextlib.contextmanager
+def counted_sums() -> Iterator[Sums]:
+    """While open, counts the calls of `sum_over_devices`."""
+    sums = Sums()
+    token = _sums.set(sums)
+    try:
+        yield sums
+    finally:
+        _sums.reset(token)

@@ -1,34 +1,41 @@
-"""Paths of the leaves of a pytree, and the one rule language that reads them.
+"""Paths of the leaves of a pytree, and rules that give each path a value.
 
 A path joins the names on the way to a leaf by "/": `encoder/dense_0/kernel`. Rules are a list of
-(regular expression, value); for each leaf the first rule whose expression is found anywhere in the
-path wins. Sharding, weight decay, freezing, learning-rate factors and partial restores all use it.
+(regular expression, value); each leaf gets the value of the first rule whose expression matches
+anywhere in its path. Sharding, weight decay, freezing, learning-rate factors and partial restores
+all use such rules.
 """
 
 import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
+from jax.tree_util import KeyPath
 
 from dlcore.errors import InputError
+from dlcore.types import PyTree
 
 T = TypeVar("T")
 Rules = Sequence[tuple[str, T]]
 
 
-def path_of(key_path: tuple[Any, ...]) -> str:
-    """The path string of a leaf from the key path that `jax.tree_util` gives."""
+def path_of(key_path: KeyPath) -> str:
+    """Returns the path of a leaf from its key path of `jax.tree_util`."""
     return jax.tree_util.keystr(key_path, simple=True, separator="/")
 
 
-def leaves_by_path(tree: Any) -> dict[str, Any]:
-    """The leaves of `tree` by their paths, in the tree's own order."""
+def leaves_by_path(tree: PyTree) -> dict[str, PyTree]:
+    """Returns the leaves of `tree` by their paths, in the tree's order.
+
+    >>> leaves_by_path({"dense": {"kernel": 1, "bias": 0}})
+    {'dense/bias': 0, 'dense/kernel': 1}
+    """
     return {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def match(tree: Any, rules: Rules[T], default: T) -> Any:
-    """A tree of the same structure whose leaves are the values that the rules give.
+def match(tree: PyTree, rules: Rules[T], default: T) -> PyTree:
+    """Returns a tree of the same structure whose leaves are the values that the rules give.
 
     Args:
         tree: any pytree; only its paths are read.
@@ -36,8 +43,11 @@ def match(tree: Any, rules: Rules[T], default: T) -> Any:
         default: the value for paths that no rule matches.
 
     Raises:
-        InputError: when a rule is found in no path of the tree (a rule without effect is a
-            mistake), or is not a regular expression.
+        InputError: when a rule matches no path of the tree (a rule without effect is a mistake), or
+            is not a regular expression.
+
+    >>> match({"dense": {"kernel": 1, "bias": 0}}, [("bias$", False)], True)
+    {'dense': {'bias': False, 'kernel': True}}
     """
     paths = list(leaves_by_path(tree))
     compiled = []
@@ -54,7 +64,7 @@ def match(tree: Any, rules: Rules[T], default: T) -> Any:
             )
         compiled.append((expression, value))
 
-    def value_of(key_path: tuple[Any, ...], _: Any) -> T:
+    def value_of(key_path: KeyPath, _: PyTree) -> T:
         path = path_of(key_path)
         return next((value for expression, value in compiled if expression.search(path)), default)
 

@@ -24,6 +24,15 @@ Batch: TypeAlias = Mapping[str, Any]
 Activations: TypeAlias = dict[str, jax.Array]
 
 
+def at_least_float32(*dtypes: jax.typing.DTypeLike) -> jnp.dtype:
+    """Returns the type to sum in: float64 if one of the types is float64, else float32.
+
+    >>> at_least_float32(jnp.bfloat16), at_least_float32(jnp.float64, jnp.float32)
+    (dtype('float32'), dtype('float64'))
+    """
+    return jnp.dtype("float64" if any(dtype == jnp.float64 for dtype in dtypes) else "float32")
+
+
 class Mean(flax.struct.PyTreeNode):
     """A weighted mean that has not been divided yet.
 
@@ -46,14 +55,16 @@ class Mean(flax.struct.PyTreeNode):
         """The mean of `values`, each counted by its weight (1 by default).
 
         Args:
-            values: numbers of any shape.
+            values: numbers or booleans of any shape, summed in float32 at least.
             weights: of the same shape. A value of weight 0 is ignored, even when it is not finite.
         """
         values = jnp.asarray(values)
+        values = values.astype(at_least_float32(values.dtype))
         if weights is None:
             return cls(values.sum(), jnp.asarray(values.size, jnp.float32))
         if values.shape != weights.shape:
             raise ValueError(f"values {values.shape} and weights {weights.shape} differ in shape")
+        weights = weights.astype(values.dtype)
         return cls(jnp.where(weights == 0, 0, values * weights).sum(), weights.sum())
 
     def merge(self, other: "Mean") -> "Mean":
@@ -112,7 +123,7 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 class Aux(NamedTuple):
-    """What a loss function gives beside the loss.
+    """The results of a loss function beside the loss.
 
     Attributes:
         model_state: the model's state after this batch.
@@ -135,7 +146,7 @@ MetricFn = Callable[[TrainState, Batch], tuple[Metrics, Any]]
 class Classifier(Protocol):
     """A Linen module of images, or of anything else in one array."""
 
-    def __call__(self, inputs: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
+    def __call__(self, inputs: jax.Array, /, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps inputs [B, ...] to logits [B, K] and every activation by name."""
         ...
 
@@ -151,12 +162,57 @@ class SequenceModel(Protocol):
 
 
 class Generator(Protocol):
-    """A Linen module that draws or searches a sequence token by token."""
+    """A model that draws or searches a sequence token by token; `dlcore.decode` does that."""
 
-    def initial_carry(self, batch: int, length: int | None = None) -> Carry:
-        """Returns the carry before the first token of B rows, for up to `length` tokens."""
+    def initial_carry(self, condition: Any, /, length: int | None = None) -> Carry:
+        """Returns the carry before the first token, each leaf with leading axis B.
+
+        Args:
+            condition: B, the number of sequences, or that which the B sequences depend on, such as
+                a vector for each.
+            length: the largest number of tokens that will be read, for models that need to know it.
+        """
         ...
 
     def next_token(self, carry: Carry, token: jax.Array) -> tuple[Carry, jax.Array]:
-        """Maps the carry and a token int [B] to the next carry and log P of the token after it."""
+        """Maps the carry and a token int [B] to the next carry and logits of the next one [B, V].
+
+        Log P are logits too.
+        """
+        ...
+
+
+class Translator(Protocol):
+    """A Linen module that maps sequences to sequences.
+
+    The encoded sources, its memory, are not part of the carry, so that the hypotheses of a beam
+    search share them. With the memory bound, `next_token` is that of a `Generator`.
+    """
+
+    def __call__(
+        self,
+        source: jax.Array,
+        source_length: jax.Array,
+        inputs: jax.Array,
+        train: bool = False,
+    ) -> tuple[PyTree, Activations]:
+        """Maps sources int [B, S], their lengths int [B] and inputs int [B, T] to predictions."""
+        ...
+
+    def encode(self, source: jax.Array, source_length: jax.Array, train: bool = False) -> PyTree:
+        """Maps sources int [B, S] and their lengths int [B] to the memory."""
+        ...
+
+    def decode(
+        self, memory: Any, inputs: jax.Array, *, train: bool = False
+    ) -> tuple[PyTree, Activations]:
+        """Maps the memory and inputs int [B, T] to predictions and activations."""
+        ...
+
+    def initial_carry(self, memory: Any, length: int) -> Carry:
+        """Returns the carry before the first of at most `length` tokens."""
+        ...
+
+    def next_token(self, carry: Carry, token: jax.Array, memory: Any) -> tuple[Carry, jax.Array]:
+        """Maps the carry, tokens int [R] and the memory to the next carry and logits [R, V]."""
         ...

@@ -1,149 +1,247 @@
-"""Tagging: `python -m experiments.tagging --cell=lstm --crf`.
+"""Tagging: recurrent networks that give each token a tag.
 
 By default a bidirectional LSTM finds the token class of each character of Python source, which
 needs no network. `--data_path` takes a file in CoNLL columns, or a folder with train and test
 files, `--dataset` any prepared TFDS data set with tokens and a sequence of classes per example.
+`--predict=FILE --workdir=DIR` tags the lines of a file, whose tokens have white space between them.
 """
 
-import pathlib
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
-from dlcore.data import Loader, evaluation_batches
-from dlcore.data.text import Sequences, TaggedText, load_tagged_text
+from dlcore import launch
+from dlcore.data.text import Sequences, Vocabulary, load_tagged_text
+from dlcore.launch.fields import LARGEST, integer, switch
+from dlcore.launch.text import (
+    EncoderConfig,
+    VocabularyConfig,
+    answer_batches,
+    at_full_length,
+    not_read,
+    with_table,
+)
 from dlcore.metrics import f1, marks_spans, span_scores
 from dlcore.models.text import RecurrentEncoder, Tagger
 from dlcore.nn.sequences import length_mask
-from dlcore.report import tagging_sections, write_report
-from dlcore.types import Aux, Batch, Mean, Metrics, TrainState
-from experiments import common
-from experiments.common import text
-
-FLAGS = flags.FLAGS
-common.define_flags(
-    dataset="python_tokens", steps=600, batch_size=64, learning_rate=3e-3, schedule="cosine",
-    warmup_steps=50, weight_decay=0.01, eval_every=250, clip_norm=1.0,
-)  # fmt: skip
-text.define_vocabulary_flags(level="word", size=20_000)
-text.define_recurrent_flags(hidden=128, layers=1, embedding_size=64, dropout=0.1)
-text.define_stack_flags()
-text.define_encoder_flags()
-flags.DEFINE_bool("crf", False, "score neighbouring tags too, by a conditional random field")
-flags.DEFINE_integer("tag_column", None, "column of a file's tags, from 1; default the last", 1)
+from dlcore.report import Section, tagging_sections
+from dlcore.types import (
+    Aux,
+    Batch,
+    Mean,
+    Metrics,
+    Params,
+    PyTree,
+    TrainState,
+    Variables,
+    at_least_float32,
+)
 
 
-def make_job(
-    model: Tagger, train: Sequences, test: Sequences, table: Any, tag_names: tuple[str, ...]
-) -> common.Job:
-    """The negative log-likelihood of the tags."""
-    spans = marks_spans(tag_names)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(
+    launch.Config,
+    VocabularyConfig,
+    EncoderConfig,
+    dataset="python_tokens",
+    steps=600,
+    batch_size=64,
+    learning_rate=3e-3,
+    schedule="cosine",
+    warmup_steps=50,
+    weight_decay=0.01,
+    eval_every=250,
+    clip_norm=1.0,
+    vocab_size=20_000,
+    embedding_size=64,
+):
+    """The configuration of a tagger."""
 
-    def initialise(key: jax.Array) -> Any:
-        variables = model.init(key, jnp.zeros((1, 2), jnp.int32), jnp.ones(1, jnp.int32))
-        return text.with_table(variables, table)
+    crf: bool = switch(False, "score neighbouring tags too, by a conditional random field")
+    tag_column: int | None = integer(
+        None,
+        1,
+        LARGEST,
+        "column of a file's tags, from 1; default the last",
+        when={"data_path": lambda path: path is not None},
+    )
 
-    def measure(variables: Any, emissions: jax.Array, batch: Batch) -> Metrics:
-        emissions = emissions.astype(jnp.promote_types(emissions.dtype, jnp.float32))
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """What a tagger remembers of its data.
+
+    Attributes:
+        tag_names: the name of each tag.
+        characters: whether each character is a token, white space too.
+        vocabulary: of the tokens.
+    """
+
+    tag_names: tuple[str, ...]
+    characters: bool
+    vocabulary: Vocabulary
+
+    def tokens(self, line: str) -> list[str]:
+        """Returns the tokens of a line."""
+        return list(line) if self.characters else line.split()
+
+
+class Tagging(launch.Task[Config, Info]):
+    """A tagger, trained by the likelihood of the tags."""
+
+    reads = "lines"
+    table: np.ndarray | None = None  # pre-trained vectors that a new run starts from
+
+    def data(self) -> launch.Data[Info]:
+        config = self.config
+        data = load_tagged_text(
+            config.dataset,
+            data_dir=config.data_dir,
+            data_path=config.data_path,
+            tag_column=config.tag_column,
+        )
+        examples, self.tested = config.cut(data.train, 500), config.cut(data.test, 40)
+        vocabulary = config.vocabulary_of_tokens(token for one, _ in examples for token in one)
+        train, test = (
+            Sequences(
+                [vocabulary.encode_tokens(tokens) for tokens, _ in part],
+                tags=[tags for _, tags in part],
+                limit=config.limit,
+            )
+            for part in (examples, self.tested)
+        )
+        launch.say(
+            f"{data.name}: {len(train):,} sequences to train on, {len(test):,} to test, "
+            f"{len(data.tag_names)} tags, {len(vocabulary):,} different tokens"
+        )
+        self.table = config.pretrained(vocabulary, config.seed)
+        self.metric = ("span_f1" if marks_spans(data.tag_names) else "accuracy", "max")
+        characters = isinstance(examples[0][0], str)
+        return self.split_data(train, test, Info(data.tag_names, characters, vocabulary))
+
+    @functools.cached_property
+    def model(self) -> Tagger:
+        """The network."""
+        encoder = RecurrentEncoder(len(self.info.vocabulary), **self.config.encoder_options())
+        return Tagger(encoder, len(self.info.tag_names), self.config.crf)
+
+    def init(self, key: jax.Array) -> Variables:
+        variables = self.model.init(key, jnp.zeros((1, 2), jnp.int32), jnp.ones(1, jnp.int32))
+        return with_table(variables, self.table)
+
+    def frozen(self) -> tuple[tuple[str, bool], ...]:
+        return self.config.frozen_table()
+
+    def loss(
+        self, params: Params, model_state: PyTree, batch: Batch, rng: jax.Array
+    ) -> tuple[Mean, Aux]:
+        variables = {"params": params, **model_state}
+        (emissions, _), new_state = self.model.apply(
+            variables,
+            batch["tokens"],
+            batch["length"],
+            train=True,
+            rngs={"dropout": rng},
+            mutable=list(model_state),
+        )
+        metrics = self.measure(variables, emissions, batch)
+        return metrics.pop("loss"), Aux(dict(new_state), metrics)
+
+    def metrics(self, state: TrainState, batch: Batch) -> Metrics:
+        variables = {"params": state.params, **state.model_state}
+        emissions, _ = self.model.apply(variables, batch["tokens"], batch["length"])
+        return self.measure(variables, emissions, batch)
+
+    def measure(self, variables: Variables, emissions: jax.Array, batch: Batch) -> Metrics:
+        """Returns the negative log-likelihood of the tags, and how many of the found are right."""
+        emissions = emissions.astype(at_least_float32(emissions.dtype))
         tags, lengths, weight = batch["tags"], batch["length"], batch["weight"]
-        losses = model.apply(variables, emissions, tags, lengths, weight, method="losses")
-        found = model.apply(variables, emissions, lengths, method="predict")
+        losses = self.model.apply(variables, emissions, tags, lengths, weight, method="losses")
+        found = self.model.apply(variables, emissions, lengths, method="predict")
         real = jnp.where(length_mask(lengths, tags.shape[1]), weight[:, None], 0)
         right = (found == tags).astype(jnp.float32)
         whole = jnp.all((found == tags) | (real == 0), axis=1).astype(jnp.float32)
+        names = self.info.tag_names
         return {
-            "loss": Mean.of(*losses), "accuracy": Mean.of(right, real),
+            "loss": Mean.of(*losses),
+            "accuracy": Mean.of(right, real),
             "sequence_accuracy": Mean.of(whole, weight),
-            **(span_scores(found, tags, real > 0, tag_names) if spans else {}),
-        }  # fmt: skip
+            **(span_scores(found, tags, real > 0, names) if marks_spans(names) else {}),
+        }
 
-    def loss_fn(params: Any, model_state: Any, batch: Batch, rng: jax.Array) -> tuple[Mean, Aux]:
-        variables = text.cast({"params": params, **model_state})
-        (emissions, _), model_state = model.apply(
-            variables, batch["tokens"], batch["length"],
-            train=True, rngs={"dropout": rng}, mutable=list(model_state),
-        )  # fmt: skip
-        metrics = measure(variables, emissions, batch)
-        return metrics.pop("loss"), Aux(dict(model_state), metrics)
+    def summarise(self, means: dict[str, float], split: str) -> dict[str, float]:
+        if not marks_spans(self.info.tag_names):
+            return means
+        return {**means, "span_f1": f1(means["span_precision"], means["span_recall"])}
 
-    def metric_fn(state: TrainState, batch: Batch) -> tuple[Metrics, None]:
-        variables = text.cast({"params": state.params, **state.model_state})
-        emissions, _ = model.apply(variables, batch["tokens"], batch["length"])
-        return measure(variables, emissions, batch), None
-
-    def summarise(means: dict[str, float], split: str) -> dict[str, float]:
-        more = {"span_f1": f1(means["span_precision"], means["span_recall"])} if spans else {}
-        return means | more
-
-    return common.Job(
-        name="tagging", initialise=initialise, loss_fn=loss_fn, metric_fn=metric_fn,
-        feed=common.make_feed(train, test), frozen=text.frozen(),
-        metric=("span_f1" if spans else "accuracy", "max"), summarise=summarise,
-    )  # fmt: skip
-
-
-def report(
-    workdir: pathlib.Path, model: Tagger, state: TrainState, data: TaggedText, test: Sequences
-) -> None:
-    """Writes the report of the test sentences."""
-    variables = {"params": state.params, **state.model_state}
-
-    @jax.jit
-    def predict(tokens: jax.Array, lengths: jax.Array) -> jax.Array:
-        emissions, _ = model.apply(variables, tokens, lengths)
-        return model.apply(variables, emissions, lengths, method="predict")
-
-    found: list[np.ndarray] = []
-    for batch in evaluation_batches(test, FLAGS.batch_size):
-        rows = np.asarray(predict(batch["tokens"], batch["length"]))
-        found += [row[:length] for row, length in zip(rows, batch["length"], strict=True)]
-    tokens = [tokens[: FLAGS.limit] for tokens, _ in data.test]
-    tags = [np.array(tags[: FLAGS.limit]) for _, tags in data.test]
-    separator = "" if isinstance(tokens[0], str) else " "
-    sections = tagging_sections(
-        tokens, tags, found[: len(test)], tag_names=data.tag_names, separator=separator
-    )
-    common.say(f"report: {write_report(workdir, sections)}")
-
-
-def main(_: list[str]) -> None:
-    workdir = common.start("tagging")
-    data = load_tagged_text(
-        FLAGS.dataset, data_dir=FLAGS.data_dir, data_path=FLAGS.data_path,
-        tag_column=FLAGS.tag_column,
-    )  # fmt: skip
-    data = data._replace(train=common.few(data.train, 500), test=common.few(data.test, 40))
-    vocabulary = text.settle_vocabulary(
-        workdir, lambda: text.vocabulary_of_tokens(token for one, _ in data.train for token in one)
-    )
-    train, test = (
-        Sequences(
-            [vocabulary.encode_tokens(tokens) for tokens, _ in part],
-            tags=[tags for _, tags in part], limit=FLAGS.limit,
-        )
-        for part in (data.train, data.test)
-    )  # fmt: skip
-    common.say(
-        f"{data.name}: {len(train):,} sequences to train on, {len(test):,} to test, "
-        f"{len(data.tag_names)} tags, {len(vocabulary):,} different tokens"
-    )
-    model = Tagger(RecurrentEncoder(len(vocabulary), **text.encoder_options()),
-                   len(data.tag_names), FLAGS.crf)  # fmt: skip
-    job = make_job(model, train, test, text.pretrained(vocabulary), data.tag_names)
-    if FLAGS.check:
-        batch = Loader(train, 32, seed=FLAGS.seed).batch(0)
+    def checks(self, data: launch.Data[Info]) -> launch.Check:
         # A conditional random field has one loss for a whole sequence.
-        each = np.mean(batch["length"]) if FLAGS.crf else 1
-        chance = float(each * np.log(len(data.tag_names)))
-        common.check(job, text.at_full_length(model), batch, inputs="tokens", chance=chance)
-    outcome = common.train(job, workdir)
-    common.finish(job, workdir, outcome)
-    if FLAGS.report:
-        report(workdir, model, outcome.state, data, test)
+        tokens = np.mean(next(data.train(0))["length"]) if self.config.crf else 1
+        chance = float(tokens * np.log(len(self.info.tag_names)))
+        return launch.Check(at_full_length(self.model), "tokens", chance)
+
+    @functools.cached_property
+    def tags(self) -> Callable[[Variables, Batch], jax.Array]:
+        """Maps variables and a batch [B, T] to tags, int32 [B, T], 0 past the lengths."""
+
+        def tags(variables: Variables, batch: Batch) -> jax.Array:
+            emissions, _ = self.model.apply(variables, batch["tokens"], batch["length"])
+            emissions = emissions.astype(at_least_float32(emissions.dtype))
+            found: jax.Array = self.model.apply(
+                variables, emissions, batch["length"], method="predict"
+            )
+            return found
+
+        return jax.jit(tags)
+
+    def predict(self, variables: Variables, inputs: Sequence[str]) -> list[np.ndarray]:
+        """Returns the tags of the tokens of each line, int32 [T], at most --limit of them."""
+        return self.predict_tokens(variables, [self.info.tokens(line) for line in inputs])
+
+    def predict_tokens(
+        self, variables: Variables, sentences: Sequence[Sequence[str]]
+    ) -> list[np.ndarray]:
+        """Returns the tags of sentences that are split already, as `predict` does."""
+        # What has no token is read as an unknown one, and gets no tag.
+        ids = [self.info.vocabulary.encode_tokens(tokens or ("",)) for tokens in sentences]
+        rows = [
+            row
+            for batch in answer_batches(ids, self.config.limit)
+            for row in np.asarray(self.tags(variables, batch))
+        ]
+        limit = self.config.limit
+        return [row[: min(len(one), limit)] for row, one in zip(rows, sentences, strict=False)]
+
+    def remark(self, inputs: Sequence[str]) -> str | None:
+        encoded = [self.info.vocabulary.encode_tokens(self.info.tokens(line)) for line in inputs]
+        return not_read(encoded, self.config.limit)
+
+    def answers(self, inputs: Sequence[str], outputs: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        return [
+            {
+                "tags": [self.info.tag_names[tag] for tag in tags],
+                "tokens": self.info.tokens(line)[: len(tags)],
+            }
+            for line, tags in zip(inputs, outputs, strict=True)
+        ]
+
+    def report(self, outcome: launch.Outcome) -> Sequence[Section]:
+        limit = self.config.limit
+        variables = self.computing(outcome.variables)
+        found = self.predict_tokens(variables, [tokens for tokens, _ in self.tested])
+        return tagging_sections(
+            [tokens[:limit] for tokens, _ in self.tested],
+            [np.array(tags[:limit]) for _, tags in self.tested],
+            found,
+            tag_names=self.info.tag_names,
+            separator="" if self.info.characters else " ",
+        )
 
 
 if __name__ == "__main__":
-    common.launch(main)
+    launch.main(Tagging)

@@ -1,130 +1,198 @@
-"""Text classification: `python -m experiments.text_classification --cell=lstm --bidirectional`.
+"""Text classification: recurrent networks on texts by class.
 
 By default a bidirectional LSTM tells which package a docstring belongs to, which needs no network.
 `--data_path` takes a TSV file of labels and texts, or a folder with train.tsv and test.tsv,
 `--dataset` any prepared TFDS data set with one text and one class per example.
+`--predict=FILE --workdir=DIR` classifies the lines of a file.
 """
 
-import pathlib
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
-from dlcore.data import Loader, evaluation_batches
-from dlcore.data.text import LabelledText, Sequences, Vocabulary, load_labelled_text
+from dlcore import launch
+from dlcore.data import evaluation_batches
+from dlcore.data.text import Sequences, Vocabulary, load_labelled_text
+from dlcore.launch.fields import LARGEST, choice, integer, number
+from dlcore.launch.text import (
+    EncoderConfig,
+    VocabularyConfig,
+    answer_batches,
+    at_full_length,
+    encode,
+    not_read,
+    with_table,
+)
 from dlcore.metrics import classification
 from dlcore.models.text import POOLINGS, RecurrentEncoder, TextClassifier
-from dlcore.report import Section, heat_section, text_sections, write_report
-from dlcore.types import Aux, Batch, Mean, Metrics, TrainState
-from experiments import common
-from experiments.common import text
-
-FLAGS = flags.FLAGS
-common.define_flags(
-    dataset="docstrings", steps=900, batch_size=64, learning_rate=2e-3, schedule="cosine",
-    warmup_steps=50, weight_decay=0.01, eval_every=200, clip_norm=1.0,
-)  # fmt: skip
-text.define_vocabulary_flags(level="word", size=20_000, lower=True)
-text.define_recurrent_flags(hidden=128, layers=1, embedding_size=128, dropout=0.3)
-text.define_stack_flags()
-text.define_encoder_flags()
-flags.DEFINE_enum("pooling", "max", POOLINGS, "how the steps become one vector")
-flags.DEFINE_float("label_smoothing", 0.0, "share of the target spread over all classes", 0, 1)
+from dlcore.report import Section, heat_section, text_sections
+from dlcore.types import Aux, Batch, Mean, Metrics, Params, PyTree, TrainState, Variables
 
 SHOWN = 5  # texts whose attention the report shows
 
 
-def make_job(model: nn.Module, train: Sequences, test: Sequences, table: Any) -> common.Job:
-    """The cross-entropy of each text, by its weight."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(
+    launch.Config,
+    VocabularyConfig,
+    EncoderConfig,
+    dataset="docstrings",
+    steps=900,
+    batch_size=64,
+    learning_rate=2e-3,
+    schedule="cosine",
+    warmup_steps=50,
+    weight_decay=0.01,
+    eval_every=200,
+    clip_norm=1.0,
+    vocab_size=20_000,
+    lower=True,
+    dropout=0.3,
+):
+    """The configuration of a text classifier."""
 
-    def initialise(key: jax.Array) -> Any:
-        variables = model.init(key, jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
-        return text.with_table(variables, table)
+    pooling: str = choice("max", POOLINGS, "how the steps become one vector")
+    label_smoothing: float = number(0.0, 0, 1, "share of the target spread over all classes")
+    top: int = integer(5, 1, LARGEST, "classes that --predict lists", free=True)
 
-    def loss_fn(params: Any, model_state: Any, batch: Batch, rng: jax.Array) -> tuple[Mean, Aux]:
-        (logits, _), model_state = model.apply(
-            text.cast({"params": params, **model_state}), batch["tokens"], batch["length"],
-            train=True, rngs={"dropout": rng}, mutable=list(model_state),
-        )  # fmt: skip
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """What a classifier remembers of its data.
+
+    Attributes:
+        class_names: the name of each label.
+        vocabulary: of the texts.
+    """
+
+    class_names: tuple[str, ...]
+    vocabulary: Vocabulary
+
+
+class TextClassification(launch.Task[Config, Info]):
+    """A classifier of texts, trained by cross-entropy."""
+
+    metric = ("accuracy", "max")
+    reads = "lines"
+    table: np.ndarray | None = None  # pre-trained vectors that a new run starts from
+
+    def data(self) -> launch.Data[Info]:
+        config = self.config
+        data = load_labelled_text(
+            config.dataset, data_dir=config.data_dir, data_path=config.data_path
+        )
+        examples, self.tested = config.cut(data.train, 500), config.cut(data.test, 40)
+        vocabulary = config.build_vocabulary(line for line, _ in examples)
+        train, self.test = (
+            Sequences(
+                [encode(vocabulary, line) for line, _ in part],
+                labels=[label for _, label in part],
+                limit=config.limit,
+            )
+            for part in (examples, self.tested)
+        )
+        launch.say(
+            f"{data.name}: {len(train):,} texts to train on, {len(self.test):,} to test, "
+            f"{len(data.class_names)} classes, {len(vocabulary):,} words, at most "
+            f"{train.buckets[-1]} in a text"
+        )
+        self.table = config.pretrained(vocabulary, config.seed)
+        return self.split_data(train, self.test, Info(data.class_names, vocabulary))
+
+    @functools.cached_property
+    def model(self) -> TextClassifier:
+        """The network."""
+        encoder = RecurrentEncoder(len(self.info.vocabulary), **self.config.encoder_options())
+        return TextClassifier(encoder, len(self.info.class_names), self.config.pooling)
+
+    def init(self, key: jax.Array) -> Variables:
+        variables = self.model.init(key, jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
+        return with_table(variables, self.table)
+
+    def frozen(self) -> tuple[tuple[str, bool], ...]:
+        return self.config.frozen_table()
+
+    def loss(
+        self, params: Params, model_state: PyTree, batch: Batch, rng: jax.Array
+    ) -> tuple[Mean, Aux]:
+        (logits, _), new_state = self.model.apply(
+            {"params": params, **model_state},
+            batch["tokens"],
+            batch["length"],
+            train=True,
+            rngs={"dropout": rng},
+            mutable=list(model_state),
+        )
         metrics = classification(
-            logits, batch["label"], batch["weight"], label_smoothing=FLAGS.label_smoothing
+            logits, batch["label"], batch["weight"], label_smoothing=self.config.label_smoothing
         )
-        return metrics.pop("loss"), Aux(dict(model_state), metrics)
+        return metrics.pop("loss"), Aux(dict(new_state), metrics)
 
-    def metric_fn(state: TrainState, batch: Batch) -> tuple[Metrics, None]:
-        variables = text.cast({"params": state.params, **state.model_state})
-        logits, _ = model.apply(variables, batch["tokens"], batch["length"])
-        return classification(logits, batch["label"], batch["weight"]), None
+    def metrics(self, state: TrainState, batch: Batch) -> Metrics:
+        variables = {"params": state.params, **state.model_state}
+        logits, _ = self.model.apply(variables, batch["tokens"], batch["length"])
+        return classification(logits, batch["label"], batch["weight"])
 
-    return common.Job(
-        name="text_classification", initialise=initialise, loss_fn=loss_fn, metric_fn=metric_fn,
-        feed=common.make_feed(train, test), frozen=text.frozen(),
-    )  # fmt: skip
+    def checks(self, data: launch.Data[Info]) -> launch.Check:
+        chance = float(np.log(len(self.info.class_names)))
+        return launch.Check(at_full_length(self.model), "tokens", chance)
 
+    @functools.cached_property
+    def outputs(self) -> Callable[[Variables, Batch], tuple[jax.Array, jax.Array | None]]:
+        """Maps variables and a batch [B, T] to probabilities [B, K] and attention [B, T]."""
 
-def report(
-    workdir: pathlib.Path, model: nn.Module, state: TrainState, data: LabelledText,
-    vocabulary: Vocabulary, test: Sequences,
-) -> None:  # fmt: skip
-    """Writes the report of the test texts."""
-    variables = {"params": state.params, **state.model_state}
+        def outputs(variables: Variables, batch: Batch) -> tuple[jax.Array, jax.Array | None]:
+            logits, activations = self.model.apply(variables, batch["tokens"], batch["length"])
+            return jax.nn.softmax(logits.astype(jnp.float32)), activations.get("attention")
 
-    @jax.jit
-    def predict(tokens: jax.Array, lengths: jax.Array) -> Any:
-        logits, activations = model.apply(variables, tokens, lengths)
-        return jax.nn.softmax(logits), activations.get("attention")
+        return jax.jit(outputs)
 
-    batches = [*evaluation_batches(test, FLAGS.batch_size)]
-    found = [jax.device_get(predict(batch["tokens"], batch["length"])) for batch in batches]
-    probabilities = np.concatenate([one for one, _ in found])[: len(test)]
-    texts, labels = zip(*data.test, strict=True)
-    sections: list[Section] = text_sections(
-        texts, np.array(labels), probabilities, class_names=data.class_names
-    )
-    if FLAGS.pooling == "attention":
-        examples = []
-        for row in range(min(SHOWN, len(test))):
-            length = batches[0]["length"][row]
-            words = [vocabulary.tokens[token] for token in batches[0]["tokens"][row, :length]]
-            examples.append((data.class_names[labels[row]], words, found[0][1][row, :length]))
-        sections.append(heat_section("Attention", examples, text="What each word weighs."))
-    common.say(f"report: {write_report(workdir, sections)}")
+    def predict(self, variables: Variables, inputs: Sequence[str]) -> np.ndarray:
+        """Returns the probabilities of the classes for lines of text, float32 [N, K]."""
+        lines = [encode(self.info.vocabulary, line) for line in inputs]
+        found = [np.zeros((0, len(self.info.class_names)), np.float32)]
+        for batch in answer_batches(lines, self.config.limit):
+            found.append(np.asarray(self.outputs(variables, batch)[0]))
+        return np.concatenate(found)[: len(lines)]
 
+    def remark(self, inputs: Sequence[str]) -> str | None:
+        return not_read([self.info.vocabulary.encode(line) for line in inputs], self.config.limit)
 
-def main(_: list[str]) -> None:
-    workdir = common.start("text_classification")
-    data = load_labelled_text(FLAGS.dataset, data_dir=FLAGS.data_dir, data_path=FLAGS.data_path)
-    data = data._replace(train=common.few(data.train, 500), test=common.few(data.test, 40))
-    vocabulary = text.settle_vocabulary(
-        workdir, lambda: text.build_vocabulary(line for line, _ in data.train)
-    )
-    train, test = (
-        Sequences(
-            [text.encode(vocabulary, line) for line, _ in part],
-            labels=[label for _, label in part], limit=FLAGS.limit,
+    def answers(self, inputs: Sequence[str], outputs: np.ndarray) -> list[dict[str, Any]]:
+        names = self.info.class_names
+        rows = []
+        for probabilities in outputs:
+            order = np.argsort(-probabilities, kind="stable")[: self.config.top]
+            top = [
+                {"class": names[index], "probability": float(probabilities[index])}
+                for index in order
+            ]
+            rows.append({**top[0], "top": top})
+        return rows
+
+    def report(self, outcome: launch.Outcome) -> Sequence[Section]:
+        names, tokens = self.info.class_names, self.info.vocabulary.tokens
+        variables = self.computing(outcome.variables)
+        texts, labels = zip(*self.tested, strict=True)
+        sections = text_sections(
+            texts, np.array(labels), self.predict(variables, texts), class_names=names
         )
-        for part in (data.train, data.test)
-    )  # fmt: skip
-    common.say(
-        f"{data.name}: {len(train):,} texts to train on, {len(test):,} to test, "
-        f"{len(data.class_names)} classes, {len(vocabulary):,} words, at most {train.buckets[-1]} "
-        "in a text"
-    )
-    encoder = RecurrentEncoder(len(vocabulary), **text.encoder_options())
-    model = TextClassifier(encoder, len(data.class_names), FLAGS.pooling)
-    job = make_job(model, train, test, text.pretrained(vocabulary))
-    if FLAGS.check:
-        batch, chance = Loader(train, 32, seed=FLAGS.seed).batch(0), np.log(len(data.class_names))
-        common.check(job, text.at_full_length(model), batch, inputs="tokens", chance=float(chance))
-    outcome = common.train(job, workdir)
-    common.finish(job, workdir, outcome)
-    if FLAGS.report:
-        report(workdir, model, outcome.state, data, vocabulary, test)
+        if self.config.pooling == "attention":
+            batch = next(evaluation_batches(self.test, SHOWN))
+            weights = np.asarray(self.outputs(variables, batch)[1], np.float32)
+            examples = []
+            for row in range(min(SHOWN, len(self.test))):
+                length = batch["length"][row]
+                words = [tokens[token] for token in batch["tokens"][row, :length]]
+                examples.append((names[labels[row]], words, weights[row, :length]))
+            sections.append(heat_section("Attention", examples, text="What each word weighs."))
+        return sections
 
 
 if __name__ == "__main__":
-    common.launch(main)
+    launch.main(TextClassification)

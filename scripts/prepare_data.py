@@ -11,30 +11,7 @@ their archives, or those of imagenet2012, from a folder that they were placed in
 
 import sys
 
-from absl import app, flags
-
-from dlcore.data.prepare import prepare
-from dlcore.errors import InputError
-
-FLAGS = flags.FLAGS
-flags.DEFINE_string("data_dir", None, "Where prepared data lies; default ~/tensorflow_datasets.")
-flags.DEFINE_string("archives", None, "The folder of archives placed by hand; default: download.")
-
-
-def main(argv: list[str]) -> int:
-    try:
-        if len(argv) != 2:
-            raise InputError("give the name of one data set, such as mnist; --help says more")
-        builder = prepare(argv[1], data_dir=FLAGS.data_dir, archives=FLAGS.archives)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    splits = ", ".join(
-        f"{split.num_examples:,} {name}" for name, split in sorted(builder.info.splits.items())
-    )
-    print(f"{builder.info.full_name} is prepared in {builder.data_dir}: {splits}")
-    return 0
-
+from dlcore.launch.command import command
 
 if __name__ == "__main__":
-    app.run(main)
+    command(["prepare", *sys.argv[1:]])

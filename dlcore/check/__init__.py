@@ -6,7 +6,7 @@ from dlcore.check.gradients import check_gradients as check_gradients
 from dlcore.check.layers import Row as Row
 from dlcore.check.layers import layer_table as layer_table
 from dlcore.check.layers import render as render
-from dlcore.check.layers import to_csv as to_csv
+from dlcore.check.layers import render_parameters as render_parameters
 from dlcore.check.layers import totals as totals
 from dlcore.check.model import Finding as Finding
 from dlcore.check.model import check_model as check_model

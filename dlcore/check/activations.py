@@ -1,27 +1,28 @@
-"""What signals look like on their way through a model."""
-
-from typing import Any
+"""Measures how large the signals are on their way through a model."""
 
 import jax
 import jax.numpy as jnp
 
-from dlcore.check.walk import ApplyFn
+from dlcore.plan.walk import ApplyFn
+from dlcore.types import Variables
 
 
-def activation_deviations(apply_fn: ApplyFn, variables: Any, inputs: jax.Array) -> dict[str, float]:
-    """The standard deviation of all numbers of each activation, in order of execution.
+def activation_deviations(
+    apply_fn: ApplyFn, variables: Variables, inputs: jax.Array
+) -> dict[str, float]:
+    """Returns the standard deviation of each activation's numbers, in order of execution.
 
     An initialiser that fits the activation function keeps it about the same through all layers
     (Glorot & Bengio 2010; He et al. 2015).
 
     Args:
         apply_fn: (variables, inputs) -> (outputs, activations by name), in evaluation mode.
-        variables: of the model.
-        inputs: a batch.
+        variables: the model's variables.
+        inputs: a batch of inputs.
     """
     names: list[str] = []
 
-    def measure(variables: Any, inputs: jax.Array) -> list[jax.Array]:
+    def measure(variables: Variables, inputs: jax.Array) -> list[jax.Array]:
         activations = apply_fn(variables, inputs)[1]
         # A dict that leaves the trace comes back sorted by name.
         names.extend(activations)

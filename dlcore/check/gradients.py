@@ -10,13 +10,14 @@ derivative lies between them.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dlcore.paths import leaves_by_path
+from dlcore.types import Params
 
 Outcome = Literal["ok", "kink", "wrong"]
 
@@ -45,10 +46,10 @@ class Probe:
 
 @dataclasses.dataclass(frozen=True)
 class GradientReport:
-    """What `check_gradients` found.
+    """The result of `check_gradients`.
 
     Attributes:
-        probes: one per leaf, then one per direction in all leaves.
+        probes: one for each leaf, then one for each direction in all leaves.
         jvp_error: the largest relative difference of forward and reverse mode over the directions;
             None where a rule of the function (`jax.custom_vjp`) allows no forward mode.
         tolerance: the relative error that was allowed.
@@ -60,17 +61,17 @@ class GradientReport:
 
     @property
     def wrong(self) -> tuple[str, ...]:
-        """The names of the probes that are wrong."""
+        """The names of the probes whose derivative is wrong."""
         return tuple(probe.name for probe in self.probes if probe.outcome == "wrong")
 
     @property
     def passed(self) -> bool:
-        """No probe is wrong, at least one met no kink, and both modes agree."""
+        """True when no probe is wrong, at least one met no kink, and both modes agree."""
         modes_agree = self.jvp_error is None or self.jvp_error <= self.tolerance
         return modes_agree and not self.wrong and any(p.outcome == "ok" for p in self.probes)
 
     def render(self) -> str:
-        """One aligned line per probe."""
+        """Writes one aligned line for each probe."""
         width = max(len(probe.name) for probe in self.probes)
         lines = [
             f"{p.name:<{width}}  {p.outcome:<5}  derivative {p.derived:+.6e}  difference "
@@ -83,8 +84,8 @@ class GradientReport:
 
 
 def check_gradients(
-    loss: Callable[[Any], jax.Array],
-    params: Any,
+    loss: Callable[[Params], jax.Array],
+    params: Params,
     *,
     key: jax.Array,
     directions: int = 3,
@@ -97,15 +98,16 @@ def check_gradients(
         loss: parameters -> scalar. It is called with float64 parameters and must compute in
             float64 then (that is, follow the dtype of its parameters), without randomness.
         params: a pytree of floating-point arrays.
-        key: for the directions.
+        key: draws the directions.
         directions: how many random directions in all leaves together; each leaf has one more.
-        steps: the h to try, each for a direction of length 1.
+        steps: the displacements h to try, each along a direction of length 1.
         tolerance: the relative error allowed, beside the rounding of the difference itself.
 
     Raises:
         ValueError: when the loss is not a float64 scalar, so that differences would be noise.
     """
-    with jax.enable_x64(True):
+    # The float64 parameters meet float32 data, and the results must be float64.
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         origin = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), params)
         result = jax.eval_shape(loss, origin)
         if result.shape != () or result.dtype != jnp.float64:
@@ -115,7 +117,7 @@ def check_gradients(
             )
 
         @jax.jit
-        def along(origin: Any, direction: Any, steps: jax.Array) -> jax.Array:
+        def along(origin: Params, direction: Params, steps: jax.Array) -> jax.Array:
             def at(step: jax.Array) -> jax.Array:
                 return loss(jax.tree.map(lambda p, v: p + step * v, origin, direction))
 
@@ -134,22 +136,22 @@ def check_gradients(
     return GradientReport(tuple(probes), jvp_error, tolerance)
 
 
-def _directions(origin: Any, key: jax.Array, count: int) -> list[tuple[str, Any]]:
-    """Random directions of length 1: one within each leaf, then `count` in all leaves."""
+def _directions(origin: Params, key: jax.Array, count: int) -> list[tuple[str, Params]]:
+    """Draws random directions of length 1: one within each leaf, then `count` in all leaves."""
     leaves, structure = jax.tree.flatten(origin)
     random = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     names = [*leaves_by_path(origin), *(f"all {number}" for number in range(count))]
-    found = []
+    drawn = []
     for number, name in enumerate(names):
-        parts = [
+        components = [
             random.normal(size=leaf.shape)
-            if number == place or number >= len(leaves)
+            if number == index or number >= len(leaves)
             else np.zeros(leaf.shape)
-            for place, leaf in enumerate(leaves)
+            for index, leaf in enumerate(leaves)
         ]
-        length = math.sqrt(sum(float(np.vdot(part, part)) for part in parts))
-        found.append((name, jax.tree.unflatten(structure, [part / length for part in parts])))
-    return found
+        length = math.sqrt(sum(float(np.vdot(leaf, leaf)) for leaf in components))
+        drawn.append((name, jax.tree.unflatten(structure, [leaf / length for leaf in components])))
+    return drawn
 
 
 def _probe(
@@ -188,9 +190,9 @@ def _probe(
 
 
 def _jvp_error(
-    loss: Callable[[Any], jax.Array], origin: Any, tangents: Sequence[tuple[float, Any]]
+    loss: Callable[[Params], jax.Array], origin: Params, tangents: Sequence[tuple[float, Params]]
 ) -> float | None:
-    """The largest relative difference between <grad, v> and the forward derivative along v."""
+    """Returns the largest relative difference of <grad, v> and the forward derivative along v."""
     forward = jax.jit(lambda direction: jax.jvp(loss, (origin,), (direction,))[1])
     worst = 0.0
     for derived, direction in tangents:

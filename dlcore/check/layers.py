@@ -1,17 +1,16 @@
 """The table of a model's layers: shapes, parameters, multiply-adds, memory and receptive fields."""
 
-import csv
 import dataclasses
-import io
 import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any
 
+import jax
 import numpy as np
 
-from dlcore.check.walk import ApplyFn, Operation, walk
 from dlcore.paths import leaves_by_path
+from dlcore.plan.walk import ApplyFn, Operation, walk
+from dlcore.types import Params, Variables
 
 _NAMES = {
     "conv_general_dilated": "convolution",
@@ -33,11 +32,11 @@ class Row:
 
     Attributes:
         path: the module, as in the parameter tree; "" for the model itself.
-        operation: what it does, in a word or two.
-        shape: of the output.
+        operation: its main operation, in a word or two.
+        shape: the shape of the output.
         parameters: how many numbers the module itself owns, counted where it first runs.
-        multiply_adds: of products and convolutions, for the whole batch that was given.
-        bytes: of the output.
+        multiply_adds: of products and convolutions, for the whole batch.
+        bytes: the size of the output.
         receptive_field: pixels along each spatial axis of the input, padding included; clipped to
             the input where all outputs see the same. Empty if independent of the input.
         stride: pixels between the fields of neighbouring outputs; 0 where all see the same.
@@ -53,12 +52,14 @@ class Row:
     stride: tuple[int, ...]
 
 
-def layer_table(apply_fn: ApplyFn, variables: Any, inputs: Any) -> list[Row]:
-    """The layers of a model in order of execution.
+def layer_table(
+    apply_fn: ApplyFn, variables: Variables, inputs: jax.Array | jax.ShapeDtypeStruct
+) -> list[Row]:
+    """Lists the layers of a model in order of execution.
 
     A layer is a run of operations of one module that owns parameters, multiplies, or changes the
-    receptive field. Element-wise operations belong to the layer before them. A product inside of a
-    loop over time is shown as of one step, its multiply-adds as of all.
+    receptive field. Element-wise operations belong to the layer before them. A product inside a
+    loop over time has the shape of one step and the multiply-adds of all steps.
 
     Args:
         apply_fn: (variables, inputs) -> outputs, in evaluation mode; only traced.
@@ -67,15 +68,15 @@ def layer_table(apply_fn: ApplyFn, variables: Any, inputs: Any) -> list[Row]:
             and bytes are of this batch: give B = 1 for those of one example.
 
     Returns:
-        The rows. Their parameters sum to the number of elements in `variables["params"]`; modules
-        that no output needs come last, as "unused".
+        One row for each layer. Their parameters sum to the number of elements in
+        `variables["params"]`; modules that no output needs come last, as "unused".
     """
     operations, _ = walk(apply_fn, variables, inputs)
     owned: dict[str, int] = {}
     for path, leaf in leaves_by_path(variables["params"]).items():
         owner = path.rpartition("/")[0]
         owned[owner] = owned.get(owner, 0) + math.prod(np.shape(leaf))
-    # Modules that own parameters and contain no module: what shares their scope is part of them.
+    # These modules own parameters and contain no module: operations in their scope belong to them.
     innermost = {path for path in owned if not any(p.startswith(path + "/") for p in owned)} - {""}
 
     def layer(operation: Operation) -> str:
@@ -127,7 +128,7 @@ def _row(path: str, part: Sequence[Operation], parameters: int) -> Row:
 
 
 def totals(rows: Sequence[Row]) -> tuple[int, int, int]:
-    """Parameters, multiply-adds and bytes of all outputs, summed over the table."""
+    """Returns the sums of parameters, multiply-adds and bytes of outputs over the table."""
     return (
         sum(row.parameters for row in rows),
         sum(row.multiply_adds for row in rows),
@@ -161,16 +162,21 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def render(rows: Sequence[Row]) -> str:
-    """The table as text in aligned columns, totals last."""
+    """Writes the table as text in aligned columns, totals last."""
     sums = ["total", "", "", *map(str, totals(rows)), "", ""]
     lines = [list(_HEADER), *(list(_cells(row)) for row in rows), sums]
     for line in lines[1:]:
         for column in (3, 4, 5):
             line[column] = f"{int(line[column]):,}" if line[column] != "0" else "-"
+    return _aligned(lines, left=3)
+
+
+def _aligned(lines: Sequence[Sequence[str]], *, left: int) -> str:
+    """Aligns cells in columns between rules, the first `left` columns flush left."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     texts = [
         "  ".join(
-            cell.ljust(width) if column < 3 else cell.rjust(width)
+            cell.ljust(width) if column < left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
@@ -179,10 +185,21 @@ def render(rows: Sequence[Row]) -> str:
     return "\n".join([texts[0], rule, *texts[1:-1], rule, texts[-1]])
 
 
-def to_csv(rows: Sequence[Row]) -> str:
-    """The table as comma-separated values, one header line, plain numbers, no totals."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_HEADER)
-    writer.writerows(map(_cells, rows))
-    return text.getvalue()
+def render_parameters(params: Params) -> str:
+    """Writes the arrays of a tree of parameters as text in aligned columns, their sum last.
+
+    >>> print(render_parameters({"dense": {"bias": np.zeros(3), "kernel": np.zeros((400, 3))}}))
+    parameter     shape  dtype    numbers
+    -------------------------------------
+    dense/bias    3      float64        3
+    dense/kernel  400x3  float64    1,200
+    -------------------------------------
+    total                           1,203
+    """
+    leaves = leaves_by_path(params)
+    rows = [
+        [path, "x".join(map(str, np.shape(leaf))), str(leaf.dtype), f"{np.size(leaf):,}"]
+        for path, leaf in leaves.items()
+    ]
+    total = ["total", "", "", f"{sum(map(np.size, leaves.values())):,}"]
+    return _aligned([["parameter", "shape", "dtype", "numbers"], *rows, total], left=3)

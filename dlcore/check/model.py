@@ -3,27 +3,36 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dlcore.check.gradients import check_gradients
-from dlcore.check.layers import layer_table, render, totals
-from dlcore.check.overfit import (
-    Step,
-    dead_units,
-    initial_loss_is_chance,
-    overfit_one_batch,
-)
+from dlcore.check.layers import Row, layer_table, render, render_parameters, totals
+from dlcore.check.overfit import dead_units, initial_loss_is_chance, overfit_one_batch
 from dlcore.check.receptive_field import Box, expected_boxes, measured_receptive_field
-from dlcore.check.walk import ApplyFn
+from dlcore.paths import leaves_by_path
 from dlcore.plan.cost import compiled_cost
+from dlcore.plan.walk import ApplyFn
+from dlcore.types import (
+    Activations,
+    Batch,
+    Carry,
+    LossFn,
+    Params,
+    PyTree,
+    Step,
+    TrainState,
+    Variables,
+)
 
 _GRADIENT_EXAMPLES = 8
-_OVERFIT_STEPS = 300
 _DEAD_SHARE = 0.5
+# The loss of one batch must fall below this share of the loss of guessing evenly, or, where that
+# is not known, by this share of its first value.
+_SHARE_OF_CHANCE = 0.1
+_SHARE_OF_FIRST = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +40,11 @@ class Finding:
     """The result of one check.
 
     Attributes:
-        name: what was checked.
-        passed: whether it is as expected.
-        value: what was found, in words.
-        expected: what should be.
-        cause: what is probably wrong; empty when it passed.
+        name: the name of the check.
+        passed: whether the model is as expected.
+        value: the measured value, in words.
+        expected: the value that it should have.
+        cause: the likely cause of a failure.
     """
 
     name: str
@@ -45,7 +54,7 @@ class Finding:
     cause: str = ""
 
     def render(self) -> str:
-        """The finding in one line, or two when it failed."""
+        """Writes the finding in one line, or two when it failed."""
         line = f"{'ok' if self.passed else 'FAIL':<4}  {self.name}: {self.value}"
         if self.expected:
             line += f" (expected {self.expected})"
@@ -53,62 +62,93 @@ class Finding:
 
 
 def render_findings(findings: Sequence[Finding]) -> str:
-    """All findings and a last line that counts them."""
+    """Writes all findings, and a last line that counts the failed ones."""
     failed = sum(not finding.passed for finding in findings)
     verdict = f"{failed} of {len(findings)} checks failed" if failed else "all checks passed"
     return "\n".join([*(finding.render() for finding in findings), verdict])
 
 
 def check_model(
-    forward: ApplyFn,
-    loss_fn: Callable[..., Any],
-    state: Any,
-    batch: dict[str, Any],
+    forward: ApplyFn | None,
+    loss_fn: LossFn | None,
+    state: TrainState,
+    batch: Batch,
     *,
     step: Step,
-    inputs: str,
-    chance: float,
+    inputs: str | None = None,
+    chance: float | None = None,
+    overfit_steps: int = 300,
+    overfit_share: float | None = None,
     emit: Callable[[str], None] = print,
 ) -> list[Finding]:
-    """Checks a model and its training step on one batch: of images, tokens or anything else.
+    """Checks a model and its training step on one small batch of any kind of data.
+
+    The checks compare numbers, so everything that is passed in should compute in float32, whatever
+    precision the run itself will use. A job whose step is not the gradient of one loss passes None
+    for what it does not have, and the checks that need it are left out.
 
     Args:
         forward: (variables, inputs as in the batch) -> (outputs, activations by name), in
-            evaluation mode; what its outputs do not need counts as unused. Images (B, H, W, C) it
-            must also take in floating point, and then its receptive field is checked too.
+            evaluation mode; modules that its outputs do not depend on count as unused. Images
+            (B, H, W, C) it must also take in floating point, and then its receptive field is
+            checked too. None replaces the table of layers by one of parameters and leaves out the
+            receptive field and the dead units.
         loss_fn: (params, model_state, batch, rng) -> (Mean, Aux); computes in float64 when its
-            parameters and its carry are.
-        state: a fresh state with `params`, `model_state`, `rng`, `carry`.
-        batch: small, of real data; `inputs`, "weight" (B, ...) and what the loss needs.
+            parameters and its carry are. None leaves out the gradient check, and the initial loss
+            is then the one that the first step reports.
+        state: a fresh state.
+        batch: real data: `inputs`, what the loss and the step need and, where some rows are
+            padding, "weight" (B, ...).
         step: (state, batch) -> (state, metrics with "loss"), not donating.
-        inputs: the name of the model's inputs in the batch.
-        chance: the loss of guessing evenly in nats, such as log K of K classes.
-        emit: is given the layer table and then each finding as text, as soon as it is known.
+        inputs: the name of the model's inputs in the batch; None together with `forward`.
+        chance: the loss of guessing evenly in nats, such as log K of K classes. None where there is
+            no such number: the initial loss must then only be finite.
+        overfit_steps: the number of steps within which the loss of this batch must fall.
+        overfit_share: the loss must fall below this share of `chance`, by default 0.1; without
+            `chance` below this share of its first value, by default 0.5.
+        emit: is given the table and then each finding as text, as soon as it is known.
 
     Returns:
         The findings; the run should exit with status 1 unless all passed.
+
+    Raises:
+        ValueError: for `forward` without `inputs` or the reverse, or a step without the metric
+            "loss".
     """
-    variables = {"params": state.params, **state.model_state}
-    example = jax.ShapeDtypeStruct((1, *batch[inputs].shape[1:]), batch[inputs].dtype)
-    rows = layer_table(forward, variables, example)
-    emit(render(rows))
+    if (forward is None) != (inputs is None):
+        raise ValueError(
+            f"forward is {'None' if forward is None else 'given'}, but inputs is {inputs!r}: "
+            "give both, or None for both"
+        )
+    # Every check reuses the one compiled step.
+    step = step if hasattr(step, "lower") else jax.jit(step)
+    metrics = jax.eval_shape(step, state, batch)[1]
+    if "loss" not in metrics:
+        raise ValueError(
+            f"the step reports {', '.join(metrics) or 'no metrics'}, but the checks follow its "
+            'metric "loss": add one that falls while the model learns'
+        )
+    variables = {"params": state.params, **(state.model_state or {})}
 
     def checks() -> Iterator[Finding]:
-        yield _parameters(rows)
-        if len(example.shape) == 4:
-            yield _receptive_field(forward, variables, example, state.rng)
+        if forward is not None and inputs is not None:
+            example = jax.ShapeDtypeStruct((1, *batch[inputs].shape[1:]), batch[inputs].dtype)
+            rows = layer_table(forward, variables, example)
+            emit(render(rows))
+            yield _used_parameters(rows)
+            if len(example.shape) == 4:
+                yield _receptive_field(forward, variables, example, state.rng)
+        else:
+            emit(render_parameters(state.params))
+            yield _finite_parameters(state.params)
         yield _compiled_step(step, state, batch)
-        yield _initial_loss(loss_fn, state, batch, chance)
-        yield _gradients(loss_fn, state, batch)
-        verdict = overfit_one_batch(step, state, batch, steps=_OVERFIT_STEPS, target=0.1 * chance)
-        yield Finding(
-            "overfit one batch",
-            verdict.passed,
-            f"loss {verdict.first_loss:.3f} -> {verdict.last_loss:.3f} in {verdict.steps} steps",
-            f"< {0.1 * chance:.3f} within {_OVERFIT_STEPS} steps, every parameter moving",
-            "; ".join(verdict.causes),
-        )
-        yield _dead_units(forward, verdict.state, batch, inputs)
+        yield _initial_loss(loss_fn, step, state, batch, chance)
+        if loss_fn is not None:
+            yield _gradients(loss_fn, state, batch)
+        finding, overfitted = _overfit(step, state, batch, chance, overfit_steps, overfit_share)
+        yield finding
+        if forward is not None and inputs is not None:
+            yield _dead_units(forward, overfitted, batch, inputs)
 
     findings = []
     for finding in checks():
@@ -117,7 +157,7 @@ def check_model(
     return findings
 
 
-def _parameters(rows: Sequence[Any]) -> Finding:
+def _used_parameters(rows: Sequence[Row]) -> Finding:
     unused = [row.path or "(model)" for row in rows if row.operation == "unused"]
     return Finding(
         "parameters",
@@ -128,8 +168,21 @@ def _parameters(rows: Sequence[Any]) -> Finding:
     )
 
 
+def _finite_parameters(params: Params) -> Finding:
+    leaves = leaves_by_path(params)
+    count = sum(np.size(leaf) for leaf in leaves.values())
+    bad = [path for path, leaf in leaves.items() if not jnp.isfinite(leaf).all()]
+    return Finding(
+        "parameters",
+        count > 0 and not bad,
+        f"{count:,}, " + (f"not finite: {', '.join(bad)}" if bad else "all finite"),
+        "at least one number, and every number finite",
+        "an initialiser that divides by zero or overflows, or parameters that were never made",
+    )
+
+
 def _receptive_field(
-    forward: ApplyFn, variables: Any, image: jax.ShapeDtypeStruct, key: jax.Array
+    forward: ApplyFn, variables: Variables, image: jax.ShapeDtypeStruct, key: jax.Array
 ) -> Finding:
     """Compares the activation that sees most of the image, yet not all of it."""
     _, shapes = jax.eval_shape(forward, variables, image)
@@ -145,13 +198,13 @@ def _receptive_field(
     partial = {name: box for name, box in boxes.items() if box != extents} or boxes
     activation = max(partial, key=lambda name: math.prod(b - a for a, b in partial[name]))
 
-    def on_drawn(variables: Any, drawn: jax.Array) -> Any:
-        # Standard normal draws, spread over the range of 8-bit pixels where the images are that.
+    def on_noise(variables: Variables, noise: jax.Array) -> tuple[PyTree, Activations]:
+        # Normal noise, spread over the range of 8-bit pixels where the images have these.
         integer = jnp.issubdtype(image.dtype, jnp.integer)
-        return forward(variables, 128 + 64 * drawn if integer else drawn)
+        return forward(variables, 128 + 64 * noise if integer else noise)
 
     box = measured_receptive_field(
-        on_drawn, variables, image.shape[1:], activation=activation, key=key
+        on_noise, variables, image.shape[1:], activation=activation, key=key
     )
     return Finding(
         f"{name} of {activation}",
@@ -167,7 +220,7 @@ def _pixels(box: Box) -> str:
     return f"{size} pixels at {', '.join(f'{start}..{end - 1}' for start, end in box)}"
 
 
-def _compiled_step(step: Step, state: Any, batch: Any) -> Finding:
+def _compiled_step(step: Step, state: TrainState, batch: Batch) -> Finding:
     cost = compiled_cost(step, state, batch)
     return Finding(
         "compiled step",
@@ -178,10 +231,24 @@ def _compiled_step(step: Step, state: Any, batch: Any) -> Finding:
     )
 
 
-def _initial_loss(loss_fn: Callable[..., Any], state: Any, batch: Any, chance: float) -> Finding:
-    batch = _with_carry(batch, state.carry)
-    mean, _ = jax.jit(loss_fn)(state.params, state.model_state, batch, state.rng)
+def _initial_loss(
+    loss_fn: LossFn | None, step: Step, state: TrainState, batch: Batch, chance: float | None
+) -> Finding:
+    if loss_fn is None:
+        mean = step(state, batch)[1]["loss"]
+    else:
+        batch = _with_carry(batch, state.carry)
+        mean, _ = jax.jit(loss_fn)(state.params, state.model_state, batch, state.rng)
     loss = float(mean.compute())
+    if chance is None:
+        return Finding(
+            "initial loss",
+            math.isfinite(loss),
+            f"{loss:.3f}",
+            "a finite number",
+            "inputs that are not finite, an initial scale that is too large, a logarithm or a root "
+            "at 0, or a batch of which nothing counts",
+        )
     choices = math.exp(min(chance, 16))
     guess = f"log {choices:.0f} = " if math.isclose(choices, round(choices), rel_tol=1e-9) else ""
     return Finding(
@@ -195,11 +262,11 @@ def _initial_loss(loss_fn: Callable[..., Any], state: Any, batch: Any, chance: f
     )
 
 
-def _with_carry(batch: Any, carry: Any) -> Any:
+def _with_carry(batch: Batch, carry: Carry) -> Batch:
     return batch if carry is None else {**batch, "carry": carry}
 
 
-def _gradients(loss_fn: Callable[..., Any], state: Any, batch: Any) -> Finding:
+def _gradients(loss_fn: LossFn, state: TrainState, batch: Batch) -> Finding:
     carry = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), state.carry)
     few = jax.tree.map(
         lambda leaf: np.asarray(leaf)[:_GRADIENT_EXAMPLES], _with_carry(batch, carry)
@@ -228,11 +295,36 @@ def _gradients(loss_fn: Callable[..., Any], state: Any, batch: Any) -> Finding:
     )
 
 
-def _dead_units(forward: ApplyFn, state: Any, batch: Any, inputs: str) -> Finding:
-    weight = np.asarray(batch["weight"])
-    real = weight.any(axis=tuple(range(1, weight.ndim)))
-    variables = {"params": state.params, **state.model_state}
-    shares = dead_units(jax.jit(forward)(variables, jnp.asarray(batch[inputs])[real])[1])
+def _overfit(
+    step: Step,
+    state: TrainState,
+    batch: Batch,
+    chance: float | None,
+    steps: int,
+    share: float | None,
+) -> tuple[Finding, TrainState]:
+    if chance is None:
+        options = {"share": _SHARE_OF_FIRST if share is None else share}
+    else:
+        options = {"target": chance * (_SHARE_OF_CHANCE if share is None else share)}
+    verdict = overfit_one_batch(step, state, batch, steps=steps, **options)
+    finding = Finding(
+        "overfit one batch",
+        verdict.passed,
+        f"loss {verdict.first_loss:.3f} -> {verdict.last_loss:.3f} in {verdict.steps} steps",
+        f"< {verdict.target:.3f} within {steps} steps, every parameter moving",
+        "; ".join(verdict.causes),
+    )
+    return finding, verdict.state
+
+
+def _dead_units(forward: ApplyFn, state: TrainState, batch: Batch, inputs: str) -> Finding:
+    examples = jnp.asarray(batch[inputs])
+    if "weight" in batch:
+        weight = np.asarray(batch["weight"])
+        examples = examples[weight.any(axis=tuple(range(1, weight.ndim)))]
+    variables = {"params": state.params, **(state.model_state or {})}
+    shares = dead_units(jax.jit(forward)(variables, examples)[1])
     name, share = max(shares.items(), key=lambda item: item[1], default=("none", 0.0))
     return Finding(
         "dead units",

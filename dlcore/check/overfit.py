@@ -1,28 +1,26 @@
-"""Can the model learn one batch by heart? And is it healthy before and after?"""
+"""Checks that a model can learn one batch by heart, and that it is healthy before and after."""
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from dlcore.paths import leaves_by_path
-from dlcore.types import Mean
-
-Step = Callable[[Any, Any], tuple[Any, dict[str, Mean]]]
+from dlcore.types import Activations, Batch, Params, Step, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """How the attempt to overfit one batch ended.
+    """The result of the attempt to overfit one batch.
 
     Attributes:
-        passed: the loss reached the target, and every parameter moved.
-        first_loss: before the first update.
-        last_loss: at the last step that was taken.
-        steps: how many were taken.
+        passed: whether the loss reached the target and every parameter moved.
+        first_loss: the loss before the first update.
+        last_loss: the loss at the last step that was taken.
+        target: the number that the loss had to fall below.
+        steps: how many steps were taken.
         frozen: the paths of the parameters that did not change by one bit.
         causes: what probably went wrong, one line each; empty when it passed.
         state: the state at the end.
@@ -31,13 +29,22 @@ class Verdict:
     passed: bool
     first_loss: float
     last_loss: float
+    target: float
     steps: int
     frozen: tuple[str, ...]
     causes: tuple[str, ...]
-    state: Any
+    state: TrainState
 
 
-def overfit_one_batch(step: Step, state: Any, batch: Any, *, steps: int, target: float) -> Verdict:
+def overfit_one_batch(
+    step: Step,
+    state: TrainState,
+    batch: Batch,
+    *,
+    steps: int,
+    target: float | None = None,
+    share: float = 0.5,
+) -> Verdict:
     """Trains on the same batch again and again until its loss is below the target.
 
     A network that cannot fit a handful of examples cannot fit many: no augmentation, no shuffling,
@@ -45,11 +52,13 @@ def overfit_one_batch(step: Step, state: Any, batch: Any, *, steps: int, target:
 
     Args:
         step: (state, batch) -> (state, metrics with "loss"); jitted here, unless it already is.
-            One that donates its state takes the given state with it.
-        state: has `params`.
+            A step that donates its state consumes the given state.
+        state: a fresh state.
         batch: a small one.
-        steps: how many to take at most.
+        steps: how many steps to take at most.
         target: stop when the loss is below this, in the loss's own unit.
+        share: without a target, stop when the loss has fallen from its first value L to below
+            L - (1 - share) |L|: to this share of it where it is positive.
     """
     before = jax.device_get(state.params)
     run: Any = step if hasattr(step, "lower") else jax.jit(step)
@@ -57,14 +66,18 @@ def overfit_one_batch(step: Step, state: Any, batch: Any, *, steps: int, target:
     while len(losses) < steps:
         state, metrics = run(state, batch)
         losses.append(float(metrics["loss"].compute()))
+        if target is None:
+            target = losses[0] - (1 - share) * abs(losses[0])
         if not math.isfinite(losses[-1]) or losses[-1] < target:
             break
+    if target is None:
+        raise ValueError(f"{steps} steps were allowed, but at least one is needed")
     frozen = _unchanged(before, jax.device_get(state.params))
     causes = _causes(losses, target, frozen)
-    return Verdict(not causes, losses[0], losses[-1], len(losses), frozen, causes, state)
+    return Verdict(not causes, losses[0], losses[-1], target, len(losses), frozen, causes, state)
 
 
-def _unchanged(before: Any, after: Any) -> tuple[str, ...]:
+def _unchanged(before: Params, after: Params) -> tuple[str, ...]:
     new = leaves_by_path(after)
     return tuple(p for p, old in leaves_by_path(before).items() if np.array_equal(old, new[p]))
 
@@ -102,15 +115,18 @@ def _causes(losses: list[float], target: float, frozen: tuple[str, ...]) -> tupl
 
 
 def initial_loss_is_chance(loss: float, chance: float) -> bool:
-    """Whether the loss of a fresh model is near that of guessing evenly, both in nats.
+    """Returns whether the loss of a fresh model is near that of guessing evenly, both in nats.
 
     Near means within a factor of 2: random logits of variance s^2 add about s^2 / 2 nats.
+
+    >>> initial_loss_is_chance(2.5, math.log(10)), initial_loss_is_chance(9.0, math.log(10))
+    (True, False)
     """
     return chance / 2 <= loss <= 2 * chance
 
 
-def dead_units(activations: Mapping[str, jax.Array]) -> dict[str, float]:
-    """The share of features that are 0 for every example and at every position, by activation.
+def dead_units(activations: Activations) -> dict[str, float]:
+    """Returns the share of each activation's features that are 0 at every place of every example.
 
     A feature that never leaves 0 behind a rectifier gets no gradient and stays dead.
 

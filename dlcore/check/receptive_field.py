@@ -1,14 +1,14 @@
-"""The receptive field three ways: in closed form, from the graph, and measured by gradient."""
+"""Computes receptive fields in three ways: in closed form, from the graph, and by gradient."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlcore.check.walk import ApplyFn, walk
 from dlcore.errors import choose
+from dlcore.plan.walk import ApplyFn, walk
+from dlcore.types import Variables
 
 Box = tuple[tuple[int, int], ...]
 
@@ -16,7 +16,7 @@ Box = tuple[tuple[int, int], ...]
 def receptive_field(
     sizes: Sequence[int], *, strides: Sequence[int], dilations: Sequence[int] | None = None
 ) -> int:
-    """The receptive field of a chain of windows along one axis, in pixels.
+    """Returns the receptive field of a chain of windows along one axis, in pixels.
 
     R = 1 + sum_j D_j (F_j - 1) prod_{i<j} S_i, with all D_j = 1 unless given (Araujo et al. 2019).
 
@@ -39,12 +39,18 @@ def receptive_field(
 
 
 def centre(shape: Sequence[int]) -> tuple[int, ...]:
-    """The index of an activation's central unit: example 0, the middle of each axis, feature 0."""
+    """Returns the index of the central unit: example 0, the middle of each axis, feature 0.
+
+    >>> centre((4, 7, 8, 3))
+    (0, 3, 4, 0)
+    """
     return (0, *(extent // 2 for extent in shape[1:-1]), 0)
 
 
-def expected_boxes(apply_fn: ApplyFn, variables: Any, inputs: Any) -> dict[str, Box]:
-    """The input pixels that the central unit of each activation can depend on, from the graph.
+def expected_boxes(
+    apply_fn: ApplyFn, variables: Variables, inputs: jax.Array | jax.ShapeDtypeStruct
+) -> dict[str, Box]:
+    """Finds from the graph the input pixels that each activation's central unit can depend on.
 
     Args:
         apply_fn: (variables, images) -> (logits, activations by name), in evaluation mode.
@@ -52,7 +58,7 @@ def expected_boxes(apply_fn: ApplyFn, variables: Any, inputs: Any) -> dict[str, 
         inputs: array or ShapeDtypeStruct (B, spatial axes..., C).
 
     Returns:
-        Per activation the half-open interval of pixels along each spatial axis, clipped to the
+        For each activation the half-open interval of pixels along each spatial axis, clipped to the
         image. Activations that do not depend on the input are left out.
     """
     _, shapes = jax.eval_shape(apply_fn, variables, inputs)
@@ -71,26 +77,26 @@ def expected_boxes(apply_fn: ApplyFn, variables: Any, inputs: Any) -> dict[str, 
 
 def measured_receptive_field(
     apply_fn: ApplyFn,
-    variables: Any,
+    variables: Variables,
     shape: Sequence[int],
     *,
     activation: str,
     key: jax.Array,
     draws: int = 16,
 ) -> Box:
-    """The input pixels on which the central unit of an activation has a gradient.
+    """Measures the input pixels that the central unit of an activation has a gradient by.
 
-    The union over several random images, because a rectifier or a maximum hides some pixels in
-    each. All features of the unit count, each by a random factor.
+    They are collected over several random images, because a rectifier or a maximum hides some
+    pixels in each. All features of the unit count, each times a random factor.
 
     Args:
         apply_fn: (variables, images float (B, H, W, C)) -> (logits, activations by name), in
             evaluation mode, so that the images of a batch do not meet.
-        variables: arrays.
-        shape: of one image, (spatial axes..., C).
+        variables: the model's arrays.
+        shape: the shape of one image, (spatial axes..., C).
         activation: the name of the activation.
-        key: for the images.
-        draws: how many images.
+        key: draws the images.
+        draws: the number of images.
 
     Returns:
         The half-open interval of pixels along each spatial axis; (0, 0) where no gradient arrives.
@@ -107,7 +113,7 @@ def measured_receptive_field(
     factors = jax.random.normal(factor_key, shapes[activation].shape[-1:])
 
     @jax.jit
-    def gradient(variables: Any, images: jax.Array) -> jax.Array:
+    def gradient(variables: Variables, images: jax.Array) -> jax.Array:
         def response(images: jax.Array) -> jax.Array:
             return jnp.sum(apply_fn(variables, images)[1][activation][unit] @ factors)
 

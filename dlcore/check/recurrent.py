@@ -1,10 +1,10 @@
-"""What happens inside a recurrent net: how far gradients reach, and what its gates do.
+"""Looks inside a recurrent net: measures how far gradients reach and how its gates behave.
 
 Shapes: B batch, T time, D input features, H state features.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,17 +17,18 @@ from dlcore.nn.recurrent.gru import GRU, GRUAfter
 from dlcore.nn.recurrent.highway import Highway
 from dlcore.nn.recurrent.lstm import LSTM, ProjectionLSTM
 from dlcore.nn.sequences import length_mask
+from dlcore.types import PyTree
 
 Gates = dict[str, jax.Array]
 _SHUT, _OPEN = 0.1, 0.9
 
 
 class Saturation(NamedTuple):
-    """How often the gate of each unit is at its ends, as shares of the steps.
+    """The shares of the steps at which the gate of each unit is nearly shut or nearly open.
 
     Attributes:
-        shut: below 0.1, [H].
-        open: above 0.9, [H].
+        shut: the share of steps with a gate below 0.1, [H].
+        open: the share of steps with a gate above 0.9, [H].
     """
 
     shut: np.ndarray
@@ -37,7 +38,7 @@ class Saturation(NamedTuple):
 def gradient_by_distance(
     cell: Cell, params: Params, x: jax.Array, *, key: jax.Array, state: Params | None = None
 ) -> np.ndarray:
-    """How much of the gradient of a loss at the last step arrives how many steps before.
+    """Measures how much of the gradient of a loss at the last step reaches each earlier step.
 
     Through a step the gradient is multiplied by the step's Jacobian. Over many steps it vanishes or
     explodes exponentially: for h' = tanh(x W + h U + b) it cannot grow where the largest singular
@@ -53,13 +54,14 @@ def gradient_by_distance(
         state: its running statistics; by default those it starts with.
 
     Returns:
-        [T + 1], the mean over the examples of the gradient's norm: at 0 by the last output, so 1;
-        at k > 0 by the whole carry (of the LSTM both h and c) before the last k steps.
+        [T + 1], the mean over the examples of the gradient's norm: at index 0 of the gradient by
+        the last output, which is 1; at k > 0 of that by the whole carry (of the LSTM both h and c)
+        before the last k steps.
     """
 
-    def loss(taps: Carry, params: Params, prepared: Any, direction: jax.Array) -> jax.Array:
-        def step(carry: Carry, now: Any) -> tuple[Carry, jax.Array]:
-            tap, projected = now
+    def loss(taps: Carry, params: Params, prepared: PyTree, direction: jax.Array) -> jax.Array:
+        def step(carry: Carry, inputs: PyTree) -> tuple[Carry, jax.Array]:
+            tap, projected = inputs
             carry = jax.tree.map(jnp.add, carry, tap)
             return cell.step(params, carry, projected, _hooks(params))
 
@@ -69,7 +71,7 @@ def gradient_by_distance(
 
     @jax.jit
     def norms(params: Params, x: jax.Array, direction: jax.Array) -> jax.Array:
-        # A tap is added to the carry, so its gradient is that by the carry.
+        # A tap is a zero that is added to the carry, so its gradient is the gradient by the carry.
         taps = jax.tree.map(
             lambda leaf: jnp.zeros((x.shape[1], *leaf.shape)), cell.initial_carry(len(x))
         )
@@ -85,77 +87,78 @@ def gradient_by_distance(
 def gate_statistics(
     cell: Cell, params: Params, x: jax.Array, *, lengths: jax.Array | None = None
 ) -> dict[str, Saturation]:
-    """How often each gate is shut or open (Karpathy et al. 2015, section 4.2).
+    """Measures how often each gate is shut or open (Karpathy et al. 2015, section 4.2).
 
     A forget gate that is always open remembers for long; one that is always shut makes its unit
-    forget all at each step; an input gate that is always shut, or an output gate, is a unit lost.
+    forget everything at each step; one whose input or output gate is always shut is lost.
 
     Args:
-        cell: one that has gates, of `GATES`.
+        cell: a cell with gates, one of `GATES`.
         params: its parameters.
         x: inputs [B, T, D].
         lengths: int [B]; steps past them do not count. By default T.
 
     Returns:
-        By name of the gate.
+        The shares by the name of the gate.
 
     Raises:
-        InputError: for a cell whose gates are not known here.
+        InputError: for a cell that is not in `GATES`.
     """
     names = {known.__name__: rule for known, rule in GATES.items()}
     rule = pick("cell with gates", type(cell).__name__, names)
 
     @jax.jit
-    def shares(params: Params, x: jax.Array, mask: jax.Array) -> Any:
-        def step(carry: Carry, projected: Any) -> tuple[Carry, Gates]:
+    def shares(params: Params, x: jax.Array, mask: jax.Array) -> PyTree:
+        def step(carry: Carry, projected: PyTree) -> tuple[Carry, Gates]:
             new, _ = cell.step(params, carry, projected, _hooks(params))
             return new, rule(cell, params, carry, projected)
 
         _, values = jax.lax.scan(step, cell.initial_carry(len(x)), _prepare(cell, params, x, None))
-        weights = mask.T[..., None] / mask.sum()
+        weights = mask.T[..., None].astype(jnp.float32) / mask.sum().astype(jnp.float32)
 
-        def share(of: jax.Array) -> jax.Array:
-            return jnp.sum(jnp.where(of, weights, 0), (0, 1))
+        def share(saturated: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.where(saturated, weights, 0), (0, 1))
 
         return {name: (share(gate < _SHUT), share(gate > _OPEN)) for name, gate in values.items()}
 
     if lengths is None:
         lengths = jnp.full(len(x), x.shape[1])
-    found = jax.device_get(shares(params, x, length_mask(lengths, x.shape[1])))
-    return {name: Saturation(*pair) for name, pair in found.items()}
+    pairs = jax.device_get(shares(params, x, length_mask(lengths, x.shape[1])))
+    return {name: Saturation(*pair) for name, pair in pairs.items()}
 
 
 def _hooks(params: Params) -> Hooks:
     return Hooks(lambda name, h: h @ params[name])
 
 
-def _prepare(cell: Cell, params: Params, x: jax.Array, state: Params | None) -> Any:
+def _prepare(cell: Cell, params: Params, x: jax.Array, state: Params | None) -> PyTree:
     return cell.prepare(params, state or cell.init_state(), x.swapaxes(0, 1), None, False)
 
 
-def _lstm(cell: Any, params: Params, carry: Carry, projected: jax.Array) -> Gates:
+def _lstm(cell: Cell, params: Params, carry: Carry, projected: jax.Array) -> Gates:
     i, f, _, o = gates(projected + carry["h"] @ params["recurrent_kernel"], 4)
     return {"input": sigmoid(i), "forget": sigmoid(f), "output": sigmoid(o)}
 
 
-def _gru(cell: Any, params: Params, carry: Carry, projected: jax.Array) -> Gates:
+def _gru(cell: Cell, params: Params, carry: Carry, projected: jax.Array) -> Gates:
     both = slice(2 * cell.features)
     r, u = gates(projected[:, both] + carry["h"] @ params["recurrent_kernel"][:, both], 2)
     return {"reset": sigmoid(r), "update": sigmoid(u)}
 
 
-def _highway(cell: Any, params: Params, carry: Carry, projected: jax.Array) -> Gates:
-    s, found = carry["h"], {}
+def _highway(cell: Cell, params: Params, carry: Carry, projected: jax.Array) -> Gates:
+    s, values = carry["h"], {}
     offsets = [projected, *(expand(bias, 2) for bias in params["depth_bias"])]
     for layer, (name, offset) in enumerate(zip(cell.recurrent, offsets, strict=True), 1):
         g, t = gates(offset + s @ params[name], 2)
-        found[f"transform {layer}"] = t = sigmoid(t)
+        values[f"transform {layer}"] = t = sigmoid(t)
         s = t * jnp.tanh(g) + (1 - t) * s
-    return found
+    return values
 
 
-# The activations of a cell's gates, [B, H] by name, in one step from a carry.
-GATES: dict[type[Cell], Callable[[Any, Params, Carry, jax.Array], Gates]] = {
+# For each kind of cell the function (cell, params, carry, projected input) -> the activations of
+# its gates in that step, [B, H] by name.
+GATES: dict[type[Cell], Callable[[Cell, Params, Carry, jax.Array], Gates]] = {
     LSTM: _lstm,
     ProjectionLSTM: _lstm,
     GRU: _gru,

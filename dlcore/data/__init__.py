@@ -1,12 +1,14 @@
 """Data: the embedded and prepared data sets, and the seekable loader that batches them.
 
 A batch is a dict of NumPy arrays with one leading axis: {"image": uint8 [B, H, W, C], "label":
-int32 [B], "weight": float32 [B]}, weight 0 marking rows that only pad. Nothing here imports JAX.
+int32 [B], "weight": float32 [B]}. A weight of 0 marks a row that is padding. Nothing here imports
+JAX.
 """
 
 from dlcore.data.images import load_images as load_images
 from dlcore.data.loader import Loader as Loader
 from dlcore.data.loader import evaluation_batches as evaluation_batches
+from dlcore.data.pictures import read_images as read_images
 from dlcore.data.sources import Arrays as Arrays
 from dlcore.data.sources import Batch as Batch
 from dlcore.data.sources import ImageData as ImageData

@@ -1,7 +1,8 @@
-"""A folder of images by class, as users keep their own data.
+"""Reads a folder of images by class, as users keep their own data.
 
-Either `train/` and one of `test/`, `validation/`, `val/`, each with one folder per class, or the
-folders of the classes alone, of which a fixed fifth of every class is held out.
+The folder holds either `train/` and one of `test/`, `validation/` and `val/`, each with one folder
+per class, or the folders of the classes alone. In the second case a fixed fifth of every class is
+held out for the test.
 """
 
 import pathlib
@@ -17,7 +18,7 @@ _LAYOUT = "expected train/ and test/ (or validation/, val/) or one folder per cl
 
 
 class ImageFolder(NamedTuple):
-    """The images of a folder, not decoded yet, in the order of their names."""
+    """The images of a folder, not decoded yet, in the order of their file names."""
 
     class_names: tuple[str, ...]
     train: list[StoredImage]
@@ -25,11 +26,12 @@ class ImageFolder(NamedTuple):
 
 
 def read_folder(path: pathlib.Path) -> ImageFolder:
-    """Lists a folder of images by class; no image is opened.
+    """Lists a folder of images by class without opening an image.
 
     Raises:
-        InputError: when the folder is missing or not laid out as above, when a class has no
-            image, or only one where the test split must be cut from it, or is in test/ alone.
+        InputError: when the folder is missing or has another layout, when a class has no image,
+            when a class that the test split must be cut from has only one image, or when a class
+            is in test/ alone.
     """
     folders = _folders(path)
     if "train" not in folders:
@@ -54,7 +56,7 @@ def read_folder(path: pathlib.Path) -> ImageFolder:
 
 
 def _folders(path: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The visible folders of `path` by name, sorted; at least one."""
+    """Returns the visible folders of `path`, at least one, by their sorted names."""
     if not path.is_dir():
         raise InputError(f"{path} is not a folder; {_LAYOUT}")
     folders = sorted(item for item in path.iterdir() if item.is_dir() and item.name[0] != ".")
@@ -64,7 +66,7 @@ def _folders(path: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def _images(folder: pathlib.Path, label: int) -> list[StoredImage]:
-    """The visible files of a class, sorted; at least one."""
+    """Returns the visible files of a class, at least one, sorted."""
     files = sorted(item for item in folder.iterdir() if item.is_file() and item.name[0] != ".")
     if not files:
         raise InputError(f"{folder} has no images; add some or remove the folder")
@@ -72,7 +74,7 @@ def _images(folder: pathlib.Path, label: int) -> list[StoredImage]:
 
 
 def _split(classes: dict[str, pathlib.Path]) -> ImageFolder:
-    """Holds a fixed fifth of every class out, at least one image."""
+    """Holds out a fixed fifth of every class, at least one image."""
     from sklearn import model_selection
 
     images = [
@@ -93,5 +95,6 @@ def _split(classes: dict[str, pathlib.Path]) -> ImageFolder:
         stratify=labels,
     )
     return ImageFolder(
-        tuple(classes), *([images[index] for index in np.sort(part)] for part in (train, test))
+        tuple(classes),
+        *([images[index] for index in np.sort(indices)] for indices in (train, test)),
     )

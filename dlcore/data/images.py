@@ -1,4 +1,4 @@
-"""Data sets of images by class, from any source, as one kind of object.
+"""Loads data sets of images by class from any source as one kind of object.
 
 Shapes: H W C the height, width and channels of an image.
 """
@@ -27,22 +27,23 @@ def load_images(
     image_size: int | None = None,
     in_memory_bytes: int = 2 << 30,
 ) -> ImageData:
-    """A data set of images by class, decoded into memory if it fits there.
+    """Loads a data set of images by class and decodes it into memory if it fits there.
 
     Args:
         dataset: "digits", which is always there, or a prepared TFDS data set (NAME, NAME/CONFIG,
-            NAME:VERSION). Its test split is "test", or "validation" where there is no test split
-            or that has no labels.
-        data_dir: where prepared data sets lie; None is TFDS' own place, ~/tensorflow_datasets.
+            NAME:VERSION). Its test split is "test", or "validation" where the data set has no test
+            split or one without labels.
+        data_dir: the folder of prepared data sets; None stands for TFDS' own,
+            ~/tensorflow_datasets.
         data_path: a folder of images by class (`dlcore.data.image_folder`), instead of `dataset`.
         image_size: the side in pixels of the square that every image is fitted into
-            (`pictures.fit_square`); None keeps images as they are, which must then be of one size.
-        in_memory_bytes: the most that decoded images may take; above, they are read and decoded
-            when a batch wants them.
+            (`pictures.fit_square`); None keeps the images, which must then be of one size.
+        in_memory_bytes: the most memory that decoded images may take. A larger data set is read and
+            decoded batch by batch.
 
     Raises:
-        InputError: for data that is missing, not prepared, unreadable, of differing sizes, without
-            classes, or with a label outside of them.
+        InputError: for data that is missing, not prepared, unreadable, of differing sizes or
+            without classes, or for a label that is not the number of a class.
     """
     if image_size is not None and image_size < 1:
         raise InputError(f"image size {image_size} is not possible; give 1 pixel or more")
@@ -76,7 +77,7 @@ def load_images(
 
     splits = Records(train, decode), Records(test, decode)
     for split in splits:
-        # What is wrong with every image should show now, not with the first batch.
+        # A fault that all images share should show now, not with the first batch.
         split.gather(np.zeros(1, int))
     if sum(map(len, splits)) * int(np.prod(image_shape)) <= in_memory_bytes:
         return ImageData(name, splits[0].load(), splits[1].load(), class_names, image_shape)
@@ -92,11 +93,11 @@ def _read_prepared(
     Sequence[StoredImage],
     Sequence[StoredImage],
 ]:
-    """Name, image shape, class names, training and test images of a prepared TFDS data set."""
+    """Returns name, image shape, class names, training and test images of a TFDS data set."""
     # A folder of images needs no TFDS, whose import takes 0.3 s.
-    from dlcore.data import tfds
+    from dlcore.data import catalogue, tfds
 
-    builder = tfds.prepared_builder(dataset, data_dir)
+    builder = catalogue.prepared_builder(dataset, data_dir)
     shape, class_names = tfds.image_features(builder)
     splits = {
         name: tfds.StoredImages(builder, name)
@@ -123,9 +124,9 @@ def _read_prepared(
 def _complete(
     shape: tuple[int | None, int | None, int | None], images: Iterable[StoredImage]
 ) -> tuple[int, int, int]:
-    """The image shape with what is unknown read from the images: size, and gray or colour."""
+    """Completes an image shape: reads an unknown size or number of channels from the images."""
     height, width, channels = shape
-    found: tuple[int, int] | None = None
+    common_size: tuple[int, int] | None = None
     colour = False
     if None in shape:
         for stored in images:
@@ -133,12 +134,12 @@ def _complete(
                 size = (image.height, image.width)
                 colour = colour or not pictures.is_gray(image)
             if height is None or width is None:
-                found = found or size
-                if size != found:
-                    raise _size_error(size, stored, found)
+                common_size = common_size or size
+                if size != common_size:
+                    raise _size_error(size, stored, common_size)
             elif colour:
                 break
-    height, width = found or (height, width)
+    height, width = common_size or (height, width)
     assert height is not None and width is not None
     channels = channels or (3 if colour else 1)
     if channels not in pictures.MODES:

@@ -1,14 +1,15 @@
 """The stateless, seekable loader: a batch is a pure function of (seed, step, process).
 
-The examples of a run form one endless stream, a fresh permutation of the split for each epoch, one
-after the other; global batch t is the stream's positions t B to (t + 1) B. So every example comes
-exactly once per epoch, any step can be had at any time, and no state needs saving. Each process
-gathers its contiguous slice of the global batch, which is the same for any number of processes.
+The examples of a run form one endless stream: a fresh permutation of the split for each epoch, one
+after the other. Global batch t holds the stream's positions t B to (t + 1) B. So every example
+comes exactly once per epoch, any step can be computed at any time, and no state needs saving. Each
+process gathers its contiguous slice of the global batch, which is the same for any number of
+processes.
 
-Where examples differ in length, the permutation of an epoch is one whose batches hold examples of
-similar length, so that little is padded. All of the above stays as it is.
+Where examples differ in length, the permutation of an epoch puts examples of similar length into a
+batch, so that little is padded. All of the above holds there too.
 
-Shapes: B examples of the global batch, P processes, N examples of the split, n gathered ones.
+Shapes: B examples of the global batch, P processes, N examples of the split, n gathered examples.
 """
 
 import functools
@@ -22,38 +23,46 @@ import numpy as np
 from dlcore.data.sources import Batch, Records, Split
 from dlcore.errors import InputError
 
-# How many batches are sorted by length together: fewer would pad more, more would put the same
-# examples into one batch again and again.
+# The number of batches that are sorted by length together: fewer would pad more, more would put
+# the same examples into one batch again and again.
 _POOL = 16
 
 
 @runtime_checkable
 class Ragged(Split, Protocol):
-    """A split of examples that differ in length, and are padded when gathered.
+    """A split of examples that differ in length and are padded when they are gathered.
 
     Attributes:
-        lengths: of the N examples, [N].
+        lengths: the lengths of the N examples, [N].
     """
 
     lengths: np.ndarray
 
     def gather(self, indices: np.ndarray, *, among: np.ndarray | None = None) -> Batch:
-        """The examples at `indices` [n], padded as if those at `among` were gathered with them."""
+        """Gathers the examples at `indices` [n], padded to the longest of those at `among`."""
         ...
 
 
 class Loader:
-    """Training batches of a split, shuffled anew in each epoch.
+    """The training batches of a split, which is shuffled anew in each epoch.
 
     Args:
         split: N examples, at least one; N may be smaller than B.
         batch_size: B, over all processes.
-        seed: of the order of the examples.
-        process_index: which of the P processes this is.
+        seed: the seed of the order of the examples.
+        process_index: the number of this process, from 0 to P - 1.
         process_count: P, which must divide B.
 
     Raises:
         InputError: when B is not a positive multiple of P, the split is empty or the seed negative.
+
+    >>> from dlcore.data import Arrays
+    >>> split = Arrays({"label": np.arange(5, dtype=np.int32)})
+    >>> loader = Loader(split, 5, seed=0)
+    >>> sorted(loader.batch(7)["label"].tolist())
+    [0, 1, 2, 3, 4]
+    >>> np.array_equal(loader.batch(7)["label"], Loader(split, 5, seed=0).batch(7)["label"])
+    True
     """
 
     def __init__(
@@ -71,38 +80,38 @@ class Loader:
         self._batch_size = batch_size
         self._seed = seed
         self._gather = _gatherer(split, process_rows(batch_size, process_index, process_count))
-        # Two: while threads prefetch, batches of neighbouring epochs are read at the same time.
+        # Threads that prefetch may read batches of two neighbouring epochs at the same time.
         self._permutation = functools.lru_cache(maxsize=2)(self._shuffled)
 
     def batch(self, step: int) -> Batch:
-        """This process's slice of global batch `step`.
+        """Returns this process's slice of global batch `step`.
 
-        Returns:
-            The split's arrays with leading axis B / P, and "weight", float32 ones [B / P].
+        It holds the split's arrays with leading axis B / P, and "weight", float32 ones [B / P].
         """
         first = step * self._batch_size
         return _weighted(self._gather(self._indices(first, first + self._batch_size)))
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
-        """The batches from step `start` on, without end; what lies on disk is read ahead."""
+        """Yields the batches from step `start` on without end; reads ahead from the disk."""
         return _stream(self._split, self.batch, range(start, sys.maxsize))
 
     def _indices(self, start: int, stop: int) -> np.ndarray:
-        """The examples at positions start..stop of the stream."""
-        parts = []
+        """Returns the indices of the examples at positions `start` to `stop` of the stream."""
+        pieces = []
         while start < stop:
             epoch, offset = divmod(start, len(self._split))
-            parts.append(self._permutation(epoch)[offset : offset + stop - start])
-            start += len(parts[-1])
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+            pieces.append(self._permutation(epoch)[offset : offset + stop - start])
+            start += len(pieces[-1])
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def _shuffled(self, epoch: int) -> np.ndarray:
-        """The order of the examples in an epoch."""
+        """Returns the order of the examples in an epoch."""
         rng = np.random.Generator(np.random.Philox(key=np.array([self._seed, epoch], np.uint64)))
         order = rng.permutation(len(self._split))
         if not isinstance(self._split, Ragged):
             return order
-        # The batches that lie wholly in this epoch; the ones at its ends are shared with others.
+        # Only batches that lie wholly in this epoch are sorted; those at its ends are shared with
+        # the neighbouring epochs.
         start = -epoch * len(order) % self._batch_size
         count = max(0, len(order) - start) // self._batch_size
         head, whole, tail = np.split(order, [start, start + count * self._batch_size])
@@ -115,7 +124,7 @@ class Loader:
 def evaluation_batches(
     split: Split, batch_size: int, *, process_index: int = 0, process_count: int = 1
 ) -> Iterator[Batch]:
-    """This process's slices of the whole split in its order, every batch of full size.
+    """Yields this process's slices of the whole split in its order, all batches of full size.
 
     Examples that differ in length are padded less when the split is sorted by length first:
     `split.subset(np.argsort(split.lengths))`.
@@ -123,7 +132,7 @@ def evaluation_batches(
     Args:
         split: N examples, at least one.
         batch_size: B, over all processes.
-        process_index: which of the P processes this is.
+        process_index: the number of this process, from 0 to P - 1.
         process_count: P, which must divide B.
 
     Returns:
@@ -132,23 +141,33 @@ def evaluation_batches(
 
     Raises:
         InputError: when B is not a positive multiple of P, or the split is empty.
+
+    >>> from dlcore.data import Arrays
+    >>> split = Arrays({"label": np.arange(3, dtype=np.int32)})
+    >>> for batch in evaluation_batches(split, 2):
+    ...     print(batch["label"], batch["weight"])
+    [0 1] [1. 1.]
+    [2 0] [1. 0.]
     """
-    part = process_rows(batch_size, process_index, process_count)
-    gather = _gatherer(split, part)
+    own_rows = process_rows(batch_size, process_index, process_count)
+    gather = _gatherer(split, own_rows)
 
     def batch(step: int) -> Batch:
         rows = np.arange(batch_size) + step * batch_size
         real = rows < len(split)
-        return _weighted(gather(np.where(real, rows, 0)), real[part])
+        return _weighted(gather(np.where(real, rows, 0)), real[own_rows])
 
     return _stream(split, batch, range(-(-len(split) // batch_size)))
 
 
 def process_rows(batch_size: int, process_index: int, process_count: int) -> slice:
-    """Which rows of a global batch a process holds.
+    """Returns the rows of a global batch that a process holds.
 
     Raises:
         InputError: when the processes cannot share the batch evenly.
+
+    >>> process_rows(12, process_index=1, process_count=3)
+    slice(4, 8, None)
     """
     if not 0 <= process_index < process_count:
         raise ValueError(f"process {process_index} is not one of {process_count}")
@@ -162,25 +181,25 @@ def process_rows(batch_size: int, process_index: int, process_count: int) -> sli
     return slice(process_index * rows, (process_index + 1) * rows)
 
 
-def _gatherer(split: Split, part: slice) -> Callable[[np.ndarray], Batch]:
-    """What gathers the rows `part` of the global batch of given indices [B]."""
+def _gatherer(split: Split, rows: slice) -> Callable[[np.ndarray], Batch]:
+    """Returns a function of the indices [B] of a global batch that gathers some of its rows."""
     if not len(split):
         raise InputError("the split has no examples; choose a data set that has some")
     if isinstance(split, Ragged):
         # All processes pad to the longest example of the global batch.
-        return lambda indices: split.gather(indices[part], among=indices)
-    return lambda indices: split.gather(indices[part])
+        return lambda indices: split.gather(indices[rows], among=indices)
+    return lambda indices: split.gather(indices[rows])
 
 
 def _weighted(batch: Batch, real: np.ndarray | None = None) -> Batch:
-    """A batch with the weight of each row: 1, or 0 where it is not `real`."""
+    """Adds the weight of each row to a batch: 1, or 0 where the row is not `real`."""
     rows = len(next(iter(batch.values())))
     weight = np.ones(rows, np.float32) if real is None else real.astype(np.float32)
     return {**batch, "weight": weight}
 
 
 def _stream(split: Split, batch: Callable[[int], Batch], steps: range) -> Iterator[Batch]:
-    """The batches of `steps` in order; read ahead by threads if they lie on disk."""
+    """Yields the batches of `steps` in order; threads read ahead if they lie on the disk."""
     if not isinstance(split, Records):
         return map(batch, steps)
     # Grain imports JAX, which a process that only prepares data does without.

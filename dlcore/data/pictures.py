@@ -1,12 +1,13 @@
-"""Stored images and how they become arrays: opening, colour, size.
+"""Turns stored images into arrays: opens them and converts their colours and sizes.
 
 Shapes: H W C the height, width and channels of an image, S the side of a square one.
 """
 
 import contextlib
 import io
+import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,9 +22,9 @@ class StoredImage(NamedTuple):
     """An image as it is stored, with its class.
 
     Attributes:
-        file: the bytes of an image file, or the path of one.
+        file: the bytes of an image file, or its path.
         label: the number of its class.
-        name: what an error calls it.
+        name: its name in error messages.
     """
 
     file: bytes | pathlib.Path
@@ -33,10 +34,11 @@ class StoredImage(NamedTuple):
 
 @contextlib.contextmanager
 def opened(stored: StoredImage) -> Iterator[Image.Image]:
-    """The PIL image of `stored`, its pixels not decoded yet.
+    """Opens `stored` as a PIL image whose pixels are not decoded yet.
 
     Raises:
-        InputError: when the file is not a readable image, here or inside the `with` block.
+        InputError: when the file turns out not to be a readable image, here or inside the `with`
+            block.
     """
     try:
         file = io.BytesIO(stored.file) if isinstance(stored.file, bytes) else stored.file
@@ -44,7 +46,7 @@ def opened(stored: StoredImage) -> Iterator[Image.Image]:
             yield image
     except InputError:
         raise
-    # PIL's readers let whatever a damaged file trips over through.
+    # PIL's readers raise any of these on a damaged file.
     except (
         OSError,
         SyntaxError,
@@ -60,16 +62,19 @@ def opened(stored: StoredImage) -> Iterator[Image.Image]:
 
 
 def is_gray(image: Image.Image) -> bool:
-    """Whether an image has no colour by its mode."""
+    """Returns whether the mode of an image has no colours."""
     return image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
 
 
 def fit_square(image: Image.Image, size: int) -> Image.Image:
-    """An image fitted into a square of side S = `size` without distortion.
+    """Fits an image into a square of side S = `size` without distortion.
 
     A smaller image is enlarged by the largest whole factor that fits and centred on black: digits
-    of 28 x 28 become 32 x 32 by a border of 2, as in LeCun et al. 1998. A larger one is resized
+    of 28 x 28 become 32 x 32 by a border of 2, as in LeCun et al. 1998. A larger image is resized
     until its shorter side fits, and cropped at the centre.
+
+    >>> fit_square(Image.new("L", (28, 28), 255), 32).getbbox()  # left, top, right, bottom
+    (2, 2, 30, 30)
     """
     width, height = image.size
     if max(width, height) <= size:
@@ -88,15 +93,18 @@ def fit_square(image: Image.Image, size: int) -> Image.Image:
 
 
 def pixels(image: Image.Image, *, channels: int, size: int | None = None) -> np.ndarray:
-    """The pixels of an image, uint8 [H, W, C].
+    """Returns the pixels of an image, uint8 [H, W, C].
 
     Args:
-        image: of any mode of 8 or 16 bits; 16 bits keep their upper 8.
+        image: an image of any mode of 8 or 16 bits a channel; of 16 the upper 8 are kept.
         channels: C; 1 (gray), 3 (red, green, blue) or 4 (and alpha).
         size: the side S of the square to fit it into (`fit_square`); None keeps H and W.
 
     Raises:
-        ValueError: when the image has 32 bits a pixel and channel, whose range nobody knows.
+        ValueError: when the image has 32 bits a channel, whose range is unknown.
+
+    >>> pixels(Image.new("L", (3, 2), 7), channels=3).shape
+    (2, 3, 3)
     """
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of 32 bits (mode {image.mode}) are not supported, 8 or 16 are")
@@ -107,3 +115,32 @@ def pixels(image: Image.Image, *, channels: int, size: int | None = None) -> np.
     if size is not None:
         image = fit_square(image, size)
     return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def read_images(
+    images: Sequence[np.ndarray | str | os.PathLike[str]], shape: tuple[int, int, int]
+) -> np.ndarray:
+    """Returns images in one array, uint8 [N, H, W, C].
+
+    Args:
+        images: uint8 arrays of H W C pixels, or paths of image files. Where the images are square,
+            files are fitted into the square (`fit_square`); else they must be of the shape.
+        shape: (H, W, C).
+
+    Raises:
+        InputError: when a file cannot be read, or an image is of another shape.
+    """
+    found = np.empty((len(images), *shape), np.uint8)
+    for number, image in enumerate(images):
+        array = image if isinstance(image, np.ndarray) else _read(image, shape)
+        if array.size != found[number].size:
+            name = f"image {number}" if isinstance(image, np.ndarray) else f"image {image}"
+            raise InputError(f"{name} has the shape {array.shape}; it must be {shape}")
+        found[number] = array.reshape(shape)
+    return found
+
+
+def _read(path: str | os.PathLike[str], shape: tuple[int, int, int]) -> np.ndarray:
+    height, width, channels = shape
+    with opened(StoredImage(pathlib.Path(path), 0, str(path))) as image:
+        return pixels(image, channels=channels, size=height if height == width else None)

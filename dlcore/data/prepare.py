@@ -4,44 +4,45 @@ import atexit
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import logging
-import os
 import pathlib
 import shutil
 import tempfile
 import urllib.request
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 from unittest import mock
 
-from dlcore.data.tfds import (
+from dlcore.data.catalogue import (
     PREPARABLE,
+    PathLike,
     is_preparable,
     is_prepared,
     open_builder,
-    tfds,
-    without_tensorflow,
-    wmt_archives,
 )
+from dlcore.data.tfds import tfds, without_tensorflow
 from dlcore.errors import InputError, choose
 
-PathLike = str | os.PathLike[str]
-
-# Data sets that nobody may download without an account.
+# The archives of the data sets that nobody may download without an account.
 _BY_HAND = {"imagenet2012": ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")}
-_SOURCES = {"imagenet2012": "https://image-net.org/download-images, after registering"}
+_ORIGINS = {"imagenet2012": "https://image-net.org/download-images, after registering"}
+
+UrlInfo: TypeAlias = tfds.core.download.checksums.UrlInfo
 
 
 def prepare(
     name: str, *, data_dir: PathLike | None = None, archives: PathLike | None = None
-) -> Any:
-    """Prepares a data set so that what loads it finds it; does nothing when it is there.
+) -> tfds.core.DatasetBuilder:
+    """Prepares a data set for the functions that load it; does nothing when it is prepared.
 
     Args:
         name: one of `PREPARABLE`, with a version (:VERSION) or without.
-        data_dir: where prepared data sets lie; None is TFDS' own place, ~/tensorflow_datasets.
+        data_dir: the folder of prepared data sets; None stands for TFDS' own,
+            ~/tensorflow_datasets.
         archives: a folder that holds the data set's archives under their published names; None
             downloads them into `data_dir`. An archive that differs from the published one is used
-            as it is, with a warning.
+            as it is, with a warning in the log.
 
     Returns:
         The TFDS builder of the prepared data set.
@@ -64,7 +65,7 @@ def prepare(
     elif missing := [file for file in files if not (folder / file).is_file()]:
         raise InputError(
             f"{folder} lacks {', '.join(missing)}; {title} needs {', '.join(files)} there, "
-            f"from {_SOURCES.get(title) or ', '.join(published)}"
+            f"from {_ORIGINS.get(title) or ', '.join(published)}"
         )
 
     with contextlib.ExitStack() as stack:
@@ -72,9 +73,10 @@ def prepare(
         data_root = pathlib.Path(builder.data_dir_root)
         try:
             data_root.mkdir(parents=True, exist_ok=True)
-            # Archives of different data sets bear the same names, and TFDS takes what an earlier
-            # one of the name was extracted to. When one cannot be read, its other threads may
-            # still be extracting while the folder goes; what they leave goes at the end.
+            # Archives of different data sets have the same names, and TFDS would take the files
+            # that an earlier archive of the name was extracted to. When an archive cannot be
+            # read, other threads of TFDS may still be extracting while the folder is removed;
+            # the files that they leave are removed when the process ends.
             extracted = stack.enter_context(
                 tempfile.TemporaryDirectory(dir=data_root, ignore_cleanup_errors=True)
             )
@@ -85,15 +87,15 @@ def prepare(
                 "--data_dir"
             ) from error
         if folder is not None:
-            # TFDS refuses what differs from the published archives.
-            measured = {url: _measured(folder, info) for url, info in published.items()}
+            # TFDS refuses archives that differ from the published ones.
+            measured = {url: _measure(folder, info) for url, info in published.items()}
             stack.enter_context(mock.patch.dict(builder.url_infos or {}, measured))
         config = tfds.download.DownloadConfig(
             try_download_gcs=False, extract_dir=extracted, manual_dir=folder
         )
         try:
             builder.download_and_prepare(download_config=config, file_format="array_record")
-        # The stock builders fail on damaged input with whatever they happen to trip over.
+        # The stock builders raise every kind of error on damaged input.
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(
@@ -108,22 +110,32 @@ def prepare(
     return open_builder(name, data_dir)
 
 
-def _published(builder: Any) -> dict[str, Any]:
-    """What TFDS knows of the archives that a builder downloads, by URL."""
+def _published(builder: tfds.core.DatasetBuilder) -> dict[str, UrlInfo]:
+    """Returns name, size and checksum of the archives that a builder downloads, by URL."""
     if builder.name in _BY_HAND:
         return {}
     # A builder whose configurations name their archives lists those of all configurations.
     own = getattr(builder.builder_config, "data_url", None)
-    urls = wmt_archives(builder) or builder.url_infos if own is None else [own]
+    urls = _wmt_archives(builder) or builder.url_infos if own is None else [own]
     return {url: info for url, info in builder.url_infos.items() if url in urls}
 
 
-def _assert_reachable(name: str, published: dict[str, Any], files: Any) -> None:
-    """Fails at once where TFDS would try again for minutes."""
+def _wmt_archives(builder: tfds.core.DatasetBuilder) -> set[str]:
+    """Returns the URLs of the archives of a WMT data set, none for another data set."""
+    if not isinstance(builder, tfds.translate.wmt.WmtTranslate):
+        return set()
+    source, _ = builder.builder_config.language_pair
+    corpora = itertools.chain.from_iterable(builder.subsets.values())
+    known = tfds.translate.wmt.DATASET_MAP
+    return {url for corpus in corpora for url in known[corpus].get_url(source)}
+
+
+def _assert_reachable(name: str, published: Mapping[str, UrlInfo], files: Iterable[str]) -> None:
+    """Raises InputError at once where TFDS would try again for minutes."""
     if not published:
         raise InputError(
             f"{name} cannot be downloaded without an account; get {', '.join(files)} from "
-            f"{_SOURCES[name]}, place them in a folder and give it with --archives"
+            f"{_ORIGINS[name]}, place them in a folder and give it with --archives"
         )
     url = next(iter(published))
     try:
@@ -135,8 +147,8 @@ def _assert_reachable(name: str, published: dict[str, Any], files: Any) -> None:
         ) from error
 
 
-def _measured(folder: pathlib.Path, published: Any) -> Any:
-    """Size and checksum of an archive placed by hand, in TFDS' form."""
+def _measure(folder: pathlib.Path, published: UrlInfo) -> UrlInfo:
+    """Returns size and checksum of an archive that was placed by hand, as TFDS holds them."""
     path = folder / published.filename
     with path.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,19 +1,22 @@
-"""What a split of a data set is: examples that can be gathered by index.
+"""Splits of data sets: examples that can be gathered by index.
 
-Shapes: N examples of a split, n gathered ones, H W C the height, width and channels of an image.
+Shapes: N examples of a split, n gathered examples, H W C the height, width and channels of an
+image.
 """
 
 import concurrent.futures
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 Batch = dict[str, np.ndarray]
+Record = TypeVar("Record")
 
-# Large enough that a thread's work outweighs handing it over, small enough to share it evenly.
+# Examples that a thread decodes at a time: enough to outweigh the cost of handing them to a
+# thread, few enough to share the work evenly.
 _CHUNK = 256
 
 
@@ -23,11 +26,11 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def gather(self, indices: np.ndarray) -> Batch:
-        """The examples at `indices` [n], stacked: each array has the leading axis n."""
+        """Gathers the examples at `indices` [n]: each array has the leading axis n."""
         ...
 
     def subset(self, indices: np.ndarray) -> "Split":
-        """The split of the examples at `indices` [n] alone."""
+        """Returns a split of the examples at `indices` [n] alone."""
         ...
 
 
@@ -40,6 +43,10 @@ class Arrays:
 
     Raises:
         ValueError: when the arrays differ in length.
+
+    >>> split = Arrays({"label": np.array([3, 1, 2])})
+    >>> len(split), split.gather(np.array([2, 0]))
+    (3, {'label': array([2, 3])})
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -53,40 +60,40 @@ class Arrays:
         return len(next(iter(self.arrays.values())))
 
     def gather(self, indices: np.ndarray) -> Batch:
-        """The rows at `indices` [n], in fresh arrays of leading axis n."""
+        """Copies the rows at `indices` [n] into arrays of leading axis n."""
         return {name: array.take(indices, axis=0) for name, array in self.arrays.items()}
 
     def subset(self, indices: np.ndarray) -> "Arrays":
-        """A copy of the rows at `indices` [n]."""
+        """Returns a split of copies of the rows at `indices` [n]."""
         return Arrays(self.gather(indices))
 
 
 @dataclasses.dataclass(frozen=True)
-class Records:
-    """A split that does not fit in memory: stored records, decoded each time they are gathered.
+class Records(Generic[Record]):
+    """A split that does not fit in memory: stored records are decoded each time they are gathered.
 
     Attributes:
         source: the N stored records.
-        decode: turns one record into the arrays of one example.
+        decode: a function that turns one record into the arrays of one example.
     """
 
-    source: Sequence[Any]
-    decode: Callable[[Any], Mapping[str, Any]]
+    source: Sequence[Record]
+    decode: Callable[[Record], Mapping[str, np.ndarray]]
 
     def __len__(self) -> int:
         return len(self.source)
 
     def gather(self, indices: np.ndarray) -> Batch:
-        """The decoded examples at `indices` [n], stacked along a leading axis n."""
+        """Decodes the examples at `indices` [n] and stacks them along a leading axis n."""
         examples = [self.decode(self.source[int(index)]) for index in indices]
         return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
-    def subset(self, indices: np.ndarray) -> "Records":
-        """The records at `indices` [n], decoded as these are."""
-        return Records(_Picked(self.source, indices), self.decode)
+    def subset(self, indices: np.ndarray) -> "Records[Record]":
+        """Returns a split of the records at `indices` [n] with the same `decode`."""
+        return Records(_Selection(self.source, indices), self.decode)
 
     def load(self) -> Arrays:
-        """The whole split decoded into memory, on all cores."""
+        """Decodes the whole split into memory on all cores."""
         first = self.gather(np.zeros(1, int))
         arrays = {
             name: np.empty((len(self), *array.shape[1:]), array.dtype)
@@ -104,14 +111,16 @@ class Records:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Picked(Sequence[Any]):
-    source: Sequence[Any]
+class _Selection(Sequence[Record]):
+    """The records of `source` at `indices` [n], read when they are wanted."""
+
+    source: Sequence[Record]
     indices: np.ndarray
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: int) -> Record:  # type: ignore[override]
         return self.source[int(self.indices[index])]
 
 
@@ -120,7 +129,7 @@ class ImageData:
     """A data set of images by class.
 
     Attributes:
-        name: what it is called in logs and errors.
+        name: its name in logs and errors.
         train: the training split; an example is {"image": uint8 [H, W, C], "label": int32 []}.
         test: the held-out split, of the same form.
         class_names: the name of each label.
@@ -135,5 +144,5 @@ class ImageData:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are; labels run from 0 to one less."""
+        """The number of classes; labels run from 0 to one less."""
         return len(self.class_names)

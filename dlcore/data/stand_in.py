@@ -1,51 +1,51 @@
-"""What TFDS asks of TensorFlow while it prepares a data set: files and images, in plain Python."""
+"""The functions of TensorFlow that TFDS calls while it prepares a data set, in plain Python."""
 
 import glob
 import io
 import os
 import types
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 
 class _Tensor(NamedTuple):
-    """What TFDS asks of an eager tensor."""
+    """An eager tensor as far as TFDS uses one."""
 
-    value: Any
+    value: np.ndarray | bytes
 
-    def numpy(self) -> Any:
+    def numpy(self) -> np.ndarray | bytes:
         return self.value
 
 
-def _decoded(data: bytes, channels: int = 3) -> _Tensor:
+def _decode(data: bytes, channels: int = 3) -> _Tensor:
     del channels  # The callers want red, green and blue, from CMYK files too.
     with Image.open(io.BytesIO(data)) as image:
         return _Tensor(np.asarray(image.convert("RGB")))
 
 
-def _encoded(image: np.ndarray, kind: str, **options: Any) -> _Tensor:
+def _encode(image: np.ndarray, format: str, **kwargs: int) -> _Tensor:
     file = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, kind, **options)
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, format, **kwargs)
     return _Tensor(file.getvalue())
 
 
 def _encode_jpeg(image: np.ndarray, format: str, quality: int) -> _Tensor:
     del format
-    return _encoded(image, "jpeg", quality=quality)
+    return _encode(image, "jpeg", quality=quality)
 
 
 STAND_IN = types.SimpleNamespace(
     compat=types.SimpleNamespace(as_text=os.fsdecode),
-    # An empty tuple catches nothing, so that a full disk says so.
+    # TFDS catches this error; an empty tuple catches nothing, so that a full disk shows as such.
     errors=types.SimpleNamespace(ResourceExhaustedError=()),
     executing_eagerly=lambda: True,
     image=types.SimpleNamespace(
-        decode_jpeg=_decoded,
-        decode_png=_decoded,
+        decode_jpeg=_decode,
+        decode_png=_decode,
         encode_jpeg=_encode_jpeg,
-        encode_png=lambda image: _encoded(image, "png"),
+        encode_png=lambda image: _encode(image, "png"),
     ),
     io=types.SimpleNamespace(
         gfile=types.SimpleNamespace(

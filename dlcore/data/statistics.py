@@ -1,4 +1,7 @@
-"""What is measured on images before training. Shapes: N images, H W C their sizes."""
+"""Statistics of images that are measured before training.
+
+Shapes: N images, H W C the height, width and channels of an image.
+"""
 
 import numpy as np
 
@@ -8,22 +11,29 @@ _CHUNK = 256
 
 
 def evenly_spaced(split: Split, most: int) -> Split:
-    """At most `most` examples at even distances: folders and archives often go class by class."""
+    """Returns a split of at most `most` examples at even distances.
+
+    The first examples would not do: folders and archives often go class by class.
+
+    >>> from dlcore.data import Arrays
+    >>> evenly_spaced(Arrays({"label": np.arange(9)}), 3).gather(np.arange(3))["label"].tolist()
+    [0, 4, 8]
+    """
     if len(split) <= most:
         return split
     return split.subset(np.linspace(0, len(split) - 1, most).round().astype(int))
 
 
 def channel_moments(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and the standard deviation of each channel, float64 (C,) each, in units of 0..255.
+    """Returns the mean and the standard deviation of each channel, float64 [C], in 0..255.
 
     Args:
-        split: with "image" uint8 (H, W, C); gathered a few hundred images at a time.
+        split: N examples with "image", uint8 [H, W, C]; a few hundred are gathered at a time.
     """
     total = square = pixels = 0.0
     for start in range(0, len(split), _CHUNK):
         images = split.gather(np.arange(start, min(start + _CHUNK, len(split))))["image"]
-        for image in images:  # one at a time, so that float64 copies stay small
+        for image in images:  # one at a time, so that the float64 copy stays small
             values = image.reshape(-1, image.shape[-1]).astype(np.float64)
             total += values.sum(0)
             square += (values * values).sum(0)

@@ -1,4 +1,4 @@
-"""Sequences out of a model: decoders over one pure next-token function, see `NextToken`."""
+"""Decoders, which draw or search sequences by a model's pure next-token function (`NextToken`)."""
 
 from dlcore.decode.beam import Hypotheses as Hypotheses
 from dlcore.decode.beam import beam_search as beam_search

@@ -1,7 +1,7 @@
 """Beam search.
 
-Shapes: B sentences, W places of the beam, N hypotheses wanted, T steps, V vocabulary, S source
-steps, K = min(W, V), R = B W rows of the model: row b W + w is place w of sentence b.
+Shapes: B sentences, W slots of the beam, N hypotheses returned, T steps, V vocabulary, S source
+steps, K = min(W, V), R = B W rows of the model: row b W + w is slot w of sentence b.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class Hypotheses(NamedTuple):
 
 
 class _Beam(Hypotheses):
-    """The W places, where length 0 says unfinished, and then log P = -inf says empty."""
+    """The W slots; length 0 marks an unfinished hypothesis, then log P = -inf an empty slot."""
 
     @property
     def live(self) -> jax.Array:
@@ -54,36 +54,46 @@ def beam_search(
     no_repeat: int | None = None,
     coverage: Callable[[Carry], jax.Array] | None = None,
 ) -> Hypotheses:
-    """Searches the sequences that maximise an objective, the best W at a time.
+    """Searches the sequences that maximise an objective, following the best W at a time.
 
-    The beam of a sentence has W places. A hypothesis that ends keeps its place and leaves fewer to
-    the live ones, so that width 1 is greedy search under every objective. Each step takes the
-    W - finished best extensions of the live hypotheses by log P. Of the same log P the earlier
-    hypothesis is first, then its likelier token, then the lower. The last of T tokens can only be
-    `end`, so that every hypothesis is a whole sequence with its true probability.
+    The beam of a sentence has W slots. A finished hypothesis keeps its slot and leaves fewer to the
+    live ones, so that width 1 is greedy search under every objective. Each step fills the other
+    slots with the best extensions of the live hypotheses by log P. Among equal values, the earlier
+    hypothesis comes first, then its likelier token, then the lower token id. The last of T tokens
+    can only be `end`, so that every hypothesis is a whole sequence with its true probability.
 
-    A sentence stops when no hypothesis is live, or when by `Objective.bound` none of them can beat
-    the N-th best of those finished. That never changes the result: to ask for more hypotheses
-    never changes the best.
+    A sentence stops when no hypothesis is live, or when `Objective.bound` shows that none can beat
+    the N-th best finished one. Stopping early never changes the result, and a larger N never
+    changes the best hypothesis.
 
     Args:
         next_token: the model, see `NextToken`; called with R rows.
-        carry: what the model carries when it comes to `first`, every leaf with leading axis B.
-        first: the last token known of each sentence, int32 [B].
+        carry: the model's carry before it reads `first`, every leaf with leading axis B.
+        first: the last known token of each sentence, int32 [B].
         end: the token that ends a sequence.
         width: W, at least 1; with W >= V^T the search is exhaustive.
-        steps: T, the most tokens of a sequence.
+        steps: T, the largest number of tokens in a sequence.
         n_best: N, from 1 to W.
-        objective: what to maximise; None for log P.
-        min_length: the fewest tokens, with the end token.
+        objective: the objective to maximise; None for log P.
+        min_length: the smallest number of tokens, including the end token.
         no_repeat: the n of the n-grams that may not occur twice in a hypothesis; None allows all.
-        coverage: maps the carry after a step to the attention of each source place summed over the
-            steps so far [R, S], 1 at padding; needed for the objective's coverage penalty.
+        coverage: maps the carry after a step to the attention of each source step, summed over the
+            target steps so far [R, S], 1 at padding; needed for the objective's coverage penalty.
 
     Raises:
-        InputError: for a width below 1, N outside 1..W, a coverage penalty without the attention,
-            or what `Constraints` does not allow.
+        InputError: for a width below 1, N outside 1..W, a coverage penalty without `coverage`, or
+            values that `Constraints` does not allow.
         ValueError: for a carry with a leaf whose leading axis is not B.
+
+    >>> chances = jnp.log(jnp.array([[0.0, 0.6, 0.4], [0.5, 0.3, 0.2], [0.9, 0.1, 0.0]]))
+    >>> def next_token(carry, token):  # a Markov chain whose token 0 ends a sequence
+    ...     return carry, chances[token]
+    >>> first = jnp.array([0])
+    >>> for width in 1, 3:
+    ...     best = beam_search(next_token, (), first, end=0, width=width, steps=4)
+    ...     best.tokens[0, 0].tolist(), round(float(jnp.exp(best.scores[0, 0])), 3)
+    ([1, 0, 0, 0], 0.3)
+    ([2, 0, 0, 0], 0.36)
     """
     if width < 1:
         raise InputError(f"beam width {width} is not possible; give 1 (greedy) or more")
@@ -103,21 +113,23 @@ def beam_search(
             raise ValueError(f"a leaf {leaf.shape} of the carry has not leading axis {batch}")
         return jnp.repeat(leaf, width, axis=0)
 
-    def step(state: tuple) -> tuple:
+    def step(
+        state: tuple[jax.Array, Carry, jax.Array, _Beam],
+    ) -> tuple[jax.Array, Carry, jax.Array, _Beam]:
         t, carry, token, beam = state
         carry, logits = next_token(carry, token)
         allowed = constraints.forbid(log_softmax(logits), beam.tokens.reshape(rows, steps), t)
-        # No more than W of a row can be among the best W of all.
+        # At most W extensions of one row can be among the best W of all.
         count = min(width, allowed.shape[-1])
         best, words = (x.reshape(batch, width, count) for x in jax.lax.top_k(allowed, count))
-        # What is not a number is no extension either.
+        # NaN is not > -inf, so it is no extension either.
         possible = beam.live[..., None] & (best > -jnp.inf)
         extended = jnp.where(possible, beam.log_probs[..., None] + best, -jnp.inf)
-        # Places come before extensions: +inf keeps what is finished, in its order.
+        # Slots precede extensions: +inf keeps finished hypotheses, in their order.
         keys = [jnp.where(beam.lengths > 0, jnp.inf, -jnp.inf), extended.reshape(batch, -1)]
-        key, place = jax.lax.top_k(jnp.concatenate(keys, axis=1), width)
-        extension = jnp.maximum(place - width, 0)
-        parent = jnp.where(place < width, place, extension // count)
+        key, choice = jax.lax.top_k(jnp.concatenate(keys, axis=1), width)
+        extension = jnp.maximum(choice - width, 0)
+        parent = jnp.where(choice < width, choice, extension // count)
         word = jnp.take_along_axis(words.reshape(batch, -1), extension, axis=1)
 
         row = (parent + width * sentences).reshape(rows)
@@ -133,8 +145,8 @@ def beam_search(
         beam = _Beam(tokens, lengths, log_probs, scores)
 
         worst = jax.lax.top_k(scores, n_best)[0][:, -1]
-        hope = jnp.where(beam.live, objective.bound(log_probs, steps), -jnp.inf).max(-1)
-        stopped = (hope <= worst)[:, None] & (lengths == 0)
+        bound = jnp.where(beam.live, objective.bound(log_probs, steps), -jnp.inf).max(-1)
+        stopped = (bound <= worst)[:, None] & (lengths == 0)
         beam = beam._replace(log_probs=jnp.where(stopped, -jnp.inf, log_probs))
         return t + 1, carry, word.reshape(rows), beam
 

@@ -1,4 +1,4 @@
-"""Which tokens a search may take. Shapes: R rows, T steps, V vocabulary."""
+"""Constraints on the tokens that a search may take. Shapes: R rows, T steps, V vocabulary."""
 
 import dataclasses
 
@@ -11,12 +11,12 @@ from dlcore.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Constraints:
-    """What holds for every sequence that a search gives.
+    """Limits on the length and the repetitions of a sequence.
 
     Attributes:
         end: the token that ends a sequence.
-        steps: T, the most tokens of a sequence, its end token included.
-        min_length: the fewest, its end token included.
+        steps: T, the largest number of tokens in a sequence, including the end token.
+        min_length: the smallest number of tokens, including the end token.
         no_repeat: the n of the n-grams that may not occur twice; None allows all.
 
     Raises:
@@ -44,15 +44,20 @@ class Constraints:
             )
 
     def forbid(self, log_probs: jax.Array, tokens: jax.Array, t: jax.Array) -> jax.Array:
-        """log P [R, V] of token t with -inf where it is forbidden; the rest is not renormalised.
+        """Sets log P [R, V] of forbidden tokens to -inf, without renormalising the rest.
 
         Args:
-            log_probs: [R, V].
-            tokens: those before, int [R, T], of which t are written.
+            log_probs: log P of token t, [R, V].
+            tokens: the sequences so far, int [R, T], of which t tokens are written.
             t: int scalar, from 0.
 
         Raises:
-            ValueError: when the end token is not one of the V.
+            ValueError: when the end token is not in 0..V-1.
+
+        >>> constraints = Constraints(end=0, steps=4, no_repeat=1)
+        >>> tokens = jnp.array([[2, 0, 0, 0]])
+        >>> constraints.forbid(jnp.zeros((1, 3)), tokens, jnp.array(1)).tolist()
+        [[0.0, 0.0, -inf]]
         """
         size = log_probs.shape[-1]
         if not 0 <= self.end < size:
@@ -66,7 +71,7 @@ class Constraints:
         starts = np.arange(self.steps - n + 1)
         grams = tokens[:, starts[:, None] + np.arange(n)]
         last = jax.lax.dynamic_slice_in_dim(tokens, t - n + 1, n - 1, axis=1)
-        # The grams before t that begin as the one that token t would complete.
+        # True for the n-grams before t that begin like the n-gram that token t would complete.
         same = (grams[..., :-1] == last[:, None]).all(-1) & (starts + n <= t)[None]
         rows = np.arange(len(tokens))[:, None]
         return log_probs.at[rows, grams[..., -1]].min(jnp.where(same, -jnp.inf, jnp.inf))

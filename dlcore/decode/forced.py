@@ -1,4 +1,4 @@
-"""A model led along given sequences: their scores, and scheduled sampling.
+"""Teacher forcing: scores of given sequences, and scheduled sampling.
 
 Shapes: B rows, T steps, S source steps, V vocabulary.
 """
@@ -23,37 +23,47 @@ def score_sequences(
     objective: Objective | None = None,
     coverage: Callable[[Carry], jax.Array] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """What a search by the same objective would have given these sequences, such as references.
+    """Scores given sequences, such as references, by the objective of a search.
 
-    Where a reference scores above what the search found, the search is at fault, else the model;
-    log P alone would judge another objective than the one that was searched.
+    Where a reference scores higher than the hypothesis that the search returned, the search is at
+    fault, else the model; log P alone would compare them by another objective.
 
     Args:
         next_token: the model, see `NextToken`.
-        carry: what the model carries when it comes to `first`.
+        carry: the model's carry before it reads `first`.
         first: the token before each sequence, int32 [B].
-        tokens: int [B, T], each with its end token; what follows it is ignored.
-        lengths: int [B], from 1 to T, with the end token.
-        objective: of the search; None for log P.
+        tokens: int [B, T], each with its end token; tokens after it are ignored.
+        lengths: int [B], from 1 to T, including the end token.
+        objective: the objective of the search; None for log P.
         coverage: as for `beam_search`.
 
     Returns:
         log P and the scores, each float32 [B].
 
     Raises:
-        InputError: for a coverage penalty without the attention.
+        InputError: for a coverage penalty without `coverage`.
+
+    >>> def coin(carry, token):  # tokens 0 and 1 are equally likely
+    ...     return carry, jnp.zeros((len(token), 2))
+    >>> tokens, lengths = jnp.array([[1, 1, 0]]), jnp.array([3])
+    >>> log_probs, _ = score_sequences(coin, (), jnp.array([0]), tokens, lengths)
+    >>> jnp.exp(log_probs).tolist()
+    [0.125]
     """
     objective = objective or Objective()
     covered = None if coverage is None else coverage(carry)
 
-    def step(state: tuple, given: tuple) -> tuple[tuple, None]:
+    def step(
+        state: tuple[Carry, jax.Array, jax.Array | None, jax.Array],
+        now: tuple[jax.Array, jax.Array],
+    ) -> tuple[tuple[Carry, jax.Array, jax.Array | None, jax.Array], None]:
         carry, log_probs, covered, previous = state
-        t, token = given
+        t, token = now
         carry, logits = next_token(carry, previous)
         inside = t < lengths
         added = jnp.take_along_axis(log_softmax(logits), token[:, None], axis=-1)[:, 0]
         log_probs = jnp.where(inside, log_probs + added, log_probs)
-        if coverage is not None:
+        if coverage is not None and covered is not None:
             covered = jnp.where(inside[:, None], coverage(carry), covered)
         return (carry, log_probs, covered, token), None
 
@@ -73,25 +83,25 @@ def scheduled_inputs(
     share: float | jax.Array,
     rows: jax.Array,
 ) -> jax.Array:
-    """Inputs of which the model draws a share itself: scheduled sampling (Bengio et al. 2015).
+    """Replaces a share of the inputs by the model's own draws: scheduled sampling.
 
-    The first input stays. Each later one is, with probability `share`, drawn from what the model
-    predicts after the inputs chosen so far, else the given one. No gradient flows through it.
+    The first input stays. With probability `share`, the model draws a later input from its
+    prediction after the inputs chosen so far (Bengio et al. 2015). No gradient flows through it.
 
     Args:
         next_token: the model, see `NextToken`.
-        carry: what the model carries when it comes to the first input.
-        inputs: of teacher forcing, int [B, T].
-        key: of all draws.
+        carry: the model's carry before it reads the first input.
+        inputs: the inputs of teacher forcing, int [B, T].
+        key: the key of all draws.
         share: the probability of a drawn input, in [0, 1]; 1 - epsilon of the paper.
-        rows: the position of each row in the global batch, int [B]; its draws depend on it and the
-            key alone.
+        rows: the position of each row in the global batch, int [B]; the draws of a row depend on
+            this and the key alone.
 
     Returns:
-        int32 [B, T].
+        The inputs, int32 [B, T].
 
     Raises:
-        InputError: for a share, not traced, outside [0, 1].
+        InputError: for a share outside [0, 1], unless it is traced.
     """
     if isinstance(share, int | float) and not 0 <= share <= 1:
         raise InputError(f"share {share} of drawn inputs is not a probability; give one in [0, 1]")
@@ -100,11 +110,13 @@ def scheduled_inputs(
         coin, token = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, row), t))
         return jax.random.bernoulli(coin, share), jax.random.categorical(token, logits)
 
-    def step(state: tuple, given: tuple) -> tuple[tuple, jax.Array]:
-        t, token = given
+    def step(
+        state: tuple[Carry, jax.Array], now: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[Carry, jax.Array], jax.Array]:
+        t, token = now
         carry, logits = jax.lax.stop_gradient(next_token(*state))
-        drawn, own = jax.vmap(draw, (0, None, 0))(rows, t, log_softmax(logits))
-        token = jnp.where(drawn, own.astype(jnp.int32), token)
+        replace, drawn = jax.vmap(draw, (0, None, 0))(rows, t, log_softmax(logits))
+        token = jnp.where(replace, drawn.astype(jnp.int32), token)
         return (carry, token), token
 
     inputs = inputs.astype(jnp.int32)

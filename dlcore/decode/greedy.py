@@ -1,4 +1,4 @@
-"""The likeliest token at each step. Shapes: B sentences, T steps, V vocabulary."""
+"""Greedy decoding. Shapes: B sentences, T steps, V vocabulary."""
 
 import jax
 import jax.numpy as jnp
@@ -17,24 +17,32 @@ def greedy(
     min_length: int = 0,
     no_repeat: int | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Continues each row by its likeliest next token, the lowest of several, until its end.
+    """Continues each row by its likeliest next token until the end token.
+
+    Among equally likely tokens it takes the lowest id.
 
     Args:
         next_token: the model, see `NextToken`.
-        carry: what the model carries when it comes to `first`.
-        first: the last token known of each row, int32 [B].
+        carry: the model's carry before it reads `first`.
+        first: the last known token of each row, int32 [B].
         end: the token that ends a sequence.
-        steps: T, the most tokens; the last of them can only be `end`.
-        min_length: the fewest tokens, with the end token.
-        no_repeat: the n of the n-grams that may not occur twice in a row; None allows all.
+        steps: T, the largest number of tokens; the last of them can only be `end`.
+        min_length: the smallest number of tokens, including the end token.
+        no_repeat: the n of the n-grams that may not occur twice in a sequence; None allows all.
 
     Returns:
-        The tokens int32 [B, T], with `end` and then zeros; their lengths int32 [B] with the end
-        token; log P of the sequences float32 [B]. A row in which the constraints leave no token has
-        length 0 and log P = -inf.
+        The tokens int32 [B, T], with `end` and then zeros; their lengths int32 [B], including the
+        end token; log P of the sequences float32 [B]. A row in which the constraints leave no token
+        has length 0 and log P = -inf.
 
     Raises:
         InputError: see `Constraints`.
+
+    >>> def countdown(carry, token):  # the likeliest next token is one less
+    ...     return carry, jnp.eye(4)[token - 1]
+    >>> tokens, lengths, _ = greedy(countdown, (), jnp.array([3]), end=0, steps=5)
+    >>> tokens.tolist(), lengths.tolist()
+    ([[2, 1, 0, 0, 0]], [3])
     """
     constraints = Constraints(end, steps, min_length, no_repeat)
 

@@ -1,4 +1,4 @@
-"""What beam search maximises. Shapes: `...` any axes, S source steps."""
+"""The objective of beam search. Shapes: `...` any axes, S source steps."""
 
 import dataclasses
 
@@ -16,17 +16,20 @@ class Objective:
     """log P(Y), divided by a function of the length |Y|, plus a coverage penalty.
 
     Each further token lowers log P, so that without normalisation short outputs win; the division
-    corrects this bias. |Y| counts the end token.
+    corrects this bias. |Y| includes the end token.
 
     Attributes:
-        normalise: what divides log P: "none" 1, "average" |Y|, "power" |Y|^alpha, "gnmt"
+        normalise: the divisor of log P: "none" is 1, "average" |Y|, "power" |Y|^alpha, "gnmt"
             ((5 + |Y|) / 6)^alpha (Wu et al. 2016, eq. 14).
-        alpha: of "power" and "gnmt", at least 0; 0.5 to 1 is usual.
-        coverage: the factor beta >= 0 of sum_i log(min(sum_t a_ti, 1)), which punishes source
-            places that got little attention a over all steps t (ibid.); 0.2 is usual.
+        alpha: the exponent of "power" and "gnmt", at least 0; 0.5 to 1 is usual.
+        coverage: the factor beta >= 0 of sum_i log(min(sum_t a_ti, 1)), which penalises source
+            steps i with little attention a over all target steps t (ibid.); 0.2 is usual.
 
     Raises:
         InputError: for an unknown normalisation, alpha or coverage below 0 or not finite.
+
+    >>> float(Objective("average").score(jnp.array(-6.0), 3))
+    -2.0
     """
 
     normalise: str = "none"
@@ -44,13 +47,13 @@ class Objective:
     def score(
         self, log_prob: jax.Array, length: jax.Array | int, coverage: jax.Array | None = None
     ) -> jax.Array:
-        """The value of finished sequences, [...].
+        """Returns the scores of finished sequences, [...].
 
         Args:
             log_prob: log P of the sequences with their end tokens [...].
             length: their lengths |Y| >= 1, [...] or one for all.
-            coverage: the attention of each source place summed over all steps [..., S], 1 at
-                padding; needed where the factor of it is above 0.
+            coverage: the attention of each source step summed over all target steps [..., S], 1 at
+                padding; needed if the factor `self.coverage` is above 0.
 
         Raises:
             InputError: when the coverage is needed and missing.
@@ -63,15 +66,16 @@ class Objective:
                 f"a coverage penalty of {self.coverage} needs the attention of the model, and this "
                 "one gives none; choose a coverage of 0 or a model with attention"
             )
-        # A place without any attention costs much, yet leaves the scores of others comparable.
+        # Instead of -inf, a source step without any attention costs a large finite number, which
+        # keeps scores comparable.
         covered = jnp.clip(coverage, jnp.finfo(coverage.dtype).tiny, 1)
         return score + self.coverage * jnp.log(covered).sum(-1)
 
     def bound(self, log_prob: jax.Array, longest: int) -> jax.Array:
-        """The most that any continuation of unfinished sequences can score, [...].
+        """Returns an upper bound on the scores of all continuations of sequences, [...].
 
         Args:
-            log_prob: log P of the sequences so far [...].
+            log_prob: log P of the unfinished sequences so far [...].
             longest: the greatest |Y| that a continuation can reach.
         """
         # Let Y continue a sequence of log P = L, and n(.) be the normaliser. Factors of P are at

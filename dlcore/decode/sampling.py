@@ -1,4 +1,4 @@
-"""Random continuations: temperature, top-k, nucleus and min-p sampling.
+"""Temperature, top-k, nucleus and min-p sampling.
 
 Shapes: B rows, V vocabulary.
 """
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from dlcore.decode.next_token import Carry, NextToken
 from dlcore.errors import InputError
+from dlcore.types import at_least_float32
 
 
 def filter_logits(
@@ -18,23 +19,26 @@ def filter_logits(
     top_p: float | None = None,
     min_p: float | None = None,
 ) -> jax.Array:
-    """The logits of the distribution that `sample` draws from, -inf for tokens left out.
+    """Returns the logits of the distribution that `sample` draws from, -inf for dropped tokens.
 
-    The logits are divided by the temperature, then cut to the k likeliest tokens, then to the
-    nucleus of these, renormalised, then to those that are not too far below the likeliest. Among
-    equal logits the lower token counts as likelier.
+    It divides the logits by the temperature, keeps the k likeliest tokens, of these, renormalised,
+    the nucleus, and of these the tokens that are not too far below the likeliest. Among equal
+    logits the lower token id counts as likelier.
 
     Args:
-        logits: (B, V); computed with in float32 at least.
-        temperature: below 1 sharpens, above 1 flattens; 0 leaves the likeliest token only.
-        top_k: how many tokens to keep, at least 1; None for all.
-        top_p: the smallest set of the likeliest tokens whose probability reaches this share is
-            kept (Holtzman et al. 2020), in (0, 1]; None or 1 for all. Without top_k it sorts V.
-        min_p: tokens at least this share as likely as the likeliest are kept (Nguyen et al. 2024),
-            in (0, 1]; None for all.
+        logits: (B, V); the computation is in float32 at least.
+        temperature: below 1 sharpens, above 1 flattens; 0 keeps the likeliest token only.
+        top_k: the number of tokens to keep, at least 1; None keeps all.
+        top_p: keeps the smallest set of the likeliest tokens whose probability reaches this share
+            (Holtzman et al. 2020), in (0, 1]; None or 1 keeps all. Without top_k it sorts V.
+        min_p: keeps the tokens that have at least this share of the likeliest one's probability
+            (Nguyen et al. 2024), in (0, 1]; None keeps all.
 
     Raises:
         InputError: for values outside these ranges.
+
+    >>> filter_logits(jnp.array([[2.0, 0.0, 1.0]]), top_k=2).tolist()
+    [[0.0, -inf, -1.0]]
     """
     if not 0 <= temperature < float("inf"):
         raise InputError(f"temperature {temperature} is not possible; give 0 (greedy) or more")
@@ -46,8 +50,8 @@ def filter_logits(
         raise InputError(f"min_p {min_p} is not a share; give one in (0, 1]")
     if temperature == 0:
         temperature, top_k = 1.0, 1
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    # Less the maximum first, as the quotient could overflow.
+    logits = logits.astype(at_least_float32(logits.dtype))
+    # Subtracting the maximum first, because the quotient could overflow.
     logits = (logits - logits.max(-1, keepdims=True)) / temperature
     if top_p == 1:
         top_p = None
@@ -61,7 +65,7 @@ def filter_logits(
         nothing = jnp.full_like(logits, -jnp.inf)
         logits = jnp.put_along_axis(nothing, tokens, kept, axis=-1, inplace=False)
     if min_p is not None:
-        # The likeliest token is at 0, whatever was cut.
+        # The likeliest token has the logit 0, whatever was dropped.
         logits = jnp.where(logits >= jnp.log(min_p), logits, -jnp.inf)
     return logits
 
@@ -75,10 +79,10 @@ def sample(
     top_p: float | None = None,
     min_p: float | None = None,
 ) -> jax.Array:
-    """Draws a token for each row; what a row draws does not depend on the rows beside it.
+    """Draws a token for each row, independently of the other rows.
 
     Args:
-        key: of the draw; row b uses `fold_in(key, b)`.
+        key: the key of the draw; row b uses `fold_in(key, b)`.
         logits: (B, V).
         temperature: see `filter_logits`; 0 is greedy, the lowest of the likeliest tokens.
         top_k: see there.
@@ -86,10 +90,13 @@ def sample(
         min_p: see there.
 
     Returns:
-        int32 (B,).
+        The tokens, int32 (B,).
 
     Raises:
         InputError: as `filter_logits`.
+
+    >>> sample(jax.random.key(0), jnp.array([[0.0, 2.0, 1.0]]), temperature=0).tolist()
+    [1]
     """
     logits = filter_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(logits)))
@@ -112,11 +119,11 @@ def generate(
 
     Args:
         next_token: the model, see `NextToken`.
-        carry: what the model carries when it comes to `first`: its start, or what it holds after
-            the rest of a prompt.
-        first: the last token known of each row, int32 (B,).
-        key: of all draws; step t uses `fold_in(key, t)`.
-        steps: how many tokens to draw.
+        carry: the model's carry before it reads `first`: its initial carry, or the carry after the
+            other tokens of a prompt.
+        first: the last known token of each row, int32 (B,).
+        key: the key of all draws; step t uses `fold_in(key, t)`.
+        steps: the number of tokens to draw.
         temperature: see `filter_logits`.
         top_k: see there.
         top_p: see there.
@@ -129,7 +136,9 @@ def generate(
         InputError: as `filter_logits`.
     """
 
-    def step(state: tuple[Carry, jax.Array], t: jax.Array) -> tuple[tuple, jax.Array]:
+    def step(
+        state: tuple[Carry, jax.Array], t: jax.Array
+    ) -> tuple[tuple[Carry, jax.Array], jax.Array]:
         carry, logits = next_token(*state)
         token = sample(
             jax.random.fold_in(key, t),

@@ -1,4 +1,4 @@
-"""How good trained systems are at a task: word analogies, similarities, errors of a search."""
+"""Scores trained systems on a task: word analogies, word similarity, errors of a search."""
 
 from dlcore.evaluation.search_errors import SearchErrors as SearchErrors
 from dlcore.evaluation.search_errors import search_errors as search_errors

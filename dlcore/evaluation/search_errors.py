@@ -1,13 +1,15 @@
-"""Whose fault a wrong output of beam search is: the search's or the model's. Shapes: N sentences.
+"""Decides whether a wrong output of beam search is the fault of the search or of the model.
 
 The model gives every sentence a score, and the search looks for the sentence with the greatest. So
 where the reference has a greater score than the output, the search has missed a better sentence,
 and a wider beam can help. Where it has not, even a perfect search would not have preferred the
 reference: the model is at fault, and with it its architecture, regularisation or data.
 
-The score is what was searched for, length normalisation and coverage penalty included. The rule is
-often told with log P alone. That blames the search for preferring, as it was told to, a longer
-output over a reference of greater P, and the other way round.
+The score is the objective of the search, length normalisation and coverage penalty included. The
+rule is often stated with log P alone. That blames the search for preferring, as its objective says,
+a longer output over a reference of greater P, and the other way round.
+
+Shapes: N sentences.
 """
 
 from typing import NamedTuple
@@ -21,7 +23,7 @@ VERDICTS = {
     "search": "widen the beam",
     "model": "change the architecture or regularisation, or get more data",
 }
-"""What an output is, or what is at fault for it, and what helps."""
+"""The verdicts on an output: it is right, or the search or the model is at fault; what helps."""
 
 # The reference is scored in one pass and the output step by step. A sum of some hundred float32
 # logarithms that is made in two ways differs by about 1e-6 of itself; only more is a difference.
@@ -32,10 +34,10 @@ class SearchErrors(NamedTuple):
     """The verdict on each sentence.
 
     Attributes:
-        verdicts: (N,) of `VERDICTS`, by the score that was searched for.
-        log_prob_verdicts: (N,) what they would be by log P alone.
-        reference_scores: (N,) as given.
-        output_scores: (N,) as given.
+        verdicts: (N,) keys of `VERDICTS`, by the objective of the search.
+        log_prob_verdicts: (N,) the verdicts that log P alone would give.
+        reference_scores: (N,) the scores of the references.
+        output_scores: (N,) the scores of the outputs.
     """
 
     verdicts: np.ndarray
@@ -50,12 +52,12 @@ class SearchErrors(NamedTuple):
 
     @property
     def disagreements(self) -> int:
-        """In how many sentences log P alone gives another verdict."""
+        """The number of sentences on which log P alone gives another verdict."""
         return int(np.sum(self.verdicts != self.log_prob_verdicts))
 
     @property
     def warning(self) -> str:
-        """A line on these sentences; "" when there are none."""
+        """A warning about these sentences; "" when there are none."""
         if not self.disagreements:
             return ""
         return (
@@ -64,7 +66,7 @@ class SearchErrors(NamedTuple):
         )
 
     def worst(self, verdict: str, most: int = 5) -> list[int]:
-        """The indices of the sentences of a verdict, the worst first.
+        """Returns the indices of the sentences of a verdict, the worst first.
 
         For "search" and "model" these are where the two scores differ the most, for "right" where
         the score is the least.
@@ -72,7 +74,7 @@ class SearchErrors(NamedTuple):
         if verdict == "right":
             badness = -self.output_scores
         else:
-            # Where both are impossible the difference is nothing, not NaN.
+            # Where both scores are -inf their difference is 0, not NaN.
             differ = self.reference_scores != self.output_scores
             badness = np.zeros(len(differ))
             np.subtract(self.reference_scores, self.output_scores, out=badness, where=differ)
@@ -81,7 +83,7 @@ class SearchErrors(NamedTuple):
         return members[np.argsort(-badness[members], kind="stable")][:most].tolist()
 
     def render(self) -> str:
-        """A table for the terminal, and the warning."""
+        """Writes a table for the terminal, and the warning."""
         lines = [f"{'verdict':<8}  {'sentences':>9}  {'share':>7}  what helps"]
         for (verdict, share), remedy in zip(self.shares.items(), VERDICTS.values(), strict=True):
             count = np.sum(self.verdicts == verdict)
@@ -97,18 +99,18 @@ def search_errors(
     output_log_probs: np.ndarray,
     same: np.ndarray,
 ) -> SearchErrors:
-    """Finds out for each output of beam search what is at fault, if anything is, see the module.
+    """Decides for each output of beam search whether the search or the model is at fault.
 
     Scores that are equal up to rounding, as those of two spellings of one sentence may be, blame
-    the model: a wider beam could find nothing better. A reference that is longer than the search
-    may write, and has the greater score, blames the search too: let it write more.
+    the model: a wider beam could find nothing better. A reference with a greater score that is
+    longer than the search may write blames the search too: allow longer outputs.
 
     Args:
-        reference_scores: (N,) what the model gives the references under the objective of the
-            search, normalisation and penalties included; -inf for the impossible.
-        output_scores: (N,) the same of the outputs.
+        reference_scores: (N,) the scores that the model gives the references by the objective of
+            the search, normalisation and penalties included; -inf for impossible references.
+        output_scores: (N,) the scores of the outputs.
         reference_log_probs: (N,) log P of the references, in nats.
-        output_log_probs: (N,) the same of the outputs.
+        output_log_probs: (N,) log P of the outputs, in nats.
         same: (N,) whether the output equals the reference.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Correlations and confidence intervals. Shapes: N observations."""
+"""Computes correlations and confidence intervals. Shapes: N observations."""
 
 import math
 
@@ -8,7 +8,12 @@ _NORMAL = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a share (Wilson 1927); (0, 1) of no trials."""
+    """Returns the 95 % confidence interval of a share (Wilson 1927); (0, 1) without trials.
+
+    >>> low, high = wilson_interval(8, 10)
+    >>> round(low, 3), round(high, 3)
+    (0.49, 0.943)
+    """
     if not trials:
         return 0.0, 1.0
     share, square = successes / trials, _NORMAL**2 / trials
@@ -21,14 +26,17 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's rank correlation, where equal values share the mean of their ranks.
+    """Returns Spearman's rank correlation, where equal values share the mean of their ranks.
 
     Args:
         first: (N,).
         second: (N,).
 
     Returns:
-        From -1 to 1; NaN when one of the two is constant or N < 2.
+        A number from -1 to 1; NaN when one of the two is constant or N < 2.
+
+    >>> round(spearman(np.array([1, 2, 3, 4]), np.array([10, 30, 20, 40])), 6)
+    0.8
     """
     ranks = [_ranks(np.asarray(values)) for values in (first, second)]
     x, y = (rank - rank.mean() if rank.size else rank for rank in ranks)
@@ -37,16 +45,21 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def fisher_interval(correlation: float, count: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a rank correlation by Fisher's z = artanh(correlation).
+    """Returns the 95 % confidence interval of a rank correlation, by z = artanh(correlation).
 
-    The variance of z is 1.06 / (N - 3) for ranks (Fieller, Hartley & Pearson 1957).
+    z is Fisher's transformation; its variance is 1.06 / (N - 3) for ranks (Fieller, Hartley &
+    Pearson 1957).
 
     Args:
-        correlation: Spearman's.
+        correlation: Spearman's rank correlation.
         count: N.
 
     Returns:
-        (-1, 1) when the correlation is not defined or N < 4.
+        The two ends; (-1, 1) when the correlation is not defined or N < 4.
+
+    >>> low, high = fisher_interval(0.8, 30)
+    >>> round(low, 3), round(high, 3)
+    (0.611, 0.903)
     """
     if count < 4 or math.isnan(correlation):
         return -1.0, 1.0
@@ -57,6 +70,6 @@ def fisher_interval(correlation: float, count: int) -> tuple[float, float]:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """The ranks of values, from 1 on; the mean of theirs for equal ones. float64 (N,)."""
+    """Returns the ranks from 1 on, float64 (N,); equal values share the mean of their ranks."""
     _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[group]

@@ -1,4 +1,4 @@
-"""Files of questions to word vectors: analogies, and pairs of words whose similarity was judged."""
+"""Reads questions to word vectors: analogies, and pairs of words whose similarity was judged."""
 
 import math
 import os
@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from dlcore.errors import InputError
 
 Analogy = tuple[str, str, str, str]
-"""a, b, c and d: d stands to c as b stands to a."""
+"""Four words (a, b, c, d), of which d stands to c as b stands to a."""
 
 
 def read_analogies(path: str | os.PathLike[str]) -> dict[str, list[Analogy]]:
-    """Reads analogies: a line ": section" before its lines of four words.
+    """Reads a file of analogies: lines of four words below a line ": section".
 
     Returns:
-        The questions by section; those of sections of one name together.
+        The questions by section; sections of the same name are joined.
 
     Raises:
-        InputError: with the file and line, where it has neither, or when there are no questions.
+        InputError: names the file and the line that has another form; also without any question.
     """
     sections: dict[str, list[Analogy]] = {}
     questions: list[Analogy] | None = None
@@ -41,16 +41,16 @@ def read_analogies(path: str | os.PathLike[str]) -> dict[str, list[Analogy]]:
 
 
 def read_similarities(path: str | os.PathLike[str]) -> list[tuple[str, str, float]]:
-    """Reads pairs of words and how similar people find them.
+    """Reads pairs of words and the similarity that people gave them.
 
-    A line has two words and a number, separated by tabs, else by commas, else by spaces, as the
+    A line has two words and a number, separated by tabs, else by commas, else by spaces, as in the
     files of WordSim-353, SimLex-999 and MEN. The number is in the first column that holds numbers
-    in most lines; others may stand around it. Lines that begin with "#" are comments; the first
-    other line may name the columns.
+    in most lines; other columns may stand around it. Lines that begin with "#" are comments; the
+    first other line may name the columns.
 
     Raises:
-        InputError: with the file and line, where words or the number are missing, or when there
-            are no pairs.
+        InputError: names the file and the line that lacks a word or the number; also without any
+            pair.
     """
     lines = [(place, _split(line)) for place, line in _lines(path) if not line.startswith("#")]
     column = _column_of_numbers([cells for _, cells in lines])
@@ -70,7 +70,7 @@ def read_similarities(path: str | os.PathLike[str]) -> list[tuple[str, str, floa
 
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
-    """The lines of a text that are not blank, each with its place for messages."""
+    """Yields the lines that are not blank, each with its place for error messages."""
     try:
         data = pathlib.Path(path).read_bytes()
     except OSError as error:
@@ -87,13 +87,17 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
 
 
 def _split(line: str) -> list[str]:
-    """The cells of a line, separated by tabs, else by commas, else by white space."""
+    """Splits a line by its tabs, else by its commas, else by its white space.
+
+    >>> _split("tiger, cat,7.35")
+    ['tiger', 'cat', '7.35']
+    """
     separator = next((sign for sign in "\t," if sign in line), None)
     return [cell.strip() for cell in line.split(separator)]
 
 
 def _column_of_numbers(rows: list[list[str]]) -> int:
-    """The first column after the words that holds numbers in at least half of the rows."""
+    """Returns the first column after the words that holds numbers in at least half of the rows."""
     for column in range(2, max(map(len, rows), default=0)):
         numbers = sum(len(row) > column and _is_finite(row[column]) for row in rows)
         if 2 * numbers >= len(rows):
@@ -114,5 +118,5 @@ def _is_finite(text: str) -> bool:
 
 
 def _is_name(text: str) -> bool:
-    """Whether a text may name a column: a word and no number, as a damaged number is not."""
+    """Returns whether a text may name a column: it starts with a letter and is no number."""
     return text[:1].isalpha() and _number(text) is None

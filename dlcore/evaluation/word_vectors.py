@@ -1,7 +1,7 @@
-"""How good word vectors are: analogies and similarities that people have judged.
+"""Evaluates word vectors by analogies and by word pairs whose similarity people have judged.
 
-Analogies are answered by the vectors, and the cosines of pairs of words are ranked beside what
-people say; `dlcore.evaluation.word_questions` reads both from files.
+The vectors answer the analogies, and the cosines of word pairs are ranked beside the judgements;
+`dlcore.evaluation.word_questions` reads both from files.
 """
 
 import math
@@ -18,13 +18,13 @@ UNKNOWN = {
     "skip": "are left out",
     "wrong": "count as wrong (a similarity as 0)",
 }
-"""What becomes of questions and pairs that have words without a vector."""
+"""The rules for questions and pairs that have words without a vector."""
 
-_SYNTACTIC = "gram"  # how the names of syntactic sections begin
+_SYNTACTIC = "gram"  # the start of the names of syntactic sections
 
 
 class Space(Protocol):
-    """What is asked of word vectors; `dlcore.models.embedding.WordSpace` has it."""
+    """The interface of word vectors that is needed here, such as `models.embedding.WordSpace`."""
 
     def __contains__(self, word: str) -> bool: ...
 
@@ -42,14 +42,14 @@ class Space(Protocol):
 
 
 class Accuracy(NamedTuple):
-    """How many questions of a section were answered rightly.
+    """The right answers to the questions of a section.
 
     Attributes:
-        name: of the section.
-        right: answered as expected.
-        counted: what `right` is a share of: the questions whose words are known, or all.
-        known: the questions whose words all have a vector.
-        total: all questions.
+        name: the name of the section.
+        right: the number of questions that were answered as expected.
+        counted: the number of questions that `right` is a share of: the known ones, or all.
+        known: the number of questions whose words all have a vector.
+        total: the number of all questions.
     """
 
     name: str
@@ -78,10 +78,10 @@ class AnalogyScores(NamedTuple):
     """The accuracy on analogies.
 
     Attributes:
-        sections: by section, in the order of the file.
-        method: how they were answered.
+        sections: the accuracy of each section, in the order of the file.
+        method: the method of answering, see `evaluate_analogies`.
         unknown: one of `UNKNOWN`.
-        exclude: the places of a question whose words were no answers.
+        exclude: the places in a question whose words were excluded from its answers.
     """
 
     sections: tuple[Accuracy, ...]
@@ -91,22 +91,22 @@ class AnalogyScores(NamedTuple):
 
     @property
     def semantic(self) -> Accuracy:
-        """Of all sections whose name does not begin with "gram"."""
+        """The accuracy on all sections whose name does not begin with "gram"."""
         return self._sum("semantic", [s for s in self.sections if not _is_syntactic(s.name)])
 
     @property
     def syntactic(self) -> Accuracy:
-        """Of all sections whose name begins with "gram"."""
+        """The accuracy on all sections whose name begins with "gram"."""
         return self._sum("syntactic", [s for s in self.sections if _is_syntactic(s.name)])
 
     @property
     def total(self) -> Accuracy:
-        """Of all questions."""
+        """The accuracy on all questions."""
         return self._sum("total", self.sections)
 
     @property
     def rule(self) -> str:
-        """How it was counted, in a line."""
+        """The rule of counting, in a line."""
         places = ", ".join("abc"[place] for place in self.exclude) or "no word"
         return (
             f"a : b :: c : ? by {self.method}, {places} of a question excluded from its answers; "
@@ -114,13 +114,13 @@ class AnalogyScores(NamedTuple):
         )
 
     def rows(self) -> list[list[str]]:
-        """A header and the cells of a table: each section and the totals."""
+        """Returns a header and the cells of a table: each section and the totals."""
         header = ["section", "right", "counted", "accuracy", "95 % interval", "coverage"]
         scores = [*self.sections, self.semantic, self.syntactic, self.total]
         return [header, *map(_cells, scores)]
 
     def describe(self) -> str:
-        """The table for the terminal, and the rule."""
+        """Writes the table for the terminal, and the rule of counting."""
         return "\n".join([*_aligned(self.rows()), self.rule])
 
     def _sum(self, name: str, sections: Sequence[Accuracy]) -> Accuracy:
@@ -129,13 +129,13 @@ class AnalogyScores(NamedTuple):
 
 
 class SimilarityScore(NamedTuple):
-    """How well cosines rank pairs of words as people do.
+    """The agreement of cosines with people in ranking pairs of words.
 
     Attributes:
         spearman: the rank correlation; NaN when it is not defined.
-        counted: the pairs that it is of.
-        known: the pairs whose words both have a vector.
-        total: all pairs.
+        counted: the number of pairs that were ranked.
+        known: the number of pairs whose words both have a vector.
+        total: the number of all pairs.
         unknown: one of `UNKNOWN`.
     """
 
@@ -157,17 +157,17 @@ class SimilarityScore(NamedTuple):
 
     @property
     def rule(self) -> str:
-        """How it was counted, in a line."""
+        """The rule of counting, in a line."""
         return f"pairs with words without a vector {UNKNOWN[self.unknown]}"
 
     def row(self) -> list[str]:
-        """The correlation, its interval, the pairs counted and the coverage as text."""
+        """Returns the correlation, its interval, the counted pairs and the coverage as text."""
         interval = " to ".join(f"{end:.3f}" for end in self.interval)
         value = "undefined" if math.isnan(self.spearman) else f"{self.spearman:.4f}"
         return [value, interval, f"{self.counted:,}", f"{self.coverage:.1%}"]
 
     def describe(self) -> str:
-        """A line for the terminal."""
+        """Writes the score in a line for the terminal."""
         value, interval, counted, coverage = self.row()
         return (
             f"Spearman {value} (95 % interval {interval}) of {counted} pairs, coverage {coverage}; "
@@ -183,7 +183,7 @@ def evaluate_analogies(
     unknown: str = "skip",
     exclude: Sequence[int] = (0, 1, 2),
 ) -> AnalogyScores:
-    """The accuracy of word vectors on analogies, by section.
+    """Measures the accuracy of word vectors on analogies, by section.
 
     Args:
         space: the vectors, restricted to the words that may be asked for and answered.
@@ -204,8 +204,8 @@ def evaluate_analogies(
     answers = space.analogies([q[:3] for q in asked], method=method, exclude=exclude)
     right = iter(
         [
-            bool(found) and space.same(found[0][0], question[3])
-            for question, found in zip(asked, answers, strict=True)
+            bool(candidates) and space.same(candidates[0][0], question[3])
+            for question, candidates in zip(asked, answers, strict=True)
         ]
     )
     sections = []
@@ -220,11 +220,11 @@ def evaluate_analogies(
 def evaluate_similarities(
     space: Space, pairs: Sequence[tuple[str, str, float]], *, unknown: str = "skip"
 ) -> SimilarityScore:
-    """The rank correlation of the cosines of pairs of words with what people say.
+    """Correlates the cosines of pairs of words with the judgements of people, by rank.
 
     Args:
         space: the vectors.
-        pairs: two words and how similar they are.
+        pairs: two words and the similarity that people gave them.
         unknown: one of `UNKNOWN`.
 
     Raises:
@@ -253,15 +253,15 @@ def _is_syntactic(name: str) -> bool:
 
 
 def _cells(score: Accuracy) -> list[str]:
-    """The cells of a row; a share of nothing is a dash."""
+    """Returns the cells of a row; a share of nothing is a dash."""
     low, high = score.interval
-    of_some = [f"{score.accuracy:.1%}", f"{low:.1%} to {high:.1%}"] if score.counted else ["-", "-"]
+    shares = [f"{score.accuracy:.1%}", f"{low:.1%} to {high:.1%}"] if score.counted else ["-", "-"]
     coverage = f"{score.coverage:.1%}" if score.total else "-"
-    return [score.name, f"{score.right:,}", f"{score.counted:,}", *of_some, coverage]
+    return [score.name, f"{score.right:,}", f"{score.counted:,}", *shares, coverage]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of text in columns, the first to the left and the others to the right."""
+    """Aligns rows of text in columns, the first to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows

@@ -1,9 +1,9 @@
-"""The hierarchical softmax: a word is a path of binary decisions down a tree.
+"""The hierarchical softmax predicts a word by a path of binary decisions down a tree.
 
-The tree is Huffman's, with canonical codes: the places of each depth form one row, leaves (words)
-first, inner nodes after them, and the children of a row's i-th inner node are places 2i and 2i + 1
-of the next row. Inner nodes are numbered row by row, the root is 0. So paths are found by halving,
-and the probabilities of all words come row by row, without an index.
+The tree is Huffman's, with canonical codes: the nodes of each depth form one row, leaves (words)
+first, inner nodes after them, and the children of a row's i-th inner node are nodes 2i and 2i + 1
+of the next row. Inner nodes are numbered row by row from the root, 0. So halving a node's number
+gives its parent, and the probabilities of all words follow row by row, without gathering.
 
 Shapes: N positions, D features, V vocabulary, L longest path.
 """
@@ -17,18 +17,19 @@ import numpy as np
 import optax
 
 from dlcore.errors import InputError
+from dlcore.types import at_least_float32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HuffmanTree:
-    """A binary tree with the V words as leaves and V - 1 inner nodes. Made by `huffman`.
+    """A binary tree with the V words as leaves and V - 1 inner nodes; `huffman` makes it.
 
     Its arrays are NumPy's: a jitted function closes over the tree or takes it as a static argument.
 
     Attributes:
-        nodes: int32 [V, L], the inner nodes on the way to each word, from the root; 0 past its end.
-        codes: int8 [V, L], 1 where the way goes to the second child; 0 past its end.
-        lengths: int32 [V], how many nodes are on the way.
+        nodes: int32 [V, L], the inner nodes on each word's path, from the root; 0 past its end.
+        codes: int8 [V, L], 1 where the path goes to the second child; 0 past its end.
+        lengths: int32 [V], the number of inner nodes on each path.
     """
 
     nodes: np.ndarray
@@ -37,17 +38,20 @@ class HuffmanTree:
 
 
 def huffman(counts: np.ndarray) -> HuffmanTree:
-    """The tree of least mean path length sum_w count(w) length(w) (Huffman 1952).
+    """Builds the tree with the least sum_w count(w) length(w) (Huffman 1952).
 
     Equal counts are joined in the order of their ids, leaves first, which also makes the longest
-    path as short as it can be. With all scores 0 a word of length l has probability 2^-l, close to
-    its relative frequency: a new layer starts at the unigram distribution.
+    path as short as possible. With all scores 0 a word with a path of length l has probability
+    2^-l, close to its relative frequency, so a new layer starts at the unigram distribution.
 
     Args:
         counts: [V], V >= 2, numbers >= 0.
 
     Raises:
         InputError: when V < 2, or a count is negative or not finite.
+
+    >>> huffman(np.array([5, 2, 1])).lengths.tolist()
+    [1, 2, 2]
     """
     counts = np.asarray(counts)
     if counts.ndim != 1:
@@ -61,27 +65,27 @@ def huffman(counts: np.ndarray) -> HuffmanTree:
         )
     lengths = _code_lengths(counts)
     leaves = np.bincount(lengths)
-    inner = np.ones(1, np.int64)  # Inner nodes in each row; the root's row has the root.
+    inner = np.ones(1, np.int64)  # The number of inner nodes in each row; the first has the root.
     for leaf_count in leaves[1:]:
         inner = np.append(inner, 2 * inner[-1] - leaf_count)
     first = np.append(0, inner.cumsum())
 
-    place = np.empty_like(lengths)  # Each word's number in its row.
+    number = np.empty_like(lengths)  # Each word's number in its row.
     by_length = np.argsort(lengths, kind="stable")
-    place[by_length] = np.arange(len(counts)) - np.append(0, leaves.cumsum())[lengths[by_length]]
+    number[by_length] = np.arange(len(counts)) - np.append(0, leaves.cumsum())[lengths[by_length]]
     nodes = np.zeros((len(counts), len(leaves) - 1), np.int32)
     codes = np.zeros(nodes.shape, np.int8)
     for depth in range(len(leaves) - 1, 0, -1):
-        on_the_way = np.flatnonzero(lengths >= depth)
-        parent, code = np.divmod(place[on_the_way], 2)
-        nodes[on_the_way, depth - 1] = first[depth - 1] + parent
-        codes[on_the_way, depth - 1] = code
-        place[on_the_way] = leaves[depth - 1] + parent
+        deep = np.flatnonzero(lengths >= depth)
+        parent, code = np.divmod(number[deep], 2)
+        nodes[deep, depth - 1] = first[depth - 1] + parent
+        codes[deep, depth - 1] = code
+        number[deep] = leaves[depth - 1] + parent
     return HuffmanTree(nodes, codes, lengths.astype(np.int32))
 
 
 def _code_lengths(counts: np.ndarray) -> np.ndarray:
-    """The depth of each word's leaf, int64 [V]."""
+    """Returns the depth of each word's leaf, int64 [V]."""
     words = len(counts)
     heap = [(count, word) for word, count in enumerate(counts.tolist())]
     heapq.heapify(heap)
@@ -105,18 +109,18 @@ def hierarchical_softmax(
     *,
     tree: HuffmanTree,
 ) -> jax.Array:
-    """-log P(target) in nats, [N]: exact, at the cost of one path.
+    """Returns -log P(target) in nats, [N], which is exact and costs one path.
 
-    P(w) is the product of its decisions, each sigmoid(kernel[n] . h + bias[n]) for the second
-    child of node n (Morin & Bengio 2005; on Huffman's tree, Mikolov et al. 2013). Its mean over
-    a text is the true cross-entropy, so evaluation needs nothing else.
+    P(w) is the product of its path's decisions, where sigmoid(kernel[n] . h + bias[n]) is the
+    probability of the second child of node n (Morin & Bengio 2005; on Huffman's tree, Mikolov et
+    al. 2013). The mean over a text is the true cross-entropy, so evaluation needs nothing else.
 
     Args:
         hidden: [N, D].
         nodes_kernel: [V - 1, D].
         nodes_bias: [V - 1].
-        targets: int [N], words.
-        tree: of the V words.
+        targets: the ids of words, int [N].
+        tree: the tree of the V words.
 
     Raises:
         ValueError: when the shapes do not fit.
@@ -130,28 +134,30 @@ def hierarchical_softmax(
     scores = jnp.einsum(
         "nd,nld->nl", hidden, nodes_kernel[path], preferred_element_type=_dtype(hidden)
     )
-    losses = optax.sigmoid_binary_cross_entropy(scores + nodes_bias[path], codes)
+    losses = optax.sigmoid_binary_cross_entropy(
+        scores + nodes_bias[path].astype(scores.dtype), codes
+    )
     return jnp.where(on_path, losses, 0).sum(-1)
 
 
 def hierarchical_log_probs(
     hidden: jax.Array, nodes_kernel: jax.Array, nodes_bias: jax.Array, *, tree: HuffmanTree
 ) -> jax.Array:
-    """log P of every word, [N, V], whose exponentials sum to 1.
+    """Returns log P of every word, [N, V].
 
     Args:
         hidden: [N, D].
         nodes_kernel: [V - 1, D].
         nodes_bias: [V - 1].
-        tree: of the V words.
+        tree: the tree of the V words.
 
     Raises:
         ValueError: when the shapes do not fit.
     """
     _check(hidden, nodes_kernel, nodes_bias, tree)
-    # Words and nodes along the first axis, so that rows of the tree are contiguous.
+    # Words and nodes take the first axis, so that rows of the tree are contiguous.
     scores = jnp.einsum("vd,nd->vn", nodes_kernel, hidden, preferred_element_type=_dtype(hidden))
-    scores += nodes_bias[:, None]
+    scores += nodes_bias[:, None].astype(scores.dtype)
     n = len(hidden)
     inner, first, leaves = jnp.zeros((1, n), scores.dtype), 0, []
     for leaf_count in np.bincount(tree.lengths)[1:]:
@@ -161,12 +167,12 @@ def hierarchical_log_probs(
         children = children.reshape(-1, n)
         leaves.append(children[:leaf_count])
         inner = children[leaf_count:]
-    place = np.argsort(np.argsort(tree.lengths, kind="stable"))
-    return jnp.concatenate(leaves)[place].T
+    order = np.argsort(np.argsort(tree.lengths, kind="stable"))
+    return jnp.concatenate(leaves)[order].T
 
 
 def _dtype(hidden: jax.Array) -> jnp.dtype:
-    return jnp.promote_types(hidden.dtype, jnp.float32)
+    return at_least_float32(hidden.dtype)
 
 
 def _check(

@@ -1,7 +1,7 @@
-"""Output layers of language models: what turns hidden states into probabilities of words.
+"""Output layers of language models, which turn hidden states into probabilities of words.
 
-The ways to train differ in cost; all of them give exact probabilities when asked, so that
-perplexities compare. Each has the parameters kernel [rows, D] and bias [rows].
+They differ in the cost of their training losses. All also give exact probabilities, so that
+perplexities are comparable. Each has the parameters kernel [rows, D] and bias [rows].
 
 Shapes: N positions, D features, V vocabulary, K samples.
 """
@@ -28,7 +28,7 @@ SOFTMAXES = ("full", "sampled", "nce", "hierarchical")
 
 
 class Readout(NamedTuple):
-    """What a language model gives to its output layer.
+    """The inputs of an output layer: hidden states, and the layer's parameters in the model.
 
     Attributes:
         hidden: [N, D].
@@ -46,31 +46,31 @@ class Output(abc.ABC):
     """An output layer over V words.
 
     Attributes:
-        counts: how often each word occurs in the training text, (V,).
+        counts: the number of occurrences of each word in the training text, (V,).
     """
 
     counts: np.ndarray
 
     @property
     def rows(self) -> int:
-        """How many rows kernel and bias have."""
+        """The number of rows of kernel and bias."""
         return len(self.counts)
 
     @property
     def initial_bias(self) -> np.ndarray:
-        """Where the bias starts, (rows,): such that P is about the words' frequencies."""
+        """The bias, (rows,), with which P starts near the words' frequencies."""
         return log_unigram(self.counts)
 
     @abc.abstractmethod
     def losses(self, key: jax.Array, readout: Readout, targets: jax.Array) -> jax.Array:
-        """What training minimises at each position, [N]."""
+        """Returns the training loss at each position, [N]."""
 
     def nats(self, readout: Readout, targets: jax.Array) -> jax.Array:
-        """-log P(target), exact, [N]."""
+        """Returns the exact -log P(target), [N]."""
         return full_softmax(*readout, targets)
 
     def log_probs(self, readout: Readout) -> jax.Array:
-        """log P of every word, exact, [N, V]."""
+        """Returns the exact log P of every word, [N, V]."""
         return jax.nn.log_softmax(full_scores(*readout))
 
 
@@ -88,14 +88,14 @@ class _Sampled(Output):
 
 
 class SampledSoftmax(_Sampled):
-    """See `losses.sampled_softmax`."""
+    """Trains by `losses.sampled_softmax`."""
 
     def losses(self, key: jax.Array, readout: Readout, targets: jax.Array) -> jax.Array:
         return sampled_softmax(key, *readout, targets, sampler=self.sampler, samples=self.samples)
 
 
 class NoiseContrastive(_Sampled):
-    """See `losses.noise_contrastive`; the initial bias makes 0 the right log normaliser."""
+    """Trains by `losses.noise_contrastive`; the initial bias makes 0 the right log normaliser."""
 
     def losses(self, key: jax.Array, readout: Readout, targets: jax.Array) -> jax.Array:
         return noise_contrastive(key, *readout, targets, sampler=self.sampler, samples=self.samples)
@@ -103,7 +103,7 @@ class NoiseContrastive(_Sampled):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Hierarchical(Output):
-    """See `losses.hierarchical_softmax`; its rows are the inner nodes of Huffman's tree."""
+    """Uses `losses.hierarchical_softmax`; the rows belong to the inner nodes of Huffman's tree."""
 
     tree: HuffmanTree
 
@@ -126,21 +126,24 @@ class Hierarchical(Output):
 
 
 def output_layer(kind: str, counts: np.ndarray, *, samples: int = 1024) -> Output:
-    """The output layer of that kind.
+    """Makes the output layer of that kind.
 
     Args:
         kind: one of `SOFTMAXES`.
-        counts: how often each word occurs in the training text, (V,).
+        counts: the number of occurrences of each word in the training text, (V,).
         samples: K of "sampled" and "nce".
 
     Raises:
-        InputError: for another kind, or counts that cannot be.
+        InputError: for an unknown kind or invalid counts.
+
+    >>> output_layer("hierarchical", np.array([5, 2, 1])).rows
+    2
     """
     if kind == "full":
         return Full(counts)
     if kind == "hierarchical":
         return Hierarchical(counts, huffman(counts))
     if kind in ("sampled", "nce"):
-        made = SampledSoftmax if kind == "sampled" else NoiseContrastive
-        return made(counts, unigram_sampler(counts), samples)
+        layer = SampledSoftmax if kind == "sampled" else NoiseContrastive
+        return layer(counts, unigram_sampler(counts), samples)
     raise choose("softmax", kind, SOFTMAXES)

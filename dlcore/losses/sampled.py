@@ -1,12 +1,12 @@
-"""Output layers of large vocabularies trained on a few sampled words.
+"""Losses that train output layers of large vocabularies on a few sampled words.
 
 The parameters are those of the full softmax, kernel [V, D] and bias [V], with the orientation of an
 embedding table, so that the two can share one array. The score of a word is s(w) = kernel[w] . h +
-bias[w]. Only the rows of the targets and of the samples are read, and their gradient is a
-scatter-add into these rows. Evaluate with the full softmax: the losses here are not perplexities.
+bias[w]. The losses read only the rows of the targets and of the samples, and the gradient is a
+scatter-add into these rows. Evaluate with the full softmax: these losses give no perplexities.
 
-The K samples are drawn once and shared by all positions, so that their scores are one product
-[N, D] x [D, K]. They depend on the key alone, so every layout of devices draws the same.
+All positions share K samples, so that their scores are one product [N, D] x [D, K]. The samples
+depend on the key alone, so every layout of devices draws the same ones.
 
 Shapes: N positions, D features, V vocabulary, K samples.
 """
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from dlcore.losses.samplers import UnigramSampler
+from dlcore.types import at_least_float32
 
 
 def sampled_softmax(
@@ -27,15 +28,15 @@ def sampled_softmax(
     sampler: UnigramSampler,
     samples: int,
 ) -> jax.Array:
-    """The softmax cross-entropy with its normaliser estimated from K samples, in nats, [N].
+    """Estimates the normaliser of the softmax cross-entropy from K samples; in nats, [N].
 
     Z = exp s(t) + sum over the samples w other than t of exp s(w) / (K q(w)). Dividing by the
     expected count K q(w) makes the estimate of Z unbiased (Bengio & Senecal 2008, importance
-    sampling); the target is always there and counts once, so samples that hit it are left out
-    (Jean et al. 2015). Loss and gradient converge to those of the full softmax as K grows.
+    sampling). The target is always in the sum, so samples that hit it are left out (Jean et al.
+    2015). Loss and gradient converge to those of the full softmax as K grows.
 
     Args:
-        key: of the draw.
+        key: the key of the samples.
         hidden: [N, D].
         kernel: [V, D].
         bias: [V].
@@ -66,20 +67,21 @@ def noise_contrastive(
     samples: int,
     log_z: float = 0.0,
 ) -> jax.Array:
-    """Noise-contrastive estimation: tells each target from K samples of noise, [N].
+    """Returns the loss of noise-contrastive estimation, [N].
 
-    The sum of K + 1 logistic losses with the logit s(w) - log_z - log(K q(w)), the log odds that w
-    comes from the data (Gutmann & Hyvarinen 2010). The normaliser of every position is the
-    constant exp(log_z), and training makes the model keep to it (Mnih & Teh 2012). As K grows the
-    gradient becomes that of maximum likelihood. A sample that equals the target stays: leaving it
-    out would move the optimum from log p to log p / (1 - p).
+    It tells each target from K samples of noise by the sum of K + 1 logistic losses with the logit
+    s(w) - log_z - log(K q(w)), the log odds that w comes from the data (Gutmann & Hyvarinen 2010).
+    The normaliser of every position is the constant exp(log_z), and training makes the model keep
+    to it (Mnih & Teh 2012). As K grows the gradient becomes that of maximum likelihood. Samples
+    that equal the target are kept: leaving them out would move the optimum from log p to
+    log p / (1 - p).
 
-    The constant decides how training starts. With `bias` initialised by `log_unigram` the scores
-    sum to about 1 from the first step on, and 0 is right. With a bias of 0 they sum to V: then
-    take log V, or every noise word starts as a confident error.
+    The constant decides how training starts. With `bias` initialised by `log_unigram` the
+    exponentials of the scores sum to about 1 from the first step on, and 0 is right. With a bias of
+    0 they sum to V: then take log V, or every noise word starts as a confident error.
 
     Args:
-        key: of the draw.
+        key: the key of the samples.
         hidden: [N, D].
         kernel: [V, D].
         bias: [V].
@@ -100,7 +102,7 @@ def noise_contrastive(
 
 
 def _log_expected_count(sampler: UnigramSampler, ids: jax.Array, samples: int) -> jax.Array:
-    """log(K q(w)) of each id: how often K draws find it on average."""
+    """Returns log(K q(w)), the logarithm of the mean number of times that K draws give each id."""
     return sampler.log_prob(ids) + jnp.log(samples)
 
 
@@ -113,7 +115,7 @@ def _scores(
     sampler: UnigramSampler,
     samples: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """s(targets) [N], s(noise) [N, K], in float32 at least, and the noise words, int32 [K]."""
+    """Returns s(targets) [N], s(noise) [N, K], float32 at least, and the noise ids, int32 [K]."""
     n, d = hidden.shape
     v = kernel.shape[0]
     if kernel.shape != (v, d) or bias.shape != (v,) or targets.shape != (n,):
@@ -126,8 +128,8 @@ def _scores(
     noise = sampler.sample(key, (samples,))
     # One gather for both, because the gradient of each gather is a dense array [V, D].
     ids = jnp.concatenate([targets, noise])
-    rows, offsets = kernel[ids], bias[ids]
-    dtype = jnp.promote_types(jnp.result_type(hidden, kernel), jnp.float32)
+    dtype = at_least_float32(hidden.dtype, kernel.dtype)
+    rows, offsets = kernel[ids], bias[ids].astype(dtype)
     target_scores = jnp.einsum("nd,nd->n", hidden, rows[:n], preferred_element_type=dtype)
     noise_scores = jnp.einsum("nd,kd->nk", hidden, rows[n:], preferred_element_type=dtype)
     return target_scores + offsets[:n], noise_scores + offsets[None, n:], noise

@@ -12,7 +12,7 @@ from dlcore.errors import InputError
 class UnigramSampler(NamedTuple):
     """Draws word ids with fixed probabilities by Walker's alias method, O(1) per draw.
 
-    A pytree, so it can be closed over by a jitted function or given to it.
+    It is a pytree, so a jitted function can take it as an argument or close over it.
 
     Attributes:
         threshold: float32 [V], the share of column w that belongs to word w itself.
@@ -25,28 +25,35 @@ class UnigramSampler(NamedTuple):
     log_probs: jax.Array
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Independent draws with replacement, int32 of `shape`."""
+        """Draws independent ids with replacement, int32 of `shape`."""
         column_key, share_key = jax.random.split(key)
         column = jax.random.randint(column_key, shape, 0, self.alias.shape[0])
         share = jax.random.uniform(share_key, shape)
-        return jnp.where(share < self.threshold[column], column, self.alias[column])
+        threshold = self.threshold[column].astype(share.dtype)
+        return jnp.where(share < threshold, column, self.alias[column].astype(column.dtype))
 
     def log_prob(self, ids: jax.Array) -> jax.Array:
-        """log q(w), float32 of the shape of `ids`."""
+        """Returns log q(w), float32 of the shape of `ids`."""
         return self.log_probs[ids]
 
 
 def unigram_sampler(counts: np.ndarray, *, power: float = 1.0) -> UnigramSampler:
-    """The sampler with q(w) proportional to count(w)^power.
+    """Makes the sampler with q(w) proportional to count(w)^power.
 
     Args:
-        counts: [V]; a word that was never seen counts like the rarest one that was, because an
-            estimator that divides by q needs every word to be drawn now and then.
-        power: 1 for the unigram distribution (Mnih & Teh 2012), 3/4 as Mikolov et al. 2013 found
-            best for word vectors, 0 for the uniform distribution.
+        counts: [V]; a word with count 0 gets the smallest positive count, because an estimator that
+            divides by q must draw every word now and then.
+        power: 1 for the unigram distribution (Mnih & Teh 2012), 3/4, which Mikolov et al. 2013
+            found best for word vectors, 0 for the uniform distribution.
 
     Raises:
         InputError: when a count is negative or not finite, or none is positive.
+
+    >>> sampler = unigram_sampler(np.array([6, 2]))
+    >>> jnp.exp(sampler.log_prob(jnp.array([0, 1]))).tolist()
+    [0.75, 0.25]
+    >>> sampler.sample(jax.random.key(0), (3,)).shape
+    (3,)
     """
     probs = _frequencies(counts) ** power
     probs /= probs.sum()
@@ -59,13 +66,13 @@ def unigram_sampler(counts: np.ndarray, *, power: float = 1.0) -> UnigramSampler
 
 
 def log_unigram(counts: np.ndarray) -> np.ndarray:
-    """The logarithm of each word's relative frequency, float32 [V].
+    """Returns the logarithm of each word's relative frequency, float32 [V].
 
-    As the initial bias of an output layer it starts the model at the unigram distribution, with
-    a normaliser of about 1: see `noise_contrastive`.
+    As the initial bias of an output layer it makes the model start at the unigram distribution,
+    with a normaliser of about 1: see `noise_contrastive`.
 
     Args:
-        counts: [V]; a word that was never seen counts like the rarest one that was.
+        counts: [V]; a word with count 0 gets the smallest positive count.
 
     Raises:
         InputError: when a count is negative or not finite, or none is positive.
@@ -74,7 +81,7 @@ def log_unigram(counts: np.ndarray) -> np.ndarray:
 
 
 def _frequencies(counts: np.ndarray) -> np.ndarray:
-    """Each word's share of the text, float64 [V], above 0."""
+    """Returns each word's share of the text, float64 [V], above 0."""
     counts = np.asarray(counts, np.float64)
     if counts.ndim != 1:
         raise ValueError(f"counts of shape {counts.shape}, expected one per word, (V,)")
@@ -88,8 +95,10 @@ def _frequencies(counts: np.ndarray) -> np.ndarray:
 
 
 def _alias_table(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Thresholds and aliases [V]: column w holds word w up to its threshold, then its alias."""
-    # Each column has room for 1 / V: what a rare word leaves free is filled by a frequent one.
+    """Returns thresholds and aliases [V]: column w holds word w up to its threshold, then an alias.
+
+    Each column has room for 1 / V; a frequent word fills the room that a rare one leaves free.
+    """
     room = (probs * len(probs)).tolist()
     alias = list(range(len(room)))
     rare = [w for w, share in enumerate(room) if share < 1]
@@ -100,5 +109,5 @@ def _alias_table(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         room[giver] -= 1 - room[w]
         if room[giver] < 1:
             rare.append(frequent.pop())
-    # What is left over is full but for rounding, and is its own alias.
+    # The remaining columns are full but for rounding, and are their own aliases.
     return np.array(room), np.array(alias)

@@ -1,4 +1,4 @@
-"""The full softmax over a large vocabulary, with its gradient written out.
+"""The full softmax over a large vocabulary, with its own gradient rule.
 
 Shapes: N positions, D features, V vocabulary.
 """
@@ -6,23 +6,29 @@ Shapes: N positions, D features, V vocabulary.
 import jax
 import jax.numpy as jnp
 
+from dlcore.types import at_least_float32
+
 
 @jax.custom_vjp
 def full_softmax(
     hidden: jax.Array, kernel: jax.Array, bias: jax.Array, targets: jax.Array
 ) -> jax.Array:
-    """-log P(target) in nats, float32 [N], with P = softmax(kernel h + bias).
+    """Returns -log P(target) in nats, float32 [N], with P = softmax(kernel h + bias).
 
-    The value and gradient of `optax.softmax_cross_entropy_with_integer_labels` on the same scores,
-    at about two thirds of the time: of the arrays [N, V] only exp(score - maximum) is ever written
-    twice or kept, and the rows that belong to the targets are subtracted from the gradients, not
-    from such an array. Reverse mode only.
+    Value and gradient equal those of `optax.softmax_cross_entropy_with_integer_labels` on the same
+    scores, in about two thirds of the time: of the arrays [N, V] only exp(score - maximum) is kept,
+    and the targets' rows are subtracted from the gradients instead of from such an array.
+    Differentiable in reverse mode only.
 
     Args:
         hidden: [N, D].
         kernel: [V, D], one row for each word.
         bias: [V].
         targets: int [N] in 0..V-1.
+
+    >>> nats = full_softmax(jnp.zeros((1, 3)), jnp.zeros((4, 3)), jnp.zeros(4), jnp.array([2]))
+    >>> jnp.exp(nats).tolist()
+    [4.0]
     """
     return _forward(hidden, kernel, bias, targets)[0]
 
@@ -43,7 +49,7 @@ def _backward(
     saved: tuple[jax.Array, ...], g: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     hidden, kernel, bias, exponentials, total, targets = saved
-    # d nats / d scores = exponentials / total - one_hot(target), its two parts taken one by one.
+    # d nats / d scores = exponentials / total - one_hot(target); each term gives its own product.
     scale = g / total
     column = g[:, None]
     to_hidden = scale[:, None] * (exponentials @ kernel) - column * kernel[targets]
@@ -62,6 +68,8 @@ full_softmax.defvjp(_forward, _backward)
 
 
 def full_scores(hidden: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """The scores kernel h + bias of all words before the softmax, [N, V], float32 at least."""
-    dtype = jnp.promote_types(jnp.result_type(hidden, kernel), jnp.float32)
-    return jnp.einsum("nd,vd->nv", hidden, kernel, preferred_element_type=dtype) + bias[None]
+    """Returns the scores kernel h + bias of all words, [N, V], float32 at least."""
+    dtype = at_least_float32(hidden.dtype, kernel.dtype)
+    return jnp.einsum("nd,vd->nv", hidden, kernel, preferred_element_type=dtype) + bias[
+        None
+    ].astype(dtype)

@@ -1,4 +1,4 @@
-"""Metrics that merge: see `Mean`."""
+"""Metrics; those of type `Mean` can be merged over batches and devices."""
 
 from dlcore.metrics.classification import Calibration as Calibration
 from dlcore.metrics.classification import ClassScores as ClassScores

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dlcore.types import Mean
+from dlcore.types import Mean, at_least_float32
 
 _BEST = 5
 _FEW_CLASSES = 10  # of which five guesses say little
@@ -16,19 +16,24 @@ _FEW_CLASSES = 10  # of which five guesses say little
 def classification(
     logits: jax.Array, labels: jax.Array, weights: jax.Array, *, label_smoothing: float = 0.0
 ) -> dict[str, Mean]:
-    """The mean cross-entropy, in nats, as "loss" and the share of right answers as "accuracy".
+    """Returns the mean cross-entropy in nats as "loss" and the accuracy as "accuracy".
 
-    With more than ten classes also the share of answers that are right with five guesses, as
-    "top_5_accuracy".
+    With more than ten classes it also returns "top_5_accuracy", the share of examples whose class
+    is among the five likeliest.
 
     Args:
-        logits: (B, K); computed with in float32 at least.
-        labels: (B,) classes in 0..K-1, or (B, K) shares of them, of which the largest is the class.
+        logits: (B, K); the computation is in float32 at least.
+        labels: (B,) classes in 0..K-1, or (B, K) probabilities, of which the largest is the class.
         weights: (B,), 0 for rows that only pad.
         label_smoothing: the share of the target that is spread evenly over all classes
             (Szegedy et al. 2016, section 7).
+
+    >>> logits, labels = jnp.array([[0.0, 2.0], [1.0, 0.0]]), jnp.array([1, 1])
+    >>> means = classification(logits, labels, jnp.ones(2))
+    >>> float(means["accuracy"].compute())
+    0.5
     """
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    logits = logits.astype(at_least_float32(logits.dtype))
     shares = jax.nn.one_hot(labels, logits.shape[-1]) if labels.ndim == 1 else labels
     classes = labels if labels.ndim == 1 else labels.argmax(-1)
     targets = optax.smooth_labels(shares, label_smoothing)
@@ -44,13 +49,13 @@ def classification(
 
 
 class Calibration(NamedTuple):
-    """How far a classifier can be believed (Guo et al. 2017, equations 2 and 3).
+    """Confidence and accuracy of a classifier's predictions (Guo et al. 2017, eq. 2 and 3).
 
     Attributes:
-        counts: (M,) predictions in each bin of confidence, int.
-        confidence: (M,) the mean probability that they were given; NaN where there are none.
-        accuracy: (M,) the share of them that is right; NaN where there are none.
-        error: the mean distance of the two over all predictions, the expected calibration error.
+        counts: (M,) the number of predictions in each bin of confidence, int.
+        confidence: (M,) their mean confidence; NaN in empty bins.
+        accuracy: (M,) the share of them that is right; NaN in empty bins.
+        error: the expected calibration error, the mean distance of the two over all predictions.
     """
 
     counts: np.ndarray
@@ -60,12 +65,16 @@ class Calibration(NamedTuple):
 
 
 def calibration(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> Calibration:
-    """Confidence and accuracy of predictions in bins of equal width.
+    """Compares confidence and accuracy of predictions in bins of equal width.
 
     Args:
         probabilities: (N, K).
         labels: (N,) classes.
-        bins: M; a bin has its upper end, not its lower one.
+        bins: M; a bin includes its upper end, not its lower one.
+
+    >>> probabilities = np.array([[0.75, 0.25], [0.25, 0.75]])
+    >>> calibration(probabilities, np.array([0, 0]), bins=2).error
+    0.25
     """
     sure = np.asarray(probabilities, np.float64).max(axis=1)
     right = np.asarray(probabilities).argmax(axis=1) == labels
@@ -82,13 +91,13 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15
 
 
 class ClassScores(NamedTuple):
-    """How well each class is found. All are (K,), and NaN where they would divide by 0.
+    """The scores of each class. All are (K,), and NaN where they would divide by 0.
 
     Attributes:
-        examples: how many are of the class, int.
-        precision: the share of the predictions of it that are right.
-        recall: the share of its examples that are found.
-        f1: the harmonic mean of both.
+        examples: the number of examples of the class, int.
+        precision: the share of right ones among the predictions of the class.
+        recall: the share of rightly predicted ones among the examples of the class.
+        f1: the harmonic mean of precision and recall.
     """
 
     examples: np.ndarray
@@ -98,15 +107,18 @@ class ClassScores(NamedTuple):
 
 
 def class_scores(matrix: np.ndarray) -> ClassScores:
-    """The scores of each class.
+    """Computes the scores of each class from a confusion matrix.
 
     Args:
         matrix: (K, K) counts, true class by row, predicted class by column.
+
+    >>> class_scores(np.array([[3, 1], [0, 4]])).recall.tolist()
+    [0.75, 1.0]
     """
     right, true, predicted = np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
 
-    def share(of: np.ndarray, whole: np.ndarray) -> np.ndarray:
-        return np.divide(of, whole, out=np.full(len(matrix), np.nan), where=whole > 0)
+    def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+        return np.divide(part, whole, out=np.full(len(matrix), np.nan), where=whole > 0)
 
     f1 = share(2 * right, true + predicted)
     return ClassScores(true, share(right, predicted), share(right, true), f1)

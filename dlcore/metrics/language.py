@@ -1,4 +1,4 @@
-"""The scores of language models, each named for what it is."""
+"""The scores of language models, named by their units."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ def language_scores(
     words: int | None = None,
     characters: int | None = None,
 ) -> dict[str, float]:
-    """Perplexities and bits per character from the mean negative log-likelihood of a text.
+    """Converts the mean negative log-likelihood of a text to perplexities and bits per character.
 
     A perplexity is exp of the mean negative log-likelihood over some unit, so it means nothing
     until the unit is named; a model that is uniform over V tokens has V per token. Perplexities per
@@ -22,13 +22,13 @@ def language_scores(
 
     Args:
         nats_per_token: the mean negative log-likelihood of the text's tokens, in nats.
-        tokens: how many tokens the mean is over, "<unk>" and "<eos>" included.
-        words: how many words the same text has; None where that is not known.
-        characters: how many characters it has; None where that is not known.
+        tokens: the number of tokens of the text, including "<unk>" and "<eos>".
+        words: the number of words of the same text; None where it is unknown.
+        characters: the number of characters of the text; None where it is unknown.
 
     Returns:
-        "perplexity_per_token", and "perplexity_per_word" and "bits_per_character" where these are
-        counted. Infinite where the text is impossible, or the number beyond float64.
+        "perplexity_per_token", and where their counts are known "perplexity_per_word" and
+        "bits_per_character". They are infinite where the text is impossible or float64 overflows.
 
     Raises:
         InputError: when a count is not positive.

@@ -1,15 +1,15 @@
-"""How good translations are, against references that people wrote. Shapes: N translations.
+"""Scores of translations, compared with human references. Shapes: N translations.
 
 BLEU (Papineni et al. 2002) is BP * exp(mean of log p_n) over n = 1..4. p_n is the share of the
-outputs' n-grams that the references have too, each counted at most as often as a reference has it
-(clipped), summed over the corpus before it is divided. BP = min(1, exp(1 - r / c)), the brevity
-penalty for outputs of c tokens where the references have r, always belongs to it: without it, one
-sure word per sentence would be perfect. A form that circulates, exp(mean of p_n), without the
-logarithm and without clipping, is no BLEU: it lies between 1 for outputs that share nothing with
-the references and e = 2.718 for perfect ones, and can never be 0.
+outputs' n-grams that the references contain, each counted at most as often as in a reference
+(clipped), with both counts summed over the corpus before the division. BP = min(1, exp(1 - r / c))
+is the brevity penalty for outputs of c tokens and references of r; without it, one sure word per
+sentence would be perfect. A widespread variant, exp(mean of p_n), without the logarithm and without
+clipping, is not BLEU: it lies between 1 for outputs that share nothing with the references and
+e = 2.718 for perfect ones, and can never be 0.
 
-All numbers here are sacrebleu's at its defaults (Post 2018), for plain text as people read it:
-mixed case, tokens of mteval-v13a, exponential smoothing. chrF is Popović's (2015).
+All scores are those of sacrebleu with its defaults (Post 2018), for plain text: mixed case, tokens
+of mteval-v13a, exponential smoothing. chrF is Popović's (2015).
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ import numpy as np
 from dlcore.errors import InputError
 
 References = Sequence[str] | Sequence[Sequence[str]]
-"""One reference for each output, or several: a list of them for each, of any lengths."""
+"""One reference for each output, or a list of references for each."""
 
 _BUCKETS = 5
 
@@ -32,13 +32,14 @@ class TranslationScores(NamedTuple):
         bleu: corpus BLEU, 0..100; 0 where no output shares a word with its references, or none
             has four tokens.
         chrf: corpus chrF2, 0..100.
-        exact_match: the share of outputs that equal a reference, 0..1; white space at the ends
-            does not count.
+        exact_match: the share of outputs that equal a reference, 0..1, ignoring white space at the
+            ends.
         precisions: BLEU's p_1 to p_4, in percent.
-        brevity_penalty: BLEU's, 0..1.
-        output_tokens: how many the outputs have, by BLEU's tokeniser.
-        reference_tokens: how many the references have, of several the closest in length.
-        bleu_signature: all that BLEU depends on, for others to compare with.
+        brevity_penalty: BLEU's BP, 0..1.
+        output_tokens: the number of tokens of the outputs, by BLEU's tokeniser.
+        reference_tokens: the number of tokens of the references; of several references for an
+            output, that of the closest length counts.
+        bleu_signature: sacrebleu's signature, all settings on which BLEU depends.
         chrf_signature: the same for chrF.
     """
 
@@ -54,11 +55,11 @@ class TranslationScores(NamedTuple):
 
     @property
     def length_ratio(self) -> float:
-        """Tokens of the outputs by tokens of the references; NaN where these have none."""
+        """Tokens of the outputs divided by tokens of the references; NaN where these have none."""
         return self.output_tokens / self.reference_tokens if self.reference_tokens else float("nan")
 
     def render(self) -> str:
-        """The scores in three lines, each beside its signature."""
+        """Returns a text of three lines with the scores and their signatures."""
         precisions = "/".join(f"{precision:.1f}" for precision in self.precisions)
         return (
             f"BLEU {self.bleu:.2f}  {precisions}, brevity penalty {self.brevity_penalty:.3f}, "
@@ -72,9 +73,9 @@ class SentenceScores(NamedTuple):
     """The scores of each sentence alone.
 
     Attributes:
-        bleu: (N,) 0..100. Orders of n-grams that the sentence is too short for are left out
-            (effective order), and those without a match are smoothed; so the mean over sentences
-            is not the BLEU of the corpus.
+        bleu: (N,) 0..100. Orders of n-grams longer than the sentence are left out (effective
+            order), and those without a match are smoothed, so the mean over sentences is not the
+            BLEU of the corpus.
         chrf: (N,) 0..100.
     """
 
@@ -83,13 +84,13 @@ class SentenceScores(NamedTuple):
 
 
 class LengthScore(NamedTuple):
-    """The BLEU of the sentences of some lengths.
+    """The BLEU of the sentences in a range of lengths.
 
     Attributes:
-        shortest: the least length among them.
-        longest: the greatest.
-        sentences: how many they are.
-        bleu: of these as a corpus of their own; 0 where none of the outputs has four tokens.
+        shortest: the smallest length among them.
+        longest: the largest length among them.
+        sentences: the number of sentences.
+        bleu: their corpus BLEU; 0 where none of the outputs has four tokens.
     """
 
     shortest: int
@@ -99,11 +100,11 @@ class LengthScore(NamedTuple):
 
 
 def translation_scores(outputs: Sequence[str], references: References) -> TranslationScores:
-    """BLEU, chrF and exact match of a corpus, see the module.
+    """Computes BLEU, chrF and exact match of a corpus, as the module's text defines them.
 
     Args:
-        outputs: N texts as people read them: words joined again, nothing lower-cased.
-        references: of each output.
+        outputs: N plain texts: detokenised and not lower-cased.
+        references: the references of each output.
 
     Raises:
         InputError: when there is nothing to score, the numbers of outputs and references differ, or
@@ -119,27 +120,27 @@ def translation_scores(outputs: Sequence[str], references: References) -> Transl
     # sacrebleu wants the i-th references of all sentences together, None where there is none.
     columns = [[texts[i] if i < len(texts) else None for texts in lists] for i in range(most)]
     bleu, chrf = BLEU(), CHRF()
-    # Its type hints leave out the None that its documentation allows.
-    found = bleu.corpus_score(outputs, columns)  # type: ignore[arg-type]
+    # sacrebleu's type hints leave out the None that its documentation allows.
+    corpus = bleu.corpus_score(outputs, columns)  # type: ignore[arg-type]
     return TranslationScores(
-        bleu=found.score,
+        bleu=corpus.score,
         chrf=chrf.corpus_score(outputs, columns).score,  # type: ignore[arg-type]
         exact_match=float(np.mean(list(map(_equals_any, outputs, lists)))),
-        precisions=tuple(found.precisions),
-        brevity_penalty=found.bp,
-        output_tokens=found.sys_len,
-        reference_tokens=found.ref_len,
+        precisions=tuple(corpus.precisions),
+        brevity_penalty=corpus.bp,
+        output_tokens=corpus.sys_len,
+        reference_tokens=corpus.ref_len,
         bleu_signature=str(bleu.get_signature()),
         chrf_signature=str(chrf.get_signature()),
     )
 
 
 def sentence_scores(outputs: Sequence[str], references: References) -> SentenceScores:
-    """BLEU and chrF of each sentence, to find good and bad ones with.
+    """Computes BLEU and chrF of each sentence, to sort good translations from bad ones.
 
     Args:
         outputs: N texts.
-        references: of each output.
+        references: the references of each output.
 
     Raises:
         InputError: as `translation_scores`.
@@ -161,14 +162,14 @@ def bleu_by_length(
     lengths: Sequence[int] | np.ndarray,
     edges: Sequence[int] | None = None,
 ) -> list[LengthScore]:
-    """BLEU of the short sentences, of the longer ones, and so on to the longest.
+    """Computes BLEU for groups of sentences of similar length.
 
     Args:
         outputs: N texts.
-        references: of each output.
-        lengths: of the N sentences, usually those of the sources in tokens.
-        edges: the lengths at which the second and each later group begins, rising; by default such
-            that five groups have about the same number of sentences.
+        references: the references of each output.
+        lengths: the lengths of the N sentences, usually those of the sources in tokens.
+        edges: increasing lengths at which the second and each later group begins; by default they
+            make five groups of about the same number of sentences.
 
     Returns:
         The groups that have sentences, the shortest first.
@@ -192,14 +193,14 @@ def bleu_by_length(
     scores = []
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group).tolist()
-        found = translation_scores([outputs[i] for i in members], [lists[i] for i in members])
+        corpus = translation_scores([outputs[i] for i in members], [lists[i] for i in members])
         inside = lengths[members]
-        scores.append(LengthScore(int(inside.min()), int(inside.max()), len(members), found.bleu))
+        scores.append(LengthScore(int(inside.min()), int(inside.max()), len(members), corpus.bleu))
     return scores
 
 
 def _reference_lists(outputs: Sequence[str], references: References) -> list[list[str]]:
-    """The references of each output, checked."""
+    """Checks the references and returns a list of them for each output."""
     if len(outputs) != len(references):
         raise InputError(
             f"{len(outputs)} translations have {len(references)} references; give one for each, or "

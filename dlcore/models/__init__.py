@@ -29,8 +29,10 @@ class ImageModel(NamedTuple):
     """An image classifier that can be chosen by name.
 
     Attributes:
-        build: makes the module; takes `num_classes` and the module's other attributes by keyword.
-        image_size: the height and width that it was designed for, None for the data set's own.
+        build: makes the module, a `dlcore.types.Classifier`; takes `num_classes` and the module's
+            other attributes by keyword.
+        image_size: the height and width that the model was designed for; None where it takes the
+            images of any data set as they are.
     """
 
     build: Callable[..., nn.Module]
@@ -70,7 +72,7 @@ IMAGE_MODELS: dict[str, ImageModel] = {
 
 
 def image_spec(name: str) -> ImageModel:
-    """How to build the image classifier of that name.
+    """Returns the entry of `IMAGE_MODELS` of that name.
 
     Raises:
         InputError: for a name that is not in `IMAGE_MODELS`.
@@ -79,5 +81,9 @@ def image_spec(name: str) -> ImageModel:
 
 
 def image_model(name: str, *, num_classes: int) -> nn.Module:
-    """The image classifier of that name with its defaults; errors as `image_spec`."""
+    """Builds the image classifier of that name with its defaults; errors as `image_spec`.
+
+    >>> image_model("lenet5", num_classes=10).num_classes
+    10
+    """
     return image_spec(name).build(num_classes=num_classes)

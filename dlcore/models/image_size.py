@@ -1,4 +1,4 @@
-"""What the image models ask of their input, and how wide they are.
+"""Checks the size of images and scales the width of image models.
 
 Shapes: B batch, H W image, C channels.
 """
@@ -8,12 +8,12 @@ import jax
 from dlcore.errors import InputError
 
 
-def require_size(model: str, images: jax.Array, smallest: int) -> None:
+def require_image_size(model: str, images: jax.Array, smallest: int) -> None:
     """Checks images (B, H, W, C) against the smallest H and W that the model can take.
 
     Raises:
-        InputError: when they are smaller.
-        ValueError: when the input has not four axes.
+        InputError: when the images are smaller.
+        ValueError: when the input does not have four axes.
     """
     if images.ndim != 4:
         raise ValueError(f"{model} takes images (B, H, W, C), got the shape {images.shape}")
@@ -25,6 +25,10 @@ def require_size(model: str, images: jax.Array, smallest: int) -> None:
         )
 
 
-def scaled(channels: int, width: float) -> int:
-    """The channels of a network that is `width` times as wide, at least one."""
+def scaled_channels(channels: int, width: float) -> int:
+    """Returns the channels of a layer in a network that is `width` times as wide, at least one.
+
+    >>> scaled_channels(64, 0.5), scaled_channels(3, 0.1)
+    (32, 1)
+    """
     return max(1, round(channels * width))

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 
 from dlcore.nn import Dense, Dropout, activation, initialiser
+from dlcore.types import Activations
 
 
 class MLP(nn.Module):
@@ -14,7 +15,7 @@ class MLP(nn.Module):
         features: the width of each hidden layer.
         activation: the name of the activation function of the hidden layers.
         dropout: the share of hidden values that is dropped in training.
-        initialiser: the name of what draws the kernels of the hidden layers.
+        initialiser: the name of the initialiser of the hidden layers' kernels.
     """
 
     num_classes: int
@@ -24,7 +25,7 @@ class MLP(nn.Module):
     initialiser: str = "lecun_normal"
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps (B, ...) to logits (B, K) and the activations by name.
 
         Raises:

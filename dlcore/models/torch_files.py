@@ -23,7 +23,7 @@ from dlcore.errors import InputError
 _MAGIC = 0x1950A86A20F9469CFC6C
 # A checkpoint may hold the state dict under one of these.
 _WRAPPERS = ("state_dict", "model")
-# What an element is in the file. bfloat16 is the upper half of a float32.
+# The type of an element in the file. bfloat16 is the upper half of a float32.
 _STORAGES = {
     "DoubleStorage": "f8",
     "FloatStorage": "f4",
@@ -55,14 +55,14 @@ _DTYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".s
 
 
 def read_torch_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The arrays of a state dict by their names.
+    """Reads the arrays of a state dict by their names.
 
     float16 and bfloat16 become float32, which holds all of their values. A checkpoint that has its
-    weights under "state_dict" or "model" is opened, and the prefix "module." of a model that was
-    trained in parallel taken off.
+    weights under "state_dict" or "model" is unwrapped, and the prefix "module." of a model that was
+    trained in parallel is removed.
 
     Args:
-        path: a .safetensors, .pth or .pt file; its content tells which.
+        path: a .safetensors, .pth or .pt file; the format is recognised by its content.
 
     Raises:
         InputError: when the file cannot be read, is damaged, or holds anything but weights.
@@ -96,7 +96,7 @@ def write_torch_file(path: str | os.PathLike[str], arrays: Mapping[str, Any]) ->
 
     Args:
         path: must end with .safetensors.
-        arrays: of NumPy or JAX; bfloat16 is written as float32.
+        arrays: NumPy or JAX arrays; bfloat16 is written as float32.
 
     Raises:
         InputError: for another ending, or when the file cannot be written.
@@ -106,7 +106,7 @@ def write_torch_file(path: str | os.PathLike[str], arrays: Mapping[str, Any]) ->
     path = pathlib.Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"weights are written as .safetensors, not {path.name!r}; change the name")
-    # In C order: the library writes the memory as it lies, whatever the strides.
+    # The arrays are put into C order, for the library ignores strides.
     ready = {
         name: np.array(a, np.float32 if a.dtype.name == "bfloat16" else a.dtype, order="C")
         for name, a in arrays.items()
@@ -122,7 +122,7 @@ def write_torch_file(path: str | os.PathLike[str], arrays: Mapping[str, Any]) ->
 
 
 class _Storage(NamedTuple):
-    """A run of `length` elements that tensors share; `kind` is the name of its class."""
+    """A run of `length` elements that tensors share; `kind` is the name of PyTorch's class."""
 
     kind: str
     key: str
@@ -209,7 +209,7 @@ def _read_safetensors(file: IO[bytes], path: pathlib.Path) -> dict[str, np.ndarr
             )
         flat = _decoded(tensor["data"], _SAFETENSORS[tensor["dtype"]], "<")
         arrays[name] = flat.reshape(tensor["shape"])
-    # The library gives them in any order.
+    # The library returns them in any order.
     return {name: arrays[name] for name in sorted(arrays)}
 
 
@@ -262,12 +262,12 @@ def _read_pickles(file: IO[bytes], path: pathlib.Path) -> dict[str, np.ndarray]:
 def _arrays(
     tree: Any, read: Callable[[_Storage], bytes], order: str, path: pathlib.Path
 ) -> dict[str, np.ndarray]:
-    """The arrays of the tensors in the state dict that `tree` is or holds."""
+    """Returns the arrays of the tensors in the state dict that `tree` is or holds."""
     for wrapper in _WRAPPERS:
         if isinstance(tree, dict) and isinstance(tree.get(wrapper), dict):
             tree = tree[wrapper]
-    found = tree.items() if isinstance(tree, dict) else ()
-    tensors = {name: tensor for name, tensor in found if isinstance(tensor, _Tensor)}
+    entries = tree.items() if isinstance(tree, dict) else ()
+    tensors = {name: tensor for name, tensor in entries if isinstance(tensor, _Tensor)}
     if not tensors or not all(isinstance(name, str) for name in tensors):
         raise InputError(
             f"{path} holds no state dict, a dict of tensors by name, nor has it one under "
@@ -288,7 +288,7 @@ def _arrays(
 
 
 def _view(flat: np.ndarray, tensor: _Tensor) -> np.ndarray:
-    """The tensor with memory of its own, in C order."""
+    """Copies a tensor out of its storage, in C order."""
     strides = [stride * flat.itemsize for stride in tensor.strides]
     view = np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides)
     return np.array(view, order="C")
@@ -299,7 +299,7 @@ def _dtype(code: str, order: str) -> np.dtype:
 
 
 def _decoded(data: bytes | bytearray, code: str, order: str) -> np.ndarray:
-    """The elements as one flat array in the machine's own byte order."""
+    """Decodes the elements into one flat array in the machine's own byte order."""
     flat = np.frombuffer(data, _dtype(code, order))
     if code == "bf16":
         return (flat.astype(np.uint32) << 16).view(np.float32)

@@ -1,4 +1,4 @@
-"""Layers and the pure functions under them: Linen modules that know nothing of models or losses.
+"""Linen layers and the pure functions under them; nothing here knows of models or losses.
 
 `Dense` is Flax's own: y = x W + b, with the parameters `kernel` (C, K) and `bias` (K,).
 """

@@ -1,7 +1,7 @@
-"""Activation functions, all by name in `ACTIVATIONS`.
+"""Activation functions, which `ACTIVATIONS` holds by name.
 
-They act on each element, but for `softmax`, which acts along one axis, and are safe under jit, vmap
-and both modes of differentiation. Shapes: C channels (the last axis), `...` any leading axes.
+All act on each element except `softmax`, which acts along one axis. All work under jit, vmap and
+both modes of differentiation. Shapes: C channels (the last axis), `...` any leading axes.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,16 @@ Activation = Callable[[jax.Array], jax.Array]
 
 @jax.custom_jvp
 def binary_step(x: jax.Array) -> jax.Array:
-    """The step of the first neurons: 1 where x >= 0, else 0 (McCulloch & Pitts 1943).
+    """Returns 1 where x >= 0, else 0, as the first model neurons did (McCulloch & Pitts 1943).
 
-    Its own gradient is 0 everywhere, so nothing could be learned through it. The clipped-identity
-    straight-through estimator stands in: the gradient passes unchanged where |x| <= 1 and is 0
+    The true gradient is 0 everywhere, so nothing could be learned through it. The clipped-identity
+    straight-through estimator replaces it: the gradient passes unchanged where |x| <= 1 and is 0
     elsewhere (Bengio et al. 2013; Hubara et al. 2016, eq. 4).
+
+    >>> binary_step(jnp.array([-0.5, 0.0, 2.0])).tolist()
+    [0.0, 1.0, 1.0]
+    >>> float(jax.grad(binary_step)(0.5)), float(jax.grad(binary_step)(2.0))
+    (1.0, 0.0)
     """
     return jnp.heaviside(x, 1.0)
 
@@ -35,37 +40,45 @@ def _straight_through(
 
 
 def linear(x: jax.Array) -> jax.Array:
-    """The identity."""
+    """Returns x itself."""
     return x
 
 
 def scaled_tanh(x: jax.Array) -> jax.Array:
-    """1.7159 tanh(2x/3), which maps +-1 to +-1 (LeCun et al. 1998, appendix A)."""
+    """Returns 1.7159 tanh(2x/3), which maps +-1 to +-1 (LeCun et al. 1998, appendix A)."""
     return 1.7159 * jnp.tanh(2 / 3 * x)
 
 
 def leaky_relu(x: jax.Array, *, slope: float = 0.01) -> jax.Array:
-    """x where x >= 0, else slope * x (Maas et al. 2013)."""
+    """Returns x where x >= 0, else slope * x (Maas et al. 2013).
+
+    >>> leaky_relu(jnp.array([-2.0, 3.0]), slope=0.5).tolist()
+    [-1.0, 3.0]
+    """
     return jax.nn.leaky_relu(x, slope)
 
 
 def elu(x: jax.Array, *, alpha: float = 1.0) -> jax.Array:
-    """x where x > 0, else alpha (e^x - 1) (Clevert et al. 2015)."""
+    """Returns x where x > 0, else alpha (e^x - 1) (Clevert et al. 2015)."""
     return jax.nn.elu(x, alpha)
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """x P(z < x) of a standard normal z, by the tanh formula (Hendrycks & Gimpel 2016)."""
+    """Returns x P(z < x) for a standard normal z, by the tanh formula (Hendrycks & Gimpel 2016)."""
     return jax.nn.gelu(x, approximate=True)
 
 
 def squared_relu(x: jax.Array) -> jax.Array:
-    """x^2 where x > 0, else 0 (So et al. 2021)."""
+    """Returns x^2 where x > 0, else 0 (So et al. 2021).
+
+    >>> squared_relu(jnp.array([-2.0, 3.0])).tolist()
+    [0.0, 9.0]
+    """
     return jnp.square(jax.nn.relu(x))
 
 
 def softplus(x: jax.Array, *, beta: float = 1.0) -> jax.Array:
-    """log(1 + e^(beta x)) / beta, a smooth ReLU (Dugas et al. 2001); linear for large x."""
+    """Returns log(1 + e^(beta x)) / beta, a smooth ReLU (Dugas et al. 2001)."""
     return jax.nn.softplus(beta * x) / beta
 
 
@@ -76,17 +89,22 @@ def softmax(
     temperature: jax.Array | float = 1.0,
     mask: jax.Array | None = None,
 ) -> jax.Array:
-    """exp(x / temperature), normalised to sum 1 along `axis`.
+    """Returns exp(x / temperature), normalised to sum to 1 along `axis`.
 
     Args:
-        x: scores of any shape and size; 1e4 is as safe as 1.
+        x: scores of any shape; large ones do not overflow.
         axis: the axis of the alternatives.
-        temperature: positive. Towards 0 the largest score takes all, towards infinity all are
-            equal.
-        mask: True where an alternative is possible, broadcastable to x; the others get 0. Where
-            none is possible, all get 0.
+        temperature: positive. Towards 0 the largest score takes all, towards infinity all shares
+            become equal.
+        mask: true where an alternative is possible, broadcastable to x; the others get 0. Where
+            no alternative is possible, all get 0.
+
+    >>> softmax(jnp.array([1e4, 1e4, 0.0])).tolist()
+    [0.5, 0.5, 0.0]
+    >>> softmax(jnp.zeros(3), mask=jnp.array([True, False, True])).tolist()
+    [0.5, 0.0, 0.5]
     """
-    # The maximum goes first: the quotient of a large score and a small temperature is infinite.
+    # Subtracting the maximum before dividing: a large score over a small temperature is infinite.
     largest = jnp.max(x, axis, keepdims=True, where=mask, initial=-jnp.inf)
     largest = jnp.where(jnp.isneginf(largest), jnp.zeros_like(largest), largest)
     shifted = (x - jax.lax.stop_gradient(largest)) / temperature
@@ -98,13 +116,13 @@ def softmax(
 
 
 class PReLU(nn.Module):
-    """x where x >= 0, else a x with a learned slope a (He et al. 2015, eq. 1).
+    """A leaky ReLU, x where x >= 0, else a x, with a learned slope a (He et al. 2015, eq. 1).
 
-    The paper puts no weight decay on a: name the parameter `negative_slope` in the decay rules.
+    The paper puts no weight decay on a: exclude the parameter `negative_slope` by a decay rule.
 
     Attributes:
-        shared: one slope for all channels instead of one per channel.
-        slope_init: the slope at the start.
+        shared: whether all channels share one slope instead of having one each.
+        slope_init: the initial slope.
     """
 
     shared: bool = False
@@ -140,7 +158,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def activation(name: str) -> Activation:
-    """The activation function of that name.
+    """Returns the activation function of that name.
 
     Raises:
         InputError: for a name that is not in `ACTIVATIONS`.

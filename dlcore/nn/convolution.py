@@ -1,17 +1,16 @@
-"""Convolution in 1, 2 and 3 dimensions, with a gradient that is fast on a CPU, in loops as well.
+"""Convolution in 1, 2 and 3 dimensions, with a gradient that is fast on a CPU, also inside loops.
 
-As everywhere in the field, what the layer computes is the cross-correlation of the input with its
-filters: they are not mirrored (LeCun et al. 1989).
+As everywhere in the field, the layer computes the cross-correlation of the input with its filters:
+it does not mirror them (LeCun et al. 1989).
 
-XLA's CPU compiler has fast kernels for convolutions whose axes lie as in a forward pass. The
-gradients that JAX derives lie otherwise. XLA transposes them in the main program only; inside of a
-loop (`jax.lax.scan`) they run up to a hundred times slower (jax-ml/jax#12868). And while it
-transposes it computes the layers before the convolution again, element by element. So here the
-gradients are forward convolutions of transposed arrays, and the image is fenced from its layers.
-Only on a CPU: elsewhere JAX's own forms are those that the compilers know.
+XLA's CPU compiler has fast kernels for convolutions whose axes are ordered as in a forward pass.
+The gradients that JAX derives have another order. XLA transposes them in the main program only;
+inside a loop (`jax.lax.scan`) they run up to a hundred times slower (jax-ml/jax#12868). While XLA
+transposes, it also recomputes the layers before the convolution, element by element. So here the
+gradients are forward convolutions of transposed arrays, and a fence keeps XLA from recomputing the
+layers below. This holds on CPUs only: for other devices the compilers know JAX's own forms.
 
-Shapes: B batch, I... image, O... output, F... window, C channels, K filters,
-G groups.
+Shapes: B batch, I... image, O... output, F... window, C channels, K filters, G groups.
 """
 
 import functools
@@ -28,10 +27,12 @@ from jax import lax
 from dlcore.nn.windows import Padding, PerDimension, output_size, pad_sizes, per_dimension
 
 Pads = tuple[tuple[int, int], ...]
+# The input and the kernel, saved for the backward pass.
+Residuals = tuple[jax.Array, jax.Array]
 
 
 class Windows(NamedTuple):
-    """How the windows lie, for each spatial dimension; pads are (start, end)."""
+    """Strides, (start, end) pads and dilation of the windows in each spatial dimension."""
 
     strides: tuple[int, ...]
     pads: Pads
@@ -46,11 +47,11 @@ def conv_general_dilated(
     *,
     rhs_dilation: Sequence[int],
     feature_group_count: int,
-    **options: Any,
+    **kwargs: Any,
 ) -> jax.Array:
-    """`jax.lax.conv_general_dilated` in the form that Flax's `Conv` calls.
+    """Stands in for `jax.lax.conv_general_dilated` in Flax's `Conv`.
 
-    Without groups it is `convolve`.
+    It calls `convolve` where there are no groups, and JAX's function where there are.
     """
     if feature_group_count == 1:
         pads = tuple((start, end) for start, end in padding)
@@ -62,7 +63,7 @@ def conv_general_dilated(
         padding,
         rhs_dilation=rhs_dilation,
         feature_group_count=feature_group_count,
-        **options,
+        **kwargs,
     )
 
 
@@ -83,7 +84,7 @@ def _correlate(
     dilation: tuple[int, ...],
     expansion: tuple[int, ...] | None = None,
 ) -> jax.Array:
-    """Correlates the kernel with x, between whose pixels lie `expansion` - 1 zeros."""
+    """Correlates the kernel with x after putting `expansion` - 1 zeros between its pixels."""
     last = x.ndim - 1
     image = (0, last, *range(1, last))
     axes = lax.ConvDimensionNumbers(image, (last, last - 1, *range(last - 1)), image)
@@ -98,13 +99,13 @@ def _correlate(
     )
 
 
-def _forward(x: jax.Array, kernel: jax.Array, windows: Windows) -> tuple[jax.Array, Any]:
+def _forward(x: jax.Array, kernel: jax.Array, windows: Windows) -> tuple[jax.Array, Residuals]:
     return _correlate(x, kernel, *windows), (x, kernel)
 
 
-def _backward(windows: Windows, saved: Any, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _backward(windows: Windows, residuals: Residuals, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     return lax.platform_dependent(
-        *saved,
+        *residuals,
         g,
         cpu=functools.partial(_as_forward, windows),
         default=functools.partial(_as_derived, windows),
@@ -114,9 +115,9 @@ def _backward(windows: Windows, saved: Any, g: jax.Array) -> tuple[jax.Array, ja
 def _as_forward(
     windows: Windows, x: jax.Array, kernel: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The gradients by x and by the kernel as forward convolutions.
+    """Computes the gradients with respect to x and the kernel by forward convolutions.
 
-    Output o sees through place f of the window the pixel i = o stride + f dilation - start.
+    Through position f of its window, output o sees the pixel i = o stride + f dilation - start.
     """
     strides, pads, dilation = windows
     ones = (1,) * len(strides)
@@ -126,10 +127,11 @@ def _as_forward(
         reach = (kernel.shape[axis] - 1) * step
         to_x_pads.append((reach - start, pixels + start - outputs))
         to_kernel_pads.append((start, outputs + reach - pixels - start))
-    # To a pixel: the outputs, their strides filled with zeros, see it through the mirrored window.
+    # The gradient of x: the mirrored kernel over g, with zeros filling the strides of g.
     mirrored = jnp.flip(kernel, range(len(strides))).swapaxes(-1, -2)
     to_x = _correlate(g, mirrored, ones, tuple(to_x_pads), dilation, strides)
-    # To a place: the image correlated with the outputs a stride apart, examples summed as channels.
+    # The gradient of the kernel: x correlated with g dilated by the stride, the batch taking the
+    # part of the channels, over which a convolution sums.
     images = _fence(x, kernel) if math.prod(kernel.shape[:-2]) > 1 else x
     to_kernel = _correlate(
         images.swapaxes(0, -1), jnp.moveaxis(g, 0, -2), dilation, tuple(to_kernel_pads), strides
@@ -138,10 +140,10 @@ def _as_forward(
 
 
 def _fence(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x, which XLA does not compute again where it is used.
+    """Returns x in a form that XLA does not recompute where it is used.
 
-    `lax.optimization_barrier` does not last on a CPU, but nothing is fused across a branch. What
-    decides it must be unknown when compiling; a kernel that is NaN has no gradient anyway.
+    XLA drops `lax.optimization_barrier` on a CPU, but it fuses nothing across a branch. The
+    predicate must be unknown at compile time; a kernel of NaN has no gradient anyway.
     """
     first = kernel.ravel()[0]
     return lax.cond(first == first, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x)

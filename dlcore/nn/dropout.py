@@ -9,22 +9,25 @@ from dlcore.errors import InputError
 
 
 def require_rate(rate: float) -> None:
-    """Checks a dropout rate.
+    """Checks that a dropout rate is a probability.
 
     Raises:
-        InputError: when it is outside [0, 1].
+        InputError: when the rate is outside [0, 1].
     """
     if not 0 <= rate <= 1:
         raise InputError(f"dropout rate {rate} is not a probability; choose it in [0, 1)")
 
 
 def drop(x: jax.Array, kept: jax.Array, rate: float) -> jax.Array:
-    """x / (1 - rate) where `kept`, else 0: the expectation stays, so evaluation changes nothing.
+    """Returns x / (1 - rate) where `kept` is true, else 0, which has the expectation x.
 
     Args:
         x: of any shape.
-        kept: false with probability `rate`, of as many axes as x.
+        kept: false with probability `rate`, with as many axes as x.
         rate: in [0, 1].
+
+    >>> drop(jnp.array([1.0, 2.0]), jnp.array([True, False]), 0.5).tolist()
+    [2.0, 0.0]
     """
     # At rate 1 nothing is kept and the divisor does not matter, but 0 would make the gradient NaN.
     return jnp.where(kept, x / ((1 - rate) or 1), jnp.zeros_like(x))
@@ -33,14 +36,14 @@ def drop(x: jax.Array, kept: jax.Array, rate: float) -> jax.Array:
 class Dropout(nn.Module):
     """Zeroes each value with probability `rate` in training (Srivastava et al. 2014).
 
-    The rest is divided by 1 - rate, so that the expectation stays and evaluation changes nothing.
+    It divides the others by 1 - rate, which keeps the expectation, so evaluation needs no change.
     The mask of an example depends on the key and on its position in the global batch alone, so it
     is the same under jit, on a mesh, under pmap and under gradient accumulation.
 
     Attributes:
         rate: the probability of a zero, in [0, 1].
-        broadcast_dims: axes other than 0 along which one draw serves all: axis 1 of (B, T, D)
-            drops the same features at every step (variational dropout, Gal & Ghahramani 2016).
+        broadcast_dims: axes other than 0 that share one draw: with axis 1 of (B, T, D) every step
+            drops the same features (variational dropout, Gal & Ghahramani 2016).
     """
 
     rate: float

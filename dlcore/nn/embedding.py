@@ -1,4 +1,4 @@
-"""Vectors of words. Shapes: B batch, T time, V vocabulary, D features."""
+"""Word embeddings. Shapes: B batch, T time, V vocabulary, D features."""
 
 import flax.linen as nn
 import jax
@@ -10,18 +10,19 @@ from dlcore.nn.dropout import drop, require_rate
 
 
 class Embedding(nn.Module):
-    """The row of a table for each token; a pre-trained table replaces the parameter.
+    """Looks up the row of a table for each token.
 
-    In training, a word is dropped with probability `dropout` at once everywhere in its row of the
-    batch, and what stays is divided by 1 - dropout (Gal & Ghahramani 2016, section 4.2).
+    In training, the layer drops a word type with probability `dropout`, at all its occurrences in a
+    row of the batch, and divides the others by 1 - dropout (Gal & Ghahramani 2016, section 4.2).
 
-    Parameter: `embedding` (V, D), which a layer that ties its weights reads as `table`.
+    Parameter: `embedding` (V, D), which a layer that ties its weights reads as `table`. Pre-trained
+    vectors replace it.
 
     Attributes:
         vocab_size: V.
         features: D.
-        dropout: the probability of a word to be dropped, in [0, 1].
-        embedding_init: draws the table; by default rows of expected squared length 1.
+        dropout: the probability that a word type is dropped, in [0, 1].
+        embedding_init: draws the table; by default its rows have the expected squared length 1.
     """
 
     vocab_size: int
@@ -38,10 +39,10 @@ class Embedding(nn.Module):
     def __call__(self, tokens: jax.Array, train: bool = False) -> jax.Array:
         """Maps ids int [B, T] to [B, T, D]; draws from the stream "dropout".
 
-        An id outside of the vocabulary gives NaN.
+        An id outside the vocabulary gives NaN.
 
         Raises:
-            InputError: when the rate of dropout is outside [0, 1].
+            InputError: when the dropout rate is outside [0, 1].
         """
         require_rate(self.dropout)
         x = jnp.take(self.table, tokens, axis=0, mode="fill")

@@ -1,20 +1,20 @@
-"""The feed-forward net of a transformer's block. Shapes: B batch, T steps, C channels, F hidden."""
+"""The feed-forward net of a transformer block. Shapes: B batch, T steps, C channels, F hidden."""
 
 import flax.linen as nn
 import jax
 
 from dlcore.nn.activations import ACTIVATIONS, activation
 
-# Feed-forward nets with a second product in front that gates the first (Shazeer 2020).
+# Feed-forward nets whose first layer is gated by a second one (Shazeer 2020).
 GATED = {"glu": "sigmoid", "reglu": "relu", "geglu": "gelu", "swiglu": "silu"}
 FEED_FORWARDS = (*ACTIVATIONS, *GATED)
 
 
 class FeedForward(nn.Module):
-    """Two dense layers at each step: C -> F -> C (Vaswani et al. 2017, eq. 2).
+    """Two dense layers, applied to each step alone: C -> F -> C (Vaswani et al. 2017, eq. 2).
 
-    Parameters: kernels `up` (C, F), `down` (F, C), with a gated activation `gate` (C, F), and
-    biases with `bias`.
+    Parameters: kernels `up` (C, F), `down` (F, C) and, with a gated activation, `gate` (C, F);
+    their biases if `bias`.
 
     Attributes:
         hidden: F.
@@ -35,7 +35,7 @@ class FeedForward(nn.Module):
             hidden = activation(GATED[self.activation])(gate) * up
         else:
             hidden = activation(self.activation)(up)
-        # A branch that starts as 0 makes the whole net start as the identity, which trains at any
+        # Branches that start as 0 make the whole net start as the identity, which trains at any
         # depth (Bachlechner et al. 2021).
         zeros = nn.initializers.zeros_init()
         return nn.Dense(x.shape[-1], use_bias=self.bias, kernel_init=zeros, name="down")(hidden)

@@ -1,6 +1,4 @@
-"""Highway layers (Srivastava et al. 2015, Highway networks). Shapes: B batch, C channels, `...` any
-other axes.
-"""
+"""Highway layers (Srivastava et al. 2015). Shapes: B batch, C channels, `...` any other axes."""
 
 import flax.linen as nn
 import jax
@@ -12,12 +10,12 @@ from dlcore.nn.convolution import Conv
 
 
 class Highway(nn.Module):
-    """y = T(x) h(x) + (1 - T(x)) x: gates mix the input with what a layer makes of it.
+    """y = T(x) h(x) + (1 - T(x)) x: gates mix the input with a layer's output.
 
     h is an ordinary layer with an activation, T another one with a sigmoid; the carry gate is
     coupled to the transform gate, 1 - T (equations 2-4). Both keep the shape of x, and both are
     dense or, with a kernel size, convolutions padded with zeros. The bias of T starts below 0, so
-    that at first most of x is carried through (section 2.2).
+    that at first most of x passes through (section 2.2).
 
     Parameters: `affine/kernel` (C, 2C), or (F..., C, 2C) with a kernel size F, and `affine/bias`
     (2C,), in the order h, T: one product for both.
@@ -25,7 +23,7 @@ class Highway(nn.Module):
     Attributes:
         kernel_size: the window of the convolutional form; None for the dense one.
         activation: the name of the activation function of h.
-        transform_bias: where the biases of T start; the deeper the network, the lower.
+        transform_bias: the initial biases of T; the deeper the network, the lower.
         kernel_init: draws the kernel.
     """
 
@@ -39,7 +37,7 @@ class Highway(nn.Module):
         """Maps (..., C), or (B, I..., C) with a kernel size, to y and T(x), both of x's shape.
 
         Raises:
-            InputError: when there is no such activation.
+            InputError: for an unknown activation.
         """
         act = activation(self.activation)
         h, gate = jnp.split(self._affine(x), 2, axis=-1)

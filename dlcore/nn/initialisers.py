@@ -1,6 +1,6 @@
 """JAX's own initialisers by name.
 
-Each keeps the size of a signal about the same through many layers, under its own assumption:
+Each keeps the variance of a signal about the same through many layers, on its own assumption:
 - Xavier (Glorot & Bengio 2010), linear units, forwards and backwards: variance 2 / (in + out);
 - He (He et al. 2015), ReLU: variance 2 / in;
 - LeCun (LeCun et al. 1998, Efficient BackProp), linear units, forwards: variance 1 / in;
@@ -24,9 +24,12 @@ INITIALISERS: dict[str, Initializer] = {
 
 
 def initialiser(name: str) -> Initializer:
-    """The initialiser of that name: (key, shape, dtype) -> array.
+    """Returns the initialiser of that name, a function (key, shape, dtype) -> array.
 
     Raises:
         InputError: for a name that is not in `INITIALISERS`.
+
+    >>> initialiser("orthogonal")(jax.random.key(0), (3, 5)).shape
+    (3, 5)
     """
     return errors.pick("initialiser", name, INITIALISERS)

@@ -9,17 +9,17 @@ from dlcore.nn.windows import Padding, PerDimension
 
 
 class Maxout(nn.Module):
-    """max over k of (x W_k + b_k): a learned convex, piecewise linear function.
+    """max over k of (x W_k + b_k), a learned convex, piecewise linear function.
 
-    Each feature takes the largest of `pieces` affine functions, dense ones or, with a kernel size,
-    convolutions; so it has `pieces` times the parameters of one (Goodfellow et al. 2013, eq. 4).
+    Each feature is the largest of `pieces` affine functions, dense ones or, with a kernel size,
+    convolutions; it has `pieces` times the parameters of one (Goodfellow et al. 2013, eq. 4).
 
     Attributes:
         features: K.
         pieces: the number of affine functions per feature.
         kernel_size: the window of the convolutional form; None for the dense one.
-        stride: of the convolution.
-        padding: of the convolution, as for `Conv`.
+        stride: the stride of the convolution.
+        padding: the padding of the convolution, as for `Conv`.
         kernel_init: draws the kernel.
     """
 

@@ -10,15 +10,15 @@ from dlcore import parallel
 class BatchNorm(nn.Module):
     """(x - mean) / sqrt(variance + epsilon) * scale + bias, for each channel.
 
-    In training, mean and (biased) variance are those of the whole batch, under pmap of the batch
-    on all devices; under gradient accumulation they are those of the micro-batch. In evaluation
-    they are the running ones in the collection `batch_stats`, which follow the batch's in training:
-    running = momentum * running + (1 - momentum) * batch. The other convention calls 1 - momentum
-    the momentum. `scale` and `bias`, the paper's gamma and beta, are learned
+    Training uses the mean and (biased) variance of the whole batch, which under pmap lies on all
+    devices; under gradient accumulation it uses those of the micro-batch. Evaluation uses the
+    running statistics in the collection `batch_stats`, which training updates by
+    running = momentum * running + (1 - momentum) * batch. (PyTorch calls 1 - momentum the
+    momentum.) The layer learns `scale` and `bias`, the paper's gamma and beta
     (Ioffe & Szegedy 2015).
 
     Attributes:
-        momentum: the share of the old running statistics that stays.
+        momentum: the share of the old running statistics that is kept.
         epsilon: added to the variance.
         scale_init: draws the scale.
     """
@@ -38,7 +38,12 @@ class BatchNorm(nn.Module):
             scale_init=self.scale_init,
         )
         nn.share_scope(self, norm)
+        # Flax computes statistics of float32 for narrower numbers too, by implicit promotions.
+        with jax.numpy_dtype_promotion("standard"):
+            return self._normalised(norm, x, train)
+
+    def _normalised(self, norm: nn.BatchNorm, x: jax.Array, train: bool) -> jax.Array:
         if not train:
             return norm(x)
-        # Over the first of two axes a CPU reduces twice as fast as over all but the last of many.
+        # A CPU reduces over the first of two axes twice as fast as over all but the last of many.
         return norm(x.reshape(-1, x.shape[-1])).reshape(x.shape)

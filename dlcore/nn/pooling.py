@@ -1,7 +1,7 @@
 """Max and average pooling over windows that slide over the spatial dimensions.
 
 Shapes: B batch, C channels, I input and O output sizes (`windows.output_size`), F window, S stride;
-one I, O, F and S for each spatial dimension, mostly two of them: (B, H, W, C).
+each spatial dimension has its own I, O, F and S; images (B, H, W, C) have two.
 """
 
 import functools
@@ -26,11 +26,11 @@ def max_pool(
     stride: PerDimension | None = None,
     padding: Padding = "valid",
 ) -> jax.Array:
-    """The largest value of each window; maps (B, I..., C) to (B, O..., C).
+    """Returns the largest value of each window; maps (B, I..., C) to (B, O..., C).
 
     Padding counts as minus infinity. Where several values of a window are the largest, the first
-    in row-major order gets the whole gradient. The gradient is a rule of its own (reverse mode
-    only), because the one that JAX derives costs most of the step of a small network on a CPU.
+    in row-major order gets the whole gradient. The function has its own gradient rule (reverse mode
+    only), because the one that JAX derives takes most of the step of a small network on a CPU.
 
     Args:
         x: floating-point input.
@@ -41,6 +41,10 @@ def max_pool(
     Raises:
         InputError: when the input is too small for the window.
         ValueError: when a window could lie in the padding alone.
+
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> max_pool(x, 2)[0, ..., 0].tolist()
+    [[5.0, 7.0], [13.0, 15.0]]
     """
     return _max_pool(x, *_resolve(x, window, stride, padding))
 
@@ -53,7 +57,7 @@ def average_pool(
     padding: Padding = "valid",
     count_include_padding: bool = True,
 ) -> jax.Array:
-    """The mean of each window; maps (B, I..., C) to (B, O..., C).
+    """Returns the mean of each window; maps (B, I..., C) to (B, O..., C).
 
     Args:
         x: floating-point input.
@@ -65,6 +69,10 @@ def average_pool(
     Raises:
         InputError: when the input is too small for the window.
         ValueError: when a window could lie in the padding alone.
+
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> average_pool(x, 2)[0, ..., 0].tolist()
+    [[2.5, 4.5], [10.5, 12.5]]
     """
     window, stride, pads = _resolve(x, window, stride, padding)
     total = lax.reduce_window(x, 0.0, lax.add, *_with_batch_and_channels(window, stride, pads))
@@ -78,7 +86,7 @@ def average_pool(
 def _resolve(
     x: jax.Array, window: PerDimension, stride: PerDimension | None, padding: Padding
 ) -> tuple[Sizes, Sizes, Pads]:
-    """Window, stride and pads of each spatial dimension of x, checked."""
+    """Checks window, stride and padding and returns them for each spatial dimension of x."""
     sizes = x.shape[1:-1]
     window = per_dimension(window, len(sizes), "window")
     stride = window if stride is None else per_dimension(stride, len(sizes), "stride")
@@ -109,16 +117,17 @@ def _max_pool_forward(
 def _max_pool_backward(
     window: Sizes, stride: Sizes, pads: Pads, saved: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array]:
-    """The gradient in elementwise operations only: no scatter, no search.
+    """Computes the gradient by elementwise operations only, without scatter or search.
 
-    The padded input is cut into blocks of S values per dimension. Window o reaches into ceil(F / S)
-    blocks from block o on. For each of these the gradient is a comparison of the place of the
-    maximum with the places of the block, and the results add up after a shift by whole blocks.
+    It cuts the padded input into blocks of S values per dimension. Window o reaches into the
+    ceil(F / S) blocks from block o on. For each of these, comparing the position of the maximum
+    with the positions in the block gives the gradient, and the results add up after a shift by
+    whole blocks.
     """
     x, y = saved
     n, out = len(window), y.shape[1:-1]
-    winner = _first_largest(x, y, window, stride, pads)
-    # From here on with two axes for each dimension: the block and the place in the block.
+    winner = _argmax_in_window(x, y, window, stride, pads)
+    # From here on each dimension has two axes: the block and the position in the block.
     apart = (y.shape[0], *itertools.chain(*((o, 1) for o in out)), y.shape[-1])
     winner, g = winner.reshape(apart), g.reshape(apart)
     reach = [-(-f // s) for f, s in zip(window, stride, strict=True)]
@@ -126,12 +135,15 @@ def _max_pool_backward(
     for blocks in itertools.product(*map(range, reach)):
         shifts = [(b, r - 1 - b, 0) for b, r in zip(blocks, reach, strict=True)]
         shifts_apart = itertools.chain(*((shift, (0, 0, 0)) for shift in shifts))
-        part = jnp.where(winner == _places(blocks, window, stride), g, jnp.zeros((), g.dtype))
+        part = jnp.where(
+            winner == _block_positions(blocks, window, stride), g, jnp.zeros((), g.dtype)
+        )
         part = lax.pad(part, jnp.zeros((), g.dtype), [(0, 0, 0), *shifts_apart, (0, 0, 0)])
         total = total + part
     covered = [(o + r - 1) * s for o, r, s in zip(out, reach, stride, strict=True)]
     total = total.reshape(x.shape[0], *covered, x.shape[-1])
-    # Blocks do not end where the input does: cut what lies outside, add what no window reached.
+    # The blocks do not end where the input does: this cuts off values outside of it and adds
+    # zeros where no window reached.
     fit = [
         (-start, size + start - c, 0)
         for size, c, (start, _) in zip(x.shape[1 : n + 1], covered, pads, strict=True)
@@ -142,10 +154,10 @@ def _max_pool_backward(
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-def _first_largest(
+def _argmax_in_window(
     x: jax.Array, y: jax.Array, window: Sizes, stride: Sizes, pads: Pads
 ) -> jax.Array:
-    """The place in its window, counted in row-major order, of each maximum: (B, O..., C)."""
+    """Returns each maximum's position in its window, counted in row-major order: (B, O..., C)."""
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
     winner = jnp.zeros(y.shape, jnp.int32)
     places = list(itertools.product(*map(range, window)))
@@ -158,10 +170,10 @@ def _first_largest(
     return winner
 
 
-def _places(blocks: Sizes, window: Sizes, stride: Sizes) -> np.ndarray:
-    """The numbers of the places of one block of a window, -1 where the window does not reach.
+def _block_positions(blocks: Sizes, window: Sizes, stride: Sizes) -> np.ndarray:
+    """Returns the window positions that one block covers, -1 where the window does not reach.
 
-    Its shape is (1, 1, S, 1, S, ..., 1), to be compared with the winners of all windows.
+    The shape is (1, 1, S, 1, S, ..., 1), to compare them with the maxima of all windows.
     """
     axes = [b * s + np.arange(s) for b, s in zip(blocks, stride, strict=True)]
     grid = np.meshgrid(*axes, indexing="ij")

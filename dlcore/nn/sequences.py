@@ -1,7 +1,7 @@
-"""Padded sequences: which steps are real, and one vector from all of them.
+"""Masks of padded sequences, and pooling over their steps.
 
-What lies past a sequence's length, whatever it is, changes nothing and gets no gradient. A sequence
-of length 0 gives zeros. Shapes: B batch, T time, D features, A attention features.
+Values past a sequence's length, even NaN, change nothing and get no gradient. A sequence of length
+0 gives zeros. Shapes: B batch, T time, D features, A attention features.
 """
 
 import flax.linen as nn
@@ -10,21 +10,28 @@ import jax.numpy as jnp
 
 
 def length_mask(lengths: jax.Array, steps: int) -> jax.Array:
-    """Which of `steps` steps are real, bool [B, T], for lengths int [B]."""
+    """Returns a mask bool [B, T], T = `steps`, that is true inside the lengths int [B].
+
+    >>> length_mask(jnp.array([1, 3]), 3).astype(int).tolist()
+    [[1, 0, 0], [1, 1, 1]]
+    """
     return jnp.arange(steps)[None] < lengths[:, None]
 
 
 def last_over_time(x: jax.Array, lengths: jax.Array, *, bidirectional: bool = False) -> jax.Array:
-    """The final output of a recurrent layer, [B, D].
+    """Returns the final output of a recurrent layer, [B, D].
 
     Args:
-        x: [B, T, D].
+        x: the outputs [B, T, D].
         lengths: int [B].
-        bidirectional: whether the second half of D are outputs of a net that ran backwards; its
-            final output is that of the first step.
+        bidirectional: whether the second half of D comes from a net that ran backwards, so that
+            its final output is that of the first step.
+
+    >>> last_over_time(jnp.array([[[1.0], [2.0], [9.0]]]), jnp.array([2])).tolist()
+    [[2.0]]
     """
-    at = jnp.maximum(lengths - 1, 0)[:, None, None]
-    last = jnp.take_along_axis(x, at, axis=1)[:, 0]
+    index = jnp.maximum(lengths - 1, 0)[:, None, None]
+    last = jnp.take_along_axis(x, index, axis=1)[:, 0]
     if bidirectional:
         half = x.shape[-1] // 2
         last = jnp.concatenate([last[:, :half], x[:, 0, half:]], axis=-1)
@@ -32,24 +39,28 @@ def last_over_time(x: jax.Array, lengths: jax.Array, *, bidirectional: bool = Fa
 
 
 def max_over_time(x: jax.Array, lengths: jax.Array) -> jax.Array:
-    """The greatest value of each feature (Collobert et al. 2011), [B, D], of x [B, T, D]."""
+    """Maps x [B, T, D] to the largest value of each feature, [B, D] (Collobert et al. 2011)."""
     mask = length_mask(lengths, x.shape[1])[..., None]
     return jnp.where(lengths[:, None] > 0, jnp.where(mask, x, -jnp.inf).max(1), 0)
 
 
 def mean_over_time(x: jax.Array, lengths: jax.Array) -> jax.Array:
-    """The mean of each feature, [B, D], of x [B, T, D]."""
+    """Maps x [B, T, D] to the mean of each feature, [B, D].
+
+    >>> mean_over_time(jnp.array([[[1.0], [2.0], [9.0]]]), jnp.array([2])).tolist()
+    [[1.5]]
+    """
     mask = length_mask(lengths, x.shape[1])[..., None]
-    return jnp.where(mask, x, 0).sum(1) / jnp.maximum(lengths, 1)[:, None]
+    return jnp.where(mask, x, 0).sum(1) / jnp.maximum(lengths, 1)[:, None].astype(x.dtype)
 
 
 class AttentionPooling(nn.Module):
-    """The mean of all steps, weighted by softmax over t of v . tanh(x_t W + b).
+    """The mean of all steps, weighted by the softmax over t of v . tanh(x_t W + b).
 
     This is the word attention of Yang et al. 2016 (eqs. 5-7), and one hop of Lin et al. 2017.
 
     Attributes:
-        features: A; None for D.
+        features: A; None takes D.
     """
 
     features: int | None = None
@@ -58,7 +69,7 @@ class AttentionPooling(nn.Module):
     def __call__(self, x: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Maps [B, T, D] and lengths int [B] to the mean [B, D] and its weights [B, T]."""
         mask = length_mask(lengths, x.shape[1])
-        # A gradient of 0 times padding that is not finite would be NaN.
+        # 0 times padding that is not finite would make the gradient NaN.
         x = jnp.where(mask[..., None], x, 0)
         hidden = nn.tanh(nn.Dense(self.features or x.shape[-1], name="hidden")(x))
         scores = nn.Dense(1, use_bias=False, name="score")(hidden)[..., 0]

@@ -1,4 +1,4 @@
-"""Stochastic depth (Huang et al. 2016): residual branches that are dropped at random in training.
+"""Stochastic depth (Huang et al. 2016) drops residual branches at random in training.
 
 Shapes: B batch, L residual blocks, `...` any other axes.
 """
@@ -13,9 +13,9 @@ DROPS = ("example", "batch")
 
 
 def survival_probabilities(blocks: int, last: float) -> tuple[float, ...]:
-    """Linear decay: p_l = 1 - l / L (1 - p_L) for the blocks l = 1..L (section 3, equation 4).
+    """Returns p_l = 1 - l / L (1 - p_L) for the blocks l = 1..L (section 3, equation 4).
 
-    The expected number of blocks that survive is about 3 L / 4 at p_L = 0.5.
+    At p_L = 0.5 about 3 L / 4 blocks survive on average.
 
     Args:
         blocks: L.
@@ -23,6 +23,9 @@ def survival_probabilities(blocks: int, last: float) -> tuple[float, ...]:
 
     Raises:
         InputError: when `last` is outside [0, 1].
+
+    >>> survival_probabilities(4, 0.5)
+    (0.875, 0.75, 0.625, 0.5)
     """
     _require_probability(last)
     return tuple(1 - block / blocks * (1 - last) for block in range(1, blocks + 1))
@@ -31,15 +34,15 @@ def survival_probabilities(blocks: int, last: float) -> tuple[float, ...]:
 class StochasticDepth(nn.Module):
     """Drops the branch of a residual block with probability 1 - p in training.
 
-    In evaluation the branch is multiplied by p, its expectation (equation 5). Whether an example
-    keeps its branch depends on the key and on its position in the global batch alone, as for
-    `Dropout`. The branch is computed all the same, so a dropped one still moves the running
-    statistics of its batch normalisation.
+    In evaluation the branch is multiplied by p, which gives its expectation (equation 5). Whether
+    an example keeps its branch depends on the key and on its position in the global batch alone, as
+    for `Dropout`. A dropped branch is still computed, so it moves the running statistics of its
+    batch normalisation.
 
     Attributes:
         survival: p, in [0, 1]; may be a traced scalar.
-        drop: "example", one draw for each example; or "batch", one for the whole batch, as in the
-            paper.
+        drop: "example" draws for each example; "batch" draws once for the whole batch, as the
+            paper does.
     """
 
     survival: float | jax.Array

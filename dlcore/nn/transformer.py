@@ -1,12 +1,12 @@
-"""Transformers: blocks of attention and feed-forward nets around a stream of features.
+"""Transformers: stacks of residual blocks of attention and feed-forward nets.
 
-Shapes: B batch, T steps, S steps of a memory, C channels, H heads, L length of a cache, R rows that
+Shapes: B batch, T steps, S memory steps, C channels, H heads, L length of a cache, R rows that
 decode: B times the beams.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import flax.linen as nn
 import jax
@@ -19,13 +19,21 @@ from dlcore.nn.dropout import Dropout
 from dlcore.nn.feed_forward import FEED_FORWARDS, FeedForward
 from dlcore.nn.remat import remat_module
 from dlcore.nn.sequences import length_mask
+from dlcore.types import Activations, PyTree
+
+T = TypeVar("T")
+# The updated cache, or the attention weights.
+Extra = KeyValue | jax.Array | None
+SelfAttention = Callable[[MultiHeadAttention, jax.Array], tuple[jax.Array, Extra]]
+# A cache `KeyValue` for each layer by name, and the "position" int [R] of the next step.
+TransformerCarry = dict[str, PyTree]
 
 NORMS: dict[str, Callable[..., nn.Module]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
-    """What the blocks of a transformer are like; the defaults are today's usual form.
+    """The options of a transformer's blocks; the defaults are today's usual form.
 
     Vaswani et al. 2017 is norm="layer", norm_first=False, activation="relu",
     position="sinusoidal", bias=True; GPT-2 is norm="layer", activation="gelu",
@@ -33,22 +41,22 @@ class TransformerConfig:
 
     Attributes:
         features: C.
-        layers: how many blocks.
+        layers: the number of blocks.
         heads: H.
-        groups: key and value heads, see `MultiHeadAttention`; None for H.
-        hidden: the inner width of the feed-forward nets; None for 4 C.
+        groups: the number of key and value heads, see `MultiHeadAttention`; None takes H.
+        hidden: the inner width of the feed-forward nets; None takes 4 C.
         norm: one of `NORMS`: layer (Ba et al. 2016), or rms (Zhang & Sennrich 2019).
-        norm_first: whether a branch normalises what it reads, and a last norm ends the net
-            (Xiong et al. 2020); else each sum is normalised, as in the paper.
+        norm_first: whether branches normalise their inputs, and a final norm ends the net (Xiong et
+            al. 2020); else each sum is normalised, as in Vaswani et al. 2017.
         activation: one of `FEED_FORWARDS`.
         position: one of `POSITIONS`.
-        context: how many positions are learned, for position="learned".
+        context: the number of learned positions, for position="learned".
         qk_norm: see `MultiHeadAttention`.
         bias: whether dense layers and layer norms have biases.
         dropout: the share of values dropped from each branch's output.
         chunk: see `attention`.
-        remat: what of the blocks' insides the gradient computes again, see `dlcore.nn.remat`.
-        epsilon: added to what norms divide by, inside the root.
+        remat: the policy by which the gradient recomputes values in a block, see `dlcore.nn.remat`.
+        epsilon: the constant that norms add inside the root.
     """
 
     features: int
@@ -80,12 +88,17 @@ class TransformerConfig:
             )
 
     def make_norm(self) -> nn.Module:
-        """A fresh norm."""
+        """Makes a new norm."""
         bias = {"use_bias": self.bias} if self.norm == "layer" else {}
         return pick("norm", self.norm, NORMS)(epsilon=self.epsilon, **bias)
 
     def make_attention(self, *, positions: bool) -> MultiHeadAttention:
-        """A fresh attention; one to another sequence, a short one, knows no positions."""
+        """Makes a new attention.
+
+        Args:
+            positions: whether it sees positions and runs in chunks; attention to a memory, which
+                is short, does neither.
+        """
         return MultiHeadAttention(
             self.features,
             self.heads,
@@ -102,7 +115,7 @@ class Block(nn.Module):
     """Self-attention, attention to a memory if there is one, and a feed-forward net.
 
     Attributes:
-        config: of the transformer.
+        config: the options.
         reads_memory: whether there is a memory.
     """
 
@@ -122,57 +135,65 @@ class Block(nn.Module):
         self.drop = Dropout(config.dropout)
 
     def _branch(
-        self, x: jax.Array, norm: nn.Module, branch: Callable[[jax.Array], Any], train: bool
-    ) -> tuple[jax.Array, Any]:
-        """x with a branch's output added, and what else the branch gives."""
+        self,
+        x: jax.Array,
+        norm: nn.Module,
+        branch: Callable[[jax.Array], tuple[jax.Array, T]],
+        train: bool,
+    ) -> tuple[jax.Array, T]:
+        """Adds the first output of a branch to x and returns it with the second one."""
         first = self.config.norm_first
-        y, more = branch(norm(x) if first else x)
+        y, extra = branch(norm(x) if first else x)
         x = x + self.drop(y, train)
-        return (x if first else norm(x)), more
+        return (x if first else norm(x)), extra
 
     def __call__(
         self,
         x: jax.Array,
         *,
-        attend: Callable[[MultiHeadAttention, jax.Array], tuple[jax.Array, Any]],
+        self_attention: SelfAttention,
         memory: KeyValue | None = None,
         memory_mask: jax.Array | None = None,
         train: bool = False,
-    ) -> tuple[jax.Array, Any, jax.Array | None]:
+    ) -> tuple[jax.Array, Extra, jax.Array | None]:
         """Maps x [R, T, C] to [R, T, C].
 
         Args:
-            x: the stream.
-            attend: how the self-attention is called: gives its output and something more.
-            memory: what `meet` gives, of B rows.
+            x: the residual stream.
+            self_attention: calls the attention on the normalised x; returns its output and its
+                weights or the updated cache.
+            memory: the result of `project_keys_values`, with B rows.
             memory_mask: bool [B, 1, 1, S], true where the memory is real.
-            train: whether there is dropout.
+            train: whether to apply dropout.
 
         Returns:
-            The stream, what more `attend` gave, the weights on the memory [B, H, R / B T, S].
+            The residual stream, the second result of `self_attention`, and the weights on the
+            memory [B, H, R / B T, S].
         """
-        x, more = self._branch(x, self.attention_norm, lambda y: attend(self.attention, y), train)
+        x, extra = self._branch(
+            x, self.attention_norm, lambda y: self_attention(self.attention, y), train
+        )
         weights = None
         if memory is not None:
             x, weights = self._branch(
-                x, self.cross_norm, lambda y: self.cross.ask(y, memory, mask=memory_mask), train
+                x, self.cross_norm, lambda y: self.cross.attend(y, memory, mask=memory_mask), train
             )
         x, _ = self._branch(
             x, self.feed_forward_norm, lambda y: (self.feed_forward(y), None), train
         )
-        return x, more, weights
+        return x, extra, weights
 
-    def meet(self, memory: jax.Array) -> KeyValue:
-        """What this block's attention to a memory [B, S, C] looks at."""
-        return self.cross.meet(memory)
+    def project_keys_values(self, memory: jax.Array) -> KeyValue:
+        """Returns the keys and values of a memory [B, S, C] for this block."""
+        return self.cross.project_keys_values(memory)
 
 
 class Transformer(nn.Module):
     """A stack of blocks: an encoder, a decoder, or the body of a language model.
 
     Attributes:
-        config: what the blocks are like.
-        causal: whether a step sees those before it and itself alone.
+        config: the options of the blocks.
+        causal: whether a step sees only itself and the steps before it.
         reads_memory: whether the blocks also attend to a memory.
     """
 
@@ -197,27 +218,28 @@ class Transformer(nn.Module):
         self,
         x: jax.Array,
         *,
-        carry: Any = None,
+        carry: TransformerCarry | None = None,
         lengths: jax.Array | None = None,
         memory: tuple[KeyValue, ...] | None = None,
         memory_mask: jax.Array | None = None,
         detach: int | None = None,
         train: bool = False,
-    ) -> tuple[Any, jax.Array, dict[str, jax.Array]]:
-        """Reads x from its start, or on from where the carry stopped.
+    ) -> tuple[TransformerCarry | None, jax.Array, Activations]:
+        """Reads x from its start, or continues where the carry stopped.
 
         Args:
             x: [R, T, C].
-            carry: None or that of `initial_carry`: of a cache, x are the steps after those in it.
-            lengths: int [B], how many steps of x are real, where not causal; None for all.
-            memory: of `meet`.
+            carry: None, or a cache, see `initial_carry`; x then holds the steps after the cached.
+            lengths: the number of real steps of each row of x, int [B], where not causal; None for
+                all steps.
+            memory: the result of `project_keys_values`.
             memory_mask: bool [B, 1, 1, S], true where the memory is real.
-            detach: nothing to cut: no gradient flows through a cache.
-            train: whether there is dropout.
+            detach: ignored, as no gradient flows through a cache.
+            train: whether to apply dropout.
 
         Returns:
             The carry after x; the features [R, T, C]; the activations "layer_0", ..., with the
-            attention weights "attention_0", ... [R, H, T, T] and, of a memory, "memory_0", ...
+            attention weights "attention_0", ... [R, H, T, T] and, with a memory, "memory_0", ...
             [B, H, R / B T, S].
 
         Raises:
@@ -225,41 +247,56 @@ class Transformer(nn.Module):
         """
         del detach
         rows, steps = x.shape[:2]
-        cached = carry is not None
         positions = jnp.arange(steps)
-        if cached:
+        if carry is not None:
             positions = positions[None] + carry["position"][:, None]
-        x = self._placed(x, positions)
+        x = self._add_positions(x, positions)
         mask = None if lengths is None else length_mask(lengths, steps)[:, None, None]
-        caches, activations = {}, {}
+        after: TransformerCarry = {}
+        activations: Activations = {}
         for i, block in enumerate(self.blocks):
             name = f"layer_{i}"
 
-            def attend(layer: MultiHeadAttention, y: jax.Array, name: str = name) -> Any:
-                if cached:
-                    return layer.continued(y, carry[name], positions)
+            def self_attention(
+                layer: MultiHeadAttention, y: jax.Array, name: str = name
+            ) -> tuple[jax.Array, Extra]:
+                if carry is not None:
+                    return layer.attend_cached(y, carry[name], positions)
                 return layer(y, positions=positions, mask=mask, causal=self.causal)
 
-            def call(block: Block, x: jax.Array, memory: Any, attend: Any = attend) -> Any:
-                return block(x, attend=attend, memory=memory, memory_mask=memory_mask, train=train)
+            def call(
+                block: Block,
+                x: jax.Array,
+                memory: KeyValue | None,
+                self_attention: SelfAttention = self_attention,
+            ) -> tuple[jax.Array, Extra, jax.Array | None]:
+                return block(
+                    x,
+                    self_attention=self_attention,
+                    memory=memory,
+                    memory_mask=memory_mask,
+                    train=train,
+                )
 
-            call = remat_module(call, "none" if cached else self.config.remat)
-            x, more, weights = call(block, x, None if memory is None else memory[i])
+            policy = self.config.remat if carry is None else "none"
+            x, extra, weights = remat_module(call, policy)(
+                block, x, None if memory is None else memory[i]
+            )
             activations[name] = x
-            if cached:
-                caches[name] = more
-            elif more is not None:
-                activations[f"attention_{i}"] = more
+            if isinstance(extra, KeyValue):
+                after[name] = extra
+            elif extra is not None:
+                activations[f"attention_{i}"] = extra
             if weights is not None:
                 activations[f"memory_{i}"] = weights
         if self.config.norm_first:
             x = self.norm(x)
-        if cached:
-            carry = {**caches, "position": carry["position"] + steps}
-        return carry, x, activations
+        if carry is None:
+            return None, x, activations
+        return {**after, "position": carry["position"] + steps}, x, activations
 
-    def _placed(self, x: jax.Array, positions: jax.Array) -> jax.Array:
-        """x with what the positions int [T] or [R, T] add to it."""
+    def _add_positions(self, x: jax.Array, positions: jax.Array) -> jax.Array:
+        """Adds the encodings of positions int [T] or [R, T] to x, where the config has any."""
         position = self.config.position
         if position == "sinusoidal":
             added = sinusoidal(positions, x.shape[-1])
@@ -274,18 +311,21 @@ class Transformer(nn.Module):
             return x
         return x + jnp.broadcast_to(added.reshape(-1, *x.shape[1:]), x.shape)
 
-    def meet(self, memory: jax.Array) -> tuple[KeyValue, ...]:
-        """What each block's attention to a memory [B, S, C] looks at."""
-        return tuple(block.meet(memory) for block in self.blocks)
+    def project_keys_values(self, memory: jax.Array) -> tuple[KeyValue, ...]:
+        """Returns the keys and values of a memory [B, S, C] for each block."""
+        return tuple(block.project_keys_values(memory) for block in self.blocks)
 
     @nn.nowrap
-    def initial_carry(self, batch: int, length: int | None = None) -> dict[str, Any] | None:
-        """What the first step starts from; needs no parameters.
+    def initial_carry(self, batch: int, length: int | None = None) -> TransformerCarry | None:
+        """Returns the carry before the first step: an empty cache; needs no parameters.
 
         Args:
             batch: R.
-            length: L, how many steps will come, one or more at a time; None where whole texts
-                are read at once: these hand nothing on.
+            length: L, the number of steps that will come, one or more at a time; None where whole
+                texts are read at once, which need no carry.
+
+        Raises:
+            InputError: when the length goes beyond the learned positions.
         """
         if length is None:
             return None

@@ -1,6 +1,7 @@
-"""Views of an image to average a classifier's answers over. Shapes: B batch, H W image, C channels.
+"""Test-time augmentation: averages a classifier's predictions over several views of an image.
 
-A view is a function from images (B, H, W, C) to images of the same shape.
+A view is a function from images (B, H, W, C) to images of the same shape. Shapes: B batch, H W
+image, C channels, K classes.
 """
 
 import functools
@@ -21,7 +22,7 @@ def _mirrored(images: jax.Array) -> jax.Array:
 
 
 def _crop(images: jax.Array, *, down: float, right: float) -> jax.Array:
-    """Seven eighths of the sides, brought to full size; down and right say from where, in 0..1."""
+    """Cuts out 7/8 of each side, at the offset down, right in 0..1, and resizes it to full size."""
     height, width = images.shape[1:3]
     size = -(-7 * height // 8), -(-7 * width // 8)
     top, left = round(down * (height - size[0])), round(right * (width - size[1]))
@@ -33,8 +34,8 @@ _CROPS = tuple(
     functools.partial(_crop, down=down, right=right)
     for down, right in ((0, 0), (0, 1), (1, 0), (1, 1), (0.5, 0.5))
 )
-# The four corners, the centre and their mirror images are those of Krizhevsky et al. 2012, section
-# 4.1, who cut 224 of 256 pixels.
+# Krizhevsky et al. 2012 (section 4.1) take the four corners, the centre and their mirror images,
+# 224 of 256 pixels wide.
 VIEWS: dict[str, tuple[View, ...]] = {
     "one": (_whole,),
     "flip": (_whole, _mirrored),
@@ -45,11 +46,11 @@ VIEWS: dict[str, tuple[View, ...]] = {
 def over_views(
     predict: Callable[[jax.Array], jax.Array], views: tuple[View, ...]
 ) -> Callable[[jax.Array], jax.Array]:
-    """The logarithm of the mean of the probabilities that a classifier gives to several views.
+    """Makes a classifier return the logarithm of its mean probabilities over several views.
 
     Args:
         predict: images (B, H, W, C) -> logits (B, K).
-        views: of `VIEWS`; with one of them the logits stay as they are.
+        views: a value of `VIEWS`; a single view leaves the logits as they are.
     """
     if len(views) == 1:
         return lambda images: predict(views[0](images))

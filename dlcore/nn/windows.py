@@ -14,10 +14,10 @@ PADDINGS = ("valid", "same", "full")
 
 
 def per_dimension(value: PerDimension, dimensions: int, name: str) -> tuple[int, ...]:
-    """`value` for each dimension; one number stands for all.
+    """Returns `value` for each dimension; one number stands for all.
 
     Raises:
-        ValueError: when the number of values is not `dimensions`, or one is below 1.
+        ValueError: when the number of values is not `dimensions`, or a value is below 1.
     """
     values = (value,) * dimensions if isinstance(value, int) else tuple(value)
     if len(values) != dimensions or min(values) < 1:
@@ -33,12 +33,12 @@ def pad_sizes(
     padding: Padding,
     dilation: Sequence[int],
 ) -> tuple[tuple[int, int], ...]:
-    """(Ps, Pe) of each dimension.
+    """Returns the padding (Ps, Pe) of each dimension.
 
-    "valid" pads nothing. "same" pads so that O = ceil(I / S), the odd one at the end: a total of
-    max(0, S ceil(I / S) - I + F - S). Without the maximum, which some sources omit, it would be
-    negative for F < S. "full" pads F - 1 at both ends, so that every partial overlap counts and
-    O = I + F - 1 at stride 1. F is the size that the dilated window covers.
+    "valid" pads nothing. "same" pads so that O = ceil(I / S), an odd total being larger at the end:
+    max(0, S ceil(I / S) - I + F - S). Without the maximum, which some sources omit, the total would
+    be negative for F < S. "full" pads F - 1 at both ends, so that every partial overlap counts and
+    O = I + F - 1 at stride 1. F here is the size that the dilated window covers.
 
     Args:
         sizes: I of each dimension.
@@ -48,8 +48,11 @@ def pad_sizes(
         dilation: D of each dimension.
 
     Raises:
-        InputError: when `padding` is another name.
+        InputError: for an unknown name.
         ValueError: when explicit pairs do not fit the number of dimensions.
+
+    >>> pad_sizes((7, 8), (3, 3), stride=(1, 2), padding="same", dilation=(1, 1))
+    ((1, 1), (0, 1))
     """
     if not isinstance(padding, str):
         if len(padding) != len(sizes):
@@ -76,13 +79,13 @@ def output_size(
     padding: str | tuple[int, int] = "valid",
     dilation: int = 1,
 ) -> int:
-    """O = floor((I - F + Ps + Pe) / S) + 1 of one dimension, F being the size covered.
+    """Returns O = floor((I - F + Ps + Pe) / S) + 1 of one dimension, F being the size covered.
 
     >>> output_size(32, 5), output_size(10, 2, stride=2), output_size(7, 3, padding="full")
     (28, 5, 9)
 
     Raises:
-        InputError: when the window does not fit into the padded input; names the smallest size.
+        InputError: when the window does not fit into the padded input.
     """
     pairs: Padding = padding if isinstance(padding, str) else (padding,)
     ((start, end),) = pad_sizes(

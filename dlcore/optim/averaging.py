@@ -1,35 +1,36 @@
-"""The exponential moving average of the weights, kept beside the optimizer's own state."""
+"""The exponential moving average of the weights, which the optimizer's state holds."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from dlcore.errors import InputError
+from dlcore.types import Params, PyTree
 
 
 class Average(NamedTuple):
-    """A part of an optimizer's state: the average of the parameters that it trains.
+    """The average of the parameters that an optimizer trains, a part of its state.
 
     Attributes:
-        steps: how many steps are in it.
+        steps: the number of steps taken.
         params: the average.
     """
 
     steps: jax.Array
-    params: Any
+    params: Params
 
 
 def average_weights(decay: float) -> optax.GradientTransformation:
-    """Follows the weights by average = decay * average + (1 - decay) * weights (Polyak averaging).
+    """Updates average = decay * average + (1 - decay) * weights at each step (Polyak averaging).
 
-    It stands last in a chain, where updates are what is added to the weights, and passes them on.
-    In the first steps the decay is (1 + n) / (10 + n) of the n steps taken, as in TensorFlow's
-    implementation, so that a short run does not keep its random start.
+    The transformation must come last in a chain, because it takes the updates for the final change
+    of the weights; it passes them on unchanged. After n steps the decay is at most
+    (1 + n) / (10 + n), as in TensorFlow, so that a short run does not keep its random start.
 
     Args:
-        decay: of the average; its memory is about 1 / (1 - decay) steps.
+        decay: the decay of the average, which reaches back about 1 / (1 - decay) steps.
 
     Raises:
         InputError: when the decay is not in [0, 1).
@@ -37,10 +38,10 @@ def average_weights(decay: float) -> optax.GradientTransformation:
     if not 0 <= decay < 1:
         raise InputError(f"an average with decay {decay} never learns; give one in [0, 1)")
 
-    def init(params: Any) -> Average:
+    def init(params: Params) -> Average:
         return Average(jnp.zeros((), jnp.int32), jax.tree.map(jnp.array, params))
 
-    def update(updates: Any, state: Average, params: Any = None) -> tuple[Any, Average]:
+    def update(updates: Params, state: Average, params: Params = None) -> tuple[Params, Average]:
         now = jnp.minimum(decay, (1 + state.steps) / (10 + state.steps))
         new = optax.apply_updates(params, updates)
         average = jax.tree.map(
@@ -53,14 +54,21 @@ def average_weights(decay: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def averaged(opt_state: Any, params: Any) -> Any:
-    """The average that `opt_state` holds, with frozen parameters as they are; else `params`."""
+def averaged(opt_state: PyTree, params: Params) -> Params:
+    """Returns the average in `opt_state`, or `params` if there is none; frozen ones stay the same.
+
+    >>> tx = average_weights(0.5)
+    >>> state = tx.init({"w": jnp.array(0.0)})
+    >>> _, state = tx.update({"w": jnp.array(1.0)}, state, {"w": jnp.array(0.0)})
+    >>> round(float(averaged(state, {"w": jnp.array(1.0)})["w"]), 3)  # the first decay is 1 / 10
+    0.9
+    """
     states = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, Average))
-    found = [state for state in states if isinstance(state, Average)]
-    if not found:
+    averages = [state for state in states if isinstance(state, Average)]
+    if not averages:
         return params
     return jax.tree.map(
         lambda value, average: value if isinstance(average, optax.MaskedNode) else average,
         params,
-        found[0].params,
+        averages[0].params,
     )

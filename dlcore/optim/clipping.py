@@ -1,14 +1,13 @@
-"""Gradient clipping in three kinds, each of which reports the share that it clipped.
+"""Three kinds of gradient clipping, each of which reports the share that it clipped.
 
-"Capping the gradient" names three different things: the value of each element, the norm of all
-gradients together (Pascanu et al. 2013) and the norm of each leaf alone. All three keep the bits of
-what is within the threshold, never scale up, and hide nothing: a gradient that is not finite stays
-so, and a norm that is not finite makes all that it would scale NaN.
+The value of each element, the norm of all gradients together (Pascanu et al. 2013) or the norm of
+each leaf alone is limited. All three keep the bits of gradients within the threshold, never scale
+up, and hide no failure: a gradient that is not finite stays so, and a norm that is not finite makes
+all gradients that it would scale NaN.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ import optax
 
 from dlcore.errors import InputError
 from dlcore.optim.reports import Reported
+from dlcore.types import Params
 
 
 def clip_by_value(threshold: float) -> optax.GradientTransformation:
@@ -23,9 +23,14 @@ def clip_by_value(threshold: float) -> optax.GradientTransformation:
 
     Raises:
         InputError: when the threshold is not positive.
+
+    >>> tx = clip_by_value(1.0)
+    >>> clipped, state = tx.update(jnp.array([0.5, -3.0]), tx.init(None))
+    >>> clipped.tolist(), float(state.values["clipped"])
+    ([0.5, -1.0], 0.5)
     """
 
-    def clip(updates: Any) -> tuple[Any, jax.Array]:
+    def clip(updates: Params) -> tuple[Params, jax.Array]:
         def cap(u: jax.Array) -> jax.Array:
             # Not jnp.clip, which on the CPU turns subnormal numbers into 0.
             too_large = jnp.isfinite(u) & (jnp.abs(u) > threshold)
@@ -45,9 +50,14 @@ def clip_by_global_norm(threshold: float) -> optax.GradientTransformation:
 
     Raises:
         InputError: when the threshold is not positive.
+
+    >>> tx = clip_by_global_norm(1.0)
+    >>> clipped, state = tx.update([jnp.array(3.0), jnp.array(4.0)], tx.init(None))
+    >>> [round(float(update), 3) for update in clipped], float(state.values["clipped"])
+    ([0.6, 0.8], 1.0)
     """
 
-    def clip(updates: Any) -> tuple[Any, jax.Array]:
+    def clip(updates: Params) -> tuple[Params, jax.Array]:
         norm = optax.tree.norm(updates)
         limited = jax.tree.map(lambda u: _limit(u, norm, threshold), updates)
         return limited, ~(norm <= threshold)
@@ -64,7 +74,7 @@ def clip_by_leaf_norm(threshold: float) -> optax.GradientTransformation:
         InputError: when the threshold is not positive.
     """
 
-    def clip(updates: Any) -> tuple[Any, jax.Array]:
+    def clip(updates: Params) -> tuple[Params, jax.Array]:
         norms = jax.tree.map(optax.tree.norm, updates)
         limited = jax.tree.map(lambda u, norm: _limit(u, norm, threshold), updates, norms)
         return limited, jnp.mean(~(jnp.stack(jax.tree.leaves(norms)) <= threshold))
@@ -73,23 +83,23 @@ def clip_by_leaf_norm(threshold: float) -> optax.GradientTransformation:
 
 
 def _limit(update: jax.Array, norm: jax.Array, threshold: float) -> jax.Array:
-    # An infinite norm would turn the finite elements into zeros, a step that looks healthy.
+    # An infinite norm would turn the finite elements into zeros, and the step would look healthy.
     factor = jnp.where(jnp.isfinite(norm), threshold / norm, jnp.nan)
     return jnp.where(norm <= threshold, update, update * factor.astype(update.dtype))
 
 
 def _clipping(
-    clip: Callable[[Any], tuple[Any, jax.Array]], threshold: float
+    clip: Callable[[Params], tuple[Params, jax.Array]], threshold: float
 ) -> optax.GradientTransformation:
-    """The transformation whose whole state is the share that `clip` returns second."""
+    """Makes a transformation of `clip`; its state is the share that `clip` returns second."""
     if not (math.isfinite(threshold) and threshold > 0):
         raise InputError(f"clipping threshold {threshold} is not positive; give a number > 0")
 
-    def init(params: Any) -> Reported:
+    def init(params: Params) -> Reported:
         del params
         return Reported.nothing_yet("clipped")
 
-    def update(updates: Any, state: Reported, params: Any = None) -> tuple[Any, Reported]:
+    def update(updates: Params, state: Reported, params: Params = None) -> tuple[Params, Reported]:
         del state, params
         clipped, share = clip(updates)
         return clipped, Reported({"clipped": jnp.asarray(share, float)})

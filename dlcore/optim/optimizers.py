@@ -1,24 +1,25 @@
 """Optimizers by name: Optax's update rules, with decay, freezing and rate factors by path rules.
 
-Every optimizer is the same chain, of which only the second link has a name:
+All optimizers are the same chain and differ in its second link only, the update rule:
 
     clip -> update rule -> + weight_decay * params -> factors -> * -learning_rate -> average
 
-Weight decay is decoupled (Loshchilov & Hutter 2019): it is added behind the update rule and scaled
-by the learning rate, never divided by the gradient's statistics. LAMB's trust ratio stands behind
-the decay, as its paper has it. Frozen parameters are outside the chain: they take no optimizer
-state, count in no norm and keep their bits.
+Weight decay is decoupled (Loshchilov & Hutter 2019): it is added after the update rule and scaled
+by the learning rate, never divided by the gradient's statistics. LAMB's trust ratio follows the
+decay, as in its paper. Frozen parameters are outside the chain: they have no optimizer state, count
+in no norm and keep their bits.
 """
 
 import functools
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import KeyPath
 
 from dlcore.errors import InputError, pick
 from dlcore.optim.averaging import average_weights
@@ -26,8 +27,9 @@ from dlcore.optim.reports import Reported
 from dlcore.optim.schedules import Schedule
 from dlcore.optim.selection import is_matrix, weights
 from dlcore.paths import Rules, match, path_of
+from dlcore.types import Params, PyTree
 
-# Parameters with a row for each word.
+# Names of parameters with a row for each word.
 _TABLES = ("embedding", "output_kernel")
 
 
@@ -41,14 +43,13 @@ def optimizer(
     frozen: Rules[bool] = (),
     factors: Rules[float] = (),
     average: float | None = None,
-    **hyper: Any,
+    **hyper: float | None,
 ) -> optax.GradientTransformation:
-    """The named optimizer; its state reports the "learning_rate" of the last step.
+    """Makes the named optimizer; its state reports the "learning_rate" of the last step.
 
-    `optax.apply_updates(params, updates)` adds what it returns. Names, hyperparameters and their
-    defaults, which are the papers':
+    The names and their hyperparameters, with the papers' defaults, are:
 
-    - sgd (Robbins & Monro 1951): none.
+    - sgd (Robbins & Monro 1951): no hyperparameters.
     - momentum (Polyak 1964), nesterov (Sutskever et al. 2013): decay=0.9, dampening=0;
       v = decay * v + (1 - dampening) * g. Dampening 0 is the heavy ball, dampening = decay the
       exponential moving average, which is the heavy ball at learning_rate * (1 - decay).
@@ -64,17 +65,19 @@ def optimizer(
       layers and image convolutions (2 and 4 dimensions; all but the last are its rows); Adam with
       the same `nesterov`, b1=0.9, b2=0.999, eps=1e-8 for the rest and for tables of words
       (`embedding`, `output_kernel`), most of whose rows have no gradient in a step;
-      consistent_rms=0.2 makes one learning rate and decay, an Adam's, fit both (Liu et al. 2025),
-      None is Jordan's scale.
+      consistent_rms=0.2 makes one learning rate and decay, Adam's, fit both (Liu et al. 2025), None
+      is Jordan's scale.
 
     Args:
         name: one of `OPTIMIZERS`.
         learning_rate: a number, or a function of the steps taken.
-        weight_decay: the share of a parameter taken off per step and unit of learning rate.
-        decay_rules: which leaves decay; where no rule matches, matrices (`selection.is_matrix`).
-        clip: applied to the gradients first; see `dlcore.optim.clipping`.
-        frozen: which leaves never change; [("^head/", False), ("", True)] trains the head alone.
-        factors: what multiplies the learning rate, decay included; 1 where no rule matches.
+        weight_decay: the share of a parameter that a step at learning rate 1 takes off.
+        decay_rules: rules that are true for leaves with decay; where none matches, matrices decay
+            (`selection.is_matrix`).
+        clip: the first transformation of the gradients; see `dlcore.optim.clipping`.
+        frozen: rules that are true for leaves that never change; [("^head/", False), ("", True)]
+            trains the head alone.
+        factors: rules for factors of the learning rate and decay; 1 where no rule matches.
         average: the decay of a moving average of the weights, which `averaged` reads.
         **hyper: the hyperparameters of the named optimizer.
 
@@ -82,6 +85,14 @@ def optimizer(
         InputError: for an unknown name or hyperparameter, a negative learning rate or decay, a
             rule that matches no path, an average that is not in [0, 1), and when everything is
             frozen.
+
+    >>> tx = optimizer("momentum", 0.5, weight_decay=0.25, frozen=[("^stem/", True)])
+    >>> params = {"stem": {"kernel": jnp.ones((1, 1))}, "head": {"kernel": jnp.ones((1, 1))}}
+    >>> gradients = jax.tree.map(jnp.ones_like, params)
+    >>> updates, state = tx.update(gradients, tx.init(params), params)
+    >>> params = optax.apply_updates(params, updates)
+    >>> params["stem"]["kernel"].item(), params["head"]["kernel"].item()
+    (1.0, 0.375)
     """
     update_rule = pick("optimizer", name, _UPDATE_RULES)
     possible = inspect.signature(update_rule).parameters
@@ -91,22 +102,22 @@ def optimizer(
                 f"optimizer {name!r} has no hyperparameter {given!r}; it has: "
                 + (", ".join(possible) or "none")
             )
-    for what, value in (("learning rate", learning_rate), ("weight decay", weight_decay)):
+    for label, value in (("learning rate", learning_rate), ("weight decay", weight_decay)):
         if not callable(value) and not (math.isfinite(value) and value >= 0):
-            raise InputError(f"{what} {value} is not a number >= 0; give one")
+            raise InputError(f"{label} {value} is not a number >= 0; give one")
 
-    following = () if average is None else (average_weights(average),)
+    averaging = () if average is None else (average_weights(average),)
 
-    def of(tree: Any) -> optax.GradientTransformation:
-        """The transformation for trees with the paths of `tree`, parameters or gradients."""
+    def transformation(tree: Params) -> optax.GradientTransformation:
+        """Makes the transformation for parameters or gradients with the paths of `tree`."""
         is_frozen = match(tree, frozen, False)
         if all(jax.tree.leaves(is_frozen)):
             raise InputError(f"the rules {list(frozen)} freeze every parameter; train at least one")
 
-        def trained(values: Any) -> Any:
-            """`values` in the form that Optax gives a tree without its frozen leaves."""
+        def trained(values: PyTree) -> PyTree:
+            """Masks the frozen leaves, as `optax.partition` does in the trees that it passes on."""
             return jax.tree.map(
-                lambda off, value: optax.MaskedNode() if off else value, is_frozen, values
+                lambda frozen, value: optax.MaskedNode() if frozen else value, is_frozen, values
             )
 
         chain = optax.chain(
@@ -116,18 +127,20 @@ def optimizer(
             optax.scale_by_trust_ratio() if name == "lamb" else optax.identity(),
             _scale_by(trained(match(tree, factors, 1.0))) if factors else optax.identity(),
             _scale_by_learning_rate(learning_rate),
-            *following,
+            *averaging,
         )
         if not any(jax.tree.leaves(is_frozen)):
             return chain
-        labels = jax.tree.map(lambda off: "frozen" if off else "trained", is_frozen)
+        labels = jax.tree.map(lambda frozen: "frozen" if frozen else "trained", is_frozen)
         return optax.partition({"trained": chain, "frozen": _keep_bits()}, labels)
 
-    def init(params: Any) -> Any:
-        return of(params).init(params)
+    def init(params: Params) -> optax.OptState:
+        return transformation(params).init(params)
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        return of(updates).update(updates, state, params)
+    def update(
+        updates: Params, state: optax.OptState, params: Params = None
+    ) -> tuple[Params, optax.OptState]:
+        return transformation(updates).update(updates, state, params)
 
     return optax.GradientTransformation(init, update)
 
@@ -160,7 +173,7 @@ def _rmsprop(
     momentum: float = 0.0,
 ) -> optax.GradientTransformation:
     if eps == 0:
-        # The smallest normal number inside the root changes no bit of any root but that of 0, and
+        # Adding the smallest normal number inside the root changes only the root of 0, so that
         # 0 / sqrt(0), the step of an element that never had a gradient, becomes 0.
         eps, eps_in_sqrt = float(jnp.finfo(jnp.float32).tiny), True
     scale = optax.scale_by_stddev if centered else optax.scale_by_rms
@@ -180,7 +193,7 @@ def _adam(
     adam = optax.scale_by_adam(b1, b2, eps, eps_root)
     if bias_correction:
         return adam
-    # The correction 1 - b**count is exactly 1 at the largest count, where Optax's counter stays.
+    # The correction 1 - b**count is exactly 1 at the largest count, which Optax never exceeds.
     last = jnp.iinfo(jnp.int32).max
     return optax.GradientTransformation(
         lambda params: adam.init(params)._replace(count=jnp.asarray(last, jnp.int32)), adam.update
@@ -204,16 +217,14 @@ def _muon(
     b2: float = 0.999,
     eps: float = 1e-8,
 ) -> optax.GradientTransformation:
-    def dimensions(
-        key_path: tuple[Any, ...], leaf: jax.Array
-    ) -> optax.contrib.MuonDimensionNumbers | None:
+    def dimensions(key_path: KeyPath, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
         table = path_of(key_path).endswith(_TABLES)
         if table or leaf.ndim not in (2, 4) or not is_matrix(key_path, leaf):
             return None
         rows = tuple(range(leaf.ndim - 1))
         return optax.contrib.MuonDimensionNumbers(rows, rows[-1] + 1)
 
-    # Optax exports Muon only whole: a learning rate of -1 leaves its scaling of the gradients.
+    # Optax exports Muon only as a whole: a learning rate of -1 leaves the scaled gradients.
     return optax.contrib.muon(
         learning_rate=-1.0,
         beta=beta,
@@ -245,7 +256,7 @@ _UPDATE_RULES: dict[str, Callable[..., optax.GradientTransformation]] = {
 OPTIMIZERS = tuple(_UPDATE_RULES)
 
 
-def _scale_by(factors: Any) -> optax.GradientTransformation:
+def _scale_by(factors: PyTree) -> optax.GradientTransformation:
     """Multiplies each leaf of the updates by its factor."""
     return optax.stateless(
         lambda updates, params: jax.tree.map(lambda u, factor: u * factor, updates, factors)
@@ -267,18 +278,18 @@ class LearningRateState(NamedTuple):
 
 
 def _scale_by_learning_rate(learning_rate: float | Schedule) -> optax.GradientTransformation:
-    """Multiplies by minus the learning rate, and reports it."""
+    """Multiplies the updates by minus the learning rate, and reports the learning rate."""
 
-    def init(params: Any) -> LearningRateState:
+    def init(params: Params) -> LearningRateState:
         del params
         return LearningRateState(jnp.zeros((), jnp.int32), Reported.nothing_yet("learning_rate"))
 
     def update(
-        updates: Any, state: LearningRateState, params: Any = None
-    ) -> tuple[Any, LearningRateState]:
+        updates: Params, state: LearningRateState, params: Params = None
+    ) -> tuple[Params, LearningRateState]:
         del params
-        given = learning_rate(state.steps) if callable(learning_rate) else learning_rate
-        rate = jnp.asarray(given, float)
+        value = learning_rate(state.steps) if callable(learning_rate) else learning_rate
+        rate = jnp.asarray(value, float)
         scaled = jax.tree.map(lambda u: u * -rate.astype(u.dtype), updates)
         steps = optax.safe_increment(state.steps)
         return scaled, LearningRateState(steps, Reported({"learning_rate": rate}))

@@ -1,17 +1,17 @@
-"""LASSO, ridge and elastic net, as penalties of the loss and as a proximal step.
+"""LASSO, ridge and elastic net, as penalties added to the loss and as a proximal step.
 
 The elastic net of strength lambda and mix a adds to the loss
 
     lambda * ((1 - a) * ||theta||_1 + a * ||theta||_2^2)
 
-(Zou & Hastie 2005, whose a it is). LASSO (Tibshirani 1996) is a = 0, ridge is a = 1. Mind the
-conventions: there is no 1/2 before the squared norm, and a weighs that one. theta are the leaves
-that the rules say, by default those of two or more dimensions.
+(Zou & Hastie 2005, with their a). LASSO (Tibshirani 1996) is a = 0, ridge is a = 1. Mind the
+conventions: the squared norm has no factor 1/2, and a weighs the squared norm. theta are the leaves
+that the rules choose, by default the matrices (`selection.is_matrix`).
 """
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,25 +21,32 @@ from dlcore.errors import InputError
 from dlcore.optim.schedules import Schedule
 from dlcore.optim.selection import weights
 from dlcore.paths import Rules
-from dlcore.types import Mean
+from dlcore.types import Aux, Batch, LossFn, Mean, Params, PyTree
 
-Penalty = Callable[[Any], jax.Array]
+Penalty = Callable[[Params], jax.Array]
 
 
 def elastic_net(strength: float, *, mix: float, rules: Rules[bool] = ()) -> Penalty:
-    """strength * ((1 - mix) * ||theta||_1 + mix * ||theta||_2^2), a function of the parameters.
+    """Makes the penalty strength * ((1 - mix) * ||theta||_1 + mix * ||theta||_2^2).
 
     Args:
         strength: lambda, 0 or more.
-        mix: the share of the squared norm, in [0, 1].
-        rules: which leaves are penalised; where no rule matches, those of two or more dimensions.
+        mix: the share a of the squared norm, in [0, 1].
+        rules: rules that are true for penalised leaves; where none matches, matrices are.
+
+    Returns:
+        A function of the parameters.
 
     Raises:
         InputError: when a number is outside its range, or (on call) a rule matches no path.
+
+    >>> penalty = elastic_net(0.5, mix=0.25)
+    >>> float(penalty({"kernel": jnp.array([[1.0, -3.0]]), "bias": jnp.array([9.0])}))
+    2.75
     """
     _check(strength, mix)
 
-    def penalty(params: Any) -> jax.Array:
+    def penalty(params: Params) -> jax.Array:
         chosen = [
             leaf
             for leaf, is_chosen in zip(
@@ -55,47 +62,50 @@ def elastic_net(strength: float, *, mix: float, rules: Rules[bool] = ()) -> Pena
 
 
 def lasso(strength: float, *, rules: Rules[bool] = ()) -> Penalty:
-    """strength * ||theta||_1; see `elastic_net`. Gives small values, not zeros: see `proximal`."""
+    """Makes the penalty strength * ||theta||_1; see `elastic_net`.
+
+    Its gradient makes values small, but not exactly zero, as `proximal` does.
+    """
     return elastic_net(strength, mix=0.0, rules=rules)
 
 
 def ridge(strength: float, *, rules: Rules[bool] = ()) -> Penalty:
-    """strength * ||theta||_2^2; see `elastic_net`. Its gradient is 2 * strength * theta."""
+    """Makes the penalty strength * ||theta||_2^2; see `elastic_net`."""
     return elastic_net(strength, mix=1.0, rules=rules)
 
 
-def with_penalty(
-    loss_fn: Callable[..., tuple[Mean, Any]], penalty: Penalty, *, name: str = "penalty"
-) -> Callable[..., tuple[Mean, Any]]:
-    """The loss function whose mean is that of `loss_fn` plus the penalty.
+def with_penalty(loss_fn: LossFn, penalty: Penalty, *, name: str = "penalty") -> LossFn:
+    """Adds a penalty to the mean of a loss function.
 
-    The penalty is counted with the weight of the loss, so that merging the parts of a batch
-    (accumulation, padding, devices) gives it once.
+    The penalty has the weight of the loss, so that it counts once after the parts of a batch
+    (accumulation, padding, devices) are merged.
 
     Args:
-        loss_fn: (params, model_state, batch, rng) -> (Mean, Aux).
+        loss_fn: the loss function.
         penalty: a function of the parameters.
         name: the metric under which the penalty is reported.
     """
 
-    def penalised(params: Any, *args: Any) -> tuple[Mean, Any]:
-        loss, aux = loss_fn(params, *args)
-        part = Mean(penalty(params) * loss.weight, loss.weight)
-        total = Mean(loss.total + part.total, loss.weight)
-        return total, aux._replace(metrics={**aux.metrics, name: part})
+    def penalised(
+        params: Params, model_state: PyTree, batch: Batch, rng: jax.Array
+    ) -> tuple[Mean, Aux]:
+        loss, aux = loss_fn(params, model_state, batch, rng)
+        mean = Mean(penalty(params) * loss.weight, loss.weight)
+        total = Mean(loss.total + mean.total, loss.weight)
+        return total, aux._replace(metrics={**aux.metrics, name: mean})
 
     return penalised
 
 
 class ScikitLearn(NamedTuple):
-    """The arguments of `sklearn.linear_model.ElasticNet` (and, but for l1_ratio, of `Lasso`)."""
+    """The arguments of `sklearn.linear_model.ElasticNet` (and, except l1_ratio, of `Lasso`)."""
 
     alpha: float
     l1_ratio: float
 
 
 def to_scikit_learn(strength: float, mix: float) -> ScikitLearn:
-    """scikit-learn's arguments for the elastic net of `strength` and `mix` on half the mean square.
+    """Converts an elastic net on half the mean square to scikit-learn's arguments.
 
     scikit-learn minimises ||y - Xw||^2 / (2n) + alpha * (r ||w||_1 + (1 - r) / 2 ||w||_2^2). Equal
     coefficients give alpha = strength * (1 + mix) and r = l1_ratio = (1 - mix) / (1 + mix). (The
@@ -104,6 +114,9 @@ def to_scikit_learn(strength: float, mix: float) -> ScikitLearn:
 
     Raises:
         InputError: when a number is outside its range.
+
+    >>> to_scikit_learn(0.5, mix=1.0)
+    ScikitLearn(alpha=1.0, l1_ratio=0.0)
     """
     _check(strength, mix)
     return ScikitLearn(alpha=strength * (1 + mix), l1_ratio=(1 - mix) / (1 + mix))
@@ -118,30 +131,39 @@ class ProximalState(NamedTuple):
 def proximal(
     learning_rate: float | Schedule, *, l1: float = 0.0, l2: float = 0.0, rules: Rules[bool] = ()
 ) -> optax.GradientTransformation:
-    """The proximal step of l1 * ||theta||_1 + l2 * ||theta||_2^2: the last link of a chain.
+    """Takes the proximal step of l1 * ||theta||_1 + l2 * ||theta||_2^2, as the last of a chain.
 
-    After the step theta is sign(x) * max(|x| - eta * l1, 0) / (1 + 2 * eta * l2), x being where the
-    links before had moved it and eta the learning rate: exact zeros. Behind sgd this is the
-    proximal gradient method (Daubechies et al. 2004), which minimises loss plus penalty.
+    With x = theta + update and the learning rate eta, the step gives
+    theta = sign(x) * max(|x| - eta * l1, 0) / (1 + 2 * eta * l2), which makes weights exactly 0.
+    After sgd this is the proximal gradient method (Daubechies et al. 2004), which minimises loss
+    plus penalty.
 
     Args:
-        learning_rate: that of the optimizer before it.
+        learning_rate: the learning rate of the optimizer before it.
         l1: strength * (1 - mix) of an elastic net.
         l2: strength * mix of an elastic net.
-        rules: which leaves it acts on; where no rule matches, those of two or more dimensions.
+        rules: rules that are true for the leaves to shrink; where none matches, matrices are.
             Leaves that the optimizer freezes need a rule of False here too.
 
     Raises:
         InputError: when a strength is negative, or (on init) a rule matches no path.
+
+    >>> tx = optax.chain(optax.sgd(0.5), proximal(0.5, l1=1.0))
+    >>> w = jnp.array([[0.25, -2.0]])
+    >>> updates, _ = tx.update(jnp.zeros((1, 2)), tx.init(w), w)
+    >>> (w + updates).tolist()
+    [[0.0, -1.5]]
     """
     _check(l1, 0.0)
     _check(l2, 0.0)
 
-    def init(params: Any) -> ProximalState:
+    def init(params: Params) -> ProximalState:
         weights(params, rules)
         return ProximalState(jnp.zeros((), jnp.int32))
 
-    def update(updates: Any, state: ProximalState, params: Any) -> tuple[Any, ProximalState]:
+    def update(
+        updates: Params, state: ProximalState, params: Params
+    ) -> tuple[Params, ProximalState]:
         eta = learning_rate(state.steps) if callable(learning_rate) else learning_rate
 
         def shrink(is_weight: bool, update: jax.Array, param: jax.Array) -> jax.Array:

@@ -28,7 +28,7 @@ def schedule(
     factor: float = 0.1,
     decay_share: float = 0.2,
 ) -> Schedule:
-    """The schedule that rises linearly from 0 to `peak` and then goes on as its name says.
+    """Makes the schedule that rises linearly from 0 to `peak` and then follows its name.
 
     With w warm-up steps the rate at t < w is peak * t / w; from t = w on it is
 
@@ -37,9 +37,9 @@ def schedule(
       without restarts), 0 from t = steps on.
     - linear: peak * (steps - t) / (steps - w), 0 from t = steps on.
     - step: peak, multiplied by `factor` at each of the boundaries (from t = boundary on).
-    - inverse_sqrt: peak * sqrt(w / t) (Vaswani et al. 2017, eq. 3), with w = 1 and t + 1 when there
-      is no warm-up.
-    - wsd, warm-up, stable, decay (Hu et al. 2024, section 4.2, with a linear decay): peak until
+    - inverse_sqrt: peak * sqrt(w / t) (Vaswani et al. 2017, eq. 3); without warm-up
+      peak * sqrt(1 / (t + 1)).
+    - wsd (warm-up, stable, decay; Hu et al. 2024, section 4.2, with a linear decay): peak until
       the last `decay_share` of the steps, over which it falls linearly to 0.
 
     Args:
@@ -47,13 +47,20 @@ def schedule(
         peak: the largest learning rate.
         steps: the length of the run, warm-up included.
         warmup_steps: the length of the warm-up, w.
-        boundaries: for "step" only, which needs them: increasing values of t, past the warm-up
-            and before the end.
-        factor: for "step" only.
-        decay_share: for "wsd" only, in (0, 1].
+        boundaries: increasing values of t between the warm-up and the end; required for "step" and
+            for no other schedule.
+        factor: the factor of "step" at each boundary.
+        decay_share: the share of the steps over which "wsd" decays, in (0, 1].
 
     Raises:
         InputError: for an unknown name and for numbers that do not fit together.
+
+    >>> rate = schedule("linear", 1.0, steps=6, warmup_steps=2)
+    >>> [float(rate(t)) for t in range(7)]
+    [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
+    >>> rate = schedule("step", 1.0, steps=6, boundaries=[2, 4], factor=0.5)
+    >>> [float(rate(t)) for t in range(6)]
+    [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
     """
     if name not in SCHEDULES:
         raise choose("schedule", name, SCHEDULES)
@@ -103,7 +110,7 @@ def _after_warmup(
     factor: float,
     decay_steps: int,
 ) -> Schedule:
-    """The schedule past the warm-up; its t and boundaries count from the warm-up's end."""
+    """Makes the schedule after the warm-up; its t and boundaries count from the warm-up's end."""
     match name:
         case "constant":
             return optax.constant_schedule(peak)

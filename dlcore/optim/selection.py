@@ -1,14 +1,14 @@
-"""Which parameters are weights, the ones that decay and penalties shrink."""
-
-from typing import Any
+"""The choice of the parameters that weight decay and penalties shrink."""
 
 import jax
+from jax.tree_util import KeyPath
 
 from dlcore.paths import Rules, match, path_of
+from dlcore.types import PyTree
 
 
-def weights(tree: Any, rules: Rules[bool] = ()) -> Any:
-    """A tree of booleans: what the rules say, else whether the leaf is a matrix, see `is_matrix`.
+def weights(tree: PyTree, rules: Rules[bool] = ()) -> PyTree:
+    """Returns for each leaf the value of the first rule that matches, else `is_matrix`.
 
     Raises:
         InputError: when a rule matches no path of `tree`.
@@ -21,10 +21,10 @@ def weights(tree: Any, rules: Rules[bool] = ()) -> Any:
     )
 
 
-def is_matrix(key_path: tuple[Any, ...], leaf: Any) -> bool:
-    """Whether a leaf has two or more dimensions and is no bias nor scale.
+def is_matrix(key_path: KeyPath, leaf: jax.Array) -> bool:
+    """Returns whether a leaf has two or more dimensions and its name is not "bias" or "scale".
 
-    So kernels are; biases, the scales of norms and slopes of PReLU are not, not even those of
-    several layers that are stacked for a scan.
+    Kernels are matrices; biases, scales of norms and slopes of PReLU are not, even where several
+    layers are stacked for a scan.
     """
     return leaf.ndim >= 2 and path_of(key_path).split("/")[-1] not in ("bias", "scale")

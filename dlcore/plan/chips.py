@@ -11,10 +11,10 @@ class Chip(NamedTuple):
 
     Attributes:
         flops: the most floating-point operations per second, in the type that is computed with.
-        memory: bytes.
-        bandwidth: of the memory, bytes per second.
-        link: what the device can send to the others, bytes per second: one direction, all its
-            links together.
+        memory: its memory, in bytes.
+        bandwidth: the bandwidth of that memory, in bytes per second.
+        link: the bandwidth to other devices in one direction, all its links together, in bytes per
+            second.
     """
 
     flops: float
@@ -23,7 +23,8 @@ class Chip(NamedTuple):
     link: float
 
 
-# bfloat16 without sparsity. Vendors state links in both directions together: half of it counts.
+# FLOP/s are of bfloat16 without sparsity. Vendors state the bandwidth of links in both directions
+# together, of which half counts here.
 # TPU: cloud.google.com/tpu/docs/v5e, /v5p and /v6e. GPU: NVIDIA's data sheets of the A100 80GB SXM,
 # H100 SXM and H200 SXM; their link is NVLink, which ends at the node: between nodes, give the
 # network's figure instead.
@@ -37,7 +38,7 @@ CHIPS = {
 }
 
 
-# What JAX calls them; other variants have other figures.
+# JAX's names of them; other variants have other figures.
 _KINDS = {
     "TPU v5 lite": "tpu-v5e",
     "TPU v5e": "tpu-v5e",
@@ -52,19 +53,19 @@ _KINDS = {
 
 
 def chip_of(device_kind: str) -> Chip | None:
-    """The figures of a device by its `jax.Device.device_kind`, or None where they are not known."""
+    """Returns the figures of a device by its `jax.Device.device_kind`; None for an unknown one."""
     return CHIPS[_KINDS[device_kind]] if device_kind in _KINDS else None
 
 
 def parse_chip(text: str) -> Chip:
-    """A chip from a flag: a name of `CHIPS`, or figures, or a name and the figures that differ.
+    """Reads a chip from a flag: a name of `CHIPS`, figures, or a name and the figures that differ.
 
     >>> parse_chip("tpu-v5e,memory=8e9")
     Chip(flops=197000000000000.0, memory=8000000000.0, bandwidth=819000000000.0, link=200000000000.0)
 
     Raises:
-        InputError: for an unknown name or figure, a figure that is no positive number or that is
-            given twice or not at all.
+        InputError: for an unknown name or figure, and for a figure that is not a positive number,
+            is given twice or is missing.
     """  # noqa: E501
     form = (
         f"chip {text!r}: give a name ({', '.join(CHIPS)}), the figures flops=197e12,memory=16e9,"

@@ -1,4 +1,4 @@
-"""The collectives of a compiled program: what the devices send each other in one step.
+"""Reads the collectives of a compiled program: the data that devices send each other in one step.
 
 n is the number of devices of a group.
 """
@@ -8,6 +8,7 @@ import math
 import re
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -31,11 +32,11 @@ class Collective:
     Attributes:
         kind: one of `KINDS`.
         runs: how often it runs in one call of the program, because of the loops around it.
-        known: whether that is certain, see `hlo.Execution`.
-        operand_bytes: what each device puts in, in one run.
-        result_bytes: what each device gets out, in one run.
-        group: the numbers of the devices of one group, that of device 0 where it takes part; they
-            count along the axes of the mesh, the last fastest.
+        known: whether that number is certain, see `hlo.Execution`.
+        operand_bytes: the data that each device puts in, in one run.
+        result_bytes: the data that each device gets out, in one run.
+        group: the numbers of the devices of one group, the group of device 0 where it takes part;
+            numbers count along the axes of the mesh, the last fastest.
         source: the path of JAX names that it comes from.
     """
 
@@ -49,7 +50,7 @@ class Collective:
 
     @property
     def sent_bytes(self) -> float:
-        """What each device sends in all runs, by the formulas of a ring.
+        """The bytes that each device sends in all runs, by the formulas of a ring.
 
         Each part of 1/n of the data makes n - 1 hops. A reduction whose result all devices get is
         a reduce-scatter and an all-gather, so it makes them twice (Patarasuk & Yuan 2009).
@@ -65,34 +66,35 @@ class Collective:
         return self.runs * sent.get(self.kind, float(self.operand_bytes))
 
     def axes(self, mesh: Mesh) -> tuple[str, ...]:
-        """The axes of the mesh along which its devices talk."""
+        """Returns the axes of the mesh along which its devices talk."""
         places = np.unravel_index(np.array(self.group, int), mesh.devices.shape)
         return tuple(
             name for name, along in zip(mesh.axis_names, places, strict=True) if np.ptp(along) > 0
         )
 
 
-def collectives(compiled: Any) -> list[Collective]:
-    """The collectives of a compiled program, in order of execution.
+def collectives(compiled: jax.stages.Compiled | str) -> list[Collective]:
+    """Lists the collectives of a compiled program, in order of execution.
 
-    An asynchronous one, which a start and a done make, counts once; of a conditional the branch
-    counts that sends the most; one over groups of a single device is left out.
+    An asynchronous collective, a start and a done, counts once. Of a conditional only the branch
+    counts that sends the most. Collectives over groups of a single device are left out.
 
     Args:
-        compiled: what `jax.jit(f).lower(...).compile()` gives, or its text.
+        compiled: the result of `jax.jit(f).lower(...).compile()`, or its text.
     """
-    return collectives_of(parse(compiled if isinstance(compiled, str) else compiled.as_text()))
+    text = compiled if isinstance(compiled, str) else compiled.as_text()
+    return collectives_of(parse(text or ""))
 
 
 def collectives_of(program: Program) -> list[Collective]:
-    """The collectives of a parsed program, see `collectives`."""
+    """Lists the collectives of a parsed program, see `collectives`."""
 
     def sent(execution: Execution) -> float:
-        one = _collective(execution, program)
-        return one.sent_bytes if one else 0.0
+        collective = _collective(execution, program)
+        return collective.sent_bytes if collective else 0.0
 
-    found = (_collective(execution, program) for execution in program.executions(sent))
-    return [one for one in found if one and len(one.group) > 1]
+    candidates = (_collective(execution, program) for execution in program.executions(sent))
+    return [collective for collective in candidates if collective and len(collective.group) > 1]
 
 
 def _collective(execution: Execution, program: Program) -> Collective | None:
@@ -100,9 +102,9 @@ def _collective(execution: Execution, program: Program) -> Collective | None:
     kind = instruction.opcode.removesuffix("-start")
     if kind not in KINDS:
         return None
-    # A ragged one also reads where the pieces begin and end.
+    # The other operands of a ragged exchange say where the pieces begin and end.
     operands = instruction.operands[: 1 if kind == "ragged-all-to-all" else None]
-    operand = sum(one.bytes for one in operands)
+    operand = sum(instruction.bytes for instruction in operands)
     group = _group(instruction, program.devices)
     result = {"all-gather": operand * len(group), "reduce-scatter": operand // len(group)}
     return Collective(
@@ -117,12 +119,12 @@ def _collective(execution: Execution, program: Program) -> Collective | None:
 
 
 def _ring(n: int) -> float:
-    """The share of the data that each of n devices sends so that every part reaches them all."""
+    """Returns the share of the data that each of n devices sends to spread every part to all."""
     return (n - 1) / n
 
 
 def _group(instruction: Instruction, devices: int) -> tuple[int, ...]:
-    """The devices of the first group; of a permutation, those that are linked with the first."""
+    """Returns the devices of the first group; of a permutation, those linked with the first."""
     text = instruction.attributes
     pairs = re.search(r"source_target_pairs=\{(.*?)\}(?!,\{)", text)
     if pairs:
@@ -132,7 +134,8 @@ def _group(instruction: Instruction, devices: int) -> tuple[int, ...]:
     # [groups, n]<=[sizes]T(order): consecutive numbers, reshaped, transposed and reshaped again.
     if grid := re.search(r"replica_groups=\[(\d+),(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", text):
         return tuple(_grid(grid.group(3)).reshape(-1, int(grid.group(2)))[0].tolist())
-    # mesh['a'=2,'b'=4] {'a','b':(2)2}: axes by name, of the second a part, 2 after the first 2.
+    # mesh['a'=2,'b'=4] {'a','b':(2)2}: axes by name; the second is split, and (2)2 names the inner
+    # part of size 2 that follows an outer part of size 2.
     named = re.search(r"replica_groups=mesh\[(.*?)\](?:, device_ids=\((.*?)\))? ?\{(.*?)\}", text)
     if named:
         return _along(*named.groups())
@@ -144,14 +147,14 @@ def _numbers(text: str) -> list[int]:
 
 
 def _grid(text: str) -> np.ndarray:
-    """The numbers of the devices in the order that "[2,4]T(1,0)" describes."""
+    """Returns the numbers of the devices in the order that "[2,4]T(1,0)" describes."""
     sizes, _, order = text.partition("T")
     grid = np.arange(math.prod(_numbers(sizes))).reshape(_numbers(sizes))
     return (grid.transpose(_numbers(order)) if order else grid).reshape(-1)
 
 
 def _along(mesh: str, ids: str | None, axes: str) -> tuple[int, ...]:
-    """The first group along the named axes of a mesh."""
+    """Returns the first group along the named axes of a mesh."""
     sizes = {name: int(size) for name, size in re.findall(r"'?([\w.-]+)'?=(\d+)", mesh)}
     numbers = np.arange(math.prod(sizes.values()))
     if ids:
@@ -162,12 +165,12 @@ def _along(mesh: str, ids: str | None, axes: str) -> tuple[int, ...]:
         whole = sizes[name]
         stride = whole // (int(before) * int(size)) if before else 1
         index[list(sizes).index(name)] = np.arange(int(size) if before else whole) * stride
-    selected = [np.atleast_1d(one) for one in index]
+    selected = [np.atleast_1d(indices) for indices in index]
     return tuple(numbers[np.ix_(*selected)].reshape(-1).tolist())
 
 
 def _linked(ends: list[int]) -> tuple[int, ...]:
-    """The devices that (source, target, source, target, ...) link with the first that moves."""
+    """Returns the devices that (source, target, ...) pairs link with the first that sends."""
     pairs = [pair for pair in zip(ends[::2], ends[1::2], strict=True) if pair[0] != pair[1]]
     reached = set(pairs[0]) if pairs else set(ends[:1])
     for _ in pairs:

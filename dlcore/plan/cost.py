@@ -1,12 +1,14 @@
-"""What a compiled function costs, by the compiler's own account."""
+"""Reads the cost of a compiled function from the compiler's own account."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.extend import core
 
-from dlcore.check.walk import operations, operations_of
+from dlcore.plan.walk import operations, operations_of
+from dlcore.types import PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,11 +19,11 @@ class Cost:
         flops: floating-point operations (a multiply-add is two) of one device. The compiler counts
             the body of a loop once, however often it runs: the products of its other rounds are
             added.
-        bytes_accessed: read and written in all, in bytes; the body of a loop counts once.
-        argument_bytes: memory of the arguments, in bytes.
-        output_bytes: memory of the results, in bytes.
-        temporary_bytes: memory between them, in bytes.
-        peak_bytes: the most that is held at once, in bytes.
+        bytes_accessed: all bytes that are read and written; the body of a loop counts once.
+        argument_bytes: memory of the arguments.
+        output_bytes: memory of the results.
+        temporary_bytes: memory of the values between them.
+        peak_bytes: the most memory that is held at once.
     """
 
     flops: float
@@ -32,7 +34,7 @@ class Cost:
     peak_bytes: int
 
 
-def compiled_cost(fn: Callable[..., Any], *args: Any) -> Cost:
+def compiled_cost(fn: Callable[..., PyTree], *args: PyTree) -> Cost:
     """Compiles `fn` for these arguments, without running it, and reads its cost.
 
     Args:
@@ -54,25 +56,25 @@ def compiled_cost(fn: Callable[..., Any], *args: Any) -> Cost:
     )
 
 
-def model_flops(traced: Any) -> float:
-    """The FLOPs of all products, a multiply-add as two, on all devices of an explicit mesh.
+def model_flops(traced: core.ClosedJaxpr) -> float:
+    """Counts the FLOPs of all products, two per multiply-add, on all devices of an explicit mesh.
 
-    What the backward pass computes once more (`jax.checkpoint`) counts once.
+    Operations that the backward pass repeats (`jax.checkpoint`) count once.
 
     Args:
         traced: a closed jaxpr.
     """
-    return 2.0 * sum(one.multiply_adds for one in operations_of(traced.jaxpr) if not one.again)
+    return 2.0 * sum(op.multiply_adds for op in operations_of(traced.jaxpr) if not op.again)
 
 
 def peak_bytes(memory: Any) -> int:
-    """The bytes that a compiled function holds at once: arguments, temporary memory and results.
+    """Returns the bytes that a compiled function holds at once: arguments, temporaries, results.
 
-    What is written over an argument counts once. The CPU compiler's own peak leaves the temporary
-    memory out.
+    Results that are written over an argument count once. The CPU compiler's own peak leaves out the
+    temporary memory.
 
     Args:
-        memory: of `memory_analysis`.
+        memory: the result of `jax.stages.Compiled.memory_analysis`.
     """
     held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     return held + memory.output_size_in_bytes - memory.alias_size_in_bytes

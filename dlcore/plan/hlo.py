@@ -1,4 +1,4 @@
-"""The text of a compiled program (HLO): its instructions and how often each of them runs."""
+"""Parses the text of a compiled program (HLO): its instructions and how often each of them runs."""
 
 import dataclasses
 import functools
@@ -11,8 +11,9 @@ _HEADER = re.compile(r"(ENTRY )?%?([\w.-]+) .*-> .*\{$")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.-]+) = (.*?) ([a-z][a-z0-9-]*)\(")
 _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,<=]*)\]")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-# What gives the same numbers in another form, and what moves no numbers at all.
+# These opcodes give the same numbers in another form.
 _VIEWS = ("bitcast", "copy", "convert", "reshape", "transpose")
+# These opcodes move no numbers at all.
 _NAMES = (
     "parameter",
     "constant",
@@ -53,8 +54,8 @@ class Instruction:
     Attributes:
         name: unique within its computation.
         opcode: such as "dot" or "all-reduce".
-        arrays: the result, several for a tuple.
-        arguments: what stands between its parentheses.
+        arrays: the arrays of the result, several for a tuple.
+        arguments: the text between its parentheses.
         operands: the instructions of the same computation that it reads.
         attributes: the rest of the line.
         root: whether it is the result of its computation.
@@ -70,17 +71,17 @@ class Instruction:
 
     @property
     def bytes(self) -> int:
-        """Of the result."""
+        """The size of the result."""
         return sum(array.bytes for array in self.arrays)
 
     @property
     def source(self) -> str:
         """The path of JAX names that it comes from, such as "jit(step)/.../dot_general"."""
-        found = re.search(r'op_name="([^"]*)"', self.attributes)
-        return found.group(1) if found else ""
+        match = re.search(r'op_name="([^"]*)"', self.attributes)
+        return match.group(1) if match else ""
 
     def callees(self, *attributes: str) -> list[str]:
-        """The computations that these attributes name."""
+        """Returns the names of the computations that these attributes call."""
         named = rf"\b(?:{'|'.join(attributes)})=(\{{[^}}]*\}}|%?[\w.-]+)"
         return [
             name
@@ -93,10 +94,10 @@ class Execution(NamedTuple):
     """An instruction in its place.
 
     Attributes:
-        instruction: what runs.
-        runs: how often, because of the loops around it.
-        known: whether that is certain; else a loop around it, whose number of rounds the compiler
-            does not know, counts one round.
+        instruction: the instruction that runs.
+        runs: how often it runs, because of the loops around it.
+        known: whether that number is certain; otherwise a loop around it, whose number of rounds
+            the compiler does not know, counts as one round.
         fused: whether it is a part of a fusion, whose inner values never reach memory.
     """
 
@@ -122,16 +123,16 @@ class Program:
 
     @functools.cached_property
     def users(self) -> dict[int, list[Instruction]]:
-        """What reads an instruction's result, by the instruction's `id`."""
-        found: dict[int, list[Instruction]] = {}
+        """The readers of each instruction's result, by the instruction's `id`."""
+        readers: dict[int, list[Instruction]] = {}
         for computation in self.computations.values():
             for reader in computation:
                 for operand in set(map(id, reader.operands)):
-                    found.setdefault(operand, []).append(reader)
-        return found
+                    readers.setdefault(operand, []).append(reader)
+        return readers
 
     def share(self, value: Instruction, reader: Instruction) -> float:
-        """The share of a value that a reader of it reads: less than 1 of what it slices."""
+        """Returns the share of a value that a reader of it reads; less than 1 of a slice."""
         if reader.opcode in ("dynamic-slice", "slice", "gather") and reader.operands[0] is value:
             return min(1.0, reader.bytes / max(value.bytes, 1))
         if reader.opcode == "dynamic-update-slice" and reader.operands[0] is value:
@@ -140,26 +141,27 @@ class Program:
             (inner,) = (self.computations[name] for name in reader.callees("calls"))
             places = [n for n, operand in enumerate(reader.operands) if operand is value]
             return max(
-                self.share_of_all(one)
-                for one in inner
-                if one.opcode == "parameter" and int(one.arguments) in places
+                self.share_of_all(parameter)
+                for parameter in inner
+                if parameter.opcode == "parameter" and int(parameter.arguments) in places
             )
         return self.share_of_all(reader) if reader.opcode in _VIEWS else 1.0
 
     def share_of_all(self, value: Instruction) -> float:
-        """The largest share of a value that one of its readers reads."""
+        """Returns the largest share of a value that one of its readers reads."""
         readers = self.users.get(id(value), [])
         return max((self.share(value, reader) for reader in readers), default=1.0)
 
     def traffic(self, instruction: Instruction) -> float:
-        """The bytes that one run reads from memory and writes to it; 0 of what only names values.
+        """Returns the bytes that one run reads from memory and writes to it.
 
-        Of a slice what is sliced counts, and of an update in place what is new.
+        Of a slice only the sliced part counts, and of an update in place only the new part. An
+        instruction that only names values moves nothing.
         """
         if instruction.opcode in _NAMES or instruction.opcode.endswith("-done"):
             return 0.0
-        operands = {id(one): one for one in instruction.operands}.values()
-        read = sum(one.bytes * self.share(one, instruction) for one in operands)
+        operands = {id(operand): operand for operand in instruction.operands}.values()
+        read = sum(operand.bytes * self.share(operand, instruction) for operand in operands)
         return read + self._written(instruction)
 
     def _written(self, instruction: Instruction) -> float:
@@ -167,19 +169,20 @@ class Program:
             return instruction.operands[1].bytes
         if instruction.opcode == "fusion":
             (inner,) = (self.computations[name] for name in instruction.callees("calls"))
-            root = next(one for one in inner if one.root)
+            root = next(instruction for instruction in inner if instruction.root)
             roots = root.operands if root.opcode == "tuple" else (root,)
             return sum(
-                self._written(one) if one.opcode == "dynamic-update-slice" else one.bytes
-                for one in roots
+                self._written(result) if result.opcode == "dynamic-update-slice" else result.bytes
+                for result in roots
             )
         return instruction.bytes
 
     def executions(self, weigh: Callable[[Execution], float]) -> list[Execution]:
-        """All that a call of the program executes, in order.
+        """Lists all instructions that a call of the program executes, in order.
 
         Args:
-            weigh: what an execution costs; of a conditional the branch counts that costs the most.
+            weigh: gives the cost of an execution; of a conditional only the branch that costs the
+                most is listed.
         """
         return self._run(self.entry, 1, True, False, weigh)
 
@@ -187,30 +190,30 @@ class Program:
         self, name: str, runs: int, known: bool, fused: bool, weigh: Callable[[Execution], float]
     ) -> list[Execution]:
         done: list[Execution] = []
-        for one in self.computations[name]:
-            done.append(Execution(one, runs, known, fused))
-            if one.opcode == "while":
-                trips = _TRIPS.search(one.attributes)
+        for instruction in self.computations[name]:
+            done.append(Execution(instruction, runs, known, fused))
+            if instruction.opcode == "while":
+                trips = _TRIPS.search(instruction.attributes)
                 rounds = runs * int(trips.group(1)) if trips else runs
-                for body in one.callees("body"):
+                for body in instruction.callees("body"):
                     done += self._run(body, rounds, known and trips is not None, fused, weigh)
-            elif one.opcode == "conditional":
+            elif instruction.opcode == "conditional":
                 branches = [
                     self._run(branch, runs, known, fused, weigh)
-                    for branch in one.callees(
+                    for branch in instruction.callees(
                         "branch_computations", "true_computation", "false_computation"
                     )
                 ]
                 done += max(branches, key=lambda branch: sum(map(weigh, branch)))
-            elif one.opcode in ("call", "fusion", "async-start"):
-                for callee in one.callees(*_CALLEES):
-                    inner = fused or one.opcode == "fusion"
+            elif instruction.opcode in ("call", "fusion", "async-start"):
+                for callee in instruction.callees(*_CALLEES):
+                    inner = fused or instruction.opcode == "fusion"
                     done += self._run(callee, runs, known, inner, weigh)
         return done
 
 
 def parse(text: str) -> Program:
-    """The program that `jax.stages.Compiled.as_text` prints."""
+    """Parses the program that `jax.stages.Compiled.as_text` prints."""
     computations: dict[str, tuple[Instruction, ...]] = {}
     entry, name = "", ""
     here: dict[str, Instruction] = {}
@@ -242,7 +245,11 @@ def parse(text: str) -> Program:
 
 
 def arrays_of(text: str) -> tuple[Array, ...]:
-    """The arrays of a result type, such as "(f32[4,8]{1,0}, pred[])"."""
+    """Parses a result type.
+
+    >>> arrays_of("(f32[4,8]{1,0}, pred[])")
+    (Array(dtype='f32', shape=(4, 8)), Array(dtype='pred', shape=()))
+    """
     return tuple(
         Array(dtype, tuple(int(size.strip("<=")) for size in sizes.split(",") if size))
         for dtype, sizes in _ARRAY.findall(text)
@@ -250,7 +257,7 @@ def arrays_of(text: str) -> tuple[Array, ...]:
 
 
 def _closing(line: str, start: int) -> int:
-    """The position of the parenthesis that closes the one before `start`."""
+    """Returns the position of the parenthesis that closes the one before `start`."""
     depth = 1
     for position in range(start, len(line)):
         depth += (line[position] == "(") - (line[position] == ")")
@@ -260,7 +267,7 @@ def _closing(line: str, start: int) -> int:
 
 
 def multiply_adds(instruction: Instruction) -> int:
-    """Of a product: outputs times contracted size; of a convolution: outputs times filter size."""
+    """Counts the multiply-adds of a product or a convolution; any other instruction has none."""
     size = sum(math.prod(array.shape) for array in instruction.arrays)
     if instruction.opcode == "dot":
         contracted = _numbers(instruction, r"lhs_contracting_dims=\{([\d,]*)\}")
@@ -274,5 +281,5 @@ def multiply_adds(instruction: Instruction) -> int:
 
 
 def _numbers(instruction: Instruction, pattern: str) -> Sequence[int]:
-    found = re.search(pattern, instruction.attributes)
-    return [int(number) for number in found.group(1).split(",") if number] if found else []
+    match = re.search(pattern, instruction.attributes)
+    return [int(number) for number in match.group(1).split(",") if number] if match else []

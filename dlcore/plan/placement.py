@@ -1,27 +1,32 @@
-"""Where each leaf of a state lies on the devices, as a table."""
+"""Tells where each leaf of a state lies on the devices, as a table."""
 
 import itertools
 import math
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import jax
 from jax.sharding import NamedSharding
 
 from dlcore.paths import leaves_by_path
+from dlcore.types import PyTree
+
+# Path with stars, shape, type and place.
+_Kind = tuple[str, tuple[int, ...], str, str]
 
 
 class Placed(NamedTuple):
     """A leaf, or several that differ only in the numbers in their paths.
 
     Attributes:
-        path: with "*" in the place of each number in which they differ.
-        leaves: how many they are.
-        shape: of one, on all devices together.
+        path: their path, with "*" in the place of each number in which they differ.
+        leaves: the number of leaves.
+        shape: the shape of one leaf, on all devices together.
         dtype: its type.
-        place: as a sharding rule gives it, an axis of the mesh or "-" per dimension; "whole" where
-            each device holds all of it.
-        bytes: what the fullest device holds of all of them.
+        place: for each dimension the axis of the mesh that cuts it or "-", as a sharding rule has
+            it; "whole" where each device holds all of the leaf.
+        bytes: the bytes of these leaves that the fullest device holds.
     """
 
     path: str
@@ -32,14 +37,14 @@ class Placed(NamedTuple):
     bytes: int
 
 
-def placement(tree: Any) -> list[Placed]:
-    """The places of the leaves of a tree of arrays or ShapeDtypeStructs with shardings, in order.
+def placement(tree: PyTree) -> list[Placed]:
+    """Lists where the leaves of a tree of arrays or ShapeDtypeStructs with shardings lie.
 
-    Leaves that differ only in the numbers in their paths, as those of equal layers do, are one
+    Leaves that differ only in the numbers in their paths, such as those of equal layers, share one
     entry.
     """
-    groups: dict[tuple[Any, ...], list[str]] = {}
-    sizes: dict[tuple[Any, ...], int] = {}
+    groups: dict[_Kind, list[str]] = {}
+    sizes: dict[_Kind, int] = {}
     for path, leaf in leaves_by_path(tree).items():
         kind = leaf.shape, str(leaf.dtype), _place(leaf)
         key = re.sub(r"\d+", "*", path), *kind
@@ -51,37 +56,37 @@ def placement(tree: Any) -> list[Placed]:
     ]
 
 
-def leaf_bytes(leaf: Any) -> int:
-    """The bytes that the fullest device holds of an array or ShapeDtypeStruct."""
+def leaf_bytes(leaf: jax.Array | jax.ShapeDtypeStruct) -> int:
+    """Returns the bytes that the fullest device holds of an array or ShapeDtypeStruct."""
     sharding = getattr(leaf, "sharding", None)
     shape = leaf.shape if sharding is None else sharding.shard_shape(leaf.shape)
     return math.prod(shape) * leaf.dtype.itemsize
 
 
-def _place(leaf: Any) -> str:
+def _place(leaf: jax.Array | jax.ShapeDtypeStruct) -> str:
     sharding = getattr(leaf, "sharding", None)
     spec = sharding.spec if isinstance(sharding, NamedSharding) else ()
-    axes = ["+".join([one] if isinstance(one, str) else one or "-") for one in spec]
+    axes = ["+".join([entry] if isinstance(entry, str) else entry or "-") for entry in spec]
     return ",".join(axes) if set(axes) - {"-"} else "whole"
 
 
 def _common(paths: list[str]) -> str:
-    """The paths as one, with "*" for the numbers in which they differ."""
-    parts: Iterator[tuple[str, ...]] = zip(
+    """Merges paths into one, with "*" for the numbers in which they differ."""
+    columns: Iterator[tuple[str, ...]] = zip(
         *(re.split(r"(\d+)", path) for path in paths), strict=True
     )
-    return "".join(part[0] if len(set(part)) == 1 else "*" for part in parts)
+    return "".join(column[0] if len(set(column)) == 1 else "*" for column in columns)
 
 
-def render_placement(tree: Any) -> str:
-    """The table of `placement`, and the sum."""
+def render_placement(tree: PyTree) -> str:
+    """Writes the table of `placement`, and the sum."""
     rows = [("path", "", "shape", "type", "place", "bytes per device")]
-    found = placement(tree)
-    for one in found:
-        times = f"x {one.leaves}" if one.leaves > 1 else ""
-        shape = " x ".join(map(str, one.shape)) or "()"
-        rows.append((one.path, times, shape, one.dtype, one.place, f"{one.bytes:,}"))
-    rows.append(("sum", "", "", "", "", f"{sum(one.bytes for one in found):,}"))
+    entries = placement(tree)
+    for entry in entries:
+        times = f"x {entry.leaves}" if entry.leaves > 1 else ""
+        shape = " x ".join(map(str, entry.shape)) or "()"
+        rows.append((entry.path, times, shape, entry.dtype, entry.place, f"{entry.bytes:,}"))
+    rows.append(("sum", "", "", "", "", f"{sum(entry.bytes for entry in entries):,}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""What a step costs on devices that are not there: compiled for as many virtual ones, never run."""
+"""Predicts the cost of a step: compiles it for as many virtual devices and never runs it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from dlcore.plan.cost import model_flops as flops_of_model
 from dlcore.plan.cost import peak_bytes
 from dlcore.plan.hlo import Execution, Program, multiply_adds, parse
 from dlcore.plan.placement import leaf_bytes
+from dlcore.types import Batch, PyTree, TrainState
 
 # XLA's CPU compiler takes the barriers of `jax.checkpoint` out before it last looks for common
 # subexpressions, finds the recomputation equal to the first one, and drops it. Without the pass
@@ -25,23 +26,25 @@ class Plan:
     """The cost of one step on each device.
 
     Attributes:
-        devices: how many there are.
+        devices: the number of devices.
         axes: names and sizes of the mesh; empty for a single device.
-        parameter_bytes: of the parameters that the device holds.
-        optimizer_bytes: of the optimizer's state.
-        other_bytes: of the rest of the state.
-        batch_bytes: of its rows of the batch.
-        temporary_bytes: of all that lives only within the step: activations, gradients, gathered
-            parameters.
-        peak_bytes: all of these together, and of the results what is not written over the state.
+        parameter_bytes: memory of the parameters that the device holds.
+        optimizer_bytes: memory of the optimizer's state.
+        other_bytes: memory of the rest of the state.
+        batch_bytes: memory of the device's rows of the batch.
+        temporary_bytes: memory of all that lives only within the step: activations, gradients,
+            gathered parameters.
+        peak_bytes: all of these together, and the results that are not written over the state.
         flops: floating-point operations, in all rounds of loops.
-        model_flops: of them, what the model needs, without what is computed twice.
-        traffic_bytes: between memory and processor, as this compiler fuses operations.
-        least_traffic_bytes: every argument read, every result written and every temporary byte
-            written and read once.
-        collectives: what the devices send each other, each with the axes along which it does.
-        known: whether the compiler knows the rounds of all loops; another loop counts one round.
-        platform: of the compiler that this is read from.
+        model_flops: those among them that the model needs, without repeated ones.
+        traffic_bytes: bytes that move between memory and processor, as this compiler fuses
+            operations.
+        least_traffic_bytes: the same if every argument were read, every result written and every
+            temporary byte written and read once.
+        collectives: the collectives, each with the axes of the mesh along which it sends.
+        known: whether the compiler knows the rounds of all loops; an unknown loop counts as one
+            round.
+        platform: the platform of the compiler that these figures come from.
     """
 
     devices: int
@@ -62,23 +65,23 @@ class Plan:
 
     @property
     def sent_bytes(self) -> float:
-        """What each device sends in a step."""
-        return sum(one.sent_bytes for one, _ in self.collectives)
+        """The bytes that each device sends in a step."""
+        return sum(collective.sent_bytes for collective, _ in self.collectives)
 
 
 class Expected(NamedTuple):
-    """How long a step takes by the roofline (Williams et al. 2009), no device ever waiting.
+    """The expected time of a step by the roofline model (Williams et al. 2009), without waiting.
 
     Attributes:
         compute: seconds at the chip's peak.
         memory: seconds for the traffic as this compiler fuses operations.
-        communication: seconds for what each device sends.
+        communication: seconds for sending between devices.
         slow: seconds of a step in which nothing is sent while anything is computed.
         fast: seconds of a step whose communication is hidden behind the computation as far as
             possible and whose memory traffic is the least.
         efficiency: the share of the chip's peak that the model's FLOPs use, in the slow step.
-        best_efficiency: the same in the fast one.
-        fits: whether the peak of memory is within the chip's.
+        best_efficiency: the same share in the fast step.
+        fits: whether the peak of memory fits into the chip's.
     """
 
     compute: float
@@ -93,29 +96,29 @@ class Expected(NamedTuple):
 
 def plan(
     lowered: jax.stages.Lowered,
-    state: Any,
-    batch: Any,
+    state: TrainState,
+    batch: Batch,
     *,
     mesh: Mesh | None = None,
     model_flops: float | None = None,
 ) -> Plan:
-    """Compiles a step and reads its cost; nothing is run and no array is made.
+    """Compiles a step and reads its cost without running anything or making any array.
 
     Args:
-        lowered: of `jax.jit(step, donate_argnums=0, ...).lower(state, batch)`.
-        state: has `params` and `opt_state`; leaves are ShapeDtypeStructs with shardings.
-        batch: a tree of ShapeDtypeStructs with shardings.
-        mesh: that the shardings are of; None for a single device.
-        model_flops: of the whole step on all devices, see `step_flops`; by default those that the
-            compiled program spends on products, what it computes twice included.
+        lowered: the result of `jax.jit(step, donate_argnums=0, ...).lower(state, batch)`.
+        state: the state, whose leaves are ShapeDtypeStructs with shardings.
+        batch: a batch of ShapeDtypeStructs with shardings.
+        mesh: the mesh of the shardings; None for a single device.
+        model_flops: the FLOPs of the whole step on all devices, see `step_flops`; by default those
+            that the compiled program spends on products, repeated ones included.
     """
     platform = (mesh.devices.flat[0] if mesh else jax.devices()[0]).platform
     compiled: Any = lowered.compile(_KEEP_BARRIERS if platform == "cpu" else None)
     program, memory = parse(compiled.as_text()), compiled.memory_analysis()
     executions = program.executions(_traffic_of(program))
-    products = sum(2.0 * one.runs * multiply_adds(one.instruction) for one in executions)
+    products = sum(2.0 * run.runs * multiply_adds(run.instruction) for run in executions)
     # The compiler counts the body of a loop once, however often it runs.
-    again = sum(2.0 * (one.runs - 1) * multiply_adds(one.instruction) for one in executions)
+    again = sum(2.0 * (run.runs - 1) * multiply_adds(run.instruction) for run in executions)
     devices = mesh.size if mesh else 1
     arguments, results = memory.argument_size_in_bytes, memory.output_size_in_bytes
     known = [bytes_per_device(tree) for tree in (state.params, state.opt_state, state)]
@@ -132,37 +135,42 @@ def plan(
         model_flops=products if model_flops is None else model_flops / devices,
         traffic_bytes=sum(map(_traffic_of(program), executions)),
         least_traffic_bytes=float(arguments + results + 2 * memory.temp_size_in_bytes),
-        collectives=tuple((one, one.axes(mesh) if mesh else ()) for one in collectives_of(program)),
-        known=all(one.known for one in executions),
+        collectives=tuple(
+            (collective, collective.axes(mesh) if mesh else ())
+            for collective in collectives_of(program)
+        ),
+        known=all(execution.known for execution in executions),
         platform=platform,
     )
 
 
 def _traffic_of(program: Program) -> Callable[[Execution], float]:
-    def traffic(one: Execution) -> float:
-        return 0.0 if one.fused else one.runs * program.traffic(one.instruction)
+    def traffic(execution: Execution) -> float:
+        if execution.fused:
+            return 0.0
+        return execution.runs * program.traffic(execution.instruction)
 
     return traffic
 
 
-def step_flops(step: Callable[..., Any], state: Any, batch: Any) -> float:
-    """The FLOPs of the model in a step on the whole batch, see `cost.model_flops`.
+def step_flops(step: Callable[..., PyTree], state: PyTree, batch: PyTree) -> float:
+    """Counts the FLOPs of the model in a step on the whole batch, see `cost.model_flops`.
 
     Args:
-        step: for a single device.
+        step: a step for a single device.
         state: arrays or ShapeDtypeStructs.
         batch: arrays or ShapeDtypeStructs.
     """
     return flops_of_model(jax.make_jaxpr(step)(state, batch))
 
 
-def bytes_per_device(tree: Any) -> int:
-    """The bytes that the fullest device holds of a tree of arrays or ShapeDtypeStructs."""
+def bytes_per_device(tree: PyTree) -> int:
+    """Returns the bytes that the fullest device holds of a tree of arrays or ShapeDtypeStructs."""
     return sum(map(leaf_bytes, jax.tree.leaves(tree)))
 
 
 def expect(plan: Plan, chip: Chip) -> Expected:
-    """How long the step takes on such chips, and whether it fits."""
+    """Predicts how long the step takes on such chips, and whether it fits into their memory."""
     compute, memory = plan.flops / chip.flops, plan.traffic_bytes / chip.bandwidth
     communication = plan.sent_bytes / chip.link
     slow = max(compute, memory) + communication

@@ -1,4 +1,4 @@
-"""A plan as plain text, for a person who decides whether to pay for it."""
+"""Writes a plan as plain text, for a person who decides whether to pay for it."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ _UNKNOWN = "at least: the rounds of a loop are not known, and count as one"
 
 
 def render(plan: Plan, chip: Chip | None = None) -> str:
-    """The table; with a chip's figures the expected time, efficiency and whether it fits."""
+    """Writes the plan; with a chip also the expected time, the efficiency and whether it fits."""
     axes = ", ".join(f"{name}={size}" for name, size in plan.axes if size > 1)
     many = f"{plan.devices} devices" if plan.devices > 1 else "1 device"
     sections = [
@@ -52,14 +52,14 @@ def _communication(plan: Plan) -> str:
     if not plan.collectives:
         return "  none"
     groups: dict[tuple[str, str], list[Collective]] = {}
-    for one, axes in plan.collectives:
-        groups.setdefault((one.kind, ", ".join(axes)), []).append(one)
+    for collective, axes in plan.collectives:
+        groups.setdefault((collective.kind, ", ".join(axes)), []).append(collective)
     rows = [("kind", "axes", "devices", "times", "sent")]
     for (kind, along), members in groups.items():
-        size = max(len(one.group) for one in members)
-        times = sum(one.runs for one in members)
-        unknown = "" if all(one.known for one in members) else "at least "
-        sent = _bytes(sum(one.sent_bytes for one in members))
+        size = max(len(member.group) for member in members)
+        times = sum(member.runs for member in members)
+        unknown = "" if all(member.known for member in members) else "at least "
+        sent = _bytes(sum(member.sent_bytes for member in members))
         rows.append((kind, along, str(size), f"{unknown}{times:,}", f"{unknown}{sent}"))
     return _table([*rows, ("sum", "", "", "", _bytes(plan.sent_bytes))], right=(2, 3, 4))
 
@@ -76,7 +76,7 @@ def _computation(plan: Plan) -> str:
 
 
 def _expected(plan: Plan, chip: Chip) -> str:
-    """The times; the chip's figures first, so that a reader sees what they rest on."""
+    """Writes the times after the chip's figures, so that a reader sees what they rest on."""
     times = expect(plan, chip)
     figures = (
         f"  with {_number(chip.flops)}FLOP/s, {_bytes(chip.memory)}, {_bytes(chip.bandwidth)}/s of "
@@ -116,7 +116,11 @@ def _table(rows: Sequence[Sequence[str]], right: Sequence[int] = (1,)) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits and a prefix: 1.44 G."""
+    """Writes a number with three digits and a prefix.
+
+    >>> _number(1.436e9)
+    '1.44 G'
+    """
     prefixes = iter(("", "k", "M", "G", "T", "P"))
     prefix = next(prefixes)
     while value >= 999.5 and prefix != "P":

@@ -1,25 +1,18 @@
 """The report of a run: one HTML page and the pictures beside it.
 
 `write_report` writes what every run has, its result and its curves, and then the sections that a
-job gives it: those of its kind, from `image_sections`, `text_sections`, `tagging_sections`,
-`language_sections` or `translation_sections`, and any others, as from `picture_section` or
-`attention_section`.
+job gives it: its own, which lie beside the job, and those of several jobs, such as `text_sections`,
+`picture_section` or `attention_section`.
 """
 
 from dlcore.report.attention import AttentionExample as AttentionExample
 from dlcore.report.attention import attention_section as attention_section
 from dlcore.report.classes import confusion_matrix as confusion_matrix
 from dlcore.report.classes import worst_mistakes as worst_mistakes
-from dlcore.report.comparison import comparison_sections as comparison_sections
-from dlcore.report.images import first_filters as first_filters
-from dlcore.report.images import image_sections as image_sections
-from dlcore.report.language import language_sections as language_sections
 from dlcore.report.sections import Section as Section
 from dlcore.report.sections import picture_section as picture_section
 from dlcore.report.text import heat_section as heat_section
 from dlcore.report.text import tagging_sections as tagging_sections
 from dlcore.report.text import text_sections as text_sections
-from dlcore.report.translation import Samples as Samples
-from dlcore.report.translation import translation_sections as translation_sections
 from dlcore.report.write import write_page as write_page
 from dlcore.report.write import write_report as write_report

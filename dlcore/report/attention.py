@@ -1,4 +1,4 @@
-"""What attention looks at. Shapes: H heads, T output tokens, S source tokens."""
+"""The report section on attention. Shapes: H heads, T output tokens, S source tokens."""
 
 import pathlib
 import re
@@ -17,10 +17,10 @@ class AttentionExample(NamedTuple):
     """The attention of one layer in one sentence, without its padding.
 
     Attributes:
-        title: what it is of.
+        title: the heading of the example.
         weights: (H, T, S), at least 0.
-        source: S tokens that are looked at.
-        output: T tokens that look; those of the source again in a self-attention.
+        source: S tokens that are attended to.
+        output: T tokens that attend; those of the source again in a self-attention.
     """
 
     title: str
@@ -32,13 +32,13 @@ class AttentionExample(NamedTuple):
 def attention_section(
     title: str, examples: Sequence[AttentionExample], *, text: str = ""
 ) -> Section:
-    """A map of the mean over the heads of each example, and one of each head where it has several.
+    """Shows a map of the mean over the heads of each example, and of each head if it has several.
 
     Args:
-        title: the heading; the pictures' files are named after it, so it differs from that of other
-            sections of the report.
-        examples: a few.
-        text: what the weights are.
+        title: the heading; the pictures' files are named after it, so no other section of the
+            report may have the same.
+        examples: a few examples.
+        text: an explanation of the weights.
     """
     name = re.sub(r"\W+", "_", title.lower())
 
@@ -51,9 +51,9 @@ def attention_section(
             if heads > 1:
                 pictures.append(("_heads", "each head", weights))
             parts.append(markup.heading(heading))
-            for ending, of, maps in pictures:
+            for ending, subtitle, maps in pictures:
                 file = f"{name}_{number}{ending}.png"
-                plot_attention(maps, source, output, folder / file, title=of)
+                plot_attention(maps, source, output, folder / file, title=subtitle)
                 parts.append(markup.picture(file))
         return markup.join(parts)
 

@@ -1,4 +1,4 @@
-"""What classifiers of all kinds report. Shapes: N examples, K classes."""
+"""The report sections of classifiers of all kinds. Shapes: N examples, K classes."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from dlcore.report.sections import Section, picture_section
 def confusion_matrix(
     labels: np.ndarray, predictions: np.ndarray, *, num_classes: int
 ) -> np.ndarray:
-    """Counts (K, K): true class by row, predicted class by column.
+    """Counts pairs of classes, (K, K): true class by row, predicted class by column.
 
     Args:
         labels: (N,) integers in 0..K-1.
@@ -22,6 +22,9 @@ def confusion_matrix(
 
     Raises:
         ValueError: when a class is not in 0..K-1 or the lengths differ.
+
+    >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), num_classes=2).tolist()
+    [[1, 1], [0, 1]]
     """
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.shape != predictions.shape or labels.ndim != 1:
@@ -36,7 +39,7 @@ def confusion_matrix(
 def confusion_section(
     labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]
 ) -> Section:
-    """The confusion matrix as a picture."""
+    """Shows the confusion matrix as a picture."""
     matrix = confusion_matrix(labels, predictions, num_classes=len(class_names))
     return picture_section(
         "Confusion matrix", "confusion", lambda path: plot_confusion(matrix, class_names, path)
@@ -46,7 +49,7 @@ def confusion_section(
 def class_section(
     labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]
 ) -> Section:
-    """Precision, recall and F1 of each class, the worst first."""
+    """Lists precision, recall and F1 of each class, the worst first."""
     scores = class_scores(confusion_matrix(labels, predictions, num_classes=len(class_names)))
     order = np.argsort(np.nan_to_num(scores.f1, nan=2), kind="stable")
     rows = [
@@ -59,22 +62,25 @@ def class_section(
 
 
 def calibration_section(labels: np.ndarray, probabilities: np.ndarray) -> Section:
-    """How far the probabilities can be believed."""
-    found = calibration(probabilities, labels)
+    """Shows how far the probabilities can be believed."""
+    result = calibration(probabilities, labels)
     return picture_section(
         "Calibration",
         "calibration",
-        lambda path: plot_calibration(found, path),
-        text=f"Expected calibration error: {found.error:.2%}.",
+        lambda path: plot_calibration(result, path),
+        text=f"Expected calibration error: {result.error:.2%}.",
     )
 
 
 def worst_mistakes(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """The indices of the wrong predictions, the surest first.
+    """Returns the indices of the wrong predictions, the most confident first.
 
     Args:
-        labels: (N,).
+        labels: (N,) true classes.
         probabilities: (N, K).
+
+    >>> worst_mistakes(np.array([0, 0, 1]), np.array([[0.4, 0.6], [0.1, 0.9], [0.2, 0.8]])).tolist()
+    [1, 0]
     """
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]

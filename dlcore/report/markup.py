@@ -1,4 +1,4 @@
-"""Pieces of HTML. Whatever is not `Html` already is text, and escaped."""
+"""Builds HTML. Every string that is not `Html` already is escaped as text."""
 
 import html
 from collections.abc import Iterable, Sequence
@@ -23,36 +23,40 @@ mark { background: #ffd9a8 }
 
 
 class Html(str):
-    """A string that is HTML."""
+    """A string of HTML, which is not escaped again."""
 
 
 def escape(value: object) -> Html:
-    """Text as HTML; HTML as it is."""
+    """Escapes text; returns HTML as it is.
+
+    >>> escape("a < b")
+    'a &lt; b'
+    """
     return value if isinstance(value, Html) else Html(html.escape(str(value)))
 
 
 def paragraph(text: str) -> Html:
-    """A paragraph."""
+    """Makes a paragraph."""
     return Html(f"<p>{escape(text)}</p>")
 
 
 def heading(text: str) -> Html:
-    """A heading inside of a section."""
+    """Makes a heading inside a section."""
     return Html(f"<h3>{escape(text)}</h3>")
 
 
 def preformatted(text: str) -> Html:
-    """Text whose white space matters."""
+    """Makes a block of text whose white space is kept."""
     return Html(f"<pre>{escape(text)}</pre>")
 
 
 def picture(name: str) -> Html:
-    """A picture that lies beside the page."""
+    """Shows a picture whose file lies beside the page."""
     return Html(f'<img src="{escape(name)}" alt="{escape(name.removesuffix(".png"))}">')
 
 
 def table(rows: Iterable[Sequence[object]], *, header: Sequence[object] = ()) -> Html:
-    """A table; the first cell of each row names the row."""
+    """Makes a table; the first cell of each row names the row."""
     lines = [f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in header)}</tr>"] if header else []
     for first, *others in rows:
         cells = "".join(f"<td>{escape(cell)}</td>" for cell in others)
@@ -63,13 +67,13 @@ def table(rows: Iterable[Sequence[object]], *, header: Sequence[object] = ()) ->
 def heat(
     tokens: Sequence[str], weights: np.ndarray, *, most: float | None = None, separator: str = " "
 ) -> Html:
-    """Text with a bar under each token, the redder the more it weighs.
+    """Makes a text with a bar under each token, the redder the greater its weight.
 
     Args:
-        tokens: T of them.
+        tokens: T tokens.
         weights: [T], at least 0.
-        most: the weight of the reddest bar; by default the greatest of these.
-        separator: what stands between two tokens.
+        most: the weight of the reddest bar; by default the greatest of `weights`.
+        separator: the text between two tokens.
     """
     most = most or float(np.max(weights, initial=0)) or 1.0
     spans = [
@@ -81,17 +85,17 @@ def heat(
 
 
 def _visible(token: str) -> str:
-    """A token whose line ends can be seen."""
+    """Makes the line ends in a token visible."""
     return escape(token).replace("\n", "⏎\n")
 
 
 def join(parts: Iterable[str]) -> Html:
-    """HTML one after the other."""
+    """Joins pieces of HTML."""
     return Html("".join(parts))
 
 
 def page(title: str, sections: Iterable[tuple[str, Html]]) -> Html:
-    """A whole page of sections (title, content)."""
+    """Makes a whole page of sections (title, content)."""
     body = "\n".join(f"<h2>{escape(name)}</h2>\n{content}" for name, content in sections)
     return Html(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'

@@ -1,4 +1,4 @@
-"""What a report is made of."""
+"""Sections: the building blocks of a report."""
 
 import pathlib
 from collections.abc import Callable
@@ -12,9 +12,9 @@ class Section(NamedTuple):
     """A part of a report.
 
     Attributes:
-        title: its heading.
-        content: draws its pictures, if it has any, into the folder of the report, and returns its
-            HTML.
+        title: the heading.
+        content: takes the folder of the report, draws the section's pictures into it, if there are
+            any, and returns the HTML.
     """
 
     title: str
@@ -24,13 +24,13 @@ class Section(NamedTuple):
 def picture_section(
     title: str, name: str, draw: Callable[[pathlib.Path], None], *, text: str = ""
 ) -> Section:
-    """A section of one picture.
+    """Makes a section of one picture.
 
     Args:
         title: the heading.
-        name: of the picture's file, without its ending.
-        draw: writes the PNG to the path that it is given.
-        text: to stand below.
+        name: the name of the picture's file, without its ending.
+        draw: takes a path and writes the PNG to it.
+        text: the text below the picture.
     """
 
     def content(folder: pathlib.Path) -> Html:

@@ -1,4 +1,7 @@
-"""What models that label texts and tokens report. Shapes: N examples, K classes, T tokens."""
+"""The report sections of text classifiers and taggers.
+
+Shapes: N examples, K classes, T tokens.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,12 +25,12 @@ def text_sections(
     *,
     class_names: Sequence[str],
 ) -> list[Section]:
-    """What a classifier of texts reports: the confusion matrix and the worst mistakes.
+    """Shows the confusion matrix of a text classifier and its worst mistakes.
 
     Args:
         texts: N test texts.
         labels: (N,) their classes.
-        probabilities: (N, K) the model's.
+        probabilities: (N, K) the model's predictions.
         class_names: K names.
     """
     predictions = probabilities.argmax(axis=1)
@@ -53,14 +56,14 @@ def tagging_sections(
     tag_names: Sequence[str],
     separator: str = " ",
 ) -> list[Section]:
-    """What a tagger reports: the confusion of tags by token and the most frequent errors.
+    """Shows the confusion matrix of a tagger's tags and its most frequent errors.
 
     Args:
-        tokens: N test sequences of T tokens each; T differs.
+        tokens: N test sequences of T tokens, each of its own length.
         tags: their tags, integers (T,).
-        predictions: the model's, integers (T,).
+        predictions: the model's tags, integers (T,).
         tag_names: K names.
-        separator: what stands between two tokens of a text; "" where they are characters.
+        separator: the text between two tokens; "" where they are characters.
 
     Raises:
         ValueError: when the lengths differ.
@@ -95,13 +98,13 @@ def heat_section(
     text: str = "",
     separator: str = " ",
 ) -> Section:
-    """Texts with a bar under each token: what an attention looks at, what surprises a model.
+    """Shows texts with a bar under each token, such as attention weights or the loss of tokens.
 
     Args:
         title: the heading.
-        examples: of each its heading, T tokens and their weights (T,), at least 0.
-        text: what the weights are.
-        separator: what stands between two tokens.
+        examples: for each a heading, T tokens and their weights (T,), at least 0.
+        text: an explanation of the weights.
+        separator: the text between two tokens.
     """
     parts = [markup.paragraph(text)] if text else []
     for name, tokens, weights in examples:
@@ -110,7 +113,7 @@ def heat_section(
 
 
 def _context(tokens: Sequence[str], place: int, separator: str) -> Html:
-    """The text around a token, which is marked."""
+    """Returns the text around a token, which is marked."""
     before = separator.join(tokens[:place]) + separator * (place > 0)
     after = separator * (place + 1 < len(tokens)) + separator.join(tokens[place + 1 :])
     left = before if len(before) <= _CONTEXT else "… " + before[-_CONTEXT:]

@@ -1,4 +1,4 @@
-"""The page itself, and what stands in the report of every run."""
+"""Writes the page, with the sections that the report of every run has."""
 
 import json
 import pathlib
@@ -15,9 +15,9 @@ def write_report(workdir: str | pathlib.Path, sections: Sequence[Section] = ()) 
     """Writes report/index.html and its pictures into the folder of a run.
 
     Args:
-        workdir: has the run's metrics.jsonl and summary.json.
-        sections: what follows the result, the learning curves and the gap between training and
-            held-out data.
+        workdir: the folder with the run's metrics.jsonl and summary.json.
+        sections: the job's own sections, which follow the result, the learning curves and the gap
+            between training and held-out data.
 
     Returns:
         The path of index.html.
@@ -38,10 +38,12 @@ def write_report(workdir: str | pathlib.Path, sections: Sequence[Section] = ()) 
 
 
 def write_page(folder: pathlib.Path, title: str, sections: Sequence[Section]) -> pathlib.Path:
-    """Writes index.html and its pictures into a folder, which is made; returns its path.
+    """Writes index.html and its pictures into a folder and returns the path of index.html.
+
+    The folder is made where it does not exist.
 
     Raises:
-        InputError: when it cannot be written.
+        InputError: when the files cannot be written.
     """
     try:
         folder.mkdir(exist_ok=True)
@@ -69,9 +71,9 @@ def _read(workdir: pathlib.Path, name: str) -> str:
 
 
 def _gap(rows: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
-    """The last values of all metrics that training and held-out data both have, if there are any.
+    """Yields a section with the last values of the metrics that training and held-out data share.
 
-    Those of the training data are of the model as it learns, with its noise.
+    The values on training data are those of the model as it learns, with dropout and other noise.
     """
     splits = list(dict.fromkeys(row["split"] for row in rows if row["split"] != "train"))
     lines = []

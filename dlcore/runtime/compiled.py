@@ -1,4 +1,4 @@
-"""The layout of a name, and functions compiled for it."""
+"""The layout of a name, and functions compiled for a layout and a precision."""
 
 import functools
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from dlcore.runtime import sharding
 from dlcore.runtime.layout import Batch, Jit, Layout, State, StateFn
 from dlcore.runtime.mesh import OnMesh
 from dlcore.runtime.pmap import Pmap
+from dlcore.runtime.precision import FLOAT32, Precision, as_before, computing_in
 
 
 class Compiled:
@@ -65,15 +66,78 @@ def layout(
     return Pmap() if kind == "pmap" else Jit()
 
 
-def compile_step(step: StateFn, layout: Layout) -> Compiled:
+def compile_step(step: StateFn, layout: Layout, *, precision: Precision | None = None) -> Compiled:
     """Compiles a step (state, batch) -> (state, metrics) for a layout; the state is donated.
+
+    Layout and precision are told here and nowhere else: while the step is traced, what computes in
+    it asks for them (`map_rows`, `sum_over_rows`, `mean_gradient`, `parallel.sum_over_devices`).
 
     The batch is a tree of host arrays with the global (in several processes: the local) examples
     along the first axis; the layout puts them in place.
+
+    Args:
+        step: to be compiled. Under jit and on a mesh any step is right. Under pmap it sees the rows
+            of one device, and must sum over the devices by one of the functions above.
+        layout: where state and batches lie.
+        precision: of `mean_gradient` and all that is made of it; float32 by default.
+
+    Raises:
+        InputError: when the compiled step is called, under pmap for a step that does not sum over
+            the devices, and where rows do not divide among the devices.
     """
-    return Compiled(step, layout.compile_step)
+    return Compiled(_computing(step, precision), layout.compile_step)
 
 
-def compile_evaluation(function: StateFn, layout: Layout) -> Compiled:
-    """Compiles (state, batch) -> (metrics, carry) for a layout; metrics summed over all devices."""
-    return Compiled(function, layout.compile_evaluation)
+def lower_step(
+    step: StateFn,
+    layout: Layout,
+    state: State,
+    batch: Batch,
+    *,
+    precision: Precision | None = None,
+) -> jax.stages.Lowered:
+    """A step traced as by `compile_step` for arrays that need not be there.
+
+    Args:
+        step: (state, batch) -> (state, metrics).
+        layout: one device or a mesh.
+        state: of `Layout.abstract`.
+        batch: arrays or shapes of a global batch.
+        precision: float32 by default.
+    """
+    return layout.lower_step(_computing(step, precision), state, batch)
+
+
+def compile_evaluation(
+    function: StateFn, layout: Layout, *, precision: Precision | None = None
+) -> Compiled:
+    """Compiles (state, batch) -> (metrics, carry) for a layout; metrics summed over all devices.
+
+    Args:
+        function: gets a state whose parameters have the type that is computed with. Its metrics
+            become float32 at least, and the new carry has the types of the old.
+        layout: where state and batches lie.
+        precision: float32 by default.
+    """
+    precision = precision or FLOAT32
+
+    @functools.wraps(function)
+    def cast(state: State, batch: Batch) -> Any:
+        seen = state
+        if hasattr(state, "params"):
+            seen = state.replace(params=precision.cast(state.params))
+        metrics, carry = function(seen, batch)
+        return precision.widen(metrics), as_before(carry, getattr(state, "carry", None))
+
+    return Compiled(_computing(cast, precision), layout.compile_evaluation)
+
+
+def _computing(function: StateFn, precision: Precision | None) -> StateFn:
+    """The function, while it is traced in a precision."""
+
+    @functools.wraps(function)
+    def run(state: State, batch: Batch) -> Any:
+        with computing_in(precision or FLOAT32):
+            return function(state, batch)
+
+    return run

@@ -7,20 +7,27 @@ state has the same shapes in every layout, so one checkpoint and one evaluation 
 import abc
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
 from dlcore.errors import InputError
+from dlcore.paths import path_of
+from dlcore.runtime.precision import current_precision
 
 State = Any
 Batch = Any
 StateFn = Callable[[State, Batch], Any]
-# (params, shared, rows, value_and_grad) -> ((gradient, sums), shared, rows), see `Layout.spread`.
+# (params, shared, rows, value_and_grad) -> ((gradient, sums), shared, rows), see `map_rows`.
 RowsFn = Callable[..., tuple[Any, Any, Any]]
-Spread = Callable[[Any, Any, Any], tuple[Any, Any, Any]]
+Mapped = Callable[[Any, Any, Any], tuple[Any, Any, Any]]
+# (params, rows, *shared) -> sums, see `sum_over_rows`.
+SumsFn = Callable[..., Any]
 
 
 # Where the parameters are whole.
@@ -49,6 +56,14 @@ class Layout(abc.ABC):
     def compile_step(self, step: StateFn) -> StateFn:
         """Compiles (state, batch) -> (state, metrics); the state is donated."""
 
+    def lower_step(self, step: StateFn, state: State, batch: Batch) -> jax.stages.Lowered:
+        """The step traced for arrays that need not be there, to be read instead of run.
+
+        Raises:
+            NotImplementedError: for pmap, which computes what a mesh of the axis "data" does.
+        """
+        raise NotImplementedError(f"{type(self).__name__} lowers no step; take a mesh")
+
     @abc.abstractmethod
     def compile_evaluation(self, function: StateFn) -> StateFn:
         """Compiles (state, batch) -> (metrics, carry).
@@ -56,20 +71,26 @@ class Layout(abc.ABC):
         Metrics are sums over the examples; the carry lies where that of the state lies.
         """
 
-    def spread(self, function: RowsFn) -> Spread:
-        """Computes a gradient where the examples are, and sums it over the devices once.
-
-        Args:
-            function: (params, shared, rows, value_and_grad) -> ((gradient, sums), shared, rows). It
-                sees the device's part of the parameters and of the rows of a batch and of a carry,
-                and all of what is shared, which must come out equal on all devices.
-                `value_and_grad(f)` is `jax.value_and_grad(f, has_aux=True)` for such parts, f being
-                a function of whole parameters.
-
-        Returns:
-            (params, shared, rows) -> ((gradient, sums), shared, rows), the sums over all devices.
-        """
+    def map_rows(self, function: RowsFn) -> Mapped:
+        """See `dlcore.runtime.map_rows`."""
         return functools.partial(function, value_and_grad=value_and_grad)
+
+    def sum_over_rows(self, function: SumsFn) -> SumsFn:
+        """See `dlcore.runtime.sum_over_rows`."""
+        return function
+
+    def traced(self, function: StateFn) -> StateFn:
+        """The function, while it is traced for this layout and can ask for it."""
+
+        @functools.wraps(function)
+        def run(state: State, batch: Batch) -> Any:
+            token = _current.set(self)
+            try:
+                return function(state, batch)
+            finally:
+                _current.reset(token)
+
+        return run
 
     def initialise(self, make_state: Callable[[], State]) -> State:
         """Makes the state where it belongs: no device ever holds more than its part."""
@@ -106,10 +127,108 @@ class Jit(Layout):
         return jax.tree.map(lambda _: device, shapes)
 
     def compile_step(self, step: StateFn) -> StateFn:
-        return jax.jit(step, donate_argnums=0)
+        return jax.jit(self.traced(step), donate_argnums=0)
+
+    def lower_step(self, step: StateFn, state: State, batch: Batch) -> jax.stages.Lowered:
+        return jax.jit(self.traced(step), donate_argnums=0).lower(state, batch)
 
     def compile_evaluation(self, function: StateFn) -> StateFn:
-        return jax.jit(function)
+        return jax.jit(self.traced(function))
+
+
+_ONE_DEVICE = Jit()
+_current: ContextVar[Layout] = ContextVar("layout", default=_ONE_DEVICE)
+
+
+def map_rows(function: RowsFn) -> Mapped:
+    """Computes a gradient where the rows of the batch are, and sums it over the devices once.
+
+    The layout is that which the step is being traced for, one device by default. While the function
+    is traced, `dlcore.parallel` knows which part of the batch it sees.
+
+    Args:
+        function: (params, shared, rows, value_and_grad) -> ((gradient, sums), shared, rows). It
+            sees the device's part of the parameters and of the rows of a batch and of a carry, and
+            all of what is shared, which must come out equal on all devices. `value_and_grad(f)` is
+            `jax.value_and_grad(f, has_aux=True)` for such parts, f being a function of whole
+            parameters. The gradient has the structure of the parameters.
+
+    Returns:
+        (params, shared, rows) -> ((gradient, sums), shared, rows), the sums over all devices.
+    """
+
+    @functools.wraps(function)
+    def run(params: Any, shared: Any, rows: Any) -> tuple[Any, Any, Any]:
+        return _current.get().map_rows(function)(params, shared, rows)
+
+    return run
+
+
+def sum_over_rows(function: SumsFn) -> SumsFn:
+    """Sums over all rows of a batch, wherever they lie: for statistics that are no gradient.
+
+    The layout is that which the step is being traced for, one device by default.
+
+    Args:
+        function: (params, rows, *shared) -> a tree of sums over the rows. It sees the whole
+            parameters in the type that is computed with, the rows of the batch that are on the
+            device and all of what is shared, such as a key. Noise for each row comes from its place
+            in the batch, `parallel.positions`.
+
+    Returns:
+        (params, batch, *shared) -> the sums over all rows, on all devices, float32 at least.
+
+    The products of units that are on together, which contrastive divergence (Hinton 2002) needs
+    once of the data and once of what the machine makes of them:
+
+    >>> import jax.numpy as jnp
+    >>> def products(params, rows):
+    ...     hidden = jax.nn.sigmoid(rows["visible"] @ params["kernel"])
+    ...     return {"products": rows["visible"].T @ hidden, "rows": jnp.float32(len(hidden))}
+    >>> batch = {"visible": jnp.ones((4, 3))}
+    >>> sums = sum_over_rows(products)({"kernel": jnp.zeros((3, 2))}, batch)
+    >>> (sums["products"] / sums["rows"]).tolist()
+    [[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]
+    """
+
+    def here(params: Any, rows: Any, *shared: Any) -> Any:
+        precision = current_precision()
+        return precision.widen(function(precision.cast(params), rows, *shared))
+
+    @functools.wraps(function)
+    def run(params: Any, batch: Any, *shared: Any) -> Any:
+        return _current.get().sum_over_rows(here)(params, batch, *shared)
+
+    return run
+
+
+def name_of(step: Callable[..., Any]) -> str:
+    """The name of the function that wrappers made by `functools.wraps` stand for."""
+    step = inspect.unwrap(step)
+    while isinstance(step, functools.partial):
+        step = inspect.unwrap(step.func)
+    return str(getattr(step, "__qualname__", type(step).__qualname__))
+
+
+def check_rows(batch: Batch, devices: int) -> None:
+    """Raises InputError when the rows of a leaf do not divide among the devices of the process."""
+
+    def check(key_path: tuple[Any, ...], leaf: Any) -> None:
+        shape = np.shape(leaf)
+        if not shape:
+            raise InputError(
+                f"{path_of(key_path)!r} of the batch is a single number, which cannot be divided "
+                f"among {devices} devices; give each row its own, or choose --layout=jit or "
+                "--mesh=model=N"
+            )
+        if shape[0] % devices:
+            raise InputError(
+                f"{path_of(key_path)!r} of the batch has {shape[0]} rows, which do not divide "
+                f"among {devices} devices; choose a batch size that is a multiple of {devices}, "
+                "or --layout=jit or --mesh=model=N"
+            )
+
+    jax.tree_util.tree_map_with_path(check, batch)
 
 
 def apart(state: State) -> tuple[State, Any]:

@@ -1,23 +1,28 @@
 """A mesh of devices: data parallel, fully sharded, tensor parallel, and their products."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from dlcore.parallel import Part, part_of_batch, sum_over_devices
 from dlcore.runtime import gathered, sharding
 from dlcore.runtime.layout import (
     Batch,
     Layout,
+    Mapped,
     RowsFn,
-    Spread,
     State,
     StateFn,
+    SumsFn,
     all_at,
     apart,
+    check_rows,
     together,
     value_and_grad,
 )
@@ -56,25 +61,26 @@ class OnMesh(Layout):
     def _specs(self, tree: Any) -> sharding.Specs:
         return sharding.place(tree, self.mesh, (*self.rules, *self.defaults))
 
-    def spread(self, function: RowsFn) -> Spread:
+    def map_rows(self, function: RowsFn) -> Mapped:
         # What the compiler derives from the places alone reduces each use of a parameter, and each
         # micro-batch. So here the axes of the examples are explicit; "model" stays the compiler's.
         def run(params: Any, shared: Any, rows: Any) -> tuple[Any, Any, Any]:
             specs = self._specs({"params": params})["params"]
             parts = _parts(specs)
 
-            def gather(params: Any) -> Any:
-                return jax.tree.map(self._gather, params, specs)
-
+            gather = functools.partial(self._whole, specs=specs)
             differentiate = value_and_grad
             if self.mesh.shape[sharding.FSDP] > 1:
                 differentiate = functools.partial(gathered.value_and_grad, gather=gather)
 
             def here(params: Any, shared: Any, rows: Any) -> tuple[Any, Any, Any]:
-                found, shared, rows = function(params, shared, rows, value_and_grad=differentiate)
-                gradient, sums = found
-                gradient = jax.tree.map(self._sum, gradient, parts)
-                return (gradient, jax.lax.psum(sums, self.axis_name)), shared, rows
+                with self._part(rows):
+                    found, shared, rows = function(
+                        params, shared, rows, value_and_grad=differentiate
+                    )
+                    gradient, sums = found
+                    gradient = jax.tree.map(self._sum, gradient, parts)
+                    return (gradient, sum_over_devices(sums)), shared, rows
 
             mapped = self._on_rows(
                 here,
@@ -84,6 +90,28 @@ class OnMesh(Layout):
             return mapped(params, shared, rows)
 
         return run
+
+    def sum_over_rows(self, function: SumsFn) -> SumsFn:
+        def run(params: Any, rows: Any, *shared: Any) -> Any:
+            specs = self._specs({"params": params})["params"]
+
+            def here(params: Any, rows: Any, *shared: Any) -> Any:
+                with self._part(rows):
+                    whole = self._whole(params, specs)
+                    return sum_over_devices(function(whole, rows, *shared))
+
+            places = _parts(specs), sharding.ROWS, *[PartitionSpec()] * len(shared)
+            return self._on_rows(here, places, PartitionSpec())(params, rows, *shared)
+
+        return run
+
+    def _part(self, rows: Any) -> contextlib.AbstractContextManager[None]:
+        count = len(jax.tree.leaves(rows)[0])
+        offset = jax.lax.axis_index(self.axis_name) * count
+        return part_of_batch(Part(offset, 1, self.axis_name))
+
+    def _whole(self, tree: Any, specs: Any) -> Any:
+        return jax.tree.map(self._gather, tree, specs)
 
     def _on_rows(self, function: Callable[..., Any], inputs: Any, outputs: Any) -> Any:
         """Runs a function where the rows are; over "model" the compiler spreads it."""
@@ -121,18 +149,30 @@ class OnMesh(Layout):
         axes = [axis for axis in self.axis_name if self.mesh.shape[axis] > 1 and axis not in spec]
         return jax.lax.psum(gradient, tuple(axes)) if axes else gradient
 
-    def _place(self, batch: Batch) -> Batch:
+    @property
+    def _local_size(self) -> int:
+        """Among how many devices the rows that this process feeds are divided."""
+        return self.data_size // self.part[1]
+
+    def _place(self, batch: Batch, devices: int) -> Batch:
         rows = NamedSharding(self.mesh, sharding.ROWS)
-        return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(rows, leaf), batch)
+
+        def place(leaf: Any) -> jax.Array:
+            if not np.ndim(leaf) or len(leaf) % devices:
+                check_rows(batch, devices)
+            return jax.make_array_from_process_local_data(rows, leaf)
+
+        return jax.tree.map(place, batch)
 
     def compile_step(self, step: StateFn) -> StateFn:
         compiled: StateFn | None = None
+        devices = self._local_size
 
         def run(state: State, batch: Batch) -> Any:
             nonlocal compiled
             if compiled is None:
                 compiled = self._jit(step, state)
-            return compiled(state, self._place(batch))
+            return compiled(state, self._place(batch, devices))
 
         return run
 
@@ -140,7 +180,7 @@ class OnMesh(Layout):
         # Without these the compiler may choose another place for the new state.
         places = jax.tree.map(lambda leaf: leaf.sharding, state)
         everywhere = NamedSharding(self.mesh, PartitionSpec())
-        return jax.jit(step, donate_argnums=0, out_shardings=(places, everywhere))
+        return jax.jit(self.traced(step), donate_argnums=0, out_shardings=(places, everywhere))
 
     def lower_step(self, step: StateFn, state: State, batch: Batch) -> jax.stages.Lowered:
         """The step traced for arrays that need not be there, to be read instead of run.
@@ -160,8 +200,8 @@ class OnMesh(Layout):
         )
 
     def compile_evaluation(self, function: StateFn) -> StateFn:
-        compiled = self._jit_evaluation(function)
-        return lambda state, batch: compiled(state, self._place(batch))
+        compiled, devices = self._jit_evaluation(function), self._local_size
+        return lambda state, batch: compiled(state, self._place(batch, devices))
 
     def _jit_evaluation(self, function: StateFn) -> Any:
         # As in a step: of what "fsdp" cuts, the compiler might sum activations or gather tables.
@@ -170,16 +210,17 @@ class OnMesh(Layout):
             specs = self._specs(rest)
 
             def here(rest: Any, carry: Any, batch: Batch) -> Any:
-                whole = jax.tree.map(self._gather, rest, specs)
-                metrics, carry = function(together(whole, carry), batch)
-                return jax.lax.psum(metrics, self.axis_name), carry
+                with self._part(batch):
+                    whole = self._whole(rest, specs)
+                    metrics, carry = function(together(whole, carry), batch)
+                    return sum_over_devices(metrics), carry
 
             places = (_parts(specs), sharding.ROWS, sharding.ROWS)
             mapped = self._on_rows(here, places, (PartitionSpec(), sharding.ROWS))
             return mapped(rest, carry, batch)
 
         places = NamedSharding(self.mesh, PartitionSpec()), NamedSharding(self.mesh, sharding.ROWS)
-        return jax.jit(run, out_shardings=places)
+        return jax.jit(self.traced(run), out_shardings=places)
 
     def lower_evaluation(self, function: StateFn, state: State, batch: Batch) -> jax.stages.Lowered:
         """An evaluation traced for arrays that need not be there; see `lower_step`."""

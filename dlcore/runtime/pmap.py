@@ -1,21 +1,29 @@
 """Data parallel by `jax.pmap`."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from dlcore.errors import InputError
+from dlcore.parallel import Part, counted_sums, part_of_batch, sum_over_devices
+from dlcore.runtime import replicas
 from dlcore.runtime.layout import (
     Batch,
     Layout,
+    Mapped,
     RowsFn,
-    Spread,
     State,
     StateFn,
+    SumsFn,
     all_at,
     apart,
+    check_rows,
+    name_of,
     together,
     value_and_grad,
 )
@@ -24,7 +32,11 @@ from dlcore.runtime.sharding import DATA
 
 @dataclasses.dataclass(frozen=True)
 class Pmap(Layout):
-    """Data parallel by `jax.pmap`: the state unstacked and replicated, the batch split."""
+    """Data parallel by `jax.pmap`: the state unstacked and replicated, the batch split.
+
+    A step sees the rows of its device alone. One that never sums over the devices, or after which
+    they disagree, is refused.
+    """
 
     axis_name: str = DATA
 
@@ -46,17 +58,31 @@ class Pmap(Layout):
         rows = NamedSharding(self._mesh, PartitionSpec(DATA))
         return together(all_at(everywhere, rest), all_at(rows, carry))
 
-    def spread(self, function: RowsFn) -> Spread:
+    def map_rows(self, function: RowsFn) -> Mapped:
         def run(params: Any, shared: Any, rows: Any) -> tuple[Any, Any, Any]:
-            found, shared, rows = function(params, shared, rows, value_and_grad=value_and_grad)
-            return jax.lax.psum(found, self.axis_name), shared, rows
+            with self._part(rows):
+                found, shared, rows = function(params, shared, rows, value_and_grad=value_and_grad)
+                return sum_over_devices(found), shared, rows
 
         return run
+
+    def sum_over_rows(self, function: SumsFn) -> SumsFn:
+        def run(params: Any, rows: Any, *shared: Any) -> Any:
+            with self._part(rows):
+                return sum_over_devices(function(params, rows, *shared))
+
+        return run
+
+    def _part(self, rows: Any) -> contextlib.AbstractContextManager[None]:
+        count = len(jax.tree.leaves(rows)[0])
+        return part_of_batch(Part(jax.lax.axis_index(self.axis_name) * count, 1, self.axis_name))
 
     def _split(self, batch: Batch) -> Batch:
         count = jax.local_device_count()
 
         def split(leaf: Any) -> Any:
+            if not np.ndim(leaf) or len(leaf) % count:
+                check_rows(batch, count)
             return leaf.reshape(count, leaf.shape[0] // count, *leaf.shape[1:])
 
         return jax.tree.map(split, batch)
@@ -78,8 +104,13 @@ class Pmap(Layout):
         return rest, carry
 
     def compile_step(self, step: StateFn) -> StateFn:
+        traced = self.traced(step)
+
         def unpacked(rest: State, carry: Any, batch: Batch) -> Any:
-            state, metrics = step(together(rest, carry), batch)
+            with self._part(batch), counted_sums() as sums:
+                state, metrics = traced(together(rest, carry), batch)
+            if not sums.count and jax.device_count() > 1:
+                raise InputError(_refusal(step, "it never sums over the devices"))
             return *apart(state), metrics
 
         mapped = jax.pmap(
@@ -89,17 +120,28 @@ class Pmap(Layout):
             out_axes=(None, 0, None),
             donate_argnums=(0, 1),
         )
+        compared = jax.device_count() == 1
 
         def run(state: State, batch: Batch) -> Any:
+            nonlocal compared
             rest, carry, metrics = mapped(*self._local(*apart(state)), self._split(batch))
-            return together(*self._global(rest, carry)), metrics
+            rest, carry = self._global(rest, carry)
+            if not compared:
+                compared = True
+                found = {"state": rest, "metrics": self._global(metrics, None)[0]}
+                if differing := replicas.differing(found, self._mesh):
+                    raise InputError(_refusal(step, f"they disagree about {differing}"))
+            return together(rest, carry), metrics
 
         return run
 
     def compile_evaluation(self, function: StateFn) -> StateFn:
+        traced = self.traced(function)
+
         def summed(rest: State, carry: Any, batch: Batch) -> Any:
-            metrics, carry = function(together(rest, carry), batch)
-            return jax.lax.psum(metrics, self.axis_name), carry
+            with self._part(batch):
+                metrics, carry = traced(together(rest, carry), batch)
+                return sum_over_devices(metrics), carry
 
         mapped = jax.pmap(summed, self.axis_name, in_axes=(None, 0, 0), out_axes=(None, 0))
 
@@ -108,3 +150,11 @@ class Pmap(Layout):
             return self._global(metrics, carry)
 
         return run
+
+
+def _refusal(step: StateFn, why: str) -> str:
+    return (
+        f"the step {name_of(step)} cannot run under --layout=pmap: each device computes with its "
+        f"own rows of the batch, and {why}; choose --layout=jit or --mesh=data=N, or build the "
+        "step of mean_gradient, sum_over_rows and sum_over_devices"
+    )

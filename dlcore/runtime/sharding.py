@@ -133,8 +133,9 @@ def named(mesh: Mesh, specs: Specs) -> Any:
 def parse_rule(text: str) -> tuple[str, PartitionSpec]:
     """A sharding rule from a flag: "REGEX:AXES", AXES one per dimension, "-" for not cut.
 
-    >>> parse_rule("dense_0/kernel:-,model")
-    ('dense_0/kernel', PartitionSpec(None, 'model'))
+    >>> pattern, spec = parse_rule("dense_0/kernel:-,model")
+    >>> pattern, tuple(spec)
+    ('dense_0/kernel', (None, 'model'))
 
     Raises:
         InputError: when the text is not of that form, or names an axis that no mesh has.

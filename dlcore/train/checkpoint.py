@@ -55,15 +55,19 @@ class Checkpoints:
     Args:
         directory: made when it does not exist; a local path, or on gs://, with `gcsfs`.
         config: what must be equal for a checkpoint to be continued, JSON values by name.
+        defaults: the values of options that a checkpoint does not name, since they came later.
         keep: how many of the latest are kept; the best one is kept beside them.
 
     Raises:
         InputError: when the folder cannot be written.
     """
 
-    def __init__(self, directory: Directory, config: Config, *, keep: int = 3):
+    def __init__(
+        self, directory: Directory, config: Config, *, defaults: Config | None = None, keep: int = 3
+    ):
         self.directory = _absolute(directory)
         self._config = dict(config)
+        self._defaults = {**(defaults or {})}
         # Orbax's own policy for the best one forgets its metrics when a folder is opened again.
         self._best = _Chosen()
         with self._writing():
@@ -167,29 +171,10 @@ class Checkpoints:
         return None
 
     def _read(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
-        run = self._read_run(step)
-        for kind, was, now in (
-            ("configuration", run["config"], self._config),
-            ("model or optimizer", run["leaves"], describe(abstract)),
-        ):
-            if was != now:
-                raise InputError(
-                    f"the checkpoints in {self.directory} are of another {kind} "
-                    f"({difference(was, now)}); choose another --workdir or the flags of that run"
-                )
-        # Not by the manager, which would wait for a process that could not read its part.
-        reader = ocp.StandardCheckpointHandler()
-        state = reader.restore(
-            self.directory / str(step) / "state", args=ocp.args.StandardRestore(abstract)
-        )
-        found = fingerprints(state)
-        wrong = [path for path, number in run["fingerprints"].items() if found[path] != number]
-        if wrong:
-            raise ValueError(f"damaged array data in {', '.join(wrong[:3])}")
-        return state, run["loop"]
+        return _read(self.directory, step, abstract, self._config, self._defaults)
 
     def _read_run(self, step: int) -> dict[str, Any]:
-        return ocp.JsonCheckpointHandler().restore(self.directory / str(step) / "run")
+        return _read_run(self.directory, step)
 
     def _remove(self, step: int) -> str:
         source = self.directory / str(step)
@@ -215,6 +200,73 @@ class Checkpoints:
         """Waits for the last save and lets go of the folder."""
         self.wait()
         self._manager.close()
+
+
+def read_state(
+    directory: Directory,
+    abstract: Any,
+    config: Config,
+    defaults: Config | None = None,
+    *,
+    step: int | None = None,
+) -> tuple[int, Any]:
+    """Returns the step and the state of a checkpoint, the newest that is whole; changes nothing.
+
+    Args:
+        directory: of the checkpoints of a run.
+        abstract: as that of `Checkpoints.restore`.
+        config: of the run.
+        defaults: as those of `Checkpoints`.
+        step: take this one alone.
+
+    Raises:
+        InputError: when there is none, or none is whole.
+    """
+    folder = _absolute(directory)
+    steps = sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+    wanted = [found for found in steps[::-1] if step in (None, found)]
+    if not wanted:
+        which = "checkpoint" if step is None else f"checkpoint of step {step}"
+        raise InputError(f"there is no {which} in {folder}; give the --workdir of a trained run")
+    damaged = []
+    for candidate in wanted:
+        try:
+            return candidate, _read(folder, candidate, abstract, config, defaults or {})[0]
+        except InputError:
+            raise
+        except Exception as error:  # whatever a damaged file makes the readers raise
+            damaged.append(f"step {candidate} ({_one_line(error)})")
+    raise InputError(f"no checkpoint in {folder} is whole: {'; '.join(damaged)}")
+
+
+def _read(
+    directory: epath.Path, step: int, abstract: Any, config: Config, defaults: Config
+) -> tuple[Any, dict[str, Any]]:
+    """Returns a state, of which every leaf has its fingerprint, and what the loop remembered."""
+    run = _read_run(directory, step)
+    was = {**{name: defaults[name] for name in config if name in defaults}, **run["config"]}
+    for kind, before, now in (
+        ("configuration", was, dict(config)),
+        ("model or optimizer", run["leaves"], describe(abstract)),
+    ):
+        if before != now:
+            raise InputError(
+                f"the checkpoints in {directory} are of another {kind} "
+                f"({difference(before, now)}); choose another --workdir or the flags of that run"
+            )
+    # Not by the manager, which would wait for a process that could not read its part.
+    reader = ocp.StandardCheckpointHandler()
+    state = reader.restore(directory / str(step) / "state", args=ocp.args.StandardRestore(abstract))
+    found = fingerprints(state)
+    wrong = [path for path, number in run["fingerprints"].items() if found[path] != number]
+    if wrong:
+        raise ValueError(f"damaged array data in {', '.join(wrong[:3])}")
+    return state, run["loop"]
+
+
+def _read_run(directory: epath.Path, step: int) -> dict[str, Any]:
+    run: dict[str, Any] = ocp.JsonCheckpointHandler().restore(directory / str(step) / "run")
+    return run
 
 
 def _one_line(error: BaseException) -> str:

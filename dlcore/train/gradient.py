@@ -1,4 +1,4 @@
-"""The ordinary step: a pure function (state, batch) -> (state, metrics)."""
+"""Gradients of mean losses, right in every layout, and the ordinary step made of them."""
 
 import functools
 from collections.abc import Callable
@@ -9,56 +9,101 @@ import jax.numpy as jnp
 import optax
 
 from dlcore.optim import reported
-from dlcore.parallel import Part, part_of_batch
-from dlcore.runtime.layout import Jit, Layout
+from dlcore.parallel import Part, current_part, part_of_batch
+from dlcore.runtime import map_rows
+from dlcore.runtime.precision import as_before, current_precision
 from dlcore.types import Aux, Batch, LossFn, Mean, Metrics, Step, TrainState
+
+# (params, model_state, batch, rng) -> (gradient, loss, Aux)
+MeanGradient = Callable[[Any, Any, Batch, jax.Array], tuple[Any, Mean, Aux]]
 
 
 def gradient_step(
-    loss_fn: LossFn,
-    tx: optax.GradientTransformation,
-    *,
-    accumulate: int = 1,
-    layout: Layout | None = None,
+    loss_fn: LossFn, tx: optax.GradientTransformation, *, accumulate: int = 1
 ) -> Step:
     """The ordinary step: one gradient of the mean loss over the whole batch, one update.
 
-    The gradient is that of the loss's total, summed over micro-batches and devices and divided
-    once by the summed weight: neither the padding nor `accumulate` nor the number of devices
+    The gradient is that of `mean_gradient`: neither the padding nor `accumulate` nor the layout
     changes it.
 
     Args:
         loss_fn: (params, model_state, batch, rng) -> (Mean, Aux). The weight must not depend on
-            the parameters.
+            the parameters. Where the state has a carry, it is batch["carry"].
         tx: the optimizer.
         accumulate: into how many micro-batches the batch is cut, one after the other, to save
             memory. The model's state passes through all of them.
-        layout: that the step will be compiled for; one device by default.
 
     Returns:
         A step whose metrics are "loss", "grad_norm", those of `loss_fn` and what the optimizer
         reports.
     """
-    if accumulate < 1:
-        raise ValueError(f"accumulate is {accumulate}; it must be at least 1")
-    layout = layout or Jit()
+    gradient = mean_gradient(loss_fn, accumulate=accumulate)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         if state.carry is not None:
             batch = {**batch, "carry": state.carry}
-        shared = state.model_state, jax.random.fold_in(state.rng, state.step)
-        (grads, (loss, metrics)), model_state, carry = spread(state.params, shared, batch)
-        grads = jax.tree.map(lambda g: g / loss.weight, grads)
+        rng = jax.random.fold_in(state.rng, state.step)
+        grads, loss, aux = gradient(state.params, state.model_state, batch, rng)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         new = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
-            model_state=model_state,
+            model_state=aux.model_state,
             opt_state=opt_state,
-            carry=carry,
+            carry=aux.carry,
         )
         norm = Mean(optax.tree.norm(grads), jnp.ones(()))
-        return new, {"loss": loss, "grad_norm": norm, **metrics, **reported(opt_state)}
+        return new, {"loss": loss, "grad_norm": norm, **aux.metrics, **reported(opt_state)}
+
+    return step
+
+
+def mean_gradient(loss_fn: LossFn, *, accumulate: int = 1) -> MeanGradient:
+    """The gradient of a mean loss over the whole batch, for steps of one's own.
+
+    It is that of the loss's total, summed over micro-batches and devices and divided once by the
+    summed weight. The step that calls it is right in every layout and has no argument for it:
+    `compile_step` is told. It is told the precision too: the loss function gets the parameters in
+    the type that is computed with, while gradients have the type of the parameters, means are
+    float32 at least, and model state and carry keep the types that they had.
+
+    Args:
+        loss_fn: as that of `gradient_step`.
+        accumulate: into how many micro-batches the batch is cut.
+
+    Returns:
+        (params, model_state, batch, rng) -> (gradient, loss, Aux), all over the whole batch. The
+        loss function sees the rows of a device or a micro-batch; what it needs beside them must
+        come by its arguments: what is not a row and not differentiated, in `model_state`.
+
+    A step of its own that plays two players against each other, each with an optimizer:
+
+    >>> players = {"up": optax.sgd(-0.5), "down": optax.sgd(0.5)}
+    >>> def loss_of(player):  # of (x - y) * rows; the other one is no parameter here
+    ...     def loss_fn(params, others, batch, rng):
+    ...         both = {**others, player: params}
+    ...         losses = (both["up"] - both["down"]) ** 2 * batch["x"]
+    ...         return Mean.of(losses), Aux(others, {})
+    ...     return loss_fn
+    >>> def step(state, batch):
+    ...     rng = jax.random.fold_in(state.rng, state.step)
+    ...     params, opt_state, metrics = dict(state.params), dict(state.opt_state), {}
+    ...     for player, tx in players.items():
+    ...         others = {name: params[name] for name in params if name != player}
+    ...         gradient = mean_gradient(loss_of(player))
+    ...         grads, metrics[player], _ = gradient(params[player], others, batch, rng)
+    ...         updates, opt_state[player] = tx.update(grads, opt_state[player], params[player])
+    ...         params[player] = optax.apply_updates(params[player], updates)
+    ...     return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+    >>> params = {"up": jnp.array(1.0), "down": jnp.array(0.0)}
+    >>> opt_state = {name: tx.init(params[name]) for name, tx in players.items()}
+    >>> state = TrainState(jnp.array(0), params, {}, opt_state, jax.random.key(0))
+    >>> new, metrics = step(state, {"x": jnp.ones(4)})
+    >>> float(new.params["up"]), float(new.params["down"])
+    (2.0, 2.0)
+    """
+    if accumulate < 1:
+        raise ValueError(f"accumulate is {accumulate}; it must be at least 1")
 
     def of_rows(
         params: Any,
@@ -69,18 +114,21 @@ def gradient_step(
     ) -> tuple[Any, Any, Any]:
         """((gradient, (loss, metrics)) of the rows at hand, model state, carry)."""
         model_state, rng = shared
-        offset: jax.Array | int = 0
-        if layout.axis_name is not None:
-            rows = len(jax.tree.leaves(batch)[0])
-            offset = jax.lax.axis_index(layout.axis_name) * rows
         one = functools.partial(_gradient, loss_fn, value_and_grad, params, rng)
-        part = Part(offset, 1, layout.axis_name)
         if accumulate == 1:
-            return one(model_state, batch, part)
-        return _accumulated(one, accumulate, model_state, batch, part)
+            return one(model_state, batch, current_part())
+        return _accumulated(one, accumulate, model_state, batch, current_part())
 
-    spread = layout.spread(of_rows)
-    return step
+    mapped = map_rows(of_rows)
+
+    def gradient(
+        params: Any, model_state: Any, batch: Batch, rng: jax.Array
+    ) -> tuple[Any, Mean, Aux]:
+        (grads, (loss, metrics)), model_state, carry = mapped(params, (model_state, rng), batch)
+        grads = jax.tree.map(lambda g: g / loss.weight, grads)
+        return grads, loss, Aux(model_state, metrics, carry)
+
+    return gradient
 
 
 def _gradient(
@@ -92,11 +140,16 @@ def _gradient(
     batch: Batch,
     part: Part,
 ) -> tuple[Any, Any, Any]:
+    precision = current_precision()
+
     def total(
         params: Any, model_state: Any, batch: Batch, rng: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, Aux]]:
-        loss, aux = loss_fn(params, model_state, batch, rng)
-        return loss.total, (loss.weight, aux)
+        loss, aux = loss_fn(precision.cast(params), model_state, batch, rng)
+        loss, metrics = precision.widen((loss, aux.metrics))
+        model_state = as_before(aux.model_state, model_state)
+        carry = as_before(aux.carry, batch.get("carry"))
+        return loss.total, (loss.weight, Aux(model_state, metrics, carry))
 
     with part_of_batch(part):
         (value, (weight, aux)), grads = value_and_grad(total)(params, model_state, batch, rng)

@@ -27,13 +27,14 @@ def guard(step: Step) -> Step:
     so by a metric "skipped" of its own. To skip its spikes nevertheless costs that copy.
     """
 
+    @functools.wraps(step)
     def guarded(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         new, metrics = step(state, batch)
         own = metrics.get("skipped")
         if own is not None and not isinstance(state, SpikeGuardedState):
             return new, metrics
         healthy = jnp.all(jnp.stack([jnp.isfinite(mean.total) for mean in metrics.values()]))
-        skipped = Mean(1.0 - healthy, jnp.ones(()))
+        skipped = Mean(1.0 - healthy.astype(jnp.float32), jnp.ones(()))
         counts = {"skipped": skipped if own is None else _select(healthy, own, skipped)}
         accepted, old = healthy, state.replace(step=new.step)
         if isinstance(state, SpikeGuardedState):
@@ -42,7 +43,7 @@ def guard(step: Step) -> Step:
             accepted = healthy & ~spike
             new = new.replace(recent=state.recent.accept(loss))
             old = old.replace(recent=_select(spike, state.recent.skip(), state.recent))
-            counts["spikes"] = Mean(1.0 * spike, jnp.ones(()))
+            counts["spikes"] = Mean(spike.astype(jnp.float32), jnp.ones(()))
         metrics = jax.tree.map(lambda value: jnp.where(accepted, value, 0), metrics)
         return _choose(accepted, new, old), metrics | counts
 

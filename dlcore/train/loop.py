@@ -1,65 +1,30 @@
 """The training loop. It knows only the step: what is trained, and how, is the step's business."""
 
+import contextlib
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from dlcore.errors import Diverged
-from dlcore.runtime import Layout, compile_step, processes
+from dlcore.runtime import Layout, Precision, compile_step
 from dlcore.runtime.layout import Jit
-from dlcore.train.accounting import Account, CountFlops, Traced
-from dlcore.train.checkpoint import Checkpoints
-from dlcore.train.evaluation import Best
+from dlcore.train.accounting import Account
 from dlcore.train.health import guard
-from dlcore.train.logs import RunLog
-from dlcore.train.profiling import Profile
-from dlcore.train.signals import StopRequest
+from dlcore.train.packed import PackedStep
 from dlcore.types import Batch, Step, TrainState
 
 # How many steps the host may be ahead of the device: enough to keep it busy, and few enough that
 # their batches take little of its memory and a signal is acted on soon.
 _AHEAD = 2
+# So many bad steps in a row end a run.
+_PATIENCE = 10
 
-Evaluate = Callable[[TrainState], dict[str, float]]
-
-
-@dataclasses.dataclass
-class Memory:
-    """What the loop remembers from step to step; a checkpoint holds it beside the state.
-
-    Attributes:
-        window: total and weight of each metric since the last report.
-        skipped: how many bad steps came in a row.
-        best: the best evaluation yet, if one is followed.
-        evaluation: the last evaluation's metrics.
-    """
-
-    window: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-    skipped: int = 0
-    best: Best | None = None
-    evaluation: dict[str, float] = dataclasses.field(default_factory=dict)
-
-    def saved(self) -> dict[str, Any]:
-        """JSON values that `load` understands."""
-        return {
-            "window": self.window,
-            "skipped": self.skipped,
-            "best": self.best and self.best.saved(),
-            "evaluation": self.evaluation,
-        }
-
-    def load(self, saved: dict[str, Any]) -> None:
-        """Continues from what `saved` gave."""
-        self.window = saved["window"]
-        self.skipped = saved["skipped"]
-        self.evaluation = saved["evaluation"]
-        if self.best is not None and saved["best"] is not None:
-            self.best.load(saved["best"])
+Batches = Callable[[int], Iterator[Batch]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,32 +54,224 @@ class Result:
     flops: float
 
 
+class Hook:
+    """What a run does beside its steps; a subclass overrides what it needs and `fit` calls no more.
+
+    What a hook must remember for a run that continues, it gives by `saved` and takes by `load`; all
+    hooks share one dict, so its keys are its own.
+    """
+
+    def start(self, loop: "Loop") -> None:
+        """Is called before the first step."""
+
+    def before_step(self, loop: "Loop") -> None:
+        """Is called before a batch is taken; `loop.number` steps were dispatched so far."""
+
+    def after_step(self, loop: "Loop") -> None:
+        """Is called when step `loop.number` is dispatched; it may still be computed."""
+
+    def read(self, loop: "Loop", number: int, values: np.ndarray) -> None:
+        """Is called when the metrics of a step are there, at most two steps later.
+
+        Args:
+            loop: whose `names` name the metrics.
+            number: of the step.
+            values: float64 (metrics, 2), their totals and weights.
+        """
+
+    def report(self, loop: "Loop", split: str, metrics: Mapping[str, float]) -> None:
+        """Is called with the metrics of an evaluation after step `loop.number`."""
+
+    def finish(self, loop: "Loop") -> None:
+        """Is called after the last step of a run that no error ended."""
+
+    def close(self, loop: "Loop") -> None:
+        """Is called at the very end, after an error too; the time no longer counts."""
+
+    def saved(self, loop: "Loop") -> dict[str, Any]:
+        """Returns the JSON values, by keys of its own, that `load` understands."""
+        return {}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Continues from what the hooks of the run before gave by `saved`."""
+
+
+class Loop:
+    """What hooks see of a run, and how they act on it.
+
+    Attributes:
+        state: after `number` steps.
+        number: of the last step that was dispatched.
+        steps: the number of the last step of the run.
+        reason: why the run ends after this step, or None.
+        skipped: how many bad steps came in a row.
+        evaluation: the metrics of the last evaluation.
+        best: the step of the best evaluation yet, where one is followed.
+        packed: the step.
+        account: the bookkeeping.
+        hooks: all of them.
+        failed: whether an error ends the run.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        state: TrainState,
+        batches: Batches,
+        *,
+        steps: int,
+        layout: Layout,
+        precision: Precision | None,
+        hooks: Sequence[Hook],
+    ):
+        self.state, self.steps, self.hooks = state, steps, tuple(hooks)
+        self.number = self._start = int(state.step)
+        self.reason: str | None = None
+        self.skipped = 0
+        self.evaluation: dict[str, float] = {}
+        self.best: int | None = None
+        self.failed = False
+        self.packed = PackedStep(guard(step))
+        self.account = Account(self.packed, layout.part[1])
+        self._batches = batches
+        self._compiled = compile_step(self.packed, layout, precision=precision)
+        self._first_step: float | None = None
+        # Of each step that was dispatched and not read yet: its number, its metrics, and its FLOPs,
+        # None for the first one, which does not count.
+        self._pending: deque[tuple[int, jax.Array, float | None]] = deque()
+        self._bad = 0  # which of the metrics tells bad steps
+        self._readers = self._overriding("read")
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the metrics, in the order of their values."""
+        return self.packed.names
+
+    @property
+    def taken(self) -> int:
+        """The count of the steps taken so far."""
+        return self.number - self._start
+
+    @property
+    def recompilations(self) -> int:
+        """The count of the times that the step was compiled again."""
+        return max(self._compiled.traces - 1, 0)
+
+    def stop(self, reason: str) -> None:
+        """Ends the run after this step."""
+        self.reason = reason
+
+    def read(self, *, keep: int = 0) -> None:
+        """Reads the metrics of all dispatched steps but the last `keep`.
+
+        Raises:
+            Diverged: after too many bad steps in a row.
+        """
+        while len(self._pending) > keep:
+            number, metrics, flops = self._pending.popleft()
+            self.account.lap("host")
+            values = np.asarray(metrics, np.float64)
+            self.account.lap("device")
+            if flops is not None:
+                self.account.done(flops)
+            self.skipped = self.skipped + 1 if values[self._bad, 0] else 0
+            if self.skipped >= _PATIENCE:
+                raise Diverged(_diagnosis(number, self.skipped, self._batches))
+            for read in self._readers:
+                read(self, number, values)
+
+    def report(self, split: str, metrics: Mapping[str, float]) -> None:
+        """Tells all hooks the metrics of an evaluation."""
+        for hook in self.hooks:
+            hook.report(self, split, metrics)
+
+    def run(self) -> Result:
+        """Trains."""
+        try:
+            for hook in self.hooks:
+                hook.start(self)
+            self._train()
+            for hook in self.hooks:
+                hook.finish(self)
+            jax.block_until_ready(self.state)
+            self.account.lap("device")
+            first = self._first_step
+            result = Result(
+                state=self.state,
+                reason=self.reason or "finished",
+                evaluation=self.evaluation,
+                steps=self.taken,
+                seconds=time.perf_counter() - first if first is not None else 0.0,
+                first_step=first,
+                recompilations=self.recompilations,
+                spent=self.account.seconds,
+                flops=self.account.flops,
+            )
+        except BaseException:
+            self.failed = True
+            raise
+        finally:
+            with contextlib.ExitStack() as stack:
+                for hook in self.hooks[::-1]:
+                    stack.callback(hook.close, self)
+        return result
+
+    def _train(self) -> None:
+        before, after = self._overriding("before_step"), self._overriding("after_step")
+        account, compiled, pending = self.account, self._compiled, self._pending
+        source = self._batches(self.number) if self.number < self.steps else iter(())
+        while self.number < self.steps and self.reason is None:
+            for hook in before:
+                hook(self)
+            account.lap("host")
+            batch = next(source)
+            account.lap("data")
+            traces = compiled.traces
+            self.state, metrics = compiled(self.state, batch)
+            self.number += 1
+            if compiled.traces > traces:
+                account.compiled(batch)
+                self._bad = self.names.index("skipped")
+                account.lap("compilation")
+            if self._first_step is None:
+                jax.block_until_ready(metrics)
+                self._first_step = time.perf_counter()
+                account.restart()
+                pending.append((self.number, metrics, None))
+            else:
+                pending.append((self.number, metrics, account.flops_of(batch)))
+                self.read(keep=_AHEAD)
+            for hook in after:
+                hook(self)
+        self.read()
+
+    def _overriding(self, name: str) -> list[Callable[..., None]]:
+        """A method of the hooks that have one of their own: a call of nothing costs time too."""
+        return [
+            getattr(hook, name)
+            for hook in self.hooks
+            if getattr(type(hook), name) is not getattr(Hook, name)
+        ]
+
+
 def fit(
     step: Step,
     state: TrainState,
-    batches: Callable[[int], Iterator[Batch]],
+    batches: Batches,
     *,
     steps: int,
     layout: Layout | None = None,
-    log: RunLog | None = None,
-    log_every: int = 100,
-    evaluate: Evaluate | None = None,
-    eval_every: int = 0,
-    split: str = "test",
-    checkpoints: Checkpoints | None = None,
-    checkpoint_every: int = 0,
-    memory: Memory | None = None,
-    patience_for_skipped: int = 10,
-    count_flops: CountFlops | None = None,
-    peak_flops: float | None = None,
-    profile: Profile | None = None,
+    precision: Precision | None = None,
+    hooks: Sequence[Hook] = (),
 ) -> Result:
-    """Trains until `steps` steps are done, the patience is used up or a signal comes.
+    """Trains until `steps` steps are done or a hook ends the run.
 
     The step runs under the health guard (`guard`), and steps are dispatched before the metrics of
-    those before are read, so that the device never waits for the host. Reports, evaluations and
-    checkpoints come in this order after a step, so that a run continued from any checkpoint writes
-    what the uninterrupted run would have written.
+    those before are read, so that the device never waits for the host. All else is done by hooks,
+    in the order given; without any the run is silent. Whatever looks at the state after a step
+    comes when the metrics of all steps up to it were read and reported: reports, evaluations and
+    checkpoints come in this order, so that a run continued from any checkpoint writes what the
+    uninterrupted run would have written.
 
     Args:
         step: (state, batch) -> (state, metrics), not compiled yet.
@@ -122,148 +279,27 @@ def fit(
         batches: the batches from a given number on; batch n is that of step n + 1.
         steps: the number of the last step.
         layout: how to compile the step; one device by default.
-        log: where to report; None reports nothing.
-        log_every: steps between reports of the training metrics, averaged since the last one.
-        evaluate: the metrics of a state on held-out data, or None.
-        eval_every: steps between evaluations; 0 evaluates only after the last step.
-        split: the name of the held-out data in the reports.
-        checkpoints: where to save, or None. Saved are the last step, each new best evaluation
-            and, on SIGTERM or Ctrl-C, the step at hand.
-        checkpoint_every: further steps to save at; 0 for none.
-        memory: what a restored checkpoint remembered; its `best` says which evaluation is the
-            best and when to stop. A new one by default.
-        patience_for_skipped: how many bad steps in a row end the run.
-        count_flops: the FLOPs of the model in a traced step, from its jaxpr; None counts none.
-        peak_flops: per second, of all the devices together; None where it is not known.
-        profile: which steps to trace.
+        precision: what to compute with; float32 by default.
+        hooks: of `dlcore.train.hooks`, or of one's own.
 
     Raises:
-        Diverged: after that many bad steps in a row; names the steps and the first bad batch.
-        InputError: when a log or a checkpoint cannot be written.
+        Diverged: after 10 bad steps in a row; names the steps and the first bad batch.
+        InputError: when the layout refuses the step or a batch (`compile_step`), or a hook cannot
+            write.
     """
-    layout = layout or Jit()
-    traced = Traced(guard(step), count_flops)
-    compiled = compile_step(traced, layout)
-    account = Account(traced, layout.part[1], peak_flops)
-    memory = memory or Memory()
-    start = int(state.step)
-    pending: deque[tuple[int, jax.Array, float]] = deque()
-    window: np.ndarray | None = None
-    reported = start
-    first_step: float | None = None
-    recompilations = 0
-
-    def report(number: int) -> None:
-        nonlocal window, reported, recompilations
-        if log is not None and window is not None:
-            means = window[:, 0] / np.where(window[:, 1], window[:, 1], np.nan)
-            metrics = dict(zip(traced.names, means.tolist(), strict=True))
-            log.metrics(number, "train", metrics, speed=account.speed(number - reported))
-            if compiled.traces - 1 > recompilations:
-                log.say(f"the step was compiled again by step {number}: {account.changes}")
-        recompilations = compiled.traces - 1
-        window, reported = None, number
-        memory.window = {}
-
-    def read(*, keep: int) -> None:
-        """Reads the metrics of all dispatched steps but the last `keep`."""
-        nonlocal window
-        bad = traced.names.index("skipped")
-        while len(pending) > keep:
-            number, metrics, flops = pending.popleft()
-            account.lap("host")
-            values = np.asarray(metrics, np.float64)
-            account.lap("device")
-            account.flops += flops
-            if window is None:
-                before = [memory.window.get(name, [0.0, 0.0]) for name in traced.names]
-                window = np.array(before)
-            window += values
-            memory.skipped = memory.skipped + 1 if values[bad, 0] else 0
-            if memory.skipped >= patience_for_skipped:
-                raise Diverged(_diagnosis(number, memory.skipped, batches))
-            if number % log_every == 0:
-                report(number)
-
-    def save(number: int, best: bool) -> None:
-        if checkpoints is not None:
-            if window is not None:
-                memory.window = dict(zip(traced.names, window.tolist(), strict=True))
-            checkpoints.save(number, state, memory.saved(), best=best)
-
-    reason = "finished"
-    number = start
-    with StopRequest() as stop:
-        source = batches(start) if start < steps else iter(())
-        while number < steps:
-            if profile is not None:
-                profile.before(number + 1)
-            account.lap("host")
-            batch = next(source)
-            account.lap("data")
-            traces = compiled.traces
-            state, metrics = compiled(state, batch)
-            number += 1
-            if compiled.traces > traces:
-                account.compiled(batch)
-                account.lap("compilation")
-            processes.heartbeat()
-            pending.append((number, metrics, account.flops_of(batch)))
-            if log is not None:
-                log.advance()
-            if first_step is None:
-                jax.block_until_ready(metrics)
-                first_step = time.perf_counter()
-                reported, pending[0] = number, (number, metrics, 0.0)
-                account.restart()
-            read(keep=_AHEAD)
-            if profile is not None:
-                profile.after(number, metrics)
-
-            improved = False
-            if evaluate and (number == steps or (eval_every and number % eval_every == 0)):
-                read(keep=0)
-                account.lap("host")
-                memory.evaluation = evaluate(state)
-                account.lap("evaluation")
-                if log is not None:
-                    log.metrics(number, split, memory.evaluation)
-                if memory.best is not None:
-                    improved = memory.best.update(number, memory.evaluation)
-                    if memory.best.exhausted:
-                        reason = "patience"
-            signal = stop.at(number)
-            if signal and number < steps:
-                reason = signal
-            last = number == steps or reason != "finished"
-            if last or improved or (checkpoint_every and number % checkpoint_every == 0):
-                read(keep=0)
-                account.lap("host")
-                save(number, improved)
-                account.lap("checkpoints")
-            if last:
-                break
-    jax.block_until_ready(state)
-    account.lap("device")
-    seconds = time.perf_counter() - first_step if first_step is not None else 0.0
-    if profile is not None:
-        profile.close()
-    if checkpoints is not None:
-        checkpoints.wait()
-    return Result(
+    loop = Loop(
+        step,
         state,
-        reason,
-        memory.evaluation,
-        number - start,
-        seconds,
-        first_step,
-        recompilations,
-        account.seconds,
-        account.flops,
+        batches,
+        steps=steps,
+        layout=layout or Jit(),
+        precision=precision,
+        hooks=hooks,
     )
+    return loop.run()
 
 
-def _diagnosis(last: int, count: int, batches: Callable[[int], Iterator[Batch]]) -> str:
+def _diagnosis(last: int, count: int, batches: Batches) -> str:
     """The error after `count` bad steps in a row, with what the first bad batch holds."""
     first = last - count + 1
     batch = next(batches(first - 1))

@@ -2,30 +2,42 @@
 
 import signal
 import types
-from typing import Self
 
 from jax.experimental import multihost_utils
 
 from dlcore.runtime import processes
+from dlcore.train.loop import Hook, Loop
 
 
-class StopRequest:
-    """While open, the first SIGTERM or SIGINT is remembered instead of acted on; a second acts.
+class StopOnSignal(Hook):
+    """Ends the run after the step at hand on SIGTERM or Ctrl-C; a second one acts as ever.
 
     In several processes JAX watches for SIGTERM, so that all of them stop after the same step, and
-    Ctrl-C ends them as ever.
+    Ctrl-C ends them as ever. So it is in threads other than the main one.
     """
 
-    _name: str | None = None
+    def __init__(self) -> None:
+        self._name: str | None = None
+        self._before: dict[signal.Signals, signal._HANDLER] = {}
 
-    def at(self, step: int) -> str | None:
-        """The signal that asks to stop after this step, such as "SIGTERM", or None.
+    def start(self, loop: Loop) -> None:
+        self._name = None
+        numbers = () if processes.is_distributed() else (signal.SIGTERM, signal.SIGINT)
+        try:
+            self._before = {number: signal.signal(number, self._receive) for number in numbers}
+        except ValueError:  # not the main thread: signals are somebody else's there
+            self._before = {}
 
-        Each process must ask at each step.
-        """
-        if processes.is_distributed():
-            return "SIGTERM" if multihost_utils.reached_preemption_sync_point(step) else None
-        return self._name
+    def after_step(self, loop: Loop) -> None:
+        name = self._name
+        if processes.is_distributed():  # Each process must ask at each step.
+            reached = multihost_utils.reached_preemption_sync_point(loop.number)
+            name = "SIGTERM" if reached else None
+        if name is not None and loop.number < loop.steps:
+            loop.stop(name)
+
+    def close(self, loop: Loop) -> None:
+        self._restore()
 
     def _receive(self, number: int, frame: types.FrameType | None) -> None:
         self._name = signal.Signals(number).name
@@ -34,14 +46,4 @@ class StopRequest:
     def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-    def __enter__(self) -> Self:
-        numbers = () if processes.is_distributed() else (signal.SIGTERM, signal.SIGINT)
-        try:
-            self._before = {number: signal.signal(number, self._receive) for number in numbers}
-        except ValueError:  # not the main thread: signals are somebody else's there
-            self._before = {}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()
+        self._before = {}

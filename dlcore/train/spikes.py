@@ -79,8 +79,8 @@ class RecentLosses(flax.struct.PyTreeNode):
         shifted = jnp.concatenate([self.losses[1:], loss[None]])
         return RecentLosses(
             jnp.where(finite, shifted, self.losses),
-            jnp.minimum(self.count + finite, WINDOW),
-            jnp.minimum(self.allowance + finite, IN_A_ROW * STEPS_PER_SPIKE),
+            jnp.minimum(self.count + finite.astype(jnp.int32), WINDOW),
+            jnp.minimum(self.allowance + finite.astype(jnp.int32), IN_A_ROW * STEPS_PER_SPIKE),
         )
 
     def skip(self) -> "RecentLosses":

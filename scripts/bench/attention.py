@@ -13,7 +13,7 @@ other at every operation, so where other work takes the cores its times say noth
                  at each step, for each kind of position
     memory       of attention and its gradients in chunks, against the full form
     beam         sentences per second of beam search, and its time beside that of its model's steps
-    translation  scores and errors of a finished run of experiments/translation.py; needs --run
+    translation  scores and errors of a finished run of the job translation; needs --run
 """
 
 import functools
@@ -76,10 +76,9 @@ def recipes() -> None:
     text = pathlib.Path(FLAGS.text).resolve()
     rows = [("recipe", "s asked", "s", "test loss asked", "test loss")]
     for name, (loss, seconds) in LOSSES.items():
-        recipe = f"experiments/recipes/language_model/{name}.flags"
         with tempfile.TemporaryDirectory() as cache:
             summary = experiment(
-                "language_model", f"--flagfile={recipe}", f"--data_path={text}", cache=cache
+                "language_model", f"--recipe={name}", f"--data_path={text}", cache=cache
             )
         found = summary["metrics"]["loss"]
         taken = summary["wall_seconds"]
@@ -137,7 +136,7 @@ def peak(length: int, chunk: int | None) -> str:
 
 
 def runs(length: int, chunk: int | None) -> str:
-    """Whether attention runs in a process of so many megabytes."""
+    """Returns whether attention runs in a process of so many megabytes."""
     try:
         Contender(attend, length=length, chunk=chunk, megabytes=MEGABYTES).end()
     except Failed as error:

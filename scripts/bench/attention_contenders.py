@@ -1,4 +1,4 @@
-"""What takes part in the benchmarks of attention: steps of training, decoding and attention.
+"""The contenders of the benchmarks of attention: steps of training, decoding and attention.
 
 Shapes: B batch, T time, H heads, C channels, D features of a head, V vocabulary, W width of a beam.
 """
@@ -34,7 +34,7 @@ def _language_model(config: dict[str, Any]) -> Any:
 
 
 def ours() -> Step:
-    """A training step of the language model of experiments/language_model.py."""
+    """A training step of the language model of the job language_model."""
     from our_step import training_step
 
     from dlcore import optim, runtime

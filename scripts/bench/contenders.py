@@ -1,4 +1,4 @@
-"""What the benchmarks share: contenders that take turns, runs of experiments, and tables."""
+"""The parts that benchmarks share: contenders that take turns, runs of experiments, and tables."""
 
 import json
 import multiprocessing
@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import app, logging
 
-from experiments import TUNABLES
+from dlcore.launch.process import TUNABLES
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 # The contenders' memory, as scripts have it.
@@ -113,7 +113,7 @@ def take_turns(contenders: Mapping[str, Contender], *, rounds: int, seconds: flo
 
 
 def ratio(times: Times, peer: str, base: str = "ours") -> float:
-    """How many times as long the peer takes: the median over the rounds."""
+    """Returns how many times as long the peer takes: the median over the rounds."""
     pairs = zip(times[peer], times[base], strict=True)
     return statistics.median(theirs / mine for theirs, mine in pairs)
 

@@ -39,10 +39,9 @@ def loop() -> None:
     from dlcore import runtime
     from dlcore.data import Arrays, Loader
     from dlcore.models import image_model
-    from dlcore.train import gradient_step
+    from dlcore.train import Checkpointing, Logging, StopOnSignal, fit, gradient_step
     from dlcore.train.checkpoint import Checkpoints
     from dlcore.train.logs import RunLog
-    from dlcore.train.loop import fit
     from dlcore.types import Aux, Mean, TrainState
 
     rng = np.random.default_rng(0)
@@ -91,10 +90,13 @@ def loop() -> None:
                 workdir = pathlib.Path(folder)
                 log = RunLog(workdir, steps=steps)
                 checkpoints = Checkpoints(workdir / "checkpoints", {})
-                result = fit(
-                    step, layout.initialise(make_state), loader.batches, steps=steps, log=log,
-                    checkpoints=checkpoints, checkpoint_every=steps // 2,
-                )  # fmt: skip
+                hooks = [
+                    Logging(log),
+                    StopOnSignal(),
+                    Checkpointing(checkpoints, every=steps // 2),
+                ]
+                state = layout.initialise(make_state)
+                result = fit(step, state, loader.batches, steps=steps, hooks=hooks)
                 log.close()
                 checkpoints.close()
                 return (steps - 1) / result.seconds
@@ -117,7 +119,7 @@ def loop() -> None:
 
 
 def per_second(work: Callable[[], object], count: int, seconds: float = 1.0) -> float:
-    """How many of `count` per call are done in a second, over about `seconds`."""
+    """Returns how many of `count` per call are done in a second, over about `seconds`."""
     calls, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
         work()

@@ -1,4 +1,4 @@
-"""What runs survive: `.venv/bin/python scripts/bench/endurance.py [faults] [kills]`.
+"""Runs under kills and faults: `.venv/bin/python scripts/bench/endurance.py [faults] [kills]`.
 
 Each fault strikes a ResNet-20 on the digits, in one process or two, under the supervisor. Told are
 what became of it, the seconds until the fault was noticed, the steps that were computed again, and

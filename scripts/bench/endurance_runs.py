@@ -58,7 +58,7 @@ class Run:
         return max((int(name) for name in names if name.isdigit()), default=0)
 
     def steps_since(self, moment: float) -> bool:
-        """Whether, since a moment of the clock, steps were reported that no checkpoint has."""
+        """Returns whether steps were reported since a moment that no checkpoint has."""
         with contextlib.suppress(OSError):
             reported = (self.workdir / "metrics.jsonl").stat().st_mtime
             return reported > moment and self.step() > self.saved()
@@ -79,14 +79,14 @@ class Run:
         return None
 
     def end(self) -> tuple[object, object]:
-        """What an undisturbed run must have equal: all reports, and the state's fingerprints."""
+        """Returns all that must be equal to an undisturbed run: reports and fingerprints."""
         last = self.workdir / "checkpoints" / str(self.steps) / "run" / "metadata"
         return self._lines(), json.loads(last.read_text())["fingerprints"]
 
 
 @dataclasses.dataclass
 class Story:
-    """What happened in a run: the supervisor's and the job's lines, each with its moment."""
+    """The events of a run: the supervisor's and the job's lines, each with its moment."""
 
     struck: float = 0.0
     struck_at: int = 0

@@ -19,7 +19,7 @@ def words(shape: tuple[int, int], vocabulary: int = VOCABULARY) -> tuple[np.ndar
 
 def ours(cell: str, width: int, *, window: int = WINDOW, vocabulary: int = VOCABULARY,
          softmax: str = "full", samples: int = 1024) -> Step:  # fmt: skip
-    """A training step of the language model of experiments/language_model.py."""
+    """A training step of the language model of the job language_model."""
     from our_step import training_step
 
     from dlcore import optim, runtime

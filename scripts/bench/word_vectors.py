@@ -48,7 +48,7 @@ flags.DEFINE_integer("micro_batch", None, "ours", 1)
 flags.DEFINE_integer("samples", None, "ours", 1)
 
 CORES = 2
-# As experiments/word_vectors.py and its recipe docs_cbow have them: skip-gram's noise serves six
+# As the job word_vectors and its recipe docs_cbow have them: skip-gram's noise serves six
 # times as many pairs.
 SETTINGS: dict[str, dict[str, Any]] = {
     "skip_gram": dict(learning_rate=0.37, batch_size=32_768, micro_batch=1024, samples=32),
@@ -99,7 +99,7 @@ def settings(architecture: str) -> dict[str, Any]:
 
 
 def train(name: str, *, corpus: pathlib.Path, architecture: str, seed: int) -> peers.Trained:
-    """What "ours" or one of `GENSIM` learns in a new process."""
+    """Returns what "ours" or one of `GENSIM` learns in a new process."""
     options = {"corpus": corpus, "architecture": architecture, "epochs": FLAGS.epochs, "seed": seed}
     if name == "ours":
         return peers.alone(peers.ours, **options, settings=settings(architecture))

@@ -1,4 +1,4 @@
-"""What takes part in the benchmarks of word vectors: corpora, word2vec and GloVe, ours and theirs.
+"""The contenders of the benchmarks of word vectors: corpora, word2vec and GloVe, ours and theirs.
 
 Shapes: V words, D features, n cells of a co-occurrence matrix.
 """
@@ -24,7 +24,7 @@ _CELLS = 1 << 16  # cells whose cost is computed at once
 
 
 class Trained(NamedTuple):
-    """What a contender learnt.
+    """The vectors that a contender learnt.
 
     Attributes:
         words: V of them.
@@ -42,7 +42,7 @@ class Trained(NamedTuple):
 
 
 def alone(function: Callable[..., Any], **options: Any) -> Any:
-    """What a function of a module returns in a new process."""
+    """Returns the result of a function of a module, called in a new process."""
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
         return pool.submit(function, **options).result()
@@ -92,7 +92,7 @@ def ours(
     settings: dict[str, Any],
     steps: int | None = None,
 ) -> Trained:
-    """What experiments/word_vectors.py does, from the text file on, without a compilation cache.
+    """Does what the job word_vectors does, from the text file on, without a compilation cache.
 
     Args:
         corpus: words between spaces, one sentence in a line.

@@ -74,10 +74,15 @@ def run(fault=""):
     state = TrainState.create({"params": params}, tx, jax.random.key(1), start(ROWS))
     printed: list[str] = []
     findings = check_model(
-        forward, loss_fn, state, batch,
-        step=gradient_step(loss_fn, tx), inputs="inputs", chance=math.log(WORDS),
+        forward,
+        loss_fn,
+        state,
+        batch,
+        step=gradient_step(loss_fn, tx),
+        inputs="inputs",
+        chance=math.log(WORDS),
         emit=printed.append,
-    )  # fmt: skip
+    )
     return {finding.name: finding for finding in findings}, printed
 
 

@@ -1,22 +1,19 @@
 """The layer table against hand-counted numbers, and the compiler's cost."""
 
-import csv
-import io
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore.check.layers import Row, layer_table, render, to_csv, totals
+from dlcore.check.layers import Row, layer_table, render, totals
 from dlcore.check.receptive_field import expected_boxes, measured_receptive_field
-from dlcore.check.walk import walk
 from dlcore.models import image_model
 from dlcore.nn.recurrent.lstm import LSTM
 from dlcore.nn.recurrent.scan import scan
 from dlcore.paths import leaves_by_path
 from dlcore.plan.cost import compiled_cost
+from dlcore.plan.walk import walk
 
 
 class Block(nn.Module):
@@ -118,15 +115,13 @@ def test_architectures_by_gradient(name, size, activation):
     assert box == expected_boxes(model.apply, variables, image)[activation]
 
 
-def test_text_is_aligned_and_csv_is_plain():
+def test_the_text_is_aligned():
     rows, _ = table(Net(), 1, 12, 12, 3)
     lines = render(rows).splitlines()
     assert lines[0].split()[:2] == ["layer", "operation"] and lines[-1].startswith("total")
     column = lines[0].index("multiply-adds") + len("multiply-adds")
     assert lines[2][:column].endswith("28,800") and lines[3][:column].endswith(" -")
-    parsed = list(csv.DictReader(io.StringIO(to_csv(rows))))
-    assert [int(line["multiply-adds"]) for line in parsed] == [row.multiply_adds for row in rows]
-    assert parsed[0]["output"] == "1x8x8x6" and parsed[0]["stride"] == "1x1"
+    assert "1x8x8x6" in lines[2] and lines[2].endswith("1x1")
 
 
 def test_loops_count_their_rounds_and_branches_their_costliest():

@@ -75,7 +75,7 @@ def setting(fault=""):
 
     def forward(variables, images, train=False):
         # Blank pixels are 0, and "thresholded" sees nothing of an image drawn around 0.
-        images = nn.relu(images - 20.0) if fault == "thresholded" else images
+        images = nn.relu(images.astype(jnp.float32) - 20.0) if fault == "thresholded" else images
         return model.apply(variables, images / 64, train)
 
     def loss_fn(params, model_state, batch, rng):
@@ -109,9 +109,15 @@ def run(fault=""):
     forward, loss_fn, state, batch, step = setting(fault)
     printed: list[str] = []
     findings = check_model(
-        forward, loss_fn, state, batch,
-        step=step, inputs="image", chance=math.log(10), emit=printed.append,
-    )  # fmt: skip
+        forward,
+        loss_fn,
+        state,
+        batch,
+        step=step,
+        inputs="image",
+        chance=math.log(10),
+        emit=printed.append,
+    )
     return findings, printed
 
 

@@ -15,8 +15,8 @@ from dlcore.check.receptive_field import (
     measured_receptive_field,
     receptive_field,
 )
-from dlcore.check.walk import walk
 from dlcore.errors import InputError
+from dlcore.plan.walk import walk
 
 
 class Net(nn.Module):

@@ -1,4 +1,4 @@
-"""What happens inside of recurrent nets: the flow of gradients through time, and the gates."""
+"""The insides of recurrent nets: the flow of gradients through time, and the gates."""
 
 import jax
 import jax.numpy as jnp
@@ -87,9 +87,9 @@ def test_the_longest_distance_is_the_gradient_by_the_first_carry(cell):
     for x, direction in zip(X, directions, strict=True):
         gradient = jax.grad(loss)(cell.initial_carry(1), x, direction)
         norms.append(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient))))
-    found = gradient_by_distance(cell, params, X, key=KEY)
-    assert found.shape == (6,) and found[0] == 1
-    np.testing.assert_allclose(found[-1], np.mean(norms), rtol=1e-5)
+    measured = gradient_by_distance(cell, params, X, key=KEY)
+    assert measured.shape == (6,) and measured[0] == 1
+    np.testing.assert_allclose(measured[-1], np.mean(norms), rtol=1e-5)
 
 
 def lstm_gates(cell, p, h, x):
@@ -100,7 +100,9 @@ def lstm_gates(cell, p, h, x):
 def gru_gates(cell, p, h, x):
     inputs = x @ p["input_kernel"] + p["bias"]
     recurrent = h @ p["recurrent_kernel"]
-    r, u = (sigmoid(inputs[:, part] + recurrent[:, part]) for part in (slice(6), slice(6, 12)))
+    r, u = (
+        sigmoid(inputs[:, columns] + recurrent[:, columns]) for columns in (slice(6), slice(6, 12))
+    )
     return {"reset": r, "update": u}
 
 
@@ -138,13 +140,13 @@ def test_gates_are_counted_without_the_padding(cell, rule):
             carry, _ = cell(params, carry, step[None])
 
     padded = X.at[1, 2:].set(1e6)
-    found = gate_statistics(cell, params, padded, lengths=jnp.array(lengths))
-    assert found.keys() == values.keys()
+    measured = gate_statistics(cell, params, padded, lengths=jnp.array(lengths))
+    assert measured.keys() == values.keys()
     shares = []
     for name, gate in values.items():
         shut, opened = np.mean(np.array(gate) < 0.1, axis=0), np.mean(np.array(gate) > 0.9, axis=0)
-        np.testing.assert_allclose(found[name].shut, shut, atol=1e-6)
-        np.testing.assert_allclose(found[name].open, opened, atol=1e-6)
+        np.testing.assert_allclose(measured[name].shut, shut, atol=1e-6)
+        np.testing.assert_allclose(measured[name].open, opened, atol=1e-6)
         shares += [shut, opened]
     assert 0 < np.mean(shares) < 0.5
 

@@ -57,7 +57,7 @@ def test_wmt14(tmp_path: pathlib.Path) -> None:
 def test_without_archives_and_without_a_network(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str, files: list[str]
 ) -> None:
-    command = f"{name}' is not prepared in .*: python scripts/prepare_data.py {name} --data_dir="
+    command = f"{name}' is not prepared in .*: dlcore prepare {name} --data_dir="
     with pytest.raises(InputError, match=command):
         load_parallel_text(name, data_dir=tmp_path)
     listed = ", ".join(files)

@@ -64,7 +64,7 @@ def test_lm1b(tmp_path: pathlib.Path) -> None:
 def test_without_its_archive_and_without_a_network(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str, file: str
 ) -> None:
-    command = f"{name}' is not prepared in .*: python scripts/prepare_data.py {name} --data_dir="
+    command = f"{name}' is not prepared in .*: dlcore prepare {name} --data_dir="
     with pytest.raises(InputError, match=command):
         load_corpus(name, data_dir=tmp_path)
     with pytest.raises(InputError, match=f"lacks {file}; {name} needs {file} there, from http"):

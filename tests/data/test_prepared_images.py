@@ -16,7 +16,7 @@ from PIL import Image
 
 from dlcore.data import Arrays, Loader, Records, load_images
 from dlcore.data.builders.digits import Digits
-from dlcore.data.tfds import open_builder, prepared_builder
+from dlcore.data.catalogue import open_builder, prepared_builder
 from dlcore.errors import InputError
 
 # What each form of the data set below holds: its splits, with the label of every image.
@@ -190,7 +190,7 @@ def test_what_does_not_fit_is_read_when_gathered(data_dir: pathlib.Path) -> None
         ("mnits", "unknown data set 'mnits'; choose one of: .*digits, .*mnist"),
         ("hub:mnist", "data set 'hub:mnist' is not a name; give NAME, NAME/CONFIG or NAME:VERSION"),
         ("", "is not a name"),
-        ("mnist", r"is not prepared in .*: python scripts/prepare_data.py mnist --data_dir=/"),
+        ("mnist", r"is not prepared in .*: dlcore prepare mnist --data_dir=/"),
         ("svhn_cropped", "is not prepared .*: tfds build .* svhn_cropped --data_dir=/"),
     ],
 )

@@ -37,7 +37,7 @@ def log_softmax(logits):
 
 @dataclasses.dataclass(frozen=True)
 class Hypothesis:
-    """A sequence, whole or not, with log P and the attention that each source place got."""
+    """A finished or unfinished sequence, with log P and the attention of each source step."""
 
     tokens: tuple
     log_prob: float
@@ -46,7 +46,7 @@ class Hypothesis:
 
 
 class Model:
-    """Its state is a hash of all tokens so far, which picks logits and attention from tables."""
+    """A model whose state, a hash of all tokens so far, picks logits and attention from tables."""
 
     def __init__(self, seed, vocab, source=3, spread=1.5):
         rng = np.random.default_rng(seed)
@@ -56,7 +56,7 @@ class Model:
         self.attention = (attention / attention.sum(1, keepdims=True)).astype(np.float32)
 
     def start(self, sentences):
-        """The carry of sentences that are called by numbers."""
+        """Returns the carry of sentences that have these numbers."""
         sentences = jnp.asarray(sentences)
         covered = jnp.zeros((len(sentences), self.attention.shape[1]))
         return {"state": sentences, "covered": covered}
@@ -74,7 +74,7 @@ class Model:
         return Hypothesis((), 0.0, sentence, np.zeros(self.attention.shape[1]))
 
     def extensions(self, hypothesis, *, steps, min_length=0, no_repeat=None):
-        """All by one token that the constraints allow."""
+        """Returns all extensions by one token that the constraints allow."""
         tokens = hypothesis.tokens
         last = tokens[-1] if tokens else FIRST
         state = (hypothesis.state * self.vocab + last + 1) % STATES
@@ -101,7 +101,7 @@ def every_sequence(model, sentence, **constraints):
 
 
 def beam(model, sentence, *, width, **constraints):
-    """The finished hypotheses of a beam that never stops early."""
+    """Returns the finished hypotheses of a beam that never stops early."""
     live, finished = [model.begin(sentence)], []
     while live:
         longer = [more for one in live for more in model.extensions(one, **constraints)]
@@ -125,14 +125,14 @@ def score(hypothesis, *, normalise="none", alpha=0.7, coverage=0.0):
 
 
 def search(find, model, sentences, **settings):
-    """A search by dlcore for sentences called by their numbers, compiled, as NumPy arrays."""
+    """Runs a compiled search by dlcore for sentences of these numbers; returns NumPy arrays."""
     found = jax.jit(lambda carry, first: find(model.next_token, carry, first, end=END, **settings))
     first = np.full(len(sentences), FIRST, np.int32)
     return jax.tree.map(np.asarray, found(model.start(np.array(sentences)), first))
 
 
 def markov(table):
-    """A next-token function of P(next | token), a row for each token; it carries nothing."""
+    """Makes a next-token function of P(next | token), a row for each token, without a carry."""
     with np.errstate(divide="ignore"):
         logits = jnp.asarray(np.log(np.array(table, np.float32)))
     return lambda carry, token: (carry, logits[token])

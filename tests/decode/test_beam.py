@@ -1,4 +1,4 @@
-"""Beam search against every sequence there is, against plain NumPy, and at hand-made cases."""
+"""Beam search equals exhaustive search, plain NumPy and hand-made cases."""
 
 import functools
 
@@ -16,13 +16,13 @@ find_beam = functools.partial(search, beam_search)
 
 
 def sequences(found, row):
-    """The hypotheses of a sentence, best first, without what follows their ends."""
+    """Returns the hypotheses of a sentence, best first, without the padding."""
     lengths = found.lengths[row]
     return [tuple(t[:n].tolist()) for t, n in zip(found.tokens[row], lengths, strict=True) if n]
 
 
 def check(found, row, expected, objective):
-    """That the hypotheses of a sentence are the expected ones in the order of their scores."""
+    """Checks that the hypotheses of a sentence are the expected ones, ordered by score."""
     scores = {one.tokens: plain_search.score(one, **objective) for one in expected}
     log_probs = {one.tokens: one.log_prob for one in expected}
     ranked = sorted(scores, key=lambda tokens: -scores[tokens])
@@ -40,7 +40,7 @@ def check(found, row, expected, objective):
     assert not found.tokens[row][after].any()
 
 
-# Each case is compiled by itself: all objectives and all constraints, not all pairs of them.
+# Each case compiles anew, so these are all objectives and all constraints, not all pairs.
 CASES = [
     *((objective, CONSTRAINTS[i % 2]) for i, objective in enumerate(OBJECTIVES)),
     *((OBJECTIVES[-1], constraints) for constraints in CONSTRAINTS[2:]),
@@ -76,7 +76,7 @@ def test_full_width_over_other_sizes(vocab, steps):
 
 @pytest.mark.parametrize("objective, constraints", CASES[::-1], ids=str)
 def test_small_widths_are_the_plain_search(objective, constraints):
-    # A low spread of the logits keeps hypotheses open, and the four places are contested.
+    # A low spread of the logits keeps hypotheses open, so that they compete for the four slots.
     model, sentences = Model(3, vocab=6, spread=0.8), [0, 41, 300, 511]
     found = find_beam(
         model,
@@ -166,7 +166,7 @@ def test_the_first_to_finish_is_not_the_best_when_lengths_are_normalised(normali
 
 
 def test_a_hypothesis_that_ends_keeps_its_place():
-    # Two places: the end (0.6) takes one, so of 2 0 (0.36) and 2 1 (0.04) only the first goes on.
+    # The end (0.6) takes one of two slots, so of 2 0 (0.36) and 2 1 (0.04) only the first goes on.
     found = run(LATE, width=2, steps=3)
     assert sequences(found, 0) == [(1,), (2, 0, 1)]
     np.testing.assert_allclose(np.exp(found.log_probs[0]), [0.6, 0.324], rtol=1e-6)
@@ -179,7 +179,7 @@ def test_among_equals_the_earlier_hypothesis_and_the_lower_token_are_first():
 
 
 def test_places_that_nothing_fills_are_empty():
-    # All that is possible in two steps: the end, or 2 and the end.
+    # Only two sequences are possible in two steps: the end, or 2 and the end.
     found = run([[0, 1, 0], [0, 0.5, 0.5], [0, 1, 0]], width=4, steps=4)
     assert sequences(found, 0) == [(1,), (2, 1)]
     np.testing.assert_array_equal(found.lengths, [[1, 2, 0, 0]])

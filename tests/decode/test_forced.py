@@ -1,4 +1,4 @@
-"""Scores of given sequences against those of the search, and the process of scheduled sampling."""
+"""Scores of given sequences equal those of the search; scheduled sampling follows its process."""
 
 import functools
 
@@ -33,7 +33,7 @@ def test_what_a_search_found_scores_the_same_when_given(objective):
         **how,
     )
     assert len(np.unique(found.lengths)) > 2
-    # What follows an end must not matter.
+    # Tokens after the end must not matter.
     after = jnp.arange(7)[None, None] >= found.lengths[..., None]
     tokens = jnp.where(after, 3, found.tokens).reshape(-1, 7)
     log_probs, scores = jax.jit(functools.partial(score_sequences, model.next_token, **how))(
@@ -60,7 +60,7 @@ def test_a_penalty_needs_the_attention():
 
 
 def schedule(inputs, share, *, model=None, rows=None, key=KEY):
-    """Scheduled inputs of rows that all are the same sentence."""
+    """Returns scheduled inputs of rows that all hold the same sentence."""
     model = model or Model(3, vocab=4)
     rows = jnp.arange(len(inputs)) if rows is None else rows
     run = jax.jit(functools.partial(scheduled_inputs, model.next_token))
@@ -85,7 +85,7 @@ def test_with_every_input_drawn_the_given_ones_do_not_matter_but_for_the_first()
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_frequencies_are_those_of_the_process_of_the_paper(share):
-    """Every path of chosen inputs has the probability that the equations give it."""
+    """Every sequence of chosen inputs has the probability that the equations give."""
     model, given = Model(3, vocab=3), (2, 0, 1)
     paths = schedule(np.tile(given, (ROWS, 1)), share, model=model)
     shares = np.zeros((3, 3))
@@ -112,7 +112,7 @@ def test_a_row_draws_by_its_position_in_the_global_batch():
 
 
 def test_no_gradient_flows_through_the_draws():
-    """The loss of a model that draws its own inputs has the gradient of the same inputs given."""
+    """The gradient is that of the loss on the drawn inputs as if they were given."""
     inputs = jnp.array([[0, 2, 1, 2], [1, 1, 0, 2]])
     table = jax.random.normal(KEY, (3, 3))
 

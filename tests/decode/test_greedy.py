@@ -1,4 +1,4 @@
-"""Greedy search against plain NumPy, and beam search of width 1 against it, bit for bit."""
+"""Greedy search equals plain NumPy, and beam search of width 1 equals it bit for bit."""
 
 import functools
 

@@ -57,7 +57,7 @@ def test_beam_search_over_an_n_gram_model():
     steps = 4
     found = beam_search(
         model.next_token,
-        jnp.asarray(model.start(1)),
+        model.initial_carry(1),
         jnp.array([FIRST]),
         end=END,
         width=4**steps,
@@ -86,7 +86,7 @@ def test_beam_search_over_a_recurrent_language_model():
     model = LanguageModel(output_layer("full", np.ones(vocab)), body, features=5)
     first = jnp.array([FIRST, 4, 7])
     variables = model.init(jax.random.key(0), first[:, None])
-    # Larger weights, so that what was read matters.
+    # Larger weights make the tokens before matter.
     variables = jax.tree.map(lambda x: 4 * x, variables)
     next_token = functools.partial(model.apply, variables, method="next_token")
     carry = model.initial_carry(batch)
@@ -98,7 +98,7 @@ def test_beam_search_over_a_recurrent_language_model():
     np.testing.assert_array_equal(one.log_probs[:, 0], log_probs)
     assert (found.log_probs[:, 0] >= log_probs).all()
 
-    # The whole sequences at once, by teacher forcing.
+    # Teacher forcing reads the whole sequences at once.
     for place in range(4):
         inputs = jnp.concatenate([first[:, None], found.tokens[:, place, :-1]], axis=1)
         _, readout, _ = model.apply(variables, inputs)

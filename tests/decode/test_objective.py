@@ -1,4 +1,4 @@
-"""The objective at hand-worked numbers, and its bound against all that can still come."""
+"""The objective at hand-worked numbers, and its bound over all continuations."""
 
 import itertools
 
@@ -53,7 +53,7 @@ def test_nothing_that_can_come_beats_the_bound(normalise, alpha):
         covered = rng.uniform(0.3, 2, size=(len(lengths), 3)).astype(np.float32)
         scores = objective.score(np.float32(log_prob) - falls, lengths, covered)
         assert (scores <= bound).all()
-    # The bound is reached by the longest that loses nothing more.
+    # The longest continuation of probability 1 reaches the bound.
     best = objective.score(np.float32(log_prob), longest, np.ones(3, np.float32))
     np.testing.assert_array_equal(best, bound)
 

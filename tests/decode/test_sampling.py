@@ -1,4 +1,4 @@
-"""Sampling: what is left to draw from, how often it is drawn, and the scan against a loop."""
+"""Sampling keeps the right tokens, draws them at the right rates, and equals a loop."""
 
 import functools
 

@@ -17,10 +17,12 @@ def analyse(reference, output, *, log_probs=None, same=None):
     """The verdicts on scores; log P is the score where it is not given."""
     log_probs = log_probs or (reference, output)
     return search_errors(
-        np.array(reference), np.array(output),
-        reference_log_probs=np.array(log_probs[0]), output_log_probs=np.array(log_probs[1]),
+        np.array(reference),
+        np.array(output),
+        reference_log_probs=np.array(log_probs[0]),
+        output_log_probs=np.array(log_probs[1]),
         same=np.zeros(len(reference), bool) if same is None else np.array(same),
-    )  # fmt: skip
+    )
 
 
 def log_prob(model, tokens):
@@ -33,7 +35,7 @@ def average(model, tokens):
 
 
 def best(model, objective):
-    """What a perfect search finds."""
+    """Returns the result of a perfect search."""
     lengths = range(STEPS)
     sentences = (
         (*tokens, END)
@@ -44,7 +46,7 @@ def best(model, objective):
 
 
 def greedy(model):
-    """What a search of width 1 finds; ends after three words at the latest."""
+    """Returns the result of a search of width 1, which ends after three words at the latest."""
     tokens = [END]
     while len(tokens) == 1 or (tokens[-1] != END and len(tokens) < STEPS):
         tokens.append(int(model[tokens[-1]].argmax()))
@@ -84,17 +86,19 @@ def judge(models, references, outputs, objective):
         return np.array([objective(*pair) for pair in zip(models, sentences, strict=True)])
 
     return search_errors(
-        scores(references, objective), scores(outputs, objective),
+        scores(references, objective),
+        scores(outputs, objective),
         reference_log_probs=scores(references, log_prob),
         output_log_probs=scores(outputs, log_prob),
         same=[a == b for a, b in zip(references, outputs, strict=True)],
-    )  # fmt: skip
+    )
 
 
 def test_the_searched_score_decides_and_log_p_may_disagree():
     """A short output of greater P, which an average of log P would not have preferred."""
-    errors = analyse([-0.5, -2.0, -1.0], [-1.0, -1.0, -3.0],
-                     log_probs=([-6.0, -4.0, -1.0], [-4.0, -6.0, -3.0]))  # fmt: skip
+    errors = analyse(
+        [-0.5, -2.0, -1.0], [-1.0, -1.0, -3.0], log_probs=([-6.0, -4.0, -1.0], [-4.0, -6.0, -3.0])
+    )
     assert errors.verdicts.tolist() == ["search", "model", "search"]
     assert errors.log_prob_verdicts.tolist() == ["model", "search", "search"]
     assert errors.disagreements == 2

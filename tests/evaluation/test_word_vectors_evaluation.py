@@ -1,4 +1,4 @@
-"""What word vectors are worth: files of questions, scores, the picture, the report."""
+"""The evaluation of word vectors: files of questions, scores, the picture, the report."""
 
 import math
 
@@ -8,9 +8,11 @@ import pytest
 from dlcore.errors import InputError
 from dlcore.evaluation.word_questions import read_analogies, read_similarities
 from dlcore.evaluation.word_vectors import Accuracy, evaluate_analogies, evaluate_similarities
+from dlcore.launch import jobs
 from dlcore.models.embedding import WordSpace
 from dlcore.report.plots import scatter
-from dlcore.report.word_vectors import Neighbours, word_vector_sections
+
+report = jobs.module("word_vectors").report
 
 
 @pytest.fixture
@@ -273,10 +275,10 @@ def test_the_sections_of_a_report(tmp_path) -> None:
     space = planted(noise=0)
     scores = evaluate_analogies(space, {"<capital>": [("x1", "y1", "x2", "y2")]})
     score = evaluate_similarities(space, [("x1", f"y{i}", float(i)) for i in range(1, 9)])
-    sections = word_vector_sections(
+    sections = report.word_vector_sections(
         words=space.words[:9],
         vectors=space.matrix[:9],
-        neighbours=[Neighbours("x1", space.neighbours(["x1"], count=2)[0])],
+        neighbours=[report.Neighbours("x1", space.neighbours(["x1"], count=2)[0])],
         analogies={"3CosAdd": scores},
         similarities={"WordSim": score},
     )
@@ -292,5 +294,5 @@ def test_the_sections_of_a_report(tmp_path) -> None:
 
 
 def test_a_report_of_few_words_has_no_map() -> None:
-    assert word_vector_sections(words=["a", "b", "c"], vectors=np.ones((3, 4))) == []
-    assert word_vector_sections(words=list("abcd"), vectors=np.ones((4, 1))) == []
+    assert report.word_vector_sections(words=["a", "b", "c"], vectors=np.ones((3, 4))) == []
+    assert report.word_vector_sections(words=list("abcd"), vectors=np.ones((4, 1))) == []

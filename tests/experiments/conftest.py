@@ -1,4 +1,4 @@
-"""Runs experiments as a user does: as a process of their own."""
+"""Runs jobs as a user does: in this process where that is enough, else in one of their own."""
 
 import os
 import pathlib
@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from in_process import run_here
 
 LIMIT = """
 import os, resource, sys
@@ -22,12 +23,15 @@ def data_dir(tmp_path_factory, worker_id):
 
 
 @pytest.fixture
-def command(data_dir):
-    """The start of the command line of the image classification job on tiny settings."""
-    return [
-        sys.executable, "-m", "experiments.image_classification",
-        f"--data_dir={data_dir}", "--model=mlp", "--batch_size=32",
-    ]  # fmt: skip
+def job():
+    """The job that `run` and `start` run."""
+    return "image_classification"
+
+
+@pytest.fixture
+def common_flags(data_dir):
+    """The flags that every run of a test module has."""
+    return [f"--data_dir={data_dir}", "--model=mlp", "--batch_size=32"]
 
 
 def environment(devices=1):
@@ -35,31 +39,43 @@ def environment(devices=1):
 
 
 @pytest.fixture
-def run(command):
-    """Runs the job with further flags to its end; gives the finished process."""
+def run(capfd, job, common_flags):
+    """Runs the job with further flags to its end, in this process unless something asks for more.
 
-    def run(*flags, devices=1, largest_file=None):
+    The result has `returncode`, `stdout` and `stderr`.
+    """
+
+    def run(*more, devices=None, largest_file=None):
+        if devices is None and largest_file is None:
+            return run_here(capfd, job, [*common_flags, *more])
         # The nearest thing to a full disk that needs no disk of its own.
         limit = [] if largest_file is None else [sys.executable, "-c", LIMIT, str(largest_file)]
         return subprocess.run(
-            [*limit, *command, *map(str, flags)],
-            cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+            [*limit, sys.executable, "-m", f"experiments.{job}", *map(str, [*common_flags, *more])],
+            cwd=ROOT,
+            env=environment(devices or 1),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
 
     return run
 
 
 @pytest.fixture
-def start(command):
+def start(job, common_flags):
     """Starts the job with further flags; gives the running process, killed at the test's end."""
     started = []
 
-    def start(*flags, devices=1):
+    def start(*more, devices=1):
         process = subprocess.Popen(
-            [*command, *map(str, flags)],
-            cwd=ROOT, env=environment(devices), stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-m", f"experiments.{job}", *map(str, [*common_flags, *more])],
+            cwd=ROOT,
+            env=environment(devices),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             text=True,
-        )  # fmt: skip
+        )
         started.append(process)
         return process
 

@@ -1,6 +1,7 @@
 """Runs side by side, as a user starts them."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -8,27 +9,35 @@ import sys
 import pytest
 from outcomes import assert_fails, summary
 
+from dlcore.launch import flags, jobs
+from dlcore.launch.entry import guarded
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture
-def compare(data_dir, tmp_path):
-    def compare(*flags, workdir=tmp_path / "comparison"):
-        command = [sys.executable, "-m", "experiments.comparison", f"--data_dir={data_dir}"]
-        return subprocess.run(
-            [*command, f"--workdir={workdir}", *flags],
-            cwd=ROOT, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+def compare(data_dir, tmp_path, capfd):
+    """Runs the job in this process; its runs are processes of their own."""
+
+    def compare(*more, workdir=tmp_path / "comparison"):
+        command = ["comparison", f"--data_dir={data_dir}", f"--workdir={workdir}", *more]
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            guarded(lambda: jobs.module("comparison").main(command[1:]))
+        out, errors = capfd.readouterr()
+        return subprocess.CompletedProcess(command, ended.value.code or 0, out, errors)
 
     return compare
 
 
 def test_runs_are_compared_over_their_seeds(compare, tmp_path):
-    flags = [
-        "--all=--model=mlp --steps=20 --eval_every=10 --log_every=5", "--seeds=2",
-        "--run=slow: --learning_rate=0", "--run=fast: --learning_rate=0.01 --option=features=[32]",
-    ]  # fmt: skip
-    process = compare(*flags)
+    given = [
+        "--all=--model=mlp --steps=20 --eval_every=10 --log_every=5",
+        "--seeds=2",
+        "--run=slow: --learning_rate=0",
+        "--run=fast: --learning_rate=0.01 --option=features=[32]",
+    ]
+    process = compare(*given)
     assert process.returncode == 0, process.stderr
     folder = tmp_path / "comparison"
     found = summary(folder)["runs"]
@@ -48,21 +57,61 @@ def test_runs_are_compared_over_their_seeds(compare, tmp_path):
 
     # What has ended is not run again.
     before = (folder / "fast" / "1" / "summary.json").stat().st_mtime_ns
-    assert compare(*flags).returncode == 0
+    assert compare(*given).returncode == 0
     assert (folder / "fast" / "1" / "summary.json").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(
-    ("flags", "words"),
+    ("given", "words"),
     [
         (["--run=a: --steps=1"], ["1 runs to compare", "twice or more"]),
         (["--run=a", "--run=b: "], ["--run=a is not NAME: FLAGS"]),
         (["--run=a:", "--run=a:"], ["--run=a: is not NAME: FLAGS with a name of its own"]),
         (["--run=a/b:", "--run=c:"], ["without /"]),
+        (["--run=..:", "--run=c:"], ["--run=..: is not", "without a dot at its beginning"]),
+        (["--run=../../a:", "--run=c:"], ["without /"]),
+        (["--run=.lock:", "--run=c:"], ["without a dot"]),
+        (["--run=report:", "--run=c:"], ["a name of its own"]),
+        (["--run=a: --option='x", "--run=c:"], ["cannot be split", "no closing quotation"]),
+        (["--run=a: --check --model=mlp", "--run=c:"], ["the run a trained nothing"]),
+        (["--job=comparison", "--run=a:", "--run=b:"], ["unknown job 'comparison'"]),
+        (["--recipe=digits", "--run=b:"], ["unknown recipe 'digits'", "digits_highway"]),
+        (["--seeds=0"], ["--seeds=0 is not an integer from 1"]),
+        (["--optimizer=adam"], ["flag 'optimizer'"]),
         (["--job=trees", "--run=a:", "--run=b:"], ["unknown job 'trees'", "word_vectors"]),
         (["--run=a: --model=lenet", "--run=b:"], ["the run a failed: unknown model 'lenet'"]),
     ],
     ids=lambda value: value[-1] if value[0].startswith("--") else "",
 )
-def test_bad_flags_are_one_clear_line(compare, flags, words):
-    assert_fails(compare(*flags), *words)
+def test_bad_flags_are_one_clear_line(compare, tmp_path, given, words):
+    assert_fails(compare(*given), *words)
+    assert {path.name for path in tmp_path.iterdir()} <= {"comparison"}
+
+
+def test_the_command_works_in_any_folder(data_dir, tmp_path):
+    """A later run starts from the weights of one before it, by a relative path."""
+    runs = ["--run=a:", "--run=b: --init_from={a} --learning_rate=0"]
+    process = subprocess.run(
+        [
+            *(sys.executable, "-m", "dlcore", "comparison", "--smoke", f"--data_dir={data_dir}"),
+            *("--all=--model=mlp", "--workdir=here", *runs),
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr
+    found = summary(tmp_path / "here")["runs"]
+    assert found["a"]["loss"]["mean"] == pytest.approx(found["b"]["loss"]["mean"])
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+@pytest.mark.parametrize("name", [path.stem for path in jobs.recipes("comparison").iterdir()])
+def test_recipes_are_read_by_their_names(name):
+    job = jobs.module("comparison")
+    recipes = jobs.recipes("comparison")
+    config, given = flags.parse(job.Config, [f"--recipe={name}", "--seeds=1"], recipes=recipes)
+    assert given >= {"job", "run", "all", "seeds"} and config.seeds == 1
+    assert len(job.parse_runs(config.run)) >= 3

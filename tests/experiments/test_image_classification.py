@@ -1,5 +1,6 @@
 """The main job as a user runs it: results, files, resuming, and one clear line for bad input."""
 
+import io
 import json
 import pathlib
 import random
@@ -11,6 +12,8 @@ import pytest
 from outcomes import assert_fails, summary
 from PIL import Image
 
+import dlcore
+from dlcore.data import load_images
 from dlcore.train.checkpoint import load_variables
 
 
@@ -39,9 +42,18 @@ def test_a_run_learns_and_leaves_its_files(run, tmp_path):
     ).read_bytes()
 
 
-@pytest.mark.parametrize("model", ["lenet5", "lenet5_paper", "resnet20"])
-def test_every_kind_of_model_passes_the_smoke_test(run, tmp_path, model):
-    process = run("--smoke", f"--model={model}", f"--workdir={tmp_path}", "--augment=affine")
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--model=lenet5", "--precision=bfloat16"),
+        ("--model=lenet5_paper", "--clip_value=1", "--clip_leaf_norm=1", "--clip_norm=1"),
+        ("--model=resnet20", "--penalty=elastic_net", "--penalty_strength=0.1"),
+        ("--penalty=lasso", "--proximal", "--optimizer=sgd", "--ema=0.5"),
+    ],
+    ids=" ".join,
+)
+def test_every_kind_of_choice_passes_the_smoke_test(run, tmp_path, flags):
+    process = run("--smoke", *flags, f"--workdir={tmp_path}", "--augment=affine")
     assert process.returncode == 0, process.stderr
     assert summary(tmp_path)["step"] == 2
     assert (tmp_path / "report" / "index.html").exists()
@@ -154,11 +166,11 @@ def test_files_of_a_run_that_somebody_spoilt_are_one_clear_line(run, tmp_path, n
     ("flags", "words"),
     [
         (["--dataset=digit"], ["'digit'", "digits", "mnist"]),
-        (["--dataset=mnist"], ["mnist", "scripts/prepare_data.py mnist"]),
+        (["--dataset=mnist"], ["mnist", "dlcore prepare mnist"]),
         (["--model=lenet"], ["unknown model 'lenet'", "lenet5", "resnet20"]),
         (["--model=lenet5", "--image_size=8"], ["8x8", "lenet5", "16x16"]),
         (["--layout=tpu"], ["unknown layout 'tpu'", "jit, mesh, pmap"]),
-        (["--layout=mesh", "--mesh=data=3"], ["wants 3 devices, but there are 1"]),
+        (["--layout=mesh", "--mesh=data=3"], ["wants 3 devices, but there are"]),
         (["--accumulate=5"], ["32 is not divisible by 5", "30 or 35"]),
         (["--optimizer=adamm"], ["unknown optimizer 'adamm'", "adamw"]),
         (["--schedule=cos"], ["unknown schedule 'cos'", "cosine"]),
@@ -258,3 +270,109 @@ def test_check_passes_the_default_and_names_the_cause_of_a_failure(run, tmp_path
 def test_data_that_never_gives_a_finite_loss_ends_the_run(run, tmp_path):
     process = run("--steps=100", "--learning_rate=1e38", "--optimizer=sgd", f"--workdir={tmp_path}")
     assert_fails(process, "not finite in 10 steps in a row", "batch is number", "--clip_norm")
+
+
+def test_a_penalty_makes_weights_small_and_its_proximal_step_makes_them_zero(run, tmp_path):
+    common = ["--steps=60", "--penalty=lasso", "--weight_decay=0", "--learning_rate=0.01"]
+    weights = {}
+    for name, more in (
+        ("none", ["--penalty_strength=0"]),
+        ("loss", ["--penalty_strength=0.01"]),
+        ("proximal", ["--penalty_strength=0.3", "--proximal"]),
+    ):
+        assert run(*common, *more, f"--workdir={tmp_path / name}").returncode == 0
+        weights[name] = dlcore.load(tmp_path / name).params["dense_0"]["kernel"]
+    size = {name: np.abs(kernel).sum() for name, kernel in weights.items()}
+    assert size["loss"] < 0.8 * size["none"]
+    assert (weights["proximal"] == 0).mean() > 0.1 and (weights["loss"] == 0).mean() < 0.01
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of handwritten digits as PNG files, named by their labels, and one of no picture."""
+    data = load_images("digits")
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(12):
+        image = data.test.arrays["image"][number, :, :, 0]
+        label = data.test.arrays["label"][number]
+        Image.fromarray(image).save(folder / f"{number:02}_{label}.png")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_predictions_of_files_folders_and_standard_input(run, tmp_path, pictures, monkeypatch):
+    workdir = tmp_path / "run"
+    assert run("--steps=150", f"--workdir={workdir}").returncode == 0
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    only = f"--workdir={workdir}"
+    process = run(f"--predict={pictures}", only, "--top=3")
+    assert process.returncode == 0, process.stderr
+    assert "1 files in" in process.stderr and "left out" in process.stderr
+    rows = [json.loads(line) for line in process.stdout.splitlines()]
+    right = [pathlib.Path(row["input"]).stem.split("_")[1] == row["class"] for row in rows]
+    assert len(rows) == 12 and np.mean(right) > 0.7
+    assert len(rows[0]["top"]) == 3 and rows[0]["top"][0]["probability"] == rows[0]["probability"]
+
+    table = tmp_path / "answers.csv"
+    process = run(f"--predict={pictures}", only, f"--predict_to={table}", "--top=2")
+    assert process.returncode == 0 and process.stdout == ""
+    header, *lines = table.read_text().splitlines()
+    assert header == "input,class,probability,class_2,probability_2" and len(lines) == 12
+
+    one = sorted(pictures.glob("*.png"))[0]
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{one}\n"))
+    process = run("--predict=-", only)
+    assert json.loads(process.stdout) == json.loads(run(f"--predict={one}", only).stdout)
+    assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+    assert_fails(run("--predict=/nowhere", only), "/nowhere")
+    assert_fails(run(f"--predict={pictures / 'notes.txt'}", only), "notes.txt")
+    assert_fails(run(f"--predict={pictures}", only, "--predict_to=x.txt"), "x.txt", ".jsonl")
+    assert_fails(run(f"--predict={pictures}", f"--workdir={tmp_path / 'no'}"), "there is no run in")
+    assert_fails(
+        run(f"--predict={pictures}", only, "--model=lenet5"), "model: mlp then, lenet5 now"
+    )
+
+
+def test_a_run_whose_classes_changed_is_refused(run, tmp_path):
+    for name in ("cat", "dog"):
+        images(tmp_path / "data" / name, [8] * 6)
+    flags = [f"--data_path={tmp_path / 'data'}", "--batch_size=4", f"--workdir={tmp_path / 'run'}"]
+    assert run(*flags, "--steps=2").returncode == 0
+    (tmp_path / "data" / "cat").rename(tmp_path / "data" / "zebra")
+    process = run(*flags, "--steps=3")
+    assert_fails(process, "other class names", "without cat and with zebra now", "--workdir")
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--validation=nan",
+        "--seed=99999999999999999999",
+        f"--image_size={2**63}",
+        f"--stall_seconds={2**63}",
+        "--rate_factor=-1",
+        "--rate_factor=kernel:nan",
+        "--label_smoothing=nan",
+        "--learning_rate=1e308",
+        "--learning_rate=-1",
+        "--steps=0",
+        "--ema=1",
+        "--clip_norm=-1",
+        "--weight_decay=inf",
+        "--accumulate=0",
+        "--examples=-3",
+        "--batch_size=0",
+        "--init_from=" + "x" * 5000,
+        "--data_path=" + "x/" * 4000,
+        "--workdir=" + "é" * 200,
+        "--penalty_mix=0.5",
+        "--boundary=0",
+        "--top=0",
+        "--patience=0",
+    ],
+    ids=lambda flag: flag[:30],
+)
+def test_numbers_and_paths_out_of_bounds_are_one_clear_line(run, flag):
+    assert_fails(run("--steps=2", flag), flag.removeprefix("--").partition("=")[0])

@@ -1,14 +1,17 @@
 """Language models as a user runs them: results, files, resuming, and clear lines for bad input."""
 
+import json
 import random
 import signal
-import sys
 import time
 
 import numpy as np
 import pytest
+from in_process import run_here
 from outcomes import assert_fails, summary
 
+import dlcore
+from dlcore.errors import InputError
 from dlcore.train.checkpoint import load_variables
 
 SUBJECTS, VERBS = ("the cat", "a dog", "my aunt", "the old man"), ("sees", "hears", "likes")
@@ -34,13 +37,25 @@ def kind():
 
 
 @pytest.fixture
-def command(data_dir, corpus, kind):
+def job():
+    return "language_model"
+
+
+@pytest.fixture
+def common_flags(data_dir, corpus, kind):
     return [
-        sys.executable, "-m", "experiments.language_model", f"--data_dir={data_dir}",
-        f"--data_path={corpus}", "--hidden=32", *kind, "--layers=1",
-        "--batch_size=8", "--window=12", "--warmup_steps=5", "--learning_rate=0.02",
-        "--generate=12", "--vocab_size=100",
-    ]  # fmt: skip
+        f"--data_dir={data_dir}",
+        f"--data_path={corpus}",
+        "--hidden=32",
+        *kind,
+        "--layers=1",
+        "--batch_size=8",
+        "--window=12",
+        "--warmup_steps=5",
+        "--learning_rate=0.02",
+        "--generate=12",
+        "--vocab_size=100",
+    ]
 
 
 def test_a_run_learns_beside_the_ngrams_and_leaves_its_files(run, tmp_path):
@@ -141,18 +156,75 @@ def test_transformers_pass_the_smoke_test(run, tmp_path, flags):
     assert ("attention_1.png" in page) == ("--chunk=5" not in flags)
 
 
-def test_the_counted_model_alone(run, tmp_path):
-    process = run("--model=ngram", "--order=3", "--level=char", f"--workdir={tmp_path}")
+@pytest.fixture
+def count(capfd, data_dir, corpus, tmp_path):
+    """Runs an n-gram model, which reads few of the flags."""
+
+    def count(*flags):
+        common = [f"--data_dir={data_dir}", f"--data_path={corpus}", "--generate=12"]
+        return run_here(capfd, "language_model", ["--model=ngram", *common, *flags])
+
+    return count
+
+
+def test_the_counted_model_alone(count, tmp_path):
+    process = count("--order=3", "--level=char", f"--workdir={tmp_path}")
     assert process.returncode == 0, process.stderr
     assert "kneser_ney 3-gram" in process.stdout
     assert 0.2 < summary(tmp_path)["metrics"]["bits_per_character"] < 2
     assert (tmp_path / "samples").exists()
+    assert count("--smoke", f"--workdir={tmp_path / 'smoke'}").returncode == 0
 
 
-def test_maximum_likelihood_of_an_impossible_text_is_infinite(run, tmp_path):
-    process = run("--model=ngram", "--smoothing=mle", "--level=char", f"--workdir={tmp_path}")
+def test_maximum_likelihood_of_an_impossible_text_is_infinite(count, tmp_path):
+    process = count("--smoothing=mle", "--level=char", f"--workdir={tmp_path}")
     assert process.returncode == 0, process.stderr
     assert summary(tmp_path)["metrics"].keys() >= {"loss", "bits_per_character"}
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--layers=7",
+        "--hidden=3",
+        "--embedding_size=4",
+        "--dropout=0.2",
+        "--optimizer=sgd",
+        "--learning_rate=1",
+        "--schedule=cosine",
+        "--warmup_steps=3",
+        "--clip_norm=1",
+        "--ema=0.9",
+        "--softmax=nce",
+        "--samples=3",
+        "--notie",
+        "--window=9",
+        "--detach=2",
+        "--batch_size=4",
+        "--steps=9",
+        "--eval_every=3",
+        "--heads=2",
+        "--residual",
+        "--precision=bfloat16",
+        "--check",
+        "--plan",
+        "--layout=mesh",
+        "--mesh=data=2",
+        "--report",
+        "--patience=2",
+        "--add_k=1",
+    ],
+)
+def test_an_ngram_model_refuses_what_it_does_not_read(count, tmp_path, flag):
+    name = flag.partition("=")[0].replace("--no", "--")
+    assert_fails(count(flag, f"--workdir={tmp_path / 'run'}"), f"does not read {name}", "leave it")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_counted_model_cannot_be_loaded_and_says_so(count, tmp_path):
+    assert count("--order=2", f"--workdir={tmp_path}").returncode == 0
+    with pytest.raises(InputError, match="no checkpoint"):
+        dlcore.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -182,12 +254,36 @@ def test_a_killed_run_continues_bit_for_bit(run, start, tmp_path, devices, layou
     assert ours.keys() == theirs.keys()
 
 
-def test_a_finished_run_writes_another_text(run, tmp_path):
-    first = run("--steps=20", f"--workdir={tmp_path}")
-    assert first.returncode == 0, first.stderr
-    again = run("--steps=20", f"--workdir={tmp_path}", "--prompt=my aunt", "--generate=3")
-    assert again.returncode == 0, again.stderr
-    assert "my aunt" in again.stdout
+def test_a_finished_run_is_used_without_its_flags_and_left_alone(capfd, run, tmp_path):
+    workdir = tmp_path / "run"
+    assert run("--steps=20", f"--workdir={workdir}").returncode == 0
+
+    def files():
+        return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+    before = files()
+
+    def use(*flags):
+        return run_here(capfd, "language_model", [f"--workdir={workdir}", *flags])
+
+    process = use("--prompt=my aunt", "--generate=3")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("my aunt") and len(process.stdout.split()) <= 6
+    assert_fails(use("--prompt=my aunt", "--hidden=33"), "hidden: 32 then, 33 now")
+
+    (tmp_path / "lines.txt").write_text("the cat sees a dog .\n\n. . sees sees the the\n")
+    process = use(f"--predict={tmp_path / 'lines.txt'}")
+    assert process.returncode == 0, process.stderr
+    likely, empty, unlikely = map(json.loads, process.stdout.splitlines())
+    assert likely["perplexity"] < unlikely["perplexity"] and likely["tokens"] == 7
+    assert empty["tokens"] == 1 and likely["log_probability"] < 0
+    assert files() == before
+
+    trained = dlcore.load(workdir)
+    (nats,) = trained.predict(["the cat sees a dog ."])
+    assert nats.sum() == pytest.approx(-likely["log_probability"], rel=1e-5)
+    more = run("--steps=21", f"--workdir={workdir}", "--prompt=my aunt")
+    assert "from step 20" in more.stderr and summary(workdir)["step"] == 21
 
 
 def test_another_vocabulary_than_the_checkpoints_is_refused(run, tmp_path):

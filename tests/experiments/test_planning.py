@@ -1,12 +1,12 @@
 """--plan prints what a step would cost, runs nothing and leaves nothing behind."""
 
-import json
 import re
-import sys
 
 import pytest
 from outcomes import assert_fails
-from processes import finished
+
+from dlcore.errors import InputError
+from dlcore.launch import flags, jobs, planning
 
 MODEL = "--option=features=[48]"
 FIGURES = "flops=1e12,bandwidth=1e11,link=1e9"
@@ -19,7 +19,7 @@ def plan(run, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
 
     def plan(*flags, status=0):
-        process = run("--plan", MODEL, f"--workdir={tmp_path / 'run'}", *flags)
+        process = run("--plan", MODEL, f"--workdir={tmp_path / 'run'}", *flags, devices=1)
         assert process.returncode == status, process.stderr
         assert not (tmp_path / "run").exists() and not list(tmp_path.glob("*/dlcore*"))
         return process.stdout
@@ -60,23 +60,6 @@ def test_a_chip_that_is_too_small_is_status_1(plan):
     assert "2 devices (data=2)" in text  # by default all are "data"
 
 
-SETTLE = """
-import json, sys
-from absl import flags
-import experiments.image_classification
-from dlcore.errors import InputError
-from experiments.common import planning
-for given in json.loads(sys.argv[1]):
-    flags.FLAGS.unparse_flags()
-    flags.FLAGS(["job", *given], known_only=True)
-    try:
-        planning.settle()
-        print(flags.FLAGS.layout)
-    except InputError as error:
-        print(error)
-    for name in ("plan", "chip", "devices", "layout", "mesh", "smoke", "coordinator"):
-        flags.FLAGS[name].unparse()
-"""
 SETTLED = [
     (["--chip=tpu-v9"], "chip 'tpu-v9': give a name"),
     (["--devices=8"], "--devices is for --plan"),
@@ -92,15 +75,22 @@ SETTLED = [
 ]
 
 
-def test_what_goes_together():
-    given = json.dumps([flags for flags, _ in SETTLED])
-    process = finished([sys.executable, "-c", SETTLE, given])
-    for (flags, expected), line in zip(SETTLED, process.stdout.splitlines(), strict=True):
-        assert line.startswith(expected), (flags, line)
+@pytest.mark.parametrize(("given", "expected"), SETTLED, ids=lambda value: " ".join(value))
+def test_what_goes_together(monkeypatch, given, expected):
+    monkeypatch.setattr("jax.config.update", lambda name, value: None)
+    config_class, _ = jobs.task_class("image_classification").parts()
+    config, _ = flags.parse(config_class, given)
+    try:
+        outcome = str(planning.settle(config).layout)
+    except InputError as error:
+        outcome = str(error)
+    assert outcome.startswith(expected)
 
 
 def test_a_mesh_of_another_size_is_refused(run, tmp_path):
-    process = run("--plan", "--devices=8", "--mesh=data=4", f"--workdir={tmp_path / 'run'}")
+    process = run(
+        "--plan", "--devices=8", "--mesh=data=4", f"--workdir={tmp_path / 'run'}", devices=1
+    )
     assert_fails(process, "wants 4 devices, but there are 8")
     assert not (tmp_path / "run").exists()
 

@@ -1,16 +1,24 @@
 """Text classification and tagging as a user runs them."""
 
+import csv
+import io
 import json
 import random
-import sys
 
 import numpy as np
 import pytest
 from outcomes import assert_fails, summary
 
+import dlcore
+from dlcore import launch
 from dlcore.data.text.vectors import Vectors, write_vectors
+from dlcore.errors import InputError
+from dlcore.launch import jobs
 
 GOOD, BAD = ("fine", "lovely", "warm"), ("dull", "dreary", "cold")
+SMALL = {
+    "hidden": 12, "embedding_size": 8, "batch_size": 16, "learning_rate": 0.02, "warmup_steps": 5,
+}  # fmt: skip
 TAGS = {"a": "DET", "the": "DET", "dog": "NOUN", "cat": "NOUN", "sees": "VERB", "hears": "VERB"}
 
 
@@ -42,12 +50,28 @@ def job():
 
 
 @pytest.fixture
-def command(data_dir, files, job):
-    return [
-        sys.executable, "-m", f"experiments.{job}", f"--data_dir={data_dir}",
-        f"--data_path={files[job]}", "--hidden=12", "--embedding_size=8", "--batch_size=16",
-        "--learning_rate=0.02", "--warmup_steps=5",
-    ]  # fmt: skip
+def common_flags(data_dir, files, job):
+    given = SMALL | {"data_dir": data_dir, "data_path": files[job]}
+    return [f"--{name}={value}" for name, value in given.items()]
+
+
+@pytest.fixture(scope="module")
+def trained(data_dir, files, tmp_path_factory):
+    """Gives the outcome and the folder of a run of a job that was launched in this process."""
+    runs = {}
+
+    def trained(name):
+        if name not in runs:
+            task = jobs.task_class(name)
+            folder = tmp_path_factory.mktemp(name)
+            config = task.parts()[0](
+                **SMALL, data_dir=str(data_dir), data_path=str(files[name]), steps=120, limit=12,
+                workdir=str(folder),
+            )  # fmt: skip
+            runs[name] = launch.run(task(config)), folder
+        return runs[name]
+
+    return trained
 
 
 each_job = pytest.mark.parametrize("job", ["text_classification", "tagging"])
@@ -80,7 +104,9 @@ def test_a_run_learns_leaves_its_files_and_repeats(run, tmp_path, job):
             "text_classification", ("--pooling=mean", "--nobidirectional", "--precision=bfloat16"),
             marks=pytest.mark.slow,
         ),
+        ("text_classification", ("--cell=lstm_batch_norm", "--precision=bfloat16")),
         ("tagging", ("--crf", "--cell=lstm_peephole", "--variational", "--state_dropout=0.1")),
+        ("tagging", ("--crf", "--cell=lstm_batch_norm", "--precision=bfloat16")),
         pytest.param(
             "tagging", ("--cell=highway", "--embedding_dropout=0.1", "--limit=5"),
             marks=pytest.mark.slow,
@@ -102,13 +128,13 @@ def test_pretrained_vectors_are_used_and_stay_frozen(run, tmp_path):
     process = run(*flags, f"--workdir={tmp_path / 'run'}")
     assert process.returncode == 0, process.stderr
     assert "vectors of 7 of the" in process.stderr
-    from dlcore.train.checkpoint import load_variables
-
-    params = load_variables(tmp_path / "run" / "checkpoints")["params"]
-    tokens = json.loads((tmp_path / "run" / "vocabulary.json").read_text())["tokens"]
-    learned = params["encoder"]["embedding"]["embedding"]
+    path.rename(tmp_path / "elsewhere.txt")  # what was learned is loaded without the vectors
+    loaded = dlcore.load(tmp_path / "run")
+    tokens = loaded.info.vocabulary.tokens
+    learned = loaded.params["encoder"]["embedding"]["embedding"]
     rows = np.array([tokens.index(word) for word in words])
     np.testing.assert_array_equal(np.asarray(learned)[rows], table)
+    (tmp_path / "elsewhere.txt").rename(path)
     flags = (f"--embeddings={path}", "--embedding_size=9", f"--workdir={tmp_path / 'other'}")
     assert_fails(run(*flags), "8 numbers", "--embedding_size")
 
@@ -148,7 +174,7 @@ def test_a_class_that_training_lacks_is_named(run, tmp_path, files, job, line, n
     ("flag", "words"),
     [
         ("--cell=elman", ("elman", "lstm")),
-        ("--freeze_embeddings", ("--embeddings",)),
+        ("--freeze_embeddings", ("--freeze_embeddings is for --embeddings, which is not given",)),
         ("--embeddings=/nowhere.txt", ("/nowhere.txt",)),
         ("--dataset=no_such_set --data_path=", ("data path",)),
     ],
@@ -162,3 +188,85 @@ def test_the_checks_pass(run, job):
     process = run("--check", "--dropout=0")
     assert process.returncode == 0, process.stdout + process.stderr
     assert "ok    gradients" in process.stdout and "FAIL" not in process.stdout
+
+
+LINES = {
+    "text_classification": ["fine it was", "it was dull", "", "was warm " * 9, "it was nameless"],
+    "tagging": ["the dog sees a cat", "  ", "a dog " * 9, "the unicorn hears"],
+}
+REMARKS = {
+    "text_classification": "1 of 5 lines cut to --limit=12 tokens, 1 of 27 tokens unknown",
+    "tagging": "1 of 4 lines cut to --limit=12 tokens, 1 of 26 tokens unknown",
+}
+
+
+@each_job
+def test_a_run_comes_back_and_answers_lines(trained, job):
+    outcome, folder = trained(job)
+    loaded = dlcore.load(folder)
+    assert loaded.summary["metrics"] == outcome.metrics
+    lines = LINES[job]
+    outputs = loaded.predict(lines)
+    assert len(outputs) == len(lines)
+    # What stands beside a line changes nothing.
+    for line, output in zip(lines, outputs, strict=True):
+        np.testing.assert_allclose(loaded.predict([line])[0], output, rtol=1e-5, atol=1e-6)
+    assert len(loaded.predict([])) == 0 and loaded.answers([]) == []
+    rows = loaded.answers(lines)
+    if job == "tagging":
+        assert rows[0]["tokens"] == lines[0].split()
+        assert rows[0]["tags"] == [TAGS[token] for token in rows[0]["tokens"]]
+        assert rows[1] == {"tags": [], "tokens": []} and len(rows[2]["tags"]) == 12
+    else:
+        np.testing.assert_allclose(outputs.sum(1), 1, rtol=1e-5)
+        assert [row["class"] for row in rows[:2]] == ["good", "bad"]
+        assert len(dlcore.load(folder, top=1).answers(lines)[0]["top"]) == 1
+
+
+@each_job
+def test_predictions_of_a_file_and_of_standard_input(run, trained, tmp_path, monkeypatch, job):
+    _, folder = trained(job)
+    lines = LINES[job]
+    (tmp_path / "lines.txt").write_text("\n".join(lines) + "\n")
+    flags = ("--limit=12", f"--workdir={folder}")
+    process = run(f"--predict={tmp_path / 'lines.txt'}", *flags)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr.count(REMARKS[job]) == 1
+    rows = [json.loads(line) for line in process.stdout.splitlines()]
+    expected = dlcore.load(folder).answers(lines)
+    assert rows == [
+        {"input": line, **row} for line, row in zip(lines, expected, strict=True)
+    ]  # fmt: skip
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    assert run("--predict=-", *flags).stdout == process.stdout
+
+    table = tmp_path / "answers.csv"
+    process = run(f"--predict={tmp_path / 'lines.txt'}", *flags, f"--predict_to={table}")
+    assert process.returncode == 0, process.stderr
+    with table.open(newline="") as file:
+        cells = [*csv.DictReader(file)]
+    assert [row["input"] for row in cells] == lines
+    if job == "tagging":
+        assert cells[0]["tags"] == " ".join(expected[0]["tags"]) and cells[1]["tags"] == ""
+    else:
+        assert [row["class"] for row in cells] == [row["class"] for row in expected]
+        assert float(cells[0]["probability_2"]) == expected[0]["top"][1]["probability"]
+
+
+def test_a_tagger_of_characters_reads_characters(data_dir, tmp_path):
+    task = jobs.task_class("tagging")
+    config = task.parts()[0](
+        smoke=True, hidden=8, embedding_size=8, data_dir=str(data_dir), workdir=str(tmp_path)
+    )
+    launch.run(task(config))
+    loaded = dlcore.load(tmp_path)
+    assert loaded.info.characters
+    (row,) = loaded.answers(["if x: y"])
+    assert row["tokens"] == list("if x: y") and {*row["tags"]} <= {*loaded.info.tag_names}
+
+
+def test_a_column_of_tags_is_for_a_file():
+    config, _ = jobs.task_class("tagging").parts()
+    with pytest.raises(InputError, match="--tag_column is for --data_path, which is not given"):
+        config(tag_column=2)

@@ -1,36 +1,15 @@
 """Translation with bad input: one clear line before training."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 from outcomes import assert_fails
-from processes import finished
 
-from dlcore.data.text import Vocabulary
+from dlcore import launch
+from dlcore.launch import jobs
 
-# Runs the job many times in one process that has imported it once: a list of flags on each line of
-# the input, the status and what was written to standard error on each line of the output.
-MANY = """
-import json, os, sys
-from experiments import common, translation
-for line in sys.stdin:
-    reader, writer = os.pipe()
-    if os.fork() == 0:
-        os.dup2(writer, 2)
-        os.close(reader)
-        sys.argv[1:] = json.loads(line)
-        common.launch(translation.main)
-    os.close(writer)
-    errors = os.fdopen(reader).read()
-    status = os.waitstatus_to_exitcode(os.wait()[1])
-    print(json.dumps([status, errors]), flush=True)
-"""
-
-# Files in folders, all but the first with something wrong.
+# Files in folders, all but the first two with something wrong.
 FILES = {
     "good": {"a.tsv": "".join(f"{a} {b} c\tx {b} {a}\n" for a in "abcde" for b in "vwxyz")},
+    "other": {"a.tsv": "one two\tun deux\ntwo one\tdeux un\none one\tun un\n"},
     "columns": {"a.tsv": "a\tb\nalone\n"},
     "nothing": {"a.tsv": ""},
     "sides": {"a.tsv": "\tb\na\t\n"},
@@ -56,6 +35,7 @@ BAD_INPUT = [
     ("--model=transformer --attention=dot", ("--model=transformer", "--attention")),
     ("--model=transformer --embedding_size=8", ("--model=transformer", "--embedding_size")),
     ("--heads=2", ("--model=gru", "--heads")),
+    ("--model=transformer --attention_window=3", ("--model=transformer", "--attention_window")),
     ("--attention_window=3", ("--attention=general", "--attention_window")),
     ("--attention=none --coverage", ("--attention=none", "--coverage")),
     ("--attention=none --coverage_penalty=0.2", ("coverage", "add attention")),
@@ -63,18 +43,20 @@ BAD_INPUT = [
     ("--copy", ("one vocabulary shared",)),
     ("--bridge=copy", ('bridge "dense"',)),
     ("--model=lstm_batch_norm", ("lstm_layer_norm",)),
-    ("--beam=0", ("beam width 0", "1 (greedy)")),
+    ("--beam=0", ("--beam=0", "from 1")),
     ("--beam=2 --n_best=3", ("3 hypotheses", "width 2")),
     ("--normalise=length", ("'length'", "gnmt")),
-    ("--normalise=power --alpha=-1", ("alpha -1.0", "0 or more")),
+    ("--normalise=power --alpha=-1", ("--alpha=-1.0", "from 0")),
     ("--alpha=0.6", ("--normalise=average", "--alpha")),
-    ("--coverage_penalty=-1", ("coverage -1.0",)),
+    ("--coverage_penalty=-1", ("--coverage_penalty=-1.0", "from 0")),
     ("--min_length=9", ("minimum length 9", "4 decoding steps")),
-    ("--no_repeat=0", ("n-grams of size 0",)),
+    ("--no_repeat=0", ("--no_repeat=0", "from 1")),
     ("--max_length=9", ("--max_length=9", "--limit=8")),
+    ("--limit=1", ("--limit=1", "from 2")),
     ("--limit=3", ("all 23 pairs", "3 tokens")),
     ("--translate=/nowhere", ("/nowhere", "No such file")),
     ("--translate={tmp}/nothing/a.tsv", ("a.tsv", "holds no text")),
+    ("--translate={tmp}/good/a.tsv", ("--translate", "finished", "train")),
     ("--ensemble={tmp}", ("--ensemble={tmp}", "finished")),
     ("--ensemble={run}", ("vocabulary", "{run}")),
     ("--ensemble={run} --shared", ("shared=False", "shared=True")),
@@ -94,40 +76,34 @@ def names(tmp_path_factory):
         (folder / name).mkdir()
         for file, content in files.items():
             (folder / name / file).write_text(content)
-    run = folder / "run"
-    run.mkdir()
-    for name, content in (
-        ("config", {"shared": False}),
-        ("summary", {"experiment": "translation"}),
-    ):
-        (run / f"{name}.json").write_text(json.dumps(content))
-    for side in ("source", "target"):
-        Vocabulary.of_tokens(["other"]).save(run / f"{side}.json")
-    return {"tmp": str(folder), "run": str(run)}
+    run = str(folder / "run")
+    translation = jobs.module("translation")
+    config = translation.Config(
+        data_path=str(folder / "other"),
+        level="word",
+        steps=1,
+        warmup_steps=0,
+        hidden=4,
+        beam=1,
+        workdir=run,
+    )
+    launch.run(translation.Translation(config))
+    return {"tmp": str(folder), "run": run}
 
 
-@pytest.fixture(scope="module")
-def refusals(names):
-    """The process of each bad input."""
-    common = ["--level=word", "--hidden=16", "--limit=8", "--beam=3"]
-    data_path = f"--data_path={names['tmp']}/good"
-    folders = [f"{names['tmp']}/{number}" for number in range(len(BAD_INPUT))]
-    commands = [
-        [*common, f"--workdir={folder}", *(flags.format(**names).split())]
-        + [data_path] * ("--data" not in flags)
-        for folder, (flags, _) in zip(folders, BAD_INPUT, strict=True)
-    ]
-    lines = "".join(json.dumps(flags) + "\n" for flags in commands)
-    process = finished([sys.executable, "-c", MANY], input=lines)
-    return [
-        subprocess.CompletedProcess(flags, status, stderr=errors)
-        for flags, (status, errors) in zip(
-            commands, map(json.loads, process.stdout.splitlines()), strict=True
-        )
-    ]
+@pytest.fixture
+def job():
+    return "translation"
 
 
-@pytest.mark.parametrize("number", range(len(BAD_INPUT)), ids=lambda number: BAD_INPUT[number][0])
-def test_bad_input_is_one_clear_line_before_training(refusals, names, number):
-    assert_fails(refusals[number], *(word.format(**names) for word in BAD_INPUT[number][1]))
-    assert "step/s" not in refusals[number].stderr
+@pytest.fixture
+def common_flags():
+    return ["--level=word", "--hidden=16", "--limit=8", "--beam=3"]
+
+
+@pytest.mark.parametrize(("flags", "words"), BAD_INPUT, ids=[flags for flags, _ in BAD_INPUT])
+def test_bad_input_is_one_clear_line_before_training(run, names, tmp_path, flags, words):
+    data_path = [] if "--data" in flags else [f"--data_path={names['tmp']}/good"]
+    process = run(f"--workdir={tmp_path / 'run'}", *data_path, *flags.format(**names).split())
+    assert_fails(process, *(word.format(**names) for word in words))
+    assert "step/s" not in process.stderr and not (tmp_path / "run" / "config.json").exists()

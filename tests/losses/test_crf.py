@@ -1,4 +1,4 @@
-"""The linear-chain CRF against the enumeration of all C^T tag sequences."""
+"""The linear-chain CRF equals the enumeration of all C^T tag sequences."""
 
 import itertools
 
@@ -22,7 +22,7 @@ PARAMS = {
 
 
 def score(emissions, tags):
-    """The definition, in float64."""
+    """Computes the score by its definition, in float64."""
     p = {name: np.asarray(value, np.float64) for name, value in PARAMS.items()}
     if not len(tags):
         return 0.0
@@ -32,7 +32,7 @@ def score(emissions, tags):
 
 
 def enumerated(row):
-    """All tag sequences of a row, and their scores."""
+    """Returns all tag sequences of a row, and their scores."""
     n = int(LENGTHS[row])
     sequences = list(itertools.product(range(C), repeat=n))
     return sequences, np.array([score(np.asarray(EMISSIONS[row, :n]), s) for s in sequences])
@@ -68,7 +68,7 @@ def test_viterbi():
 
 
 def test_marginals():
-    """The gradient of the log partition: of the emissions, tags; of the transitions, pairs."""
+    """The log partition's gradients are the marginals of tags and of pairs of tags."""
 
     def total(emissions, params):
         return losses.crf_log_partition(emissions, LENGTHS, **params).sum()
@@ -103,7 +103,7 @@ def results(emissions, tags, lengths):
 
 @pytest.mark.parametrize("filler", [0.0, 1e9, np.nan, -np.inf])
 def test_padding_changes_no_bit(filler):
-    """Eleven more steps, filled with anything: value, gradient and tags are the same bits."""
+    """Eleven more steps of garbage leave the bits of values, gradients and tags unchanged."""
     lengths = jnp.array([40, 1, 17, 0, 2, 33, 25, 39], jnp.int32)
     steps, more = 40, 11
     draw = np.random.default_rng(1)
@@ -152,7 +152,7 @@ def test_a_single_step():
 
 @pytest.mark.parametrize("scale", [1e4, 1e8])
 def test_very_large_scores(scale):
-    """All is finite, and the best tagging has probability 1 to the rounding of its score."""
+    """Results are finite, and the best tagging has probability 1 up to rounding of its score."""
     emissions = scale * EMISSIONS
     likelihoods, of_emissions, of_params, (tags, best) = results(emissions, TAGS, LENGTHS)
     for array in jax.tree.leaves((likelihoods, of_emissions, of_params, best)):
@@ -164,7 +164,7 @@ def test_very_large_scores(scale):
 
 
 def test_forbidden_transitions():
-    """-1e4 keeps Viterbi and all probability away from a transition."""
+    """A score of -1e4 keeps Viterbi and all probability away from a transition."""
     params = PARAMS | {"transitions": PARAMS["transitions"].at[0].set(-1e4).at[:, 0].set(-1e4)}
     tags, _ = losses.crf_viterbi(EMISSIONS, LENGTHS, **params)
     for row in (0, 2, 4, 5):

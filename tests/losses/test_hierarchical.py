@@ -1,4 +1,4 @@
-"""Huffman's tree and the softmax on it."""
+"""Huffman's tree, and the softmax on it."""
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ def test_a_tree_worked_by_hand():
 
 @every_tree
 def test_it_is_a_binary_tree(counts):
-    """Every inner node has two children, each reached in one way only."""
+    """Every inner node has two children, and a single path leads to each."""
     tree = losses.huffman(np.array(counts))
     v = len(counts)
     children: dict = {}
@@ -66,7 +66,7 @@ def test_it_is_a_binary_tree(counts):
 
 @every_tree
 def test_the_mean_length_is_huffmans_optimum(counts):
-    """The sum of all joined counts, which is less than one bit above the entropy."""
+    """It is the sum of all joined counts, less than one bit above the entropy."""
     tree = losses.huffman(np.array(counts))
     total = float(sum(counts))
     queue, optimum = sorted(map(float, counts)), 0.0
@@ -113,7 +113,7 @@ def test_loss_and_gradients_of_one_path_are_those_of_all_words(counts):
 
 
 def test_definition():
-    """The product of the decisions on the way, in NumPy."""
+    """The loss is that of the product of the path's decisions in NumPy."""
     tree = losses.huffman(COUNTS["zipf"])
     hidden, kernel, bias = (np.asarray(x, np.float64) for x in layer(tree))
     targets = np.array([0, 7, 50, 51, 200, 299])

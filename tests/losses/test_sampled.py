@@ -1,4 +1,4 @@
-"""Sampled softmax and noise-contrastive estimation against the full softmax.
+"""Sampled softmax and noise-contrastive estimation approach the full softmax.
 
 A sample that holds each word exactly K q(w) times turns both estimates into their expectations, and
 on a tiny vocabulary all V^K samples can be enumerated, so nothing here is left to chance.
@@ -29,7 +29,7 @@ LOSSES = [losses.sampled_softmax, losses.noise_contrastive]
 
 
 class Given(NamedTuple):
-    """A "sampler" that draws the given words, with the probabilities Q."""
+    """A sampler that always draws the given words, with the probabilities Q."""
 
     words: jax.Array
     log_probs: jax.Array = jnp.log(jnp.asarray(Q, jnp.float32))
@@ -43,7 +43,7 @@ class Given(NamedTuple):
 
 
 def proportional(times):
-    """Each word exactly K q(w) times."""
+    """Returns a sample with each word exactly K q(w) times."""
     return np.repeat(np.arange(V), times * COUNTS)
 
 
@@ -67,7 +67,7 @@ def gradients(loss):
 
 
 def by_hand(loss, words, log_z=0.0):
-    """The definitions, word by word, in float64."""
+    """Computes the losses by their definitions, word by word, in float64."""
     scores = np.asarray(HIDDEN, np.float64) @ np.asarray(KERNEL, np.float64).T + np.asarray(BIAS)
     k = len(words)
     result = []
@@ -97,14 +97,14 @@ def test_sampled_softmax_of_a_proportional_sample_is_the_full_softmax():
 
 
 def every_sample(k):
-    """All samples of K words but for their order, and their probabilities."""
+    """Returns all samples of K words, ignoring their order, and their probabilities."""
     samples = list(itertools.combinations_with_replacement(range(V), k))
     counts = np.array([np.bincount(words, minlength=V) for words in samples])
     return jnp.asarray(samples, jnp.int32), scipy.stats.multinomial(k, Q).pmf(counts)
 
 
 def test_the_normaliser_is_unbiased_and_the_gradient_consistent():
-    """E[Z] = Z for every K, and the bias of the gradient falls, in the end like 1 / K."""
+    """E[Z] = Z for every K, and the bias of the gradient finally falls like 1 / K."""
     scores = HIDDEN @ KERNEL.T + BIAS[None]
     z, target_scores = np.exp(scores).sum(-1), scores[jnp.arange(N), TARGETS]
     biases = []
@@ -123,7 +123,7 @@ def test_the_normaliser_is_unbiased_and_the_gradient_consistent():
 
 
 def expected_noise_contrastive(scores, targets, times, **options):
-    """E over the noise, K = 10 times, of positions that share their scores [V].
+    """Returns the expected loss over the noise, with K = 10 times, for shared scores [V].
 
     The loss is linear in the noise, so a proportional sample gives its expectation.
     """
@@ -153,7 +153,7 @@ def test_the_gradient_of_noise_contrastive_becomes_maximum_likelihood():
 @pytest.mark.parametrize("log_z", [0.0, 2.0])
 @pytest.mark.parametrize("times", [1, 5])
 def test_noise_contrastive_finds_the_distribution_of_the_data(times, log_z):
-    """For every K the optimum is log p(w) = s(w) - log_z, normalised without being told to."""
+    """For every K the optimum is log p(w) = s(w) - log_z, although nothing normalises it."""
     data = np.array([0.05, 0.4, 0.3, 0.05, 0.2])
 
     @jax.jit

@@ -10,13 +10,15 @@ from dlcore import losses
 from dlcore.errors import InputError
 
 COUNTS = np.array([5, 0, 100, 1, 1, 40, 3, 7])
-SEEN = np.array([5, 1, 100, 1, 1, 40, 3, 7])  # The unseen word counts like the rarest.
+SEEN = np.array(
+    [5, 1, 100, 1, 1, 40, 3, 7]
+)  # The word with count 0 gets the smallest positive count.
 KEY = jax.random.key(0)
 
 
 @pytest.mark.parametrize("power", [0.0, 0.75, 1.0])
 def test_frequencies(power):
-    """100,000 draws at a fixed seed against count^power, by the chi-square test."""
+    """100,000 draws at a fixed seed fit count^power by the chi-square test."""
     sampler = losses.unigram_sampler(COUNTS, power=power)
     probs = SEEN**power / (SEEN**power).sum()
     np.testing.assert_allclose(sampler.log_prob(jnp.arange(8)), np.log(probs), rtol=1e-6)

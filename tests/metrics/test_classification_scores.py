@@ -1,4 +1,4 @@
-"""The metrics of classifiers, against scikit-learn and hand-worked numbers."""
+"""The metrics of classifiers equal scikit-learn and hand-worked numbers."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +28,7 @@ def test_accuracies_are_scikit_learns():
 
 
 def test_shares_of_classes():
-    """One-hot shares are the classes; the loss is linear in the shares."""
+    """One-hot probabilities give the results of classes; the loss is linear in probabilities."""
     weights, one_hot = jnp.asarray(WEIGHTS), np.eye(12, dtype=np.float32)
     by_class = classification(jnp.asarray(LOGITS), jnp.asarray(LABELS), weights)
     by_share = classification(jnp.asarray(LOGITS), jnp.asarray(one_hot[LABELS]), weights)
@@ -65,7 +65,7 @@ def test_a_perfectly_calibrated_classifier():
     got = calibration(np.stack([sure, 1 - sure], 1), labels)
     assert got.error < 0.01
     assert np.isnan(got.confidence[:7]).all() and got.counts.sum() == 100_000
-    # One that is always sure is wrong by its share of mistakes.
+    # The error of a classifier that is always sure is its share of mistakes.
     certain = np.tile([1.0, 0.0], (100_000, 1))
     np.testing.assert_allclose(calibration(certain, labels).error, labels.mean(), rtol=1e-9)
 

@@ -11,7 +11,7 @@ NAMES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 
 
 def spans(names):
-    """The spans of one sentence as (first, last, type), token by token."""
+    """Returns the spans of one sentence as (first, last, type), token by token."""
     found, start, kind = [], None, None
     for place, name in enumerate([*names, "O"]):
         prefix, _, this = name.partition("-")
@@ -46,8 +46,9 @@ def test_a_sentence_by_hand():
     found = jnp.array([[1, 2, 0, 3, 4, 0]])  # the second span ends too early
     scores = span_scores(found, tags, jnp.ones((1, 6), bool), NAMES)
     assert {name: float(mean.compute()) for name, mean in scores.items()} == {
-        "span_precision": 0.5, "span_recall": 0.5,
-    }  # fmt: skip
+        "span_precision": 0.5,
+        "span_recall": 0.5,
+    }
 
 
 @pytest.mark.parametrize(

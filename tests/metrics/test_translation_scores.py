@@ -1,4 +1,4 @@
-"""Scores of translations: equal to sacrebleu's, to hand-worked numbers, and what they refuse."""
+"""Scores of translations equal sacrebleu's and hand-worked numbers; bad input is refused."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ WORDS = (
 
 
 def pairs(count=1000, seed=0):
-    """Sentences, and what random edits leave of them."""
+    """Returns sentences and randomly edited copies."""
     random = np.random.default_rng(seed)
     references = [list(random.choice(WORDS, random.integers(1, 25))) for _ in range(count)]
     outputs = []

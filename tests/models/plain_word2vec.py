@@ -23,8 +23,8 @@ MODELS = {
 
 
 def make(model: str, name: str, window: int = 5) -> Word2Vec:
-    how = objective(name, COUNTS, negatives=NEGATIVES, samples=K)
-    return Word2Vec(how, D, window=window, **MODELS[model])
+    goal = objective(name, COUNTS, negatives=NEGATIVES, samples=K)
+    return Word2Vec(goal, D, window=window, **MODELS[model])
 
 
 def make_tables(model: Word2Vec, seed: int = 0) -> dict[str, np.ndarray]:
@@ -70,7 +70,7 @@ def softplus(x: float) -> float:
 
 
 def decide(
-    how: Objective, name: str, scores: np.ndarray, target: int, others: np.ndarray
+    goal: Objective, name: str, scores: np.ndarray, target: int, others: np.ndarray
 ) -> tuple[float, np.ndarray]:
     """The loss of a target, and its slope with respect to the scores of all rows [R]."""
     if name == "full":
@@ -78,12 +78,12 @@ def decide(
         return -np.log(shares[target]), shares - np.eye(V)[target]
     loss, slope = 0.0, np.zeros_like(scores)
     if name == "hierarchical":
-        for step in range(how.tree.lengths[target]):
-            node, code = how.tree.nodes[target, step], how.tree.codes[target, step]
+        for step in range(goal.tree.lengths[target]):
+            node, code = goal.tree.nodes[target, step], goal.tree.codes[target, step]
             loss += softplus(-scores[node] if code else scores[node])
             slope[node] += expit(scores[node]) - code
         return loss, slope
-    shift = np.log(V * NEGATIVES) + np.asarray(how.noise.log_probs) if name == "nce" else 0
+    shift = np.log(V * NEGATIVES) + np.asarray(goal.noise.log_probs) if name == "nce" else 0
     odds = scores - shift
     loss += softplus(-odds[target])
     slope[target] += expit(odds[target]) - 1

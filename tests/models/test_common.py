@@ -1,4 +1,4 @@
-"""What every image model must pass."""
+"""The tests that every image model must pass."""
 
 import functools
 from collections.abc import Callable
@@ -40,8 +40,14 @@ SMALL = {
     "densenet121": (small("densenet121", layers=(1, 1, 1, 1), growth=4), 64),
 }
 NOISY = {
-    "mlp", "maxout_mlp", "maxout_cnn", "alexnet", "alexnet_one_tower", "vgg11", "googlenet",
-}  # fmt: skip
+    "mlp",
+    "maxout_mlp",
+    "maxout_cnn",
+    "alexnet",
+    "alexnet_one_tower",
+    "vgg11",
+    "googlenet",
+}
 NORMALISED = {"googlenet", "resnet20", "resnet18", "densenet40", "densenet121"}
 # Those that take more than a hundred steps to learn four images by heart.
 SLOW = {"alexnet", "alexnet_one_tower", "vgg11", "maxout_cnn", "densenet121"}
@@ -219,9 +225,12 @@ def test_overfits_one_batch(case):
 
         def loss_fn(params):
             (logits, _), new = model.apply(
-                {"params": params, **stats}, images, train=True, mutable=list(stats),
+                {"params": params, **stats},
+                images,
+                train=True,
+                mutable=list(stats),
                 rngs={"dropout": jax.random.key(0)},
-            )  # fmt: skip
+            )
             loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
             return loss, new
 
@@ -236,10 +245,19 @@ def test_overfits_one_batch(case):
 
 
 SMALLEST = {
-    "highway_cnn": 8, "maxout_cnn": 8, "lenet5": 16, "lenet5_paper": 32, "alexnet": 64,
-    "alexnet_one_tower": 63, "vgg11": 32, "googlenet": 79, "resnet20": 8, "resnet18": 8,
-    "densenet40": 4, "densenet121": 29,
-}  # fmt: skip
+    "highway_cnn": 8,
+    "maxout_cnn": 8,
+    "lenet5": 16,
+    "lenet5_paper": 32,
+    "alexnet": 64,
+    "alexnet_one_tower": 63,
+    "vgg11": 32,
+    "googlenet": 79,
+    "resnet20": 8,
+    "resnet18": 8,
+    "densenet40": 4,
+    "densenet121": 29,
+}
 
 
 @pytest.mark.parametrize("name", SMALLEST)

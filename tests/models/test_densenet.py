@@ -75,12 +75,19 @@ def test_maps_of_densenet121():
     (logits, a), _ = shapes(DenseNet(1000), 224)
     found = {name: a[name].shape[1:] for name in a if "layer" not in name}
     assert found == {
-        "stem": (112, 112, 64), "stem_pool": (56, 56, 64),
-        "block_0": (56, 56, 256), "transition_0": (28, 28, 128),
-        "block_1": (28, 28, 512), "transition_1": (14, 14, 256),
-        "block_2": (14, 14, 1024), "transition_2": (7, 7, 512),
-        "block_3": (7, 7, 1024), "final": (7, 7, 1024), "pool": (1024,), "output": (1000,),
-    }  # fmt: skip
+        "stem": (112, 112, 64),
+        "stem_pool": (56, 56, 64),
+        "block_0": (56, 56, 256),
+        "transition_0": (28, 28, 128),
+        "block_1": (28, 28, 512),
+        "transition_1": (14, 14, 256),
+        "block_2": (14, 14, 1024),
+        "transition_2": (7, 7, 512),
+        "block_3": (7, 7, 1024),
+        "final": (7, 7, 1024),
+        "pool": (1024,),
+        "output": (1000,),
+    }
     assert all(a[name].shape[-1] == 32 for name in a if "layer" in name)
     assert sum("layer" in name for name in a) == 6 + 12 + 24 + 16
     assert 2 * sum("layer" in name for name in a) + 3 + 2 == 121
@@ -91,10 +98,13 @@ def tiny():
     """Random variables of the tiny DenseNet-BC and images, of a size that does not halve evenly."""
     images = np.random.default_rng(0).normal(size=(2, 10, 11, 3)).astype(np.float32)
     random = np.random.default_rng(1)
-    scale = {"kernel": lambda s: random.normal(size=s) / np.sqrt(np.prod(s[:-1])),
-             "scale": lambda s: random.uniform(0.5, 1, s), "mean": lambda s: random.normal(size=s),
-             "bias": lambda s: random.normal(size=s), "var": lambda s: random.uniform(1, 2, s),
-             }  # fmt: skip
+    scale = {
+        "kernel": lambda s: random.normal(size=s) / np.sqrt(np.prod(s[:-1])),
+        "scale": lambda s: random.uniform(0.5, 1, s),
+        "mean": lambda s: random.normal(size=s),
+        "bias": lambda s: random.normal(size=s),
+        "var": lambda s: random.uniform(1, 2, s),
+    }
     variables = jax.tree_util.tree_map_with_path(
         lambda path, leaf: scale[path[-1].key](leaf.shape).astype(np.float32),
         jax.eval_shape(TINY.init, KEY, images),
@@ -118,17 +128,21 @@ def test_equals_pytorch(tiny):
     def bn_relu_conv(norm, conv, path=lambda tree: tree):
         own, own_stats = path(params), path(stats)
         layer = torch.nn.BatchNorm2d(len(own[norm]["scale"]))
-        for name, value in (("weight", own[norm]["scale"]), ("bias", own[norm]["bias"]),
-                            ("running_mean", own_stats[norm]["mean"]),
-                            ("running_var", own_stats[norm]["var"])):  # fmt: skip
+        for name, value in (
+            ("weight", own[norm]["scale"]),
+            ("bias", own[norm]["bias"]),
+            ("running_mean", own_stats[norm]["mean"]),
+            ("running_var", own_stats[norm]["var"]),
+        ):
             getattr(layer, name).data = torch.tensor(value)
         if conv is None:
             return torch.nn.Sequential(layer, torch.nn.ReLU())
         return torch.nn.Sequential(layer, torch.nn.ReLU(), convolution(own[conv]["kernel"]))
 
     def convolution(kernel):
-        layer = torch.nn.Conv2d(*kernel.shape[2:], len(kernel), padding=len(kernel) // 2,
-                                bias=False)  # fmt: skip
+        layer = torch.nn.Conv2d(
+            *kernel.shape[2:], len(kernel), padding=len(kernel) // 2, bias=False
+        )
         layer.weight.data = torch.tensor(kernel.transpose(3, 2, 0, 1))
         return layer
 
@@ -170,9 +184,12 @@ def test_remat_is_plain(tiny):
 
         def loss(p, stats):
             (logits, _), new = net.apply(
-                {"params": p, "batch_stats": stats}, images, True, mutable=["batch_stats"],
+                {"params": p, "batch_stats": stats},
+                images,
+                True,
+                mutable=["batch_stats"],
                 rngs={"dropout": KEY},
-            )  # fmt: skip
+            )
             return (logits**2).sum(), new
 
         return jax.jit(jax.value_and_grad(loss, has_aux=True))(own["params"], own["batch_stats"])
@@ -204,10 +221,14 @@ def test_dropout_is_noise_in_training_alone(tiny):
 
 @pytest.mark.parametrize(
     "options, wrong",
-    [({"depth": 41}, "depth 41 is not 3n"), ({"depth": 4}, "depth 4 is not 3n"),
-     ({"depth": 43, "bottleneck": True}, "depth 43 is not 6n"),
-     ({"compression": 0.0}, "compression 0.0"), ({"compression": 1.5}, "compression 1.5")],
-)  # fmt: skip
+    [
+        ({"depth": 41}, "depth 41 is not 3n"),
+        ({"depth": 4}, "depth 4 is not 3n"),
+        ({"depth": 43, "bottleneck": True}, "depth 43 is not 6n"),
+        ({"compression": 0.0}, "compression 0.0"),
+        ({"compression": 1.5}, "compression 1.5"),
+    ],
+)
 def test_impossible_attributes(options, wrong):
     with pytest.raises(InputError, match=wrong):
         shapes(SmallDenseNet(10, **options))

@@ -28,9 +28,9 @@ def state_of(tables: Tables, squares: Tables | None = None) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), tables, {}, squares, jax.random.key(1))
 
 
-def first_state(*, vocabulary_size: int = V, dimension: int = D, **how: object) -> TrainState:
+def first_state(*, vocabulary_size: int = V, dimension: int = D, **others: object) -> TrainState:
     sizes = {"vocabulary_size": vocabulary_size, "dimension": dimension}
-    return state_of(glove_tables(jax.random.key(0), **sizes, **how))
+    return state_of(glove_tables(jax.random.key(0), **sizes, **others))
 
 
 @pytest.fixture(autouse=True)
@@ -265,14 +265,14 @@ def test_the_vectors_combine_words_and_contexts() -> None:
 
     summed = glove_vectors(params)
     np.testing.assert_array_equal(summed, np.asarray(params.word) + np.asarray(params.context))
-    average = glove_vectors(params, how="average")
+    average = glove_vectors(params, combination="average")
     np.testing.assert_array_equal(2 * average, summed)
     np.testing.assert_array_equal(cosines(average), cosines(summed))
-    np.testing.assert_array_equal(glove_vectors(params, how="word"), params.word)
-    both = glove_vectors(params, how="concatenate")
+    np.testing.assert_array_equal(glove_vectors(params, combination="word"), params.word)
+    both = glove_vectors(params, combination="concatenate")
     np.testing.assert_array_equal(both, np.concatenate(params[:2], axis=1))
     with pytest.raises(InputError, match="choose one of: average, concatenate, sum, word"):
-        glove_vectors(params, how="product")
+        glove_vectors(params, combination="product")
 
 
 def test_bad_tiles_are_refused() -> None:

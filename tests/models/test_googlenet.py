@@ -34,16 +34,22 @@ BOTH = pytest.mark.parametrize("batch_norm", [False, True])
 def test_the_paper_s_table():
     variables, shapes = trace(GoogLeNet(1000), 224, train=True)
     expected = {
-        "conv1": (112, 112, 64), "pool1": (56, 56, 64), "norm1": (56, 56, 64),
-        "conv2_reduce": (56, 56, 64), "conv2": (56, 56, 192), "norm2": (56, 56, 192),
+        "conv1": (112, 112, 64),
+        "pool1": (56, 56, 64),
+        "norm1": (56, 56, 64),
+        "conv2_reduce": (56, 56, 64),
+        "conv2": (56, 56, 192),
+        "norm2": (56, 56, 192),
         "pool2": (28, 28, 192),
-    }  # fmt: skip
+    }
     for number, (size, depth, *_) in TABLE.items():
         expected[f"inception_{number}"] = (size, size, depth)
         after = {
-            "3b": {"pool3": (14, 14, 480)}, "4a": {"auxiliary_0": (1000,)},
-            "4d": {"auxiliary_1": (1000,)}, "4e": {"pool4": (7, 7, 832)},
-        }  # fmt: skip
+            "3b": {"pool3": (14, 14, 480)},
+            "4a": {"auxiliary_0": (1000,)},
+            "4d": {"auxiliary_1": (1000,)},
+            "4e": {"pool4": (7, 7, 832)},
+        }
         expected |= after.get(number, {})
     expected |= {"pool5": (1024,), "output": (1000,)}
     assert list(shapes.items()) == list(expected.items())

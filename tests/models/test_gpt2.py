@@ -91,8 +91,10 @@ def test_without_a_configuration_heads_have_64_features(write):
     path = write(STATE, None)
     with pytest.raises(InputError, match="0 heads cannot share the 32 features of .*config.json"):
         load_gpt2(path)
-    wide = {key: np.zeros([n * 4 if n % C == 0 else n for n in leaf.shape], np.float32)
-            for key, leaf in old(STATE).items()}  # fmt: skip
+    wide = {
+        key: np.zeros([n * 4 if n % C == 0 else n for n in leaf.shape], np.float32)
+        for key, leaf in old(STATE).items()
+    }
     model, _ = load_gpt2(write(wide, None))
     assert (model.features, model.body.config.heads) == (128, 2)
     assert model.body.config.epsilon == 1e-5
@@ -109,12 +111,14 @@ def without(*names):
         (STATE | {"transformer.wpe.weight": np.ones(3)}, CONFIG, "holds no GPT-2: no matrices"),
         (without("transformer.ln_f.bias"), CONFIG, "lacks ln_f.bias; give the weights of a whole"),
         (
-            without("transformer.h.0.attn.c_attn.bias", "transformer.h.1.ln_2.weight"), CONFIG,
+            without("transformer.h.0.attn.c_attn.bias", "transformer.h.1.ln_2.weight"),
+            CONFIG,
             "lacks h.0.attn.c_attn.bias and 1 more;",
         ),
         (STATE | {"score.weight": np.ones(3)}, CONFIG, "also holds score.weight; give the"),
         (
-            STATE | {"transformer.h.1.mlp.c_proj.weight": np.ones((C, F))}, CONFIG,
+            STATE | {"transformer.h.1.mlp.c_proj.weight": np.ones((C, F))},
+            CONFIG,
             r"has a wrong shape: h.1.mlp.c_proj.weight \(32, 128\) for \(128, 32\);",
         ),
         (STATE | {"lm_head.weight": np.ones((V, C))}, CONFIG, "lm_head.weight of .* is not wte"),
@@ -122,12 +126,13 @@ def without(*names):
         (STATE, CONFIG | {"n_head": 0}, "0 heads cannot share the 32 features"),
         (STATE, CONFIG | {"activation_function": "relu"}, "'relu', but GPT-2 has 'gelu_new'"),
         (
-            STATE, CONFIG | {"scale_attn_by_inverse_layer_idx": True},
+            STATE,
+            CONFIG | {"scale_attn_by_inverse_layer_idx": True},
             "scale_attn_by_inverse_layer_idx=True, but GPT-2 has False",
         ),
         (STATE, 3, "cannot read .*config.json"),
     ],
-)  # fmt: skip
+)
 def test_files_that_are_no_gpt2(write, state, config, message):
     with pytest.raises(InputError, match=message) as caught:
         load_gpt2(write(state, config))

@@ -94,9 +94,20 @@ def test_parameters_of_the_cnn(features, parameters):
     assert shapes["pool_0"] == (14, 14, features) and shapes["pool_2"] == (3, 3, features)
     order = [name for name in shapes if not name.startswith("gate")]
     assert order == [
-        "conv_0", "conv_1", "conv_2", "pool_0", "conv_3", "conv_4", "conv_5", "pool_1",
-        "conv_6", "conv_7", "conv_8", "pool_2", "output",
-    ]  # fmt: skip
+        "conv_0",
+        "conv_1",
+        "conv_2",
+        "pool_0",
+        "conv_3",
+        "conv_4",
+        "conv_5",
+        "pool_1",
+        "conv_6",
+        "conv_7",
+        "conv_8",
+        "pool_2",
+        "output",
+    ]
 
 
 @pytest.mark.parametrize("depth", range(4, 33))

@@ -28,13 +28,23 @@ def test_parameters_and_maps_layer_by_layer(paper):
         for name, layer in variables["params"].items()
     }
     assert counts == {
-        "c1": 156, "s2": 12, "c3": 1_516, "s4": 32, "c5": 48_120, "f6": 10_164,
-    }  # fmt: skip
+        "c1": 156,
+        "s2": 12,
+        "c3": 1_516,
+        "s4": 32,
+        "c5": 48_120,
+        "f6": 10_164,
+    }
     shapes = {name: a.shape[1:] for name, a in model.apply(variables, X)[1].items()}
     assert shapes == {
-        "c1": (28, 28, 6), "s2": (14, 14, 6), "c3": (10, 10, 16), "s4": (5, 5, 16),
-        "c5": (1, 1, 120), "f6": (84,), "output": (10,),
-    }  # fmt: skip
+        "c1": (28, 28, 6),
+        "s2": (14, 14, 6),
+        "c3": (10, 10, 16),
+        "s4": (5, 5, 16),
+        "c5": (1, 1, 120),
+        "f6": (84,),
+        "output": (10,),
+    }
 
 
 def test_connection_table():

@@ -96,14 +96,22 @@ def test_parameters_of_the_mlp():
 def test_parameters_and_maps_of_the_cnn():
     shapes, count = shapes_and_count(MaxoutCNN(10), 32, 32, 3)
     assert count == (
-        (64 * 3 + 1) * 192 + (64 * 96 + 1) * 384 + (25 * 192 + 1) * 384
-        + (4 * 4 * 192 + 1) * 2500 + (500 + 1) * 10
-    )  # fmt: skip
+        (64 * 3 + 1) * 192
+        + (64 * 96 + 1) * 384
+        + (25 * 192 + 1) * 384
+        + (4 * 4 * 192 + 1) * 2500
+        + (500 + 1) * 10
+    )
     assert shapes == {
-        "conv_0": (32, 32, 96), "pool_0": (16, 16, 96),
-        "conv_1": (16, 16, 192), "pool_1": (8, 8, 192),
-        "conv_2": (8, 8, 192), "pool_2": (4, 4, 192), "dense": (500,), "output": (10,),
-    }  # fmt: skip
+        "conv_0": (32, 32, 96),
+        "pool_0": (16, 16, 96),
+        "conv_1": (16, 16, 192),
+        "pool_1": (8, 8, 192),
+        "conv_2": (8, 8, 192),
+        "pool_2": (4, 4, 192),
+        "dense": (500,),
+        "output": (10,),
+    }
 
 
 @pytest.mark.parametrize("rates", [(0.0, 0.0), (0.2, 0.0), (0.0, 0.5)])

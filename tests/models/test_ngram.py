@@ -168,7 +168,7 @@ def test_it_generates_like_any_model():
     model = NGram.count(TEXT, order=3, vocab_size=VOCAB)
     first = np.array([0, 1, 4, 11], np.int32)
     generated = decode.generate(
-        model.next_token, model.start(4), first, jax.random.key(0), steps=6, temperature=0
+        model.next_token, model.initial_carry(4), first, jax.random.key(0), steps=6, temperature=0
     )
     for row, token in zip(generated, first, strict=True):
         text = [token]

@@ -1,4 +1,4 @@
-"""What translators predict: generated and copied words, and the smoothed loss."""
+"""The predictions of translators: generated and copied words, and the smoothed loss."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ B, S, T, V, F = 3, 6, 5, 11, 16
 
 
 def test_prediction_that_copies_by_hand():
-    """Of three words; the hidden states make them 1/2, 1/4, 1/4 likely to be generated."""
+    """Three words are generated with probabilities 1/2, 1/4, 1/4 by the hidden states."""
     readout = Readout(jnp.zeros((1, 2, 1)), jnp.ones((3, 1)), jnp.log(jnp.array([2.0, 1, 1])))
     weights = jnp.array([[[0.5, 0.3, 0.2, 0.0], [0.0, 1.0, 0.0, 0.0]]])
     # Word 2 stands at two places of the source; the last place is padding.

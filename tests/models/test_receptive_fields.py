@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from dlcore.check.receptive_field import centre, measured_receptive_field, receptive_field
-from dlcore.check.walk import walk
 from dlcore.models import (
     VGG,
     AlexNet,
@@ -29,6 +28,7 @@ from dlcore.models import (
 )
 from dlcore.models.cnn.densenet import BLOCKS
 from dlcore.models.cnn.resnet import STAGES
+from dlcore.plan.walk import walk
 
 KEY = jax.random.key(0)
 NARROW = 1e-4
@@ -171,7 +171,9 @@ SLOW = {
     "vgg19": vgg_network("E", 268),
     "googlenet of today": Network(
         GoogLeNet(2, auxiliary=False, batch_norm=True, width=NARROW),
-        "inception_5b", googlenet(3, 2), 379,
+        "inception_5b",
+        googlenet(3, 2),
+        379,
     ),
     **{f"resnet{depth}": resnet(depth, field) for depth, field in {18: 435, 34: 899}.items()},
     "resnet101": resnet(101, 971),
@@ -190,7 +192,7 @@ SLOW = {
     "densenet100": small_densenet(100, 32, 454),
     "densenet100_bc": small_densenet(100, 16, 230, **BC),
     "densenet121": densenet(BLOCKS[121], 2071),
-}  # fmt: skip
+}
 ALL = [*NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 
@@ -201,7 +203,7 @@ def chain(windows):
 
 
 def images_for(windows):
-    """Of a height and width that hold the central unit's field with room around it."""
+    """Images of a size that holds the central unit's field with room around it."""
     field, stride = chain(windows)
     size = (field // (2 * stride) + 2) * 2 * stride
     return jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
@@ -231,7 +233,7 @@ def at_the_ends(shape):
 
 
 def variables_of(model, images):
-    """Such kernels, and normalisations that change nothing."""
+    """Variables with such kernels, and normalisations that change nothing."""
 
     def draw(path, leaf):
         name, shape = path[-1].key, leaf.shape
@@ -265,9 +267,13 @@ def test_formula_and_gradient_agree(name):
     first, end = pixels(windows, centre(shapes[activation].shape)[1])
     assert 0 < first and end < images.shape[1]
     box = measured_receptive_field(
-        on_ramps(model, images.shape[1]), variables, images.shape[1:], activation=activation,
-        key=KEY, draws=2,
-    )  # fmt: skip
+        on_ramps(model, images.shape[1]),
+        variables,
+        images.shape[1:],
+        activation=activation,
+        key=KEY,
+        draws=2,
+    )
     assert box == ((first, end),) * 2
 
 

@@ -26,23 +26,42 @@ COVERING = attention("additive", features=4, coverage=True)
 MODELS = {
     "no attention": dataclasses.replace(PLAIN, bridge="copy", reverse_source=True),
     "additive": dataclasses.replace(
-        PLAIN, source_vocab_size=9, attention=attention("additive", features=4), bidirectional=True,
-        decoder_cells=(LSTM(5), LSTM(4)), dropout=0.3, embedding_dropout=0.3,
+        PLAIN,
+        source_vocab_size=9,
+        attention=attention("additive", features=4),
+        bidirectional=True,
+        decoder_cells=(LSTM(5), LSTM(4)),
+        dropout=0.3,
+        embedding_dropout=0.3,
     ),
     "copying": dataclasses.replace(
-        PLAIN, attention=attention("dot"), bridge="zero", copying=True, shared=True, tie=True,
+        PLAIN,
+        attention=attention("dot"),
+        bridge="zero",
+        copying=True,
+        shared=True,
+        tie=True,
         input_feeding=True,
     ),
     "coverage": dataclasses.replace(
-        PLAIN, attention=COVERING, bidirectional=True, reverse_source=True, tie=True, copying=True,
+        PLAIN,
+        attention=COVERING,
+        bidirectional=True,
+        reverse_source=True,
+        tie=True,
+        copying=True,
         shared=True,
     ),
     "local": dataclasses.replace(
-        PLAIN, attention=attention("local_predictive", window=2), input_feeding=True, shared=True,
-        encoder_cells=(LSTM(5),), decoder_cells=(GRU(5), LSTM(6)),
+        PLAIN,
+        attention=attention("local_predictive", window=2),
+        input_feeding=True,
+        shared=True,
+        encoder_cells=(LSTM(5),),
+        decoder_cells=(GRU(5), LSTM(6)),
         dropout=0.3,
     ),
-}  # fmt: skip
+}
 
 
 @functools.cache
@@ -152,9 +171,12 @@ def test_common_contract(case):
 def test_dropout_is_before_each_layer_and_before_the_output(layers, input_feeding):
     """At rate 1 nothing passes from below: neither values nor gradients."""
     model = dataclasses.replace(
-        MODELS["additive"], dropout=1.0, embedding_dropout=0.0, input_feeding=input_feeding,
+        MODELS["additive"],
+        dropout=1.0,
+        embedding_dropout=0.0,
+        input_feeding=input_feeding,
         decoder_cells=(LSTM(5), LSTM(4))[:layers],
-    )  # fmt: skip
+    )
     variables, rngs = drawn(model), {"dropout": jax.random.key(0)}
     memory = encode(model, variables)
 
@@ -220,7 +242,7 @@ def test_reversed_source_is_read_backwards_and_kept_in_order(name):
 
 
 def test_bridges():
-    """Where the decoder's layers start, from the encoder's last carries."""
+    """The initial carries of the decoder's layers, from the encoder's last carries."""
     cells = (LSTM(5), LSTM(3))
     model = dataclasses.replace(PLAIN, encoder_cells=cells, decoder_cells=cells)
 
@@ -304,9 +326,16 @@ def test_learns_to_copy_and_aligns_on_the_diagonal():
     """Digits after digits: all predicted, and each step looks at the place that it copies."""
     digits, steps, eos = 10, 7, 1
     model = RecurrentTranslator(
-        digits + 2, digits + 2, 16, (GRUAfter(24),), (GRUAfter(32),),
-        attention("general"), bidirectional=True, shared=True, tie=True,
-    )  # fmt: skip
+        digits + 2,
+        digits + 2,
+        16,
+        (GRUAfter(24),),
+        (GRUAfter(32),),
+        attention("general"),
+        bidirectional=True,
+        shared=True,
+        tie=True,
+    )
     length = jnp.full(64, steps + 1)
     tx = optax.adam(0.01)
 
@@ -356,7 +385,7 @@ def test_learns_to_copy_and_aligns_on_the_diagonal():
         ({"attention": attention("dot"), "bidirectional": True}, "decoder's 5 with the"),
         ({"dropout": 1.5}, "dropout rate 1.5 is not a probability"),
     ],
-)  # fmt: skip
+)
 def test_options_that_do_not_fit(options, message):
     model = dataclasses.replace(PLAIN, **options)
     with pytest.raises(InputError, match=message) as caught:

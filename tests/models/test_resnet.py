@@ -83,10 +83,15 @@ def test_shapes_of_table_1(depth, last, version):
 
 def norm_of(torch, params, stats):
     layer = torch.nn.BatchNorm2d(len(params["scale"]))
-    values = {"weight": params["scale"], "bias": params["bias"], "running_mean": stats["mean"],
-              "running_var": stats["var"]}  # fmt: skip
-    layer.load_state_dict({name: torch.tensor(np.array(each)) for name, each in values.items()},
-                          strict=False)  # fmt: skip
+    values = {
+        "weight": params["scale"],
+        "bias": params["bias"],
+        "running_mean": stats["mean"],
+        "running_var": stats["var"],
+    }
+    layer.load_state_dict(
+        {name: torch.tensor(np.array(each)) for name, each in values.items()}, strict=False
+    )
     return layer
 
 
@@ -121,15 +126,21 @@ def torch_net(torch, depth, params, stats):
         def forward(self, x):
             return torch.relu(self.branch(x) + self.shortcut(x))
 
-    layers = [conv_of(torch, params["stem"], 2), norm_of(torch, params["stem_norm"],
-              stats["stem_norm"]), torch.nn.ReLU(), torch.nn.MaxPool2d(3, 2, 1)]  # fmt: skip
+    layers = [
+        conv_of(torch, params["stem"], 2),
+        norm_of(torch, params["stem_norm"], stats["stem_norm"]),
+        torch.nn.ReLU(),
+        torch.nn.MaxPool2d(3, 2, 1),
+    ]
     for stage, blocks in enumerate(STAGES[depth]):
         name = f"stage_{stage}"
         stride = 2 if stage else 1
         layers.append(Block(params[name]["first"], stats[name]["first"], stride))
         for i in range(blocks - 1):
-            one = [jax.tree.map(lambda leaf, i=i: leaf[i], tree[name]["rest"])
-                   for tree in (params, stats)]  # fmt: skip
+            one = [
+                jax.tree.map(lambda leaf, i=i: leaf[i], tree[name]["rest"])
+                for tree in (params, stats)
+            ]
             layers.append(Block(*one, 1))
     head = torch.nn.Linear(*params["output"]["kernel"].shape)
     head.weight.data = torch.tensor(np.array(params["output"]["kernel"]).T)

@@ -32,9 +32,12 @@ def step(model, variables):
     def run(params, stats):
         def loss_fn(params, x):
             outputs, new = model.apply(
-                {"params": params, "batch_stats": stats}, x, True, mutable=["batch_stats"],
+                {"params": params, "batch_stats": stats},
+                x,
+                True,
+                mutable=["batch_stats"],
                 rngs={"dropout": jax.random.key(7)},
-            )  # fmt: skip
+            )
             return (outputs[-1] ** 3).sum(), (new, outputs)
 
         evaluated = model.apply({"params": params, "batch_stats": stats}, X)
@@ -117,7 +120,7 @@ def test_equal_blocks_start_apart_with_hes_variance():
 
 
 def test_the_deepest_has_no_more_operations():
-    """What the compiler gets does not grow with the depth, the gradient included."""
+    """The program for the compiler does not grow with the depth, the gradient included."""
 
     def size(depth):
         model = SmallResNet(10, depth=depth, scan_from=1)

@@ -54,17 +54,23 @@ def plain_block(variables, x, units, version, shortcut, preactivation):
     def norm(x, name):
         scale, bias, mean, var = (
             np.asarray(each).reshape(1, 1, 1, -1)
-            for each in (*map(params[name].get, ("scale", "bias")), stats[name]["mean"],
-                         stats[name]["var"])
-        )  # fmt: skip
+            for each in (
+                *map(params[name].get, ("scale", "bias")),
+                stats[name]["mean"],
+                stats[name]["var"],
+            )
+        )
         return (x - mean) / np.sqrt(var + 1e-5) * scale + bias
 
     def conv(x, name, unit):
         pad, numbers = unit.window // 2, ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(
-            x, params[name]["kernel"], (unit.stride,) * 2, ((pad, pad),) * 2,
+            x,
+            params[name]["kernel"],
+            (unit.stride,) * 2,
+            ((pad, pad),) * 2,
             dimension_numbers=numbers,
-        )  # fmt: skip
+        )
 
     y = x
     if version == 1:
@@ -182,8 +188,9 @@ def test_stochastic_depth_decays_over_the_blocks():
     images = jax.random.normal(KEY, (2, 8, 8, 3))
     variables = jax.jit(model.init)(KEY, images)
     _, a = jax.jit(model.apply)(variables, images)
-    slice_of = {c: jax.tree.map(lambda leaf: leaf[0], variables[c]["stage_2"]["rest"])
-                for c in variables}  # fmt: skip
+    slice_of = {
+        c: jax.tree.map(lambda leaf: leaf[0], variables[c]["stage_2"]["rest"]) for c in variables
+    }
     x = a["stage_2_block_0"]
     branch = ResidualBlock(basic(16), version=2).apply(slice_of, x) - x
     np.testing.assert_allclose(a["stage_2_block_1"], x + branch / 2, rtol=1e-4, atol=1e-5)

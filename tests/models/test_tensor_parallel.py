@@ -1,4 +1,4 @@
-"""Where the rules for the axis "model" put the parameters of models, and nothing else."""
+"""The rules for the axis "model" cut the intended parameters of models, and no others."""
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,17 @@ from dlcore.nn.transformer import Transformer, TransformerConfig
 V, C = 64, 16
 TOKENS = jnp.zeros((1, 1), jnp.int32)
 PAPER = TransformerConfig(
-    C, 1, 4, groups=2, norm="layer", activation="swiglu", position="learned", context=8, bias=True,
+    C,
+    1,
+    4,
+    groups=2,
+    norm="layer",
+    activation="swiglu",
+    position="learned",
+    context=8,
+    bias=True,
     qk_norm=True,
-)  # fmt: skip
+)
 
 
 def language_model(body, tie, vocab_size=V):
@@ -34,9 +42,13 @@ def translator(model):
 
 SIZES = {"source_vocab_size": V, "target_vocab_size": V}
 RECURRENT = text.RecurrentTranslator(
-    embedding_features=C, encoder_cells=(LSTM(C),), decoder_cells=(LSTM(C),), tie=False,
-    attention=attention("general", features=C), **SIZES,
-)  # fmt: skip
+    embedding_features=C,
+    encoder_cells=(LSTM(C),),
+    decoder_cells=(LSTM(C),),
+    tie=False,
+    attention=attention("general", features=C),
+    **SIZES,
+)
 MODELS = {
     "gpt": language_model(Transformer(PAPER), tie=True),
     "lstm": language_model(RecurrentStack((LSTM(C),)), tie=False),
@@ -45,9 +57,14 @@ MODELS = {
 }
 COLUMNS, ROWS, EACH = P(None, "model"), P("model", None), P("model")
 DENSE = {
-    "query": (COLUMNS, EACH), "key": (COLUMNS, EACH), "value": (COLUMNS, EACH),
-    "gate": (COLUMNS, EACH), "up": (COLUMNS, EACH), "output": (ROWS, P()), "down": (ROWS, P()),
-}  # fmt: skip
+    "query": (COLUMNS, EACH),
+    "key": (COLUMNS, EACH),
+    "value": (COLUMNS, EACH),
+    "gate": (COLUMNS, EACH),
+    "up": (COLUMNS, EACH),
+    "output": (ROWS, P()),
+    "down": (ROWS, P()),
+}
 
 
 def expected(path):
@@ -101,8 +118,8 @@ def test_a_vocabulary_that_the_axis_does_not_divide_stays_whole():
 
 
 def test_tables_of_word_vectors():
-    how = embedding.objective("full", np.ones(V), negatives=5, samples=32, exponent=0.75)
-    word2vec = embedding.Word2Vec(how, C)
+    goal = embedding.objective("full", np.ones(V), negatives=5, samples=32, exponent=0.75)
+    word2vec = embedding.Word2Vec(goal, C)
     tx = optax.GradientTransformation(embedding.initial_sums, optax.identity().update)
     found = places(word2vec.init, tx, embedding.TENSOR_PARALLEL)
     assert len(found) == 4 and set(found.values()) == {ROWS}

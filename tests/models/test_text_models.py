@@ -1,4 +1,4 @@
-"""What the classifier and the tagger must pass, and what each of them is."""
+"""The classifier and the tagger against their definitions, and the tests that both must pass."""
 
 import dataclasses
 import functools
@@ -32,9 +32,17 @@ KEY = jax.random.key(2)
 PLAIN = RecurrentEncoder(V, 4, (LSTM(5),))
 BOTH_WAYS = dataclasses.replace(PLAIN, bidirectional=True)
 NOISY = RecurrentEncoder(
-    V, 4, (LSTM(5), LSTM(5)), bidirectional=True, residual=True, variational=True,
-    dropout=0.3, embedding_dropout=0.3, state_dropout=0.3, candidate_dropout=0.3,
-)  # fmt: skip
+    V,
+    4,
+    (LSTM(5), LSTM(5)),
+    bidirectional=True,
+    residual=True,
+    variational=True,
+    dropout=0.3,
+    embedding_dropout=0.3,
+    state_dropout=0.3,
+    candidate_dropout=0.3,
+)
 MODELS = {
     **{f"{name} pooling": TextClassifier(PLAIN, K, pooling=name) for name in POOLINGS},
     "softmax": Tagger(PLAIN, K),
@@ -146,7 +154,7 @@ def test_dropout_is_before_each_layer_and_before_the_output(head):
 
 @pytest.mark.parametrize("variational", [False, True])
 def test_variational_dropout_is_constant_over_time(variational):
-    """Of a net that forgets and reads one token for ever, everywhere."""
+    """The answers of a net that forgets everything and reads one token everywhere."""
     encoder = RecurrentEncoder(V, 20, (Vanilla(20),) * 2, dropout=0.5, variational=variational)
     model = Tagger(encoder, K)
     tokens, lengths = jnp.full((B, T), 3), jnp.full(B, T)

@@ -46,7 +46,7 @@ def test_one_to_many(cell):
     model = VectorToSequence(cell, V, 4)
     variables = model.init(KEY, VECTORS, TOKENS)
     logits = model.apply(variables, VECTORS, TOKENS)
-    carry = model.apply(variables, VECTORS, method="start")
+    carry = model.apply(variables, VECTORS, method="initial_carry")
     next_token = functools.partial(model.apply, variables, method="next_token")
     step = carry
     for t in range(T):

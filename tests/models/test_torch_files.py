@@ -67,11 +67,15 @@ def test_types(form, byteorder, tmp_path):
         "DoubleStorage": ("f8", [0.1, 1e300], np.float64([0.1, 1e300])),
         # 1 + 2^-10, -2, the smallest subnormal, infinity.
         "HalfStorage": (
-            "u2", [0x3C01, 0xC000, 0x0001, 0x7C00], np.float32([1 + 2**-10, -2, 2**-24, np.inf]),
+            "u2",
+            [0x3C01, 0xC000, 0x0001, 0x7C00],
+            np.float32([1 + 2**-10, -2, 2**-24, np.inf]),
         ),
         # 1 + 2^-7, -2, 2^127, infinity.
         "BFloat16Storage": (
-            "u2", [0x3F81, 0xC000, 0x7F00, 0x7F80], np.float32([1 + 2**-7, -2, 2.0**127, np.inf]),
+            "u2",
+            [0x3F81, 0xC000, 0x7F00, 0x7F80],
+            np.float32([1 + 2**-7, -2, 2.0**127, np.inf]),
         ),
         "LongStorage": ("i8", [-(2**40), 3], np.int64([-(2**40), 3])),
         "IntStorage": ("i4", [-5, 3], np.int32([-5, 3])),
@@ -79,7 +83,7 @@ def test_types(form, byteorder, tmp_path):
         "CharStorage": ("i1", [-5, 3], np.int8([-5, 3])),
         "ByteStorage": ("u1", [250, 3], np.uint8([250, 3])),
         "BoolStorage": ("?", [True, False], np.array([True, False])),
-    }  # fmt: skip
+    }
     order = "<" if byteorder == "little" else ">"
     storages = {kind: np.array(raw, order + code) for kind, (code, raw, _) in values.items()}
     program = dictionary(
@@ -92,8 +96,8 @@ def test_types(form, byteorder, tmp_path):
     check(path, {kind: expected for kind, (_, _, expected) in values.items()})
 
 
-def one(kind="FloatStorage", length=2, **how):
-    return tensor(kind, "0", length, **{"shape": (2,), "strides": (1,), **how})
+def one(kind="FloatStorage", length=2, **options):
+    return tensor(kind, "0", length, **{"shape": (2,), "strides": (1,), **options})
 
 
 TWO = {"0": np.array([1.0, 2.0], "<f4")}

@@ -82,7 +82,7 @@ def test_stepping_equals_teacher_forcing(name, beams):
 
 @pytest.mark.parametrize("name", ["paper", "modern"])
 def test_translators_are_an_encoder_and_a_decoder(name):
-    """Of embeddings sqrt(C) times as long, with the table of targets as output layer."""
+    """Embeddings are sqrt(C) times as long, and the table of targets is the output layer."""
     model, variables = case(name)
     p = variables["params"]
     target = p["target_embedding"]["embedding"]
@@ -124,7 +124,8 @@ def test_each_noise_is_drawn_in_training_alone(rate):
 
         memory = call(SOURCE, LENGTHS, method="encode")
         clean = model.apply(variables, SOURCE, LENGTHS, method="encode")
-        return memory.met[0].key, call(clean, INPUTS[:, 0], method="decode")[0].readout.hidden
+        prediction, _ = call(clean, INPUTS[:, 0], method="decode")
+        return memory.keys_values[0].key, prediction.readout.hidden
 
     for some, others in zip(*(run(jax.random.key(i), True) for i in (0, 1)), strict=True):
         assert (some != others).any()
@@ -150,7 +151,8 @@ def test_encoder_sees_ahead_and_decoder_does_not():
     changed = np.where(np.arange(S)[None] == 1, (SOURCE + 1) % SOURCE_V, SOURCE)
     memory = apply("paper", SOURCE, LENGTHS, method="encode")
     other = apply("paper", changed, LENGTHS, method="encode")
-    assert (memory.met[0].key[:, :, 0] != other.met[0].key[:, :, 0]).any((1, 2)).all()
+    keys, other_keys = (source.keys_values[0].key[:, :, 0] for source in (memory, other))
+    assert (keys != other_keys).any((1, 2)).all()
     inputs = INPUTS[:, 0].copy()
     before = log_probs(apply("paper", memory, inputs, method="decode")[0])
     inputs[:, 2] = (inputs[:, 2] + 1) % V
@@ -200,9 +202,11 @@ def test_language_model_reads_windows_and_steps(tie, scale):
     x = scale * variables["params"]["embedding"]["embedding"][tokens]
     _, y, _ = jax.jit(Transformer(MODERN).apply)({"params": variables["params"]["body"]}, x)
     np.testing.assert_allclose(readout.hidden, y.reshape(-1, C), rtol=1e-4, atol=1e-5)
-    kernel = variables["params"]["embedding"]["embedding"] if tie else (
-        variables["params"]["output_kernel"]
-    )  # fmt: skip
+    kernel = (
+        variables["params"]["embedding"]["embedding"]
+        if tie
+        else (variables["params"]["output_kernel"])
+    )
     np.testing.assert_array_equal(readout.kernel, kernel)
 
 
@@ -212,23 +216,26 @@ def test_language_model_reads_windows_and_steps(tie, scale):
         # nanoGPT's configuration for a CPU; it prints 0.80M, and counts no positions.
         (
             TransformerConfig(128, 4, 4, norm="layer", position="learned", context=64),
-            65, 4 * (12 * 128**2 + 2 * 128) + 128 + (65 + 64) * 128,
+            65,
+            4 * (12 * 128**2 + 2 * 128) + 128 + (65 + 64) * 128,
         ),
         # The same with what replaces learned positions and layer norms.
         (
             TransformerConfig(128, 4, 4, activation="squared_relu", qk_norm=True),
-            65, 4 * (12 * 128**2 + 2 * 128 + 2 * 32) + 128 + 65 * 128,
+            65,
+            4 * (12 * 128**2 + 2 * 128 + 2 * 32) + 128 + 65 * 128,
         ),
         # GPT-2 small.
         (
             TransformerConfig(
                 768, 12, 12, norm="layer", position="learned", context=1024, bias=True
             ),
-            50_257, 124_439_808,
+            50_257,
+            124_439_808,
         ),
     ],
     ids=["nanoGPT", "nanoGPT, rotary", "GPT-2"],
-)  # fmt: skip
+)
 def test_parameters_of_language_models(config, vocab_size, expected):
     """The output layer's biases come on top."""
     model = language_model(config, vocab_size, tie=True)

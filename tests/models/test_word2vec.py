@@ -126,7 +126,7 @@ def test_adagrad_of_rows_is_the_plain_one() -> None:
 
 
 def rate(step: jax.Array) -> jax.Array:
-    return 0.3 / (1 + step)
+    return 0.3 / (1.0 + step.astype(float))
 
 
 def start(model: Word2Vec) -> TrainState:
@@ -238,9 +238,11 @@ def test_held_out_pairs_are_scored_by_the_definitions(kind: str, name: str) -> N
     queries = rng.integers(0, V, (n, 1 if model.architecture == "skip_gram" else 4))
     queries[::2, 2:] = -1
     batch = {
-        "queries": queries, "targets": rng.integers(0, V, n), "noise": rng.integers(0, V, (n, K)),
+        "queries": queries,
+        "targets": rng.integers(0, V, n),
+        "noise": rng.integers(0, V, (n, K)),
         "weight": np.array([1, 1, 0, 1, 1, 0, 1]),
-    }  # fmt: skip
+    }
     loss = nats = 0.0
     for query, target, noise, weight in zip(*batch.values(), strict=True):
         vector = sum(tables["input"][parts(model, word)].mean(0) for word in query[query >= 0])
@@ -259,8 +261,9 @@ def test_held_out_pairs_are_scored_by_the_definitions(kind: str, name: str) -> N
 def test_tables_start_small_and_with_rows_for_a_mesh() -> None:
     tables = make("skip_gram_subwords", "hierarchical").init(jax.random.key(0))
     assert {name: table.shape for name, table in tables.items()} == {
-        "input": (64, D), "output": (64, D),
-    }  # fmt: skip
+        "input": (64, D),
+        "output": (64, D),
+    }
     least, most = tables["input"].min(), tables["input"].max()
     assert -0.5 / D <= least < -0.1 and 0.1 < most <= 0.5 / D and not tables["output"].any()
 

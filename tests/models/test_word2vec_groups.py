@@ -13,12 +13,12 @@ W = 2
 @pytest.mark.parametrize("architecture", ["skip_gram", "cbow_mean"])
 @pytest.mark.parametrize("name", ["negative_sampling", "nce"])
 def test_each_group_has_noise_of_its_own(architecture: str, name: str) -> None:
-    how = objective(name, np.arange(1, 12), samples=3)
-    model = Word2Vec(how, features=4, architecture=architecture, window=W)
+    goal = objective(name, np.arange(1, 12), samples=3)
+    model = Word2Vec(goal, features=4, architecture=architecture, window=W)
     assert model.groups(256) == 2 and model.groups(128) == model.groups(96) == 1
     rng = np.random.default_rng(0)
     tables = {part: rng.normal(size=(11, 4)).astype(np.float32) for part in ("input", "output")}
-    others = np.asarray(how.others(jax.random.key(0), 2))
+    others = np.asarray(goal.others(jax.random.key(0), 2))
     assert others.shape == (6,)
 
     def loss(words: np.ndarray, others: np.ndarray) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What word2vec finds in texts whose statistics are known."""
+"""word2vec on texts whose statistics are known."""
 
 import dataclasses
 import itertools
@@ -80,9 +80,9 @@ def test_the_optimum_of_a_planted_text(kind: type, negatives: int) -> None:
     batch = two_word_sentences()
     size = len(batch["words"]) - 2
     assert size == 2 * PAIRS.sum()
-    how = kind(NOISE, negatives, NOISE.sum(), 1.0)
+    goal = kind(NOISE, negatives, NOISE.sum(), 1.0)
     tables = train(
-        Word2Vec(how, features=V + 2, window=1), itertools.repeat(batch), 1.0, 1500, size
+        Word2Vec(goal, features=V + 2, window=1), itertools.repeat(batch), 1.0, 1500, size
     )
     joint = PAIRS / PAIRS.sum()
     given_word = joint / joint.sum(1, keepdims=True)
@@ -143,8 +143,8 @@ def test_planted_analogies_are_solved(architecture: str) -> None:
     counts = np.bincount(tokens[tokens >= 0], minlength=planted.size)
     keep = keep_probabilities(counts, threshold=0, rule="paper")
     stream = WordStream(tokens, keep, size=4096, window=4, seed=0)
-    how = NegativeSampling(counts, negatives=5, samples=32)
-    model = Word2Vec(how, features=24, window=4, architecture=architecture)
+    goal = NegativeSampling(counts, negatives=5, samples=32)
+    model = Word2Vec(goal, features=24, window=4, architecture=architecture)
     tables = train(model, stream.batches(0), 0.5, 5 * stream.steps_per_epoch, 128)
     space = WordSpace([str(word) for word in range(planted.size)], tables["input"][: planted.size])
     questions = planted.questions()

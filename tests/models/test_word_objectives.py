@@ -27,7 +27,7 @@ def softplus(x):
 
 
 def shift(name: str, negatives: int) -> np.ndarray:
-    """What the log-odds of each word against noise are below its score."""
+    """Returns the difference between the score of each word and its log-odds against noise."""
     return np.log(V * negatives * Q) if name == "nce" else np.zeros(V)
 
 
@@ -36,12 +36,12 @@ def estimate(name: str, others: list[int], negatives: int) -> float:
     others = np.array(others)
     scores = np.take_along_axis(SCORES, np.broadcast_to(TARGETS, PAIRS.shape), axis=2)
     given = (scores, SCORES[..., others], PAIRS, TARGETS, others[None, None])
-    how = objective(name, COUNTS, negatives=negatives, samples=len(others))
-    return float(how.loss(Scored(*map(jnp.asarray, given))))
+    goal = objective(name, COUNTS, negatives=negatives, samples=len(others))
+    return float(goal.loss(Scored(*map(jnp.asarray, given))))
 
 
 def pairs() -> list[tuple[np.ndarray, int]]:
-    """Of each pair, the scores of all words and the target."""
+    """Yields the scores of all words and the target of each pair."""
     return [(SCORES[b, t], TARGETS[b, 0, c]) for b, t, c in np.argwhere(PAIRS)]
 
 
@@ -76,18 +76,18 @@ def test_shared_noise_expects_what_private_noise_does(
 @pytest.mark.parametrize("exponent", [0.0, 0.75, 1.0])
 @pytest.mark.parametrize("name", ["negative_sampling", "nce"])
 def test_noise_follows_the_counts(name: str, exponent: float) -> None:
-    how = objective(name, COUNTS, samples=50_000, exponent=exponent)
-    drawn = how.others(jax.random.key(2))
+    goal = objective(name, COUNTS, samples=50_000, exponent=exponent)
+    drawn = goal.others(jax.random.key(2))
     assert drawn.shape == (50_000,)
     share = COUNTS**exponent / (COUNTS**exponent).sum()
     seen = np.bincount(drawn, minlength=V)
     assert scipy.stats.chisquare(seen, 50_000 * share).pvalue > 0.01
-    assert (how.others(jax.random.key(3)) != drawn).any()
+    assert (goal.others(jax.random.key(3)) != drawn).any()
 
 
 def test_full_is_the_log_softmax() -> None:
-    how = objective("full", COUNTS)
-    others = how.others(jax.random.key(0))
+    goal = objective("full", COUNTS)
+    others = goal.others(jax.random.key(0))
     np.testing.assert_array_equal(others, np.arange(V))
     total = sum(-scipy.special.log_softmax(scores)[target] for scores, target in pairs())
     np.testing.assert_allclose(estimate("full", others.tolist(), 5), total, rtol=1e-5)
@@ -95,15 +95,15 @@ def test_full_is_the_log_softmax() -> None:
 
 def hierarchical_losses(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """-log P of each word as the target of one query, given the scores of the inner nodes."""
-    how = objective("hierarchical", counts)
-    assert how.rows == len(counts) - 1 and how.others(jax.random.key(0)).shape == (0,)
+    goal = objective("hierarchical", counts)
+    assert goal.rows == len(counts) - 1 and goal.others(jax.random.key(0)).shape == (0,)
     words = jnp.arange(len(counts))
     none = jnp.zeros((1, 1, 0))
 
     def loss(word: jax.Array) -> jax.Array:
         targets = word[None, None, None]
-        given = jnp.asarray(scores)[how.rows_of(targets)]
-        return how.loss(Scored(given, none, jnp.ones((1, 1, 1), bool), targets, none.astype(int)))
+        given = jnp.asarray(scores)[goal.rows_of(targets)]
+        return goal.loss(Scored(given, none, jnp.ones((1, 1, 1), bool), targets, none.astype(int)))
 
     return np.asarray(jax.vmap(loss)(words))
 
@@ -124,21 +124,21 @@ def test_the_tree_is_a_distribution(words: int) -> None:
 def test_words_that_are_no_pair_count_nothing() -> None:
     nothing = np.zeros_like(PAIRS)
     for name in OBJECTIVES:
-        how = objective(name, COUNTS, samples=3)
-        others = how.others(jax.random.key(0))
-        rows = how.rows_of(jnp.asarray(TARGETS))
+        goal = objective(name, COUNTS, samples=3)
+        others = goal.others(jax.random.key(0))
+        rows = goal.rows_of(jnp.asarray(TARGETS))
         scores = jnp.ones((B, T, C) + rows.shape[3:])
         against = jnp.ones((B, T, len(others)))
         given = (jnp.asarray(nothing), jnp.asarray(TARGETS), others[None, None])
-        assert how.loss(Scored(scores, against, *given)) == 0
+        assert goal.loss(Scored(scores, against, *given)) == 0
 
 
 def test_what_each_objective_reads() -> None:
     for name in OBJECTIVES:
-        how = objective(name, COUNTS, negatives=7, samples=9)
-        assert how.exact == (name in ("hierarchical", "full"))
-        assert how.rows == V - (name == "hierarchical")
+        goal = objective(name, COUNTS, negatives=7, samples=9)
+        assert goal.exact == (name in ("hierarchical", "full"))
+        assert goal.rows == V - (name == "hierarchical")
         sizes = {"hierarchical": 0, "full": V}
-        assert how.others(jax.random.key(0)).shape == (sizes.get(name, 9),)
+        assert goal.others(jax.random.key(0)).shape == (sizes.get(name, 9),)
     with pytest.raises(InputError, match="unknown objective 'softmax'; choose one of: full, h"):
         objective("softmax", COUNTS)

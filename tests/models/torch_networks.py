@@ -29,16 +29,30 @@ def alexnet(features, inputs, hidden, classes):
     relu = nn.ReLU
     return Classifier(
         nn.Sequential(
-            nn.Conv2d(3, a, 11, 4, 2), relu(), nn.MaxPool2d(3, 2),
-            nn.Conv2d(a, b, 5, 1, 2), relu(), nn.MaxPool2d(3, 2),
-            nn.Conv2d(b, c, 3, 1, 1), relu(), nn.Conv2d(c, d, 3, 1, 1), relu(),
-            nn.Conv2d(d, e, 3, 1, 1), relu(), nn.MaxPool2d(3, 2),
+            nn.Conv2d(3, a, 11, 4, 2),
+            relu(),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(a, b, 5, 1, 2),
+            relu(),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(b, c, 3, 1, 1),
+            relu(),
+            nn.Conv2d(c, d, 3, 1, 1),
+            relu(),
+            nn.Conv2d(d, e, 3, 1, 1),
+            relu(),
+            nn.MaxPool2d(3, 2),
         ),
         nn.Sequential(
-            nn.Dropout(), nn.Linear(inputs, hidden), relu(),
-            nn.Dropout(), nn.Linear(hidden, hidden), relu(), nn.Linear(hidden, classes),
+            nn.Dropout(),
+            nn.Linear(inputs, hidden),
+            relu(),
+            nn.Dropout(),
+            nn.Linear(hidden, hidden),
+            relu(),
+            nn.Linear(hidden, classes),
         ),
-    )  # fmt: skip
+    )
 
 
 def vgg(stages, batch_norm, inputs, hidden, classes):
@@ -52,9 +66,14 @@ def vgg(stages, batch_norm, inputs, hidden, classes):
             channels = features
         layers.append(nn.MaxPool2d(2, 2))
     dense = [
-        nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(),
-        nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(), nn.Linear(hidden, classes),
-    ]  # fmt: skip
+        nn.Linear(inputs, hidden),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Linear(hidden, classes),
+    ]
     return Classifier(nn.Sequential(*layers), nn.Sequential(*dense))
 
 

@@ -30,7 +30,7 @@ def random_variables(model, images):
 def two_images(height, width):
     """(2, height, width, 3): two of different contrast, so that the logits differ by far."""
     images = jax.random.normal(jax.random.key(0), (2, height, width, 3))
-    return images * np.array([20, 100]).reshape(2, 1, 1, 1)
+    return images * np.array([20, 100], np.float32).reshape(2, 1, 1, 1)
 
 
 def load(module, variables):

@@ -1,4 +1,4 @@
-"""Small transformers with parameters none of which is 0, for the tests of them.
+"""Small transformers for tests, with parameters none of which is 0.
 
 Shapes: B batch, T steps, S steps of a memory, C channels, H heads.
 """
@@ -15,9 +15,16 @@ B, T, S, C, H = 3, 6, 5, 16, 4
 LENGTHS = np.array([5, 3, 1])
 BASE = TransformerConfig(C, 2, H, hidden=20)
 PAPER = TransformerConfig(
-    C, 2, H, hidden=20, norm="layer", norm_first=False, activation="relu", position="sinusoidal",
+    C,
+    2,
+    H,
+    hidden=20,
+    norm="layer",
+    norm_first=False,
+    activation="relu",
+    position="sinusoidal",
     bias=True,
-)  # fmt: skip
+)
 MODERN = dataclasses.replace(BASE, groups=2, qk_norm=True, activation="swiglu")
 
 
@@ -35,27 +42,27 @@ def with_position(config, position):
 
 
 def drawn(shapes):
-    """Parameters of these shapes, none of which is 0."""
+    """Draws parameters of these shapes, none of which is 0."""
     leaves, structure = jax.tree.flatten(shapes)
     return structure.unflatten([normal(i, *leaf.shape) / 2 for i, leaf in enumerate(leaves)])
 
 
 def _read(net, x, memory=None, **options):
     if memory is not None:
-        options |= {"memory": net.meet(memory), "memory_mask": MASK}
+        options |= {"memory": net.project_keys_values(memory), "memory_mask": MASK}
     carry, y, activations = net(x, **options)
     return y, carry, activations
 
 
 @functools.partial(jax.jit, static_argnames=("net", "train"))
 def read(net, variables, x, memory=None, **options):
-    """(output, carry, activations) of x, and of a memory [B, S, C] where MASK is true."""
+    """Returns output, carry and activations of x, with a memory [B, S, C] where MASK is true."""
     rngs = {"dropout": jax.random.key(1)}
     return net.apply(variables, x, memory, **options, method=_read, rngs=rngs)
 
 
 def made(config, **options):
-    """(net, its variables)."""
+    """Returns a net and its variables."""
     net = Transformer(config, **options)
     memory = MEMORY if net.reads_memory else None
     init = functools.partial(net.init, method=_read)

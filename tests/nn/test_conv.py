@@ -1,4 +1,4 @@
-"""Convolution against explicit loops and SciPy, and the arithmetic of its sizes."""
+"""Convolution equals explicit loops and SciPy; the arithmetic of its sizes is right."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ SWEEP = list(itertools.product(range(1, 21), range(1, 8), range(1, 5)))
 
 
 def explicit(x, kernel, stride, pads, dilation, groups):
-    """The convolution by its definition, one output number at a time."""
+    """Computes the convolution by its definition, one output number at a time."""
     window, (k, n) = kernel.shape[:-2], (kernel.shape[-1], kernel.ndim - 2)
     x = np.pad(x, ((0, 0), *pads, (0, 0)))
     covered = [d * (f - 1) + 1 for d, f in zip(dilation, window, strict=True)]
@@ -52,9 +52,14 @@ def explicit(x, kernel, stride, pads, dilation, groups):
 def test_equals_explicit_loops(sizes, window, stride, padding, dilation, groups):
     x = jax.random.normal(jax.random.key(0), (2, *sizes, 4))
     conv = nn.Conv(
-        8, window, stride=stride, padding=padding, dilation=dilation, groups=groups,
+        8,
+        window,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
         bias_init=jax.nn.initializers.normal(),
-    )  # fmt: skip
+    )
     y, variables = conv.init_with_output(jax.random.key(1), x)
     kernel, bias = (np.asarray(variables["params"][name]) for name in ("kernel", "bias"))
     strides, dilations = np.broadcast_to(stride, len(sizes)), np.broadcast_to(dilation, len(sizes))
@@ -97,7 +102,7 @@ def test_1x1_is_dense_for_each_pixel():
 
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_sizes_of_all_paddings(dilation):
-    """Every I <= 20, F <= 7, S <= 4 against lax and the closed formulas."""
+    """Sizes equal lax and the closed formulas for every I <= 20, F <= 7, S <= 4."""
     for i, f, s in SWEEP:
         covered = dilation * (f - 1) + 1
         window = {"stride": s, "dilation": dilation}
@@ -118,7 +123,7 @@ def test_sizes_of_all_paddings(dilation):
 
 
 def test_same_never_pads_a_negative_amount():
-    """I=4, F=1, S=2: the unclamped formula gives -1."""
+    """At I=4, F=1, S=2 the unclamped formula would give -1."""
     assert pad_sizes((4,), (1,), stride=(2,), padding="same", dilation=(1,)) == ((0, 0),)
 
 

@@ -1,4 +1,4 @@
-"""The gradients of convolutions against those that JAX derives, alone, in loops and past NaN."""
+"""The gradients of convolutions equal those that JAX derives, alone, in loops and past NaN."""
 
 import itertools
 
@@ -16,7 +16,7 @@ AXES = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHW
 
 
 def arrays(sizes, window, windows, channels=3, filters=5, batch=2):
-    """x, a kernel, and a gradient of the output."""
+    """Draws x, a kernel, and a gradient of the output."""
     keys = jax.random.split(KEY, 3)
     x = jax.random.normal(keys[0], (batch, *sizes, channels))
     kernel = jax.random.normal(keys[1], (*window, channels, filters))
@@ -26,9 +26,13 @@ def arrays(sizes, window, windows, channels=3, filters=5, batch=2):
 
 def derived(x, kernel, windows):
     return lax.conv_general_dilated(
-        x, kernel, windows.strides, windows.pads, rhs_dilation=windows.dilation,
+        x,
+        kernel,
+        windows.strides,
+        windows.pads,
+        rhs_dilation=windows.dilation,
         dimension_numbers=AXES[x.ndim - 2],
-    )  # fmt: skip
+    )
 
 
 def gradients(function, windows, x, kernel, g):
@@ -41,7 +45,7 @@ PLACES = list(itertools.product((7, 8), (1, 4), (1, 3), ((0, 0), (1, 2), (2, 0))
 
 @pytest.mark.parametrize("size, window, stride, pads, dilation", PLACES)
 def test_gradients_in_one_dimension(size, window, stride, pads, dilation):
-    """Also with pixels that no window reaches and pads as wide as the window."""
+    """Gradients are right with pixels that no window reaches and pads as wide as the window."""
     windows = Windows((stride,), (pads,), (dilation,))
     given = arrays((size,), (window,), windows)
     found = gradients(convolve, windows, *given)
@@ -83,7 +87,7 @@ def test_gradients_in_a_loop():
 
 
 def test_second_derivatives():
-    """Backward twice, as in a gradient penalty, and forward over backward, as in a Hessian."""
+    """Backward over backward (gradient penalty) and forward over backward (Hessian) work."""
     windows = Windows((2, 2), ((1, 0), (1, 0)), (1, 1))
     x, kernel, g = arrays((5, 5), (3, 3), windows)
 
@@ -116,16 +120,22 @@ def test_a_layer_with_groups_or_without(groups):
 
     def expected(params):
         y = lax.conv_general_dilated(
-            x, params["kernel"], (2, 1), ((1, 0), (0, 1)), rhs_dilation=(1, 2),
-            feature_group_count=groups, dimension_numbers=AXES[2],
-        )  # fmt: skip
+            x,
+            params["kernel"],
+            (2, 1),
+            ((1, 0), (0, 1)),
+            rhs_dilation=(1, 2),
+            feature_group_count=groups,
+            dimension_numbers=AXES[2],
+        )
         return jnp.sum(jnp.tanh(y))
 
     found = jax.grad(lambda params: jnp.sum(jnp.tanh(conv.apply({"params": params}, x))))(params)
     jax.tree.map(
         lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-5, atol=1e-5),
-        found, jax.grad(expected)(params),
-    )  # fmt: skip
+        found,
+        jax.grad(expected)(params),
+    )
 
 
 def test_nan_is_not_hidden():
@@ -139,7 +149,7 @@ def test_nan_is_not_hidden():
 
 
 def test_each_example_has_its_gradient():
-    """Under `vmap`, with a kernel for each example as well."""
+    """This holds under `vmap`, also with a kernel for each example."""
     windows = Windows((1,), ((1, 1),), (1,))
     x, kernel, g = arrays((6,), (3,), windows)
     kernels = jnp.stack([kernel, -2 * kernel])

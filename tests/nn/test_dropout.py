@@ -20,11 +20,11 @@ def drop(x, rate=0.4, key=KEY):
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_expectation(rate):
-    """1e5 ones: each is 1 / (1 - rate) with probability 1 - rate, so var = rate / (1 - rate)."""
+    """1e5 ones become 1 / (1 - rate) with probability 1 - rate, so var = rate / (1 - rate)."""
     y = drop(jnp.ones((100, 1000)), rate)
     assert abs(y.mean() - 1) < 3 * np.sqrt(rate / (1 - rate) / 1e5)
     np.testing.assert_allclose(np.unique(y), [0, 1 / (1 - rate)], rtol=1e-6)
-    # The same within every example and at every place.
+    # The rate is the same in every example and at every position.
     for axis in (0, 1):
         spread = np.sqrt(rate / (1 - rate) / y.shape[axis])
         assert np.abs(y.mean(axis) - 1).max() < 5 * spread
@@ -33,7 +33,9 @@ def test_expectation(rate):
 def test_examples_steps_and_layers_differ():
     masks = drop(jnp.ones((8, 1000))) == 0
     agreement = (masks[:, None] == masks[None]).mean(-1)[~np.eye(8, dtype=bool)]
-    assert np.abs(agreement - 0.52).max() < 0.1  # 0.4^2 + 0.6^2, as independent ones agree.
+    assert (
+        np.abs(agreement - 0.52).max() < 0.1
+    )  # Independent masks agree with probability 0.4^2 + 0.6^2.
     assert (drop(X) != drop(X, key=jax.random.key(4))).any()
 
     class Two(flax.linen.Module):

@@ -1,4 +1,4 @@
-"""The embedding against its table, and words that are dropped everywhere at once."""
+"""The embedding reads its table and drops a word everywhere in a row at once."""
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,9 @@ from dlcore.errors import InputError
 from dlcore.nn.embedding import Embedding
 
 V, D = 9, 4
-TOKENS = jnp.array([[3, 1, 3, 3], [8, 0, 8, 3], [1, 2, 4, 5], [3, 1, 3, 6]])
-KEY = jax.random.key(0)
-VARIABLES = Embedding(V, D).init(KEY, TOKENS)
-TABLE = VARIABLES["params"]["embedding"]
+TOKENS = np.array([[3, 1, 3, 3], [8, 0, 8, 3], [1, 2, 4, 5], [3, 1, 3, 6]], np.int32)
+TABLE = np.random.default_rng(0).normal(size=(V, D)).astype(np.float32)
+VARIABLES = {"params": {"embedding": TABLE}}
 
 
 def drop(tokens, rate=0.5, seed=1):
@@ -24,8 +23,8 @@ def drop(tokens, rate=0.5, seed=1):
 def test_is_a_product_with_one_hot_rows():
     y = Embedding(V, D).apply(VARIABLES, TOKENS)
     np.testing.assert_array_equal(y, np.eye(V)[np.asarray(TOKENS)] @ np.asarray(TABLE))
-    assert TABLE.shape == (V, D)
-    wide = Embedding(1000, 100).init(KEY, TOKENS)["params"]["embedding"]
+    wide = Embedding(1000, 100).init(jax.random.key(0), TOKENS)["params"]["embedding"]
+    assert wide.shape == (1000, 100)
     np.testing.assert_allclose((wide**2).sum(1).mean(), 1, rtol=0.02)
 
 
@@ -50,7 +49,7 @@ def test_a_word_is_dropped_everywhere_in_its_row():
     assert (kept == kept[:, :1]).all()
     rows = kept[:, 0] / 2
     assert abs(rows.mean() - 0.5) < 3 * 0.5 / np.sqrt(rows.size)
-    # Independent between rows and between words.
+    # Rows and words are dropped independently.
     correlation = np.corrcoef(rows.T)[~np.eye(V, dtype=bool)]
     assert np.abs(correlation).max() < 4 / np.sqrt(200)
     assert len(np.unique(rows, axis=0)) > 100
@@ -60,7 +59,7 @@ def test_a_word_is_dropped_everywhere_in_its_row():
 def test_edges():
     np.testing.assert_array_equal(drop(TOKENS, 0.0), TABLE[TOKENS])
     np.testing.assert_array_equal(drop(TOKENS, 1.0), jnp.zeros((4, 4, D)))
-    rngs = {"dropout": KEY}
+    rngs = {"dropout": jax.random.key(0)}
     gradient = jax.grad(
         lambda v: Embedding(V, D, dropout=1.0).apply(v, TOKENS, train=True, rngs=rngs).sum()
     )(VARIABLES)

@@ -1,4 +1,4 @@
-"""The layers against what PyTorch computed (scripts/make_goldens.py)."""
+"""The layers equal PyTorch's, whose results scripts/make_goldens.py saved."""
 
 import pathlib
 
@@ -13,7 +13,7 @@ GOLDEN = np.load(pathlib.Path(__file__).parent.parent / "goldens" / "nn.npz")
 
 
 def golden(group: str) -> dict[str, np.ndarray]:
-    """The arrays of one group by their last name."""
+    """Returns the arrays of one group by the last part of their names."""
     return {key[len(group) + 1 :]: GOLDEN[key] for key in GOLDEN if key.startswith(group + "/")}
 
 

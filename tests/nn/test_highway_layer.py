@@ -1,4 +1,4 @@
-"""The highway layer against its equations."""
+"""The highway layer follows its equations."""
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +16,14 @@ def sigmoid(x):
 
 
 def variables_of(layer, x, bias=None):
-    """Random biases, or those given for h and T."""
+    """Draws variables with random biases, or the given ones for h and T."""
     params = layer.init(KEY, x)["params"]["affine"]
     new = jax.random.normal(jax.random.key(1), params["bias"].shape) if bias is None else bias
     return {"params": {"affine": {"kernel": params["kernel"], "bias": new}}}
 
 
 def plain(x, kernel, bias, activation):
-    """Equation 3, one vector (C,) at a time."""
+    """Computes equation 3, one vector (C,) at a time."""
     y = np.empty_like(x)
     gates = np.empty_like(x)
     half = x.shape[-1]
@@ -48,7 +48,7 @@ def test_dense(name, function):
 
 
 def test_convolutional():
-    """Each pixel's window of the zero-padded image, flattened, through dense kernels."""
+    """It equals dense kernels on each pixel's flattened window of the zero-padded image."""
     x = np.array(jax.random.normal(jax.random.key(2), (2, 4, 5, 3)))
     layer = Highway(kernel_size=(3, 3), activation="tanh")
     variables = variables_of(layer, x)

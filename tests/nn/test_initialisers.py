@@ -21,7 +21,7 @@ from dlcore.errors import InputError
     ],
 )
 def test_size_of_the_signal_after_ten_layers(name, act):
-    """The mean of 8 networks of width 256; one alone varies by a quarter."""
+    """The size is a mean over 8 networks of width 256; one alone varies by a quarter."""
 
     def ratio(key):
         x = jax.random.normal(jax.random.fold_in(key, 10), (32, 256))
@@ -32,7 +32,7 @@ def test_size_of_the_signal_after_ten_layers(name, act):
         return jnp.mean(h**2) / jnp.mean(x**2)
 
     ratios = jax.vmap(ratio)(jax.random.split(jax.random.key(0), 8))
-    assert 0.8 <= ratios.mean() <= 1.25  # Without the right gain it is 0.001 or 1,000.
+    assert 0.8 <= ratios.mean() <= 1.25  # With the wrong gain the size would be 0.001 or 1,000.
 
 
 def test_all_are_tested_and_unknown_ones_refused():

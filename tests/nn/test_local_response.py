@@ -1,4 +1,4 @@
-"""Local response normalisation against its formula, PyTorch and finite differences."""
+"""Local response normalisation equals its formula, PyTorch and finite differences."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ CASES = [
 
 
 def plain(x, size=5, alpha=1e-4, beta=0.75, k=2.0):
-    """The paper's formula, value by value, in float64."""
+    """Computes the paper's formula, value by value, in float64."""
     x = np.asarray(x, np.float64)
     y = np.empty_like(x)
     last = x.shape[-1] - 1

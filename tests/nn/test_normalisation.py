@@ -1,4 +1,4 @@
-"""Batch normalisation against NumPy, by hand and across layouts."""
+"""Batch normalisation equals NumPy and hand-worked numbers, in every layout."""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ def test_training(shape):
 
 
 def test_running_statistics_by_hand():
-    """The batch 0, 4 has mean 2 and biased variance 4; from 0 and 1 at momentum 0.75."""
+    """The batch 0, 4 of mean 2 and biased variance 4 moves 0 and 1 at momentum 0.75."""
     x = jnp.array([[0.0], [4.0]])
     params = {"scale": jnp.ones(1), "bias": jnp.zeros(1)}
     y, stats = train(x, params, {"mean": jnp.zeros(1), "var": jnp.ones(1)})
@@ -64,7 +64,7 @@ def test_initialisation_leaves_the_statistics_alone():
 
 
 def test_gradient():
-    """The derivation of Ioffe & Szegedy 2015, section 3, in NumPy."""
+    """The gradient equals the derivation of Ioffe & Szegedy 2015, section 3, in NumPy."""
     g = jax.random.normal(jax.random.key(1), X.shape)
     (dx, dparams) = jax.vjp(lambda x, p: train(x, p)[0], X, PARAMS)[1](g)
     axes = (0, 1, 2)
@@ -79,7 +79,7 @@ def test_gradient():
 
 
 def test_devices_share_their_statistics():
-    """Four devices of two examples each get what one gets from eight, gradients included."""
+    """Four devices with two examples each give the results and gradients of one with eight."""
 
     def step(params, x, g):
         (y, stats), vjp = jax.vjp(lambda p: train(x, p), params)

@@ -1,4 +1,4 @@
-"""Pooling against hand-worked numbers, NumPy, JAX's own gradient and finite differences."""
+"""Pooling equals hand-worked numbers, NumPy, JAX's own gradient and finite differences."""
 
 import itertools
 
@@ -31,7 +31,7 @@ GEOMETRIES = [
 
 
 def tied(shape, dtype=np.float32):
-    """Halves of small whole numbers: most windows have several maxima."""
+    """Draws halves of small whole numbers, so that most windows have several maxima."""
     return jnp.asarray(np.random.default_rng(0).integers(-3, 3, shape) / 2, dtype)
 
 
@@ -44,7 +44,7 @@ def geometry(sizes, window, stride, padding):
 
 
 def windows_of(x, window, stride, pads, fill):
-    """NumPy: every window of the padded x, as (output position, values (B, F..., C))."""
+    """Yields each window of the padded x as (output position, values (B, F..., C))."""
     x = np.pad(np.asarray(x), ((0, 0), *pads, (0, 0)), constant_values=fill)
     starts = [range(0, i - f + 1, s) for i, f, s in zip(x.shape[1:-1], window, stride, strict=True)]
     for start in itertools.product(*starts):
@@ -79,7 +79,7 @@ def test_values(sizes, window, stride, padding):
 
 @pytest.mark.parametrize("sizes, window, stride, padding", GEOMETRIES)
 def test_max_gradient_is_that_of_reduce_window(sizes, window, stride, padding):
-    """Exact, ties included: the cotangents are whole numbers, so no sum rounds."""
+    """The gradients are equal even at ties: the cotangents are whole, so no sum rounds."""
     x = tied((2, *sizes, 3))
     window_, stride_, pads = geometry(sizes, window, stride, padding)
 
@@ -103,7 +103,7 @@ def test_the_first_of_equal_maxima_gets_the_gradient():
 
 @pytest.mark.parametrize("sizes, window, stride, padding", GEOMETRIES[:6])
 def test_max_gradient_is_the_slope(sizes, window, stride, padding):
-    """Central differences in float64 at distinct values, so that no step crosses a kink."""
+    """It equals central differences at distinct values, so that no step crosses a kink."""
     with jax.enable_x64(True):
         shape = (1, *sizes, 2)
         x = jnp.asarray(np.random.default_rng(0).permutation(np.prod(shape)).reshape(shape) / 10.0)

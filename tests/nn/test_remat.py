@@ -1,4 +1,4 @@
-"""Policies of rematerialisation: equal results, and what each of them keeps."""
+"""Policies of rematerialisation give equal results and keep the values that they should."""
 
 import dataclasses
 
@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore.check.walk import operations
 from dlcore.errors import InputError
 from dlcore.models.cnn.small_resnet import SmallResNet
 from dlcore.nn.remat import POLICIES, remat, remat_module
 from dlcore.nn.sequences import length_mask
 from dlcore.nn.transformer import Transformer, TransformerConfig
 from dlcore.plan.step import step_flops
+from dlcore.plan.walk import operations
 
 KEY = jax.random.key(0)
 REPEATING = ["full", "dots", "dots_with_no_batch_dims"]
@@ -24,7 +24,7 @@ MEMORY = jax.random.normal(jax.random.key(1), (2, 5, 16))
 
 
 class Decoder(nn.Module):
-    """A decoder and what it reads."""
+    """An encoder-decoder of two transformers."""
 
     policy: str
 
@@ -37,7 +37,7 @@ class Decoder(nn.Module):
         lengths = jnp.array([5, 3])
         _, memory, _ = self.encoder(MEMORY, lengths=lengths, train=train)
         mask = length_mask(lengths, 5)[:, None, None]
-        memory = self.decoder.meet(memory)
+        memory = self.decoder.project_keys_values(memory)
         _, y, activations = self.decoder(x, memory=memory, memory_mask=mask, train=train)
         return y, activations
 
@@ -61,7 +61,7 @@ def plain():
 
 @pytest.mark.parametrize("policy", REPEATING)
 def test_a_transformer_has_the_same_variables_loss_and_gradient(policy, plain):
-    """With dropout, masks and a memory: equal to 1e-5 of the largest."""
+    """With dropout, masks and a memory, gradients are equal to 1e-5 of the largest."""
     variables, expected = plain
     model, step = gradient(policy)
     shapes = jax.eval_shape(model.init, KEY, X)
@@ -75,7 +75,7 @@ def test_a_transformer_has_the_same_variables_loss_and_gradient(policy, plain):
 
 
 def repeated(function, *args):
-    """The shapes of the products that the backward pass computes once more."""
+    """Returns the shapes of the products that the backward pass recomputes."""
     return [
         one.shape
         for one in operations(function, *args)
@@ -117,7 +117,7 @@ def test_what_is_computed_again_in_a_residual_net(policy, count):
             variables["params"]
         )
 
-    # The last of a block is not needed for its gradient, only its input is.
+    # The gradient of a block's last convolution needs only its input.
     assert len(repeated(step, variables, images)) == count
 
 
@@ -135,8 +135,11 @@ def test_a_pure_function(looped):
         for policy in POLICIES
     }
     assert {policy: len(found) for policy, found in again.items()} == {
-        "none": 0, "full": 2, "dots": 0, "dots_with_no_batch_dims": 0,
-    }  # fmt: skip
+        "none": 0,
+        "full": 2,
+        "dots": 0,
+        "dots_with_no_batch_dims": 0,
+    }
 
 
 def test_unknown_policies():

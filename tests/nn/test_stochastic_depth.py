@@ -18,7 +18,7 @@ def drop(x, survival=0.6, drop="example", key=KEY):
 
 
 def test_linear_decay():
-    """Equation 4 by hand; half way to 0.5 for the middle block; the sum is (3 L - 1) / 4."""
+    """Equation 4 by hand gives 0.75 for the middle block and the sum (3 L - 1) / 4."""
     assert survival_probabilities(4, 0.5) == (0.875, 0.75, 0.625, 0.5)
     assert survival_probabilities(5, 1.0) == (1.0,) * 5
     assert survival_probabilities(54, 0.5)[26] == 0.75
@@ -28,7 +28,7 @@ def test_linear_decay():
 @pytest.mark.parametrize("mode", ["example", "batch"])
 @pytest.mark.parametrize("survival", [0.2, 0.75])
 def test_evaluation_is_the_expectation(survival, mode):
-    """Both outcomes are met, nothing else; weighted by their probabilities they are evaluation."""
+    """Only two outcomes occur; weighted by their probabilities they give the evaluation's."""
     outcomes = jax.vmap(lambda key: drop(X, survival, mode, key))(jax.random.split(KEY, 50))
     outcomes = np.asarray(outcomes)
     kept = (outcomes == np.asarray(X)).all((2, 3))
@@ -41,7 +41,7 @@ def test_evaluation_is_the_expectation(survival, mode):
 
 @pytest.mark.parametrize("mode, draws", [("example", 1), ("batch", 4000)])
 def test_measured_depth_is_three_quarters(mode, draws):
-    """4000 draws of which of 54 blocks survive, p_L = 0.5: (3 L - 1) / 4 blocks on average."""
+    """In 4000 draws at p_L = 0.5, (3 L - 1) / 4 of 54 blocks survive on average."""
     probabilities = jnp.array(survival_probabilities(54, 0.5))
     branch = jnp.ones((4000 // draws, 1))
 
@@ -54,7 +54,7 @@ def test_measured_depth_is_three_quarters(mode, draws):
     depth = survivors(jax.random.split(KEY, draws))
     spread = np.sqrt((probabilities * (1 - probabilities)).sum())
     assert abs(depth.mean() - (3 * 54 - 1) / 4) < 4 * spread / np.sqrt(4000)
-    assert abs(depth.std() / spread - 1) < 0.1  # The draws of blocks and examples do not agree.
+    assert abs(depth.std() / spread - 1) < 0.1  # Blocks and examples draw independently.
 
 
 @pytest.mark.parametrize("mode", ["example", "batch"])

@@ -1,4 +1,4 @@
-"""Transformers against the published equations in NumPy, and against PyTorch (make_goldens.py)."""
+"""Transformers equal the published equations in NumPy, and PyTorch's (make_goldens.py)."""
 
 import dataclasses
 import pathlib
@@ -66,7 +66,7 @@ def dense(p, x):
 
 
 def norm(p, x):
-    """Of Ba et al. where there is a bias, else of Zhang & Sennrich."""
+    """Computes the norm of Ba et al. where there is a bias, else that of Zhang & Sennrich."""
     if "bias" in p:
         x = x - x.mean(-1, keepdims=True)
     y = x / np.sqrt((x**2).mean(-1, keepdims=True) + EPSILON) * p["scale"]
@@ -80,18 +80,16 @@ def feed_forward(p, x, activation):
 
 
 def attention(p, x, memory, sees):
-    """With H heads of their own keys; `sees` is bool [B, 1, T, S]."""
+    """Computes attention with H key heads; `sees` is bool [B, 1, T, S]."""
     query, key, value = dense(p["query"], x), dense(p["key"], memory), dense(p["value"], memory)
-    query, key, value = (
-        a.reshape(*a.shape[:2], H, -1).swapaxes(1, 2) for a in (query, key, value)
-    )  # fmt: skip
+    query, key, value = (a.reshape(*a.shape[:2], H, -1).swapaxes(1, 2) for a in (query, key, value))
     scores = query @ key.swapaxes(2, 3) / np.sqrt(C // H)
     context = softmax(np.where(sees, scores, -1e30)) @ value
     return dense(p["output"], context.swapaxes(1, 2).reshape(x.shape))
 
 
 def transformer(config, p, x, memory=None, sees=None):
-    """Without positions; the self-attention sees where `sees` [B, 1, T, T], by default the past."""
+    """Computes a transformer without positions; `sees` [B, 1, T, T] is causal by default."""
     sees = np.tri(x.shape[1], dtype=bool)[None, None] if sees is None else sees
 
     def branch(x, p_norm, function, *args):
@@ -166,7 +164,7 @@ def test_positions_that_are_added(position):
 
 
 def from_pytorch(state, name, first):
-    """The parameters of a PyTorch encoder or decoder of two layers."""
+    """Converts the parameters of a PyTorch encoder or decoder of two layers."""
 
     def p_of(layer, kind):
         p = {key: state[f"{name}.{layer}.{key}"] for key in ("weight", "bias")}
@@ -194,9 +192,10 @@ def from_pytorch(state, name, first):
         block = params[f"layer_{i}"] = {
             "attention": attention_of(f"{layer}.self_attn"),
             "feed_forward": {
-                "up": p_of(f"{layer}.linear1", "dense"), "down": p_of(f"{layer}.linear2", "dense"),
+                "up": p_of(f"{layer}.linear1", "dense"),
+                "down": p_of(f"{layer}.linear2", "dense"),
             },
-        }  # fmt: skip
+        }
         if name == "decoder":
             block["cross"] = attention_of(f"{layer}.multihead_attn")
             norms.insert(1, "cross_norm")
@@ -206,13 +205,21 @@ def from_pytorch(state, name, first):
 
 @pytest.mark.parametrize("name, first", [("post", False), ("pre", True)])
 def test_against_pytorch(name, first):
-    """Encoder and decoder, with padding in the sources, and the gradients through both."""
+    """Encoder and decoder agree, with padding in the sources, and so do their gradients."""
     a = {k[len(name) + 1 :]: GOLDEN[k] for k in GOLDEN if k.startswith(name)}
     state = {k.removeprefix("state/"): leaf for k, leaf in a.items() if k.startswith("state/")}
     config = TransformerConfig(
-        8, 2, 2, hidden=12, norm="layer", norm_first=first, activation="relu", position="none",
-        bias=True, epsilon=1e-5,
-    )  # fmt: skip
+        8,
+        2,
+        2,
+        hidden=12,
+        norm="layer",
+        norm_first=first,
+        activation="relu",
+        position="none",
+        bias=True,
+        epsilon=1e-5,
+    )
     encoder, decoder = Transformer(config, causal=False), Transformer(config, reads_memory=True)
     lengths = GOLDEN["lengths"].astype(int)
     real = np.arange(S)[None] < lengths[:, None]
@@ -234,7 +241,7 @@ def test_against_pytorch(name, first):
 
 @pytest.mark.parametrize("config", [PAPER, MODERN], ids=["norm last", "norm first"])
 def test_branches_start_as_zero_and_have_dropout(config):
-    """At the start, and at rate 1 in training, blocks are the identity but for their norms."""
+    """Initially, and at rate 1 in training, blocks are the identity except for their norms."""
 
     def norms_alone(p):
         if config.norm_first:

@@ -1,4 +1,4 @@
-"""What every transformer must keep: caches, causality, padding, beams; and bad input."""
+"""Properties of every transformer: caches, causality, padding, beams, and errors."""
 
 import dataclasses
 import functools
@@ -39,7 +39,7 @@ CACHED = {
 
 @pytest.mark.parametrize("name", CACHED)
 def test_decoding_from_a_cache_equals_reading_all(name):
-    """Several steps at once and one by one, and then rows that stand at different steps."""
+    """Steps come several at once and one by one, also with rows at different positions."""
     net, variables = made(CACHED[name], reads_memory=name == "paper")
     memory = MEMORY if net.reads_memory else None
 
@@ -67,7 +67,7 @@ def test_decoding_from_a_cache_equals_reading_all(name):
 
 @pytest.mark.parametrize("name", ["rotary", "alibi in chunks", "paper"])
 def test_the_future_has_no_gradient(name):
-    """And all of the past has one, as has the memory where it is real."""
+    """All of the past has a gradient, and so has the memory where it is real."""
     net, variables = made(CACHED[name], reads_memory=name == "paper")
     weights = normal(3, B, T, C)
 
@@ -87,7 +87,7 @@ def test_the_future_has_no_gradient(name):
 
 @pytest.mark.parametrize("position", ["sinusoidal", "rotary", "alibi"])
 def test_padding_of_an_encoder_changes_nothing(position):
-    """Neither what it holds nor how much there is; each real step sees all others."""
+    """Neither its contents nor its amount matter; each real step sees all others."""
     config = with_position(MODERN, position)
     net, variables = made(config, causal=False)
     real = np.arange(T)[None] < LENGTHS[:, None]
@@ -118,23 +118,25 @@ def test_beams_are_queries_on_one_memory():
     beams = 2
     net, variables = made(MODERN, reads_memory=True)
     x = normal(5, B * beams, T, C)
-    met = jax.jit(functools.partial(net.apply, method="meet"))(variables, MEMORY)
+    keys_values = jax.jit(functools.partial(net.apply, method="project_keys_values"))(
+        variables, MEMORY
+    )
 
     @jax.jit
-    def run(x, met, mask, carry=None):
-        return net.apply(variables, x, carry=carry, memory=met, memory_mask=mask)
+    def run(x, keys_values, mask, carry=None):
+        return net.apply(variables, x, carry=carry, memory=keys_values, memory_mask=mask)
 
-    copies, masks = jax.tree.map(lambda leaf: jnp.repeat(leaf, beams, 0), (met, MASK))
+    copies, masks = jax.tree.map(lambda leaf: jnp.repeat(leaf, beams, 0), (keys_values, MASK))
     _, expected, apart = run(x, copies, masks)
-    _, y, folded = run(x, met, MASK)
+    _, y, folded = run(x, keys_values, MASK)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
     weights = np.asarray(folded["memory_1"]).reshape(B, H, beams, T, S).swapaxes(1, 2)
     np.testing.assert_allclose(
         weights.reshape(-1, H, T, S), apart["memory_1"], rtol=1e-4, atol=1e-6
     )
-    carry, _, activations = run(x[:, :4], met, MASK, net.initial_carry(B * beams, T))
+    carry, _, activations = run(x[:, :4], keys_values, MASK, net.initial_carry(B * beams, T))
     assert "attention_1" not in activations
-    _, y, _ = run(x[:, 4:5], met, MASK, carry)
+    _, y, _ = run(x[:, 4:5], keys_values, MASK, carry)
     np.testing.assert_allclose(y[:, 0], expected[:, 4], rtol=1e-5, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Views of images, and the mean of a classifier's answers over them."""
+"""Views of images, and the mean of a classifier's predictions over them."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def test_mirrored_twice_is_the_image():
 
 
 def test_crops_lie_in_the_corners_and_the_centre():
-    """The mean position of a crop's pixels, on images whose pixels say where they are."""
+    """On images whose values are positions, the mean of a crop's pixels shows where it lies."""
     row, column = np.meshgrid(np.arange(16.0), np.arange(24.0), indexing="ij")
     images = jnp.stack([row, column], -1)[None]
     centres = [np.asarray(view(images)).mean((0, 1, 2)) for view in VIEWS["ten_crop"]]

@@ -12,7 +12,7 @@ PARAMS = {"body": {"kernel": jnp.arange(6.0).reshape(2, 3)}, "head": {"bias": jn
 
 
 def walk(tx, steps):
-    """The parameters and the state after each step, on gradients drawn at random."""
+    """Returns parameters and state after each step on random gradients."""
     params, state = PARAMS, tx.init(PARAMS)
     for number in range(steps):
         rng = np.random.default_rng(number)

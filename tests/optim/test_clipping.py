@@ -1,4 +1,4 @@
-"""The three kinds of clipping: Optax's results, exact below the threshold, nothing hidden."""
+"""Clipping gives Optax's results, is exact below the threshold, and hides no failure."""
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,7 @@ def test_keeps_the_bits_up_to_the_threshold(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_never_scales_up(kind):
-    """Most of all just over the threshold, where rounding could tip."""
+    """This matters most just over the threshold, where rounding could scale up."""
     directions = jax.random.normal(jax.random.key(0), (1000, 50))
     norms = jnp.linalg.norm(directions, axis=1, keepdims=True)
     length = 1 + jnp.array([[1e-7], [1e-6], [1e-3], [-0.5], [10.0]]).repeat(200, axis=0)

@@ -1,4 +1,4 @@
-"""What every optimizer does alike: the suite that each name passes, and the rules by path."""
+"""The common test suite of all optimizers, and their rules by path."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import pytest
 from dlcore.errors import InputError
 from dlcore.optim import OPTIMIZERS, clip_by_global_norm, optimizer, reported
 
-# Learning rates at which 300 steps on the quadratic below arrive.
+# Learning rates at which 300 steps on the quadratic below reach its minimum.
 RATES = {
     "sgd": 0.3,
     "momentum": 0.05,
@@ -34,7 +34,7 @@ def params():
 
 
 def loss(p):
-    """A quadratic with its minimum at 0, of several curvatures."""
+    """Computes a quadratic of several curvatures with its minimum at 0."""
     return 0.5 * sum(
         [
             jnp.sum(CURVATURE * p["body"]["kernel"] ** 2),
@@ -136,7 +136,7 @@ def test_frozen_leaves_keep_their_bits_and_take_no_state(name):
     assert np.signbit(end["body"]["bias"][0])
     frozen_shapes = {leaf.shape for leaf in jax.tree.leaves(params()["body"])}
     assert not frozen_shapes & {leaf.shape for leaf in jax.tree.leaves(state)}
-    # What trains does so as if the rest were not there, the norm of the gradients included.
+    # Trained leaves change as if the frozen ones did not exist, also in the norm of the gradients.
     alone = optimizer(name, RATES[name], factors=[("scale", 0.5)], **settings)
 
     def head_loss(head):
@@ -183,7 +183,7 @@ def test_reports_the_learning_rate_of_the_last_step_and_the_clipped_share():
         before, (p, state) = p, step(tx, p, state)
         report = {name: float(mean.compute()) for name, mean in reported(state).items()}
         assert report == {"clipped": 1.0, "learning_rate": pytest.approx(expected)}
-    # Adam's step on a gradient that keeps its sign is about the learning rate: it was applied.
+    # Adam's step on a gradient that keeps its sign is about the learning rate.
     moved = np.abs(p["head"]["kernel"] - before["head"]["kernel"])
     np.testing.assert_allclose(moved, 0.5 / 3, rtol=0.2)
     assert reported(optax.adam(0.1).init(params())) == {}

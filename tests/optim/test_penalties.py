@@ -1,4 +1,4 @@
-"""Penalties and the proximal step against scikit-learn and closed forms."""
+"""Penalties and the proximal step equal scikit-learn and closed forms."""
 
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ N, D = 60, 8
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(N, D))
 Y = X @ np.array([3.0, -2.0, 0, 0, 1.0, 0, 0, 0]) + 0.5 * RNG.normal(size=N)
-# Both regressions below go at 1 / L, L the largest curvature of half the mean square.
+# Both regressions below use the step 1 / L, L the largest curvature of half the mean square.
 RATE = float(1 / np.linalg.eigvalsh(X.T @ X / N).max())
 
 
@@ -54,7 +54,7 @@ def batch(rows=slice(None), padding=0):
 
 
 def fit(loss_fn, tx, steps=400):
-    """The coefficients after `steps` full-batch steps from 0."""
+    """Returns the coefficients after `steps` full-batch steps from 0."""
 
     def mean_loss(params):
         return loss_fn(params, {}, batch(), None)[0].compute()
@@ -83,7 +83,7 @@ def test_value_by_hand(penalty, expected):
 
 
 def test_is_scikit_learns_objective():
-    """Our loss and penalty, and theirs with the converted arguments, at arbitrary points."""
+    """At arbitrary points it equals our loss and penalty with converted arguments."""
     strength, mix = 0.7, 0.3
     alpha, l1_ratio = to_scikit_learn(strength, mix)
     for w in RNG.normal(size=(5, D, 1)):
@@ -133,7 +133,7 @@ def test_proximal_elastic_net_is_scikit_learns(mix):
 
 
 def test_proximal_follows_the_schedule_and_the_rules():
-    tx = proximal(lambda t: 0.1 * (t + 1), l1=1.0, rules=[("head", False)])
+    tx = proximal(lambda t: 0.1 * (t + 1).astype(jnp.float32), l1=1.0, rules=[("head", False)])
     state = tx.init(PARAMS)
     zeros = jax.tree.map(jnp.zeros_like, PARAMS)
     for rate in (0.1, 0.2):

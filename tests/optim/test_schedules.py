@@ -1,4 +1,4 @@
-"""Schedules against tables worked by hand."""
+"""Schedules equal hand-worked tables."""
 
 import jax
 import numpy as np

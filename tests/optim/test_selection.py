@@ -1,4 +1,4 @@
-"""Which parameters decay."""
+"""The choice of the parameters that decay."""
 
 import jax.numpy as jnp
 import pytest

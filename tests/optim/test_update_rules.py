@@ -1,4 +1,4 @@
-"""Each update rule against the paper's equations in NumPy, and the forms that sources confuse.
+"""Update rules follow the papers' equations in NumPy, also where sources confuse variants.
 
 A reference takes the parameters, the gradients of five steps and the learning rate, and gives the
 parameters after them, all of one leaf. Both sides compute in float64: in float32 Adam's correction
@@ -18,7 +18,7 @@ STEPS = 5
 
 
 def run(tx, params, gradients):
-    """The parameters after one update per gradient tree."""
+    """Returns the parameters after one update per gradient tree."""
     state = tx.init(params)
     for gradient in gradients:
         updates, state = tx.update(gradient, state, params)
@@ -195,7 +195,7 @@ def test_adadelta_keeps_the_units_of_the_parameters():
 
 
 def newton_schulz(x):
-    """Five quintic iterations of Jordan et al. 2024 on x, rows by columns."""
+    """Runs five quintic iterations of Jordan et al. 2024 on x, rows by columns."""
     x = x / np.linalg.norm(x)
     a, b, c = 3.4445, -4.7750, 2.0315
     for _ in range(5):

@@ -40,7 +40,7 @@ def cost(net: str, name: str, program: str, features: int, accumulate: int = 1) 
         case, layout = NETS[net](features), make_layout(name)
         make_state, batch, function = case.make_state, case.batch(0), case.metric_fn
         if program == "step":
-            function = gradient_step(case.loss_fn, case.tx, accumulate=accumulate, layout=layout)
+            function = gradient_step(case.loss_fn, case.tx, accumulate=accumulate)
     state = layout.abstract(make_state)
     if program == "step":
         compiled = layout.lower_step(guard(function), state, batch).compile()

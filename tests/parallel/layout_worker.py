@@ -33,7 +33,7 @@ def train(net: str, name: str, steps: int, runs: int) -> list[dict[str, Any]]:
     if name == SINGLE:
         return [_alone(case, steps)]
     layout = make_layout(name)
-    step = runtime.compile_step(guard(gradient_step(case.loss_fn, case.tx, layout=layout)), layout)
+    step = runtime.compile_step(guard(gradient_step(case.loss_fn, case.tx)), layout)
     part, parts = layout.part
     found = []
     for _ in range(runs):

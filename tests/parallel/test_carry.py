@@ -74,7 +74,7 @@ def batch(step):
 
 
 def steps(layout, count=4, accumulate=1, state=None):
-    step = gradient_step(loss_fn, TX, accumulate=accumulate, layout=layout)
+    step = gradient_step(loss_fn, TX, accumulate=accumulate)
     compiled = runtime.compile_step(step, layout)
     state = layout.initialise(make_state) if state is None else state
     for number in range(int(state.step), count):

@@ -29,8 +29,7 @@ LAYOUTS = {
 def three_steps(layout, accumulate=1, norm=True):
     model, tx = networks.Network(norm=norm), optax.adamw(1e-2)
     step = runtime.compile_step(
-        gradient_step(networks.make_loss(model), tx, accumulate=accumulate, layout=layout),
-        layout,
+        gradient_step(networks.make_loss(model), tx, accumulate=accumulate), layout
     )
     state = layout.initialise(lambda: networks.make_state(model, tx))
     places = jax.tree.map(lambda leaf: leaf.sharding, state)

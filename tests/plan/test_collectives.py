@@ -36,7 +36,7 @@ def compiled(function, *shapes, mesh=MESH, out=BY_ROWS):
 
 
 def ring(kind, size, n):
-    """What one of n devices sends, counted hop by hop; `size` is the larger side in bytes."""
+    """Counts hop by hop the bytes that one of n devices sends; `size` is the larger side."""
     sent, part = 0, size / n
     if kind in ("reduce-scatter", "all-reduce"):
         for _ in range(n - 1):  # each partial sum goes to the right until it has met all
@@ -62,17 +62,19 @@ KNOWN = {
 @pytest.mark.parametrize("kind", KNOWN)
 def test_one_of_each_kind(kind):
     function, operand, result = KNOWN[kind]
-    (one,) = collectives(compiled(function))
-    assert (one.kind, one.runs, one.known) == (kind, 1, True)
-    assert (one.operand_bytes, one.result_bytes) == (operand, result)
-    assert one.group == (0, 1, 2, 3) and one.axes(MESH) == ("data",)
-    assert one.sent_bytes == ring(kind, max(operand, result), N)
-    assert one.source.startswith("jit(") and "shard_map" in one.source
+    (collective,) = collectives(compiled(function))
+    assert (collective.kind, collective.runs, collective.known) == (kind, 1, True)
+    assert (collective.operand_bytes, collective.result_bytes) == (operand, result)
+    assert collective.group == (0, 1, 2, 3) and collective.axes(MESH) == ("data",)
+    assert collective.sent_bytes == ring(kind, max(operand, result), N)
+    assert collective.source.startswith("jit(") and "shard_map" in collective.source
 
 
 def test_sums_that_the_compiler_combines_count_once_with_all_their_bytes():
-    found = collectives(compiled(lambda x: jax.lax.psum((x, x.sum()), "data"), out=P()))
-    assert [(one.kind, one.operand_bytes) for one in found] == [("all-reduce", PART + 4)]
+    listed = collectives(compiled(lambda x: jax.lax.psum((x, x.sum()), "data"), out=P()))
+    assert [(collective.kind, collective.operand_bytes) for collective in listed] == [
+        ("all-reduce", PART + 4)
+    ]
 
 
 def test_loops_multiply():
@@ -83,9 +85,12 @@ def test_loops_multiply():
         x = jax.lax.scan(inner, x, None, length=3)[0]
         return jax.lax.ppermute(x, "data", RING), None
 
-    found = collectives(compiled(lambda x: jax.lax.scan(outer, x, None, length=5)[0]))
-    assert {one.kind: one.runs for one in found} == {"all-reduce": 15, "collective-permute": 5}
-    assert {one.kind: one.sent_bytes for one in found} == {
+    listed = collectives(compiled(lambda x: jax.lax.scan(outer, x, None, length=5)[0]))
+    assert {collective.kind: collective.runs for collective in listed} == {
+        "all-reduce": 15,
+        "collective-permute": 5,
+    }
+    assert {collective.kind: collective.sent_bytes for collective in listed} == {
         "all-reduce": 15 * ring("all-reduce", PART, N),
         "collective-permute": 5 * PART,
     }
@@ -101,8 +106,8 @@ def test_a_loop_of_unknown_length_counts_one_round_and_says_so():
 
         return jax.lax.while_loop(lambda x: x[0, 0] > 1, body, x)
 
-    (one,) = collectives(compiled(function))
-    assert (one.runs, one.known) == (3, False)
+    (collective,) = collectives(compiled(function))
+    assert (collective.runs, collective.known) == (3, False)
 
 
 @pytest.mark.parametrize("many", [1, 3])
@@ -116,9 +121,9 @@ def test_of_a_conditional_the_branch_counts_that_sends_most(many):
         flag = jax.lax.axis_index("data") < 9
         return jax.lax.cond(flag & (x[0, 0] > 0), lambda x: jax.lax.psum(x, "data"), permutes, x)
 
-    found = collectives(compiled(function))
+    listed = collectives(compiled(function))
     # A sum sends 1.5 times its bytes.
-    assert [one.kind for one in found] == (
+    assert [collective.kind for collective in listed] == (
         ["all-reduce"] if many == 1 else ["collective-permute"] * many
     )
 
@@ -127,9 +132,9 @@ def test_each_axis_of_a_mesh_has_its_groups():
     mesh = make_mesh(data=2, model=2)
     by_axes = {}
     for axes in (("data",), ("model",), ("data", "model")):
-        (one,) = collectives(compiled(lambda x, a=axes: jax.lax.psum(x, a), mesh=mesh))
-        assert one.axes(mesh) == axes
-        by_axes[axes] = one.group
+        (collective,) = collectives(compiled(lambda x, a=axes: jax.lax.psum(x, a), mesh=mesh))
+        assert collective.axes(mesh) == axes
+        by_axes[axes] = collective.group
     assert by_axes == {("data",): (0, 2), ("model",): (0, 1), ("data", "model"): (0, 1, 2, 3)}
 
 
@@ -144,10 +149,10 @@ def test_data_parallel_reduces_each_gradient_once():
         "b": shape((32, 3), jnp.float32, sharding=everywhere),
     }
     x = shape((ROWS, COLUMNS), jnp.float32, sharding=rows)
-    found = collectives(jax.jit(gradient, out_shardings=everywhere).lower(params, x).compile())
-    assert {one.kind for one in found} == {"all-reduce"}
-    assert sum(one.operand_bytes for one in found) == 4 * (COLUMNS * 32 + 32 * 3)
-    assert all("transpose" in one.source for one in found)
+    listed = collectives(jax.jit(gradient, out_shardings=everywhere).lower(params, x).compile())
+    assert {collective.kind for collective in listed} == {"all-reduce"}
+    assert sum(collective.operand_bytes for collective in listed) == 4 * (COLUMNS * 32 + 32 * 3)
+    assert all("transpose" in collective.source for collective in listed)
 
 
 def test_a_program_of_one_device_has_none():
@@ -192,19 +197,22 @@ def asynchronous(groups="[1,8]<=[8]"):
 
 
 def test_asynchronous_collectives_count_once():
-    found = asynchronous()
-    assert [(one.kind, one.operand_bytes, one.result_bytes, one.group) for one in found] == [
+    listed = asynchronous()
+    assert [
+        (collective.kind, collective.operand_bytes, collective.result_bytes, collective.group)
+        for collective in listed
+    ] == [
         ("all-gather", 256, 2048, (0, 1, 2, 3, 4, 5, 6, 7)),
         ("all-reduce", 32, 32, (0, 1, 2, 3, 4, 5, 6, 7)),
         ("collective-permute", 32, 32, (0, 2)),
         ("all-to-all", 256, 256, (0, 1)),
         ("ragged-all-to-all", 256, 256, (0, 1, 2, 3)),
     ]
-    assert [one.source for one in found] == ["", "loss", "", "", ""]
+    assert [collective.source for collective in listed] == ["", "loss", "", "", ""]
 
 
 def test_groups_of_one_device_send_nothing():
-    kinds = [one.kind for one in asynchronous("{{0},{1},{2},{3},{4},{5},{6},{7}}")]
+    kinds = [collective.kind for collective in asynchronous("{{0},{1},{2},{3},{4},{5},{6},{7}}")]
     assert "all-gather" not in kinds and len(kinds) == 4
 
 
@@ -231,9 +239,9 @@ NUMBERS = np.arange(8).reshape(2, 4)  # of a mesh with the axes a = 2 and b = 4
     ],
 )
 def test_every_way_to_write_groups(groups, expected):
-    found = asynchronous(groups)[0]
-    assert found.group == tuple(expected.tolist())
-    assert found.result_bytes == 256 * len(expected)
+    listed = asynchronous(groups)[0]
+    assert listed.group == tuple(expected.tolist())
+    assert listed.result_bytes == 256 * len(expected)
 
 
 def test_the_text_is_read_whole():

@@ -37,8 +37,8 @@ def test_equal_leaves_of_numbered_layers_are_one_row():
 
 def test_only_the_numbers_that_differ_are_left_out():
     leaf = jnp.zeros(2)
-    found = placement({"a_1": {"b_0": leaf, "b_10": leaf}})
-    assert [(one.path, one.leaves, one.bytes) for one in found] == [("a_1/b_*", 2, 16)]
+    entries = placement({"a_1": {"b_0": leaf, "b_10": leaf}})
+    assert [(entry.path, entry.leaves, entry.bytes) for entry in entries] == [("a_1/b_*", 2, 16)]
 
 
 def test_bytes_are_those_of_the_fullest_device():

@@ -110,8 +110,8 @@ def test_flops_of_convolutions():
 
     x = jax.ShapeDtypeStruct((2, 10, 10, 8), jnp.float32)
     w = jax.ShapeDtypeStruct((3, 3, 4, 6), jnp.float32)
-    found = plan(jax.jit(convolve).lower(x, w), State((), (), ()), (x, w))
-    assert found.model_flops == 2 * (2 * 8 * 8 * 6) * (3 * 3 * 4)
+    costs = plan(jax.jit(convolve).lower(x, w), State((), (), ()), (x, w))
+    assert costs.model_flops == 2 * (2 * 8 * 8 * 6) * (3 * 3 * 4)
 
 
 def test_communication_of_data_parallel(replicated):
@@ -187,11 +187,22 @@ def test_traffic_without_loops_is_the_compilers():
 
 
 BY_HAND = Plan(
-    devices=8, axes=(("data", 8), ("model", 1)), parameter_bytes=10, optimizer_bytes=20,
-    other_bytes=4, batch_bytes=6, temporary_bytes=60, peak_bytes=100, flops=1000.0,
-    model_flops=800.0, traffic_bytes=300.0, least_traffic_bytes=200.0, collectives=(),
-    known=True, platform="cpu",
-)  # fmt: skip
+    devices=8,
+    axes=(("data", 8), ("model", 1)),
+    parameter_bytes=10,
+    optimizer_bytes=20,
+    other_bytes=4,
+    batch_bytes=6,
+    temporary_bytes=60,
+    peak_bytes=100,
+    flops=1000.0,
+    model_flops=800.0,
+    traffic_bytes=300.0,
+    least_traffic_bytes=200.0,
+    collectives=(),
+    known=True,
+    platform="cpu",
+)
 
 
 def test_the_roofline_by_hand():
@@ -223,8 +234,8 @@ def test_the_table_says_what_matters(replicated):
 
 
 def test_chips_from_flags():
-    given = "flops=197e12,memory=16e9,bandwidth=819e9,link=200e9"
-    assert parse_chip(given) == parse_chip("tpu-v5e") == Chip(197e12, 16e9, 819e9, 200e9)
+    figures = "flops=197e12,memory=16e9,bandwidth=819e9,link=200e9"
+    assert parse_chip(figures) == parse_chip("tpu-v5e") == Chip(197e12, 16e9, 819e9, 200e9)
     assert parse_chip("h100,link=50e9") == CHIPS["h100"]._replace(link=50e9)
 
 
@@ -258,8 +269,8 @@ from jax.sharding import AxisType, PartitionSpec as P
 from dlcore.plan.step import plan
 mesh = jax.make_mesh((64, 8), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 state, batch = test_plan.arguments(mesh, P(None, None, "model"))
-found = plan(test_plan.lowered(state, batch), state, batch, mesh=mesh)
-print(found.devices, found.parameter_bytes, found.batch_bytes, {a for _, a in found.collectives})
+costs = plan(test_plan.lowered(state, batch), state, batch, mesh=mesh)
+print(costs.devices, costs.parameter_bytes, costs.batch_bytes, {a for _, a in costs.collectives})
 """
 
 

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from dlcore.report.language import worst_passages
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
 from dlcore.errors import InputError
@@ -22,7 +23,6 @@ from dlcore.report import (
     write_report,
 )
 from dlcore.report.classes import class_section
-from dlcore.report.language import worst_passages
 
 RANDOM = np.random.default_rng(0)
 
@@ -116,7 +116,7 @@ def test_the_report_of_images_is_whole(workdir):
 
 
 def test_the_worst_class_comes_first(tmp_path):
-    """Of 3 a one is taken for b, c is never guessed, d never seen."""
+    """One of three a is taken for b; c is never predicted and d never seen."""
     labels, guesses = np.array([0, 0, 0, 1, 2]), np.array([0, 0, 1, 1, 1])
     section = class_section(labels, guesses, ["a", "b", "<c>", "d"])
     assert tables(section.content(tmp_path)) == [

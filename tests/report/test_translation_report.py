@@ -10,14 +10,9 @@ from PIL import Image
 
 from dlcore.evaluation import search_errors
 from dlcore.metrics import translation_scores
-from dlcore.report import (
-    AttentionExample,
-    Samples,
-    attention_section,
-    translation_sections,
-    write_report,
-)
+from dlcore.report import AttentionExample, attention_section, write_report
 from dlcore.report.plots import attention, bars, plot_attention, plot_bars
+from experiments.translation.report import Samples, translation_sections
 
 RANDOM = np.random.default_rng(0)
 SOURCES = ["Ein <b>Hund</b>", "Eine Katze sitzt dort", "Zwei Männer", "Drei $Frauen$ lesen"]
@@ -151,11 +146,12 @@ def sections(**options):
 def errors():
     """Right, the search's fault, the model's, and one on which log P alone disagrees."""
     return search_errors(
-        np.array([-1.0, -1.25, -2.0, -0.5]), np.array([-1.0, -1.5, -1.0, -2.5]),
+        np.array([-1.0, -1.25, -2.0, -0.5]),
+        np.array([-1.0, -1.5, -1.0, -2.5]),
         reference_log_probs=np.array([-1.0, -1.25, -2.0, -5.0]),
         output_log_probs=np.array([-1.0, -1.5, -1.0, -4.0]),
         same=np.array([True, False, False, False]),
-    )  # fmt: skip
+    )
 
 
 def test_scores_of_each_decoder_with_their_signatures(tmp_path):
@@ -179,7 +175,7 @@ def test_bleu_by_length_names_lengths_and_counts(drawn, tmp_path):
         seen.update(values)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dlcore.report.translation.plot_bars", keep)
+        patch.setattr("experiments.translation.report.plot_bars", keep)
         section.content(tmp_path)
     assert list(seen) == ["2\n2 sentences", "3\n1 sentence", "4\n1 sentence"]
     assert seen["4\n1 sentence"] == translation_scores(OUTPUTS[1:2], REFERENCES[1:2]).bleu
@@ -189,8 +185,10 @@ def test_the_error_analysis_lists_shares_and_the_worst(tmp_path):
     text = sections(errors=errors())[2].content(tmp_path)
     shares, search, model = tables(text)
     assert [row[:3] for row in shares[1:]] == [
-        ["right", "1", "25.0%"], ["search", "2", "50.0%"], ["model", "1", "25.0%"],
-    ]  # fmt: skip
+        ["right", "1", "25.0%"],
+        ["search", "2", "50.0%"],
+        ["model", "1", "25.0%"],
+    ]
     assert search[1:] == [
         ["4", SOURCES[3], REFERENCES[3], OUTPUTS[3], "-2.500", "-0.500"],
         ["2", SOURCES[1], REFERENCES[1], OUTPUTS[1], "-1.500", "-1.250"],
@@ -206,10 +204,12 @@ def test_samples_over_the_steps(tmp_path):
     assert tables(text) == [
         [["source", SOURCES[0]], ["reference", "A dog"], ["step 5", "A"], ["step 1,000", "A dog"]],
         [
-            ["source", SOURCES[1]], ["reference", REFERENCES[1]], ["step 5", "B"],
+            ["source", SOURCES[1]],
+            ["reference", REFERENCES[1]],
+            ["step 5", "B"],
             ["step 1,000", "<c>"],
         ],
-    ]  # fmt: skip
+    ]
 
 
 def test_attention_shows_the_mean_and_the_heads(monkeypatch, tmp_path):
@@ -222,9 +222,15 @@ def test_attention_shows_the_mean_and_the_heads(monkeypatch, tmp_path):
     several = AttentionExample("A & B", attend(3, 2, 2), ["a", "b"], ["c", "d"])
     one = AttentionExample("C", attend(1, 2, 2), ["a", "b"], ["a", "b"])
     text = attention_section("Self-attention", [several, one], text="x < y").content(tmp_path)
-    assert re.findall('src="(.*?)"', text) == list(shown) == [
-        "self_attention_1.png", "self_attention_1_heads.png", "self_attention_2.png",
-    ]  # fmt: skip
+    assert (
+        re.findall('src="(.*?)"', text)
+        == list(shown)
+        == [
+            "self_attention_1.png",
+            "self_attention_1_heads.png",
+            "self_attention_2.png",
+        ]
+    )
     assert re.findall("<h3>(.*?)</h3>", text) == ["A &amp; B", "C"] and "x &lt; y" in text
     mean, source, output = shown["self_attention_1.png"]
     np.testing.assert_allclose(mean, several.weights.mean(axis=0)[None])
@@ -246,9 +252,14 @@ def test_the_whole_report(tmp_path):
     )
     text = page.read_text(encoding="utf-8")
     assert re.findall("<h2>(.*?)</h2>", text) == [
-        "Result", "Learning curves", "Translation scores", "BLEU by length",
-        "Error analysis of the search", "Samples", "Attention",
-    ]  # fmt: skip
+        "Result",
+        "Learning curves",
+        "Translation scores",
+        "BLEU by length",
+        "Error analysis of the search",
+        "Samples",
+        "Attention",
+    ]
     pictures = re.findall('src="(.*?)"', text)
     assert len(pictures) == 4
     for name in pictures:

@@ -12,8 +12,18 @@ import pytest
 from dlcore import runtime
 from dlcore.errors import InputError
 from dlcore.plan.cost import model_flops
-from dlcore.train import accounting, gradient_step, loop
+from dlcore.train import (
+    Accounting,
+    Checkpointing,
+    Evaluation,
+    Logging,
+    Profiling,
+    accounting,
+    gradient_step,
+    loop,
+)
 from dlcore.train.logs import RunLog
+from dlcore.train.packed import PackedStep, numbers_in
 from dlcore.train.profiling import Profile, parse_steps
 
 MODEL, TX = networks.Network(), optax.sgd(1e-2)
@@ -40,10 +50,10 @@ def clock(monkeypatch):
     return clock
 
 
-def fit(layout=JIT, batches=networks.batches, steps=3, **options):
+def fit(*hooks, layout=JIT, batches=networks.batches, steps=3, step=None):
     state = layout.initialise(lambda: networks.make_state(MODEL, TX))
-    step = gradient_step(networks.make_loss(MODEL), TX, layout=layout)
-    return loop.fit(step, state, batches, steps=steps, layout=layout, **options)
+    step = step or gradient_step(networks.make_loss(MODEL), TX)
+    return loop.fit(step, state, batches, steps=steps, layout=layout, hooks=hooks)
 
 
 def flops(size):
@@ -62,21 +72,21 @@ def of_sizes(*sizes):
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_flops_are_those_of_the_whole_batch_in_every_layout(name):
-    result = fit(runtime.layout(**LAYOUTS[name]), count_flops=model_flops)
+    result = fit(Accounting(model_flops), layout=runtime.layout(**LAYOUTS[name]))
     assert result.flops == 2 * flops(32)  # the first step is left out
 
 
 def test_the_parts_that_other_processes_feed_count():
     layout = runtime.layout("mesh", mesh="data=4")
-    traced = accounting.Traced(lambda state, batch: (state, {}), model_flops)
-    traced.flops, traced.numbers = 12.0, accounting.numbers_in(networks.batch(0))
-    account = accounting.Account(traced, parts=3)
+    packed = PackedStep(lambda state, batch: (state, {}), model_flops)
+    packed.flops, packed.numbers = 12.0, numbers_in(networks.batch(0))
+    account = accounting.Account(packed, parts=3)
     account.compiled(networks.batch(0))
     assert account.flops_of(networks.batch(1)) == 36 and layout.part[1] == 1
 
 
 def test_each_step_counts_by_the_shape_of_its_batch():
-    result = fit(batches=of_sizes(32, 16, 16, 8), steps=7, count_flops=model_flops)
+    result = fit(Accounting(model_flops), batches=of_sizes(32, 16, 16, 8), steps=7)
     assert result.flops == sum(map(flops, (16, 16, 8, 32, 16, 16)))
 
 
@@ -87,10 +97,7 @@ def test_the_step_is_traced_once_for_its_flops_and_its_program():
         calls.append(1)
         return gradient_step(networks.make_loss(MODEL), TX)(state, batch)
 
-    state = JIT.initialise(lambda: networks.make_state(MODEL, TX))
-    plain = loop.fit(step, state, networks.batches, steps=3)
-    state = JIT.initialise(lambda: networks.make_state(MODEL, TX))
-    counted = loop.fit(step, state, networks.batches, steps=3, count_flops=model_flops)
+    plain, counted = fit(step=step), fit(Accounting(model_flops), step=step)
     assert len(calls) == 2 and plain.flops == 0
     networks.assert_equal(plain.state, counted.state)
 
@@ -108,9 +115,10 @@ def test_every_moment_belongs_to_one_part(clock):
     def save(*_, **__):
         clock.now += 7
 
+    checkpoints = types.SimpleNamespace(save=save, wait=lambda: None)
     result = fit(
-        batches=batches, steps=9, evaluate=evaluate, eval_every=4,
-        checkpoints=types.SimpleNamespace(save=save, wait=lambda: None), checkpoint_every=3,
+        Evaluation(evaluate, every=4), Checkpointing(checkpoints, every=3),
+        batches=batches, steps=9,
     )  # fmt: skip
     expected = dict.fromkeys(accounting.PARTS, 0.0)
     expected |= {"data": 8 * 3.0, "evaluation": 3 * 5.0, "checkpoints": 3 * 7.0}
@@ -123,8 +131,7 @@ def test_a_step_that_is_compiled_again_counts_as_compilation(clock):
         clock.now += 11
         return gradient_step(networks.make_loss(MODEL), TX)(state, batch)
 
-    state = JIT.initialise(lambda: networks.make_state(MODEL, TX))
-    result = loop.fit(step, state, of_sizes(32, 16), steps=6)
+    result = fit(step=step, batches=of_sizes(32, 16), steps=6)
     assert result.spent["compilation"] == result.seconds == 11
 
 
@@ -140,9 +147,7 @@ def test_the_log_gets_the_figures_of_the_steps_since_the_last_report(clock):
             clock.now += 2 if step < 6 else 4
             yield batch
 
-    fit(
-        batches=batches, steps=12, log=log, log_every=6, count_flops=model_flops, peak_flops=1e6
-    )  # fmt: skip
+    fit(Logging(log, every=6), Accounting(model_flops, 1e6), batches=batches, steps=12)
     # A report of a step comes when two more were dispatched: 7 batches in the first one.
     (first, early), (second, late) = logged
     assert (first, second) == (6, 12)
@@ -175,7 +180,7 @@ def test_the_clock_leaves_no_trace_in_the_metrics(clock, tmp_path):
                 clock.now += tick
                 yield batch
 
-        fit(batches=batches, steps=6, log=log, log_every=2, count_flops=model_flops, peak_flops=1.0)
+        fit(Logging(log, every=2), Accounting(model_flops, 1.0), batches=batches, steps=6)
         log.close()
         files.append((workdir / "metrics.jsonl").read_bytes())
     assert files[0] == files[1] and files[0].count(b"\n") == 3
@@ -193,7 +198,7 @@ def test_the_progress_line_shows_what_is_known(tmp_path):
 
 def test_the_alarm_names_what_changed_shape(tmp_path, capsys):
     log = RunLog(tmp_path, progress=False)
-    fit(batches=of_sizes(32, 32, 32, 16), steps=4, log=log, log_every=4)
+    fit(Logging(log, every=4), batches=of_sizes(32, 32, 32, 16), steps=4)
     log.close()
     alarm = capsys.readouterr().err
     assert "compiled again by step 4" in alarm
@@ -202,7 +207,7 @@ def test_the_alarm_names_what_changed_shape(tmp_path, capsys):
 
 
 def test_the_alarm_when_the_batch_has_the_same_shape():
-    account = accounting.Account(accounting.Traced(lambda state, batch: (state, {})))
+    account = accounting.Account(PackedStep(lambda state, batch: (state, {})))
     account.compiled({"x": np.zeros((2, 3))})
     account.compiled({"x": np.zeros((2, 3)), "y": np.zeros(2, np.int32)})
     assert account.changes == "y nothing -> int32[2]"
@@ -234,7 +239,7 @@ def test_which_steps_are_traced(tmp_path, calls, first, last, expected):
             calls.append(step + 1)
             yield batch
 
-    fit(batches=batches, steps=5, profile=Profile(tmp_path / "profile", first, last))
+    fit(Profiling(Profile(tmp_path / "profile", first, last)), batches=batches, steps=5)
     assert calls == expected
     assert (tmp_path / "profile").exists() == ("start" in expected)
 

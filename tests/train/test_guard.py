@@ -47,9 +47,7 @@ def lives():
     found = {}
     for name, make_layout in LAYOUTS.items():
         layout = make_layout()
-        compiled = runtime.compile_step(
-            guard(gradient_step(scaled_loss, TX, layout=layout)), layout
-        )
+        compiled = runtime.compile_step(guard(gradient_step(scaled_loss, TX)), layout)
         state = layout.initialise(make_state)
         states, events = [networks.arrays(state)], []
         for number in range(len(EVENTS)):

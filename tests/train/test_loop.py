@@ -12,10 +12,18 @@ import pytest
 
 from dlcore import runtime
 from dlcore.errors import Diverged
-from dlcore.train import Best, gradient_step
+from dlcore.train import (
+    Best,
+    Checkpointing,
+    Evaluation,
+    Logging,
+    StopOnSignal,
+    fit,
+    gradient_step,
+    restore_hooks,
+)
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.logs import RunLog
-from dlcore.train.loop import Memory, fit
 from dlcore.types import Mean
 
 MODEL, TX = networks.Network(), optax.adamw(1e-2)
@@ -27,8 +35,8 @@ def make_state():
     return networks.make_state(MODEL, TX)
 
 
-def make_step(layout=JIT):
-    return gradient_step(networks.make_loss(MODEL), TX, layout=layout)
+def make_step():
+    return gradient_step(networks.make_loss(MODEL), TX)
 
 
 def evaluate(state):
@@ -36,20 +44,22 @@ def evaluate(state):
     return {"accuracy": total}
 
 
-def run(workdir, *, steps, batches=networks.batches, layout=JIT, best=None, **options):
+def run(workdir, *, steps, batches=networks.batches, layout=JIT, checkpoint_every=0):
     """One process's life: restores what there is, trains, closes."""
     checkpoints = Checkpoints(workdir / "checkpoints", {})
-    memory = Memory(best=best or Best("accuracy"))
     found = checkpoints.restore(layout.abstract(make_state))
     state = found.state if found else layout.initialise(make_state)
-    if found:
-        memory.load(found.loop)
     log = RunLog(workdir, start=found.step if found else 0, steps=steps, progress=False)
+    hooks = [
+        Logging(log, every=5),
+        Evaluation(evaluate, every=8, best=Best("accuracy")),
+        StopOnSignal(),
+        Checkpointing(checkpoints, every=checkpoint_every),
+    ]
+    if found:
+        restore_hooks(hooks, found.loop)
     try:
-        return fit(
-            make_step(layout), state, batches, steps=steps, layout=layout, log=log, log_every=5,
-            evaluate=evaluate, eval_every=8, checkpoints=checkpoints, memory=memory, **options,
-        )  # fmt: skip
+        return fit(make_step(), state, batches, steps=steps, layout=layout, hooks=hooks)
     finally:
         log.close()
         checkpoints.close()
@@ -127,30 +137,25 @@ def scores(*values):
 def test_patience_stops_and_survives_a_restart(tmp_path):
     curve = [0.1, 0.5, 0.4, 0.5, 0.3, 0.2, 0.9]
 
-    def train(directory, evaluate, steps, memory):
+    def train(directory, evaluate, steps):
         checkpoints = Checkpoints(directory, {})
         found = checkpoints.restore(JIT.abstract(make_state))
+        best = Best("accuracy", patience=3)
+        hooks = [Evaluation(evaluate, every=1, best=best), Checkpointing(checkpoints)]
         if found:
-            memory.load(found.loop)
+            restore_hooks(hooks, found.loop)
         state = found.state if found else JIT.initialise(make_state)
-        result = fit(
-            make_step(), state, networks.batches, steps=steps, evaluate=evaluate, eval_every=1,
-            checkpoints=checkpoints, memory=memory,
-        )  # fmt: skip
+        result = fit(make_step(), state, networks.batches, steps=steps, hooks=hooks)
         checkpoints.close()
-        return result
+        return result, best
 
-    def memory():
-        return Memory(best=Best("accuracy", patience=3))
-
-    whole = train(tmp_path / "whole", scores(*curve), 7, memory())
+    whole, _ = train(tmp_path / "whole", scores(*curve), 7)
     assert (whole.reason, int(whole.state.step)) == ("patience", 5)
-    first = train(tmp_path / "parts", scores(*curve[:3]), 3, memory())
+    first, _ = train(tmp_path / "parts", scores(*curve[:3]), 3)
     assert first.reason == "finished"
-    last = memory()
-    second = train(tmp_path / "parts", scores(*curve[3:]), 7, last)
+    second, best = train(tmp_path / "parts", scores(*curve[3:]), 7)
     assert (second.reason, int(second.state.step)) == ("patience", 5)
-    assert (last.best.step, last.best.value) == (2, 0.5)
+    assert (best.step, best.value) == (2, 0.5)
     networks.assert_equal(second.state, whole.state)
 
 
@@ -183,14 +188,14 @@ def poisoned(*numbers):
 
 def test_bad_steps_in_a_row_end_the_run_with_steps_and_batch_named(tmp_path):
     with pytest.raises(Diverged) as error:
-        run(tmp_path, steps=50, batches=poisoned(*range(12, 20)), patience_for_skipped=4)
-    assert "4 steps in a row, 13 to 16" in str(error.value)
+        run(tmp_path, steps=50, batches=poisoned(*range(12, 30)))
+    assert "10 steps in a row, 13 to 22" in str(error.value)
     assert "parameters are still those of step 12" in str(error.value)
     assert "batch is number 12 (x 1 values not finite, label finite" in str(error.value)
 
 
 def test_single_bad_steps_are_skipped_and_counted(tmp_path):
-    result = run(tmp_path, steps=20, batches=poisoned(3, 7, 8), patience_for_skipped=3)
+    result = run(tmp_path, steps=20, batches=poisoned(3, 7, 8))
     lines = [
         line
         for line in networks.read_metrics(tmp_path / "metrics.jsonl")
@@ -208,13 +213,13 @@ def test_a_batch_of_another_shape_is_reported_as_a_recompilation(tmp_path, capsy
 
     log = RunLog(tmp_path, steps=10, progress=False)
     state = JIT.initialise(make_state)
-    result = fit(make_step(), state, batches, steps=10, log=log, log_every=5)
+    result = fit(make_step(), state, batches, steps=10, hooks=[Logging(log, every=5)])
     log.close()
     assert result.recompilations == 1
     assert "compiled again by step 10" in capsys.readouterr().err
 
 
-def test_a_run_without_log_evaluation_or_checkpoints_just_trains():
+def test_a_run_without_hooks_just_trains():
     result = fit(make_step(), JIT.initialise(make_state), networks.batches, steps=3)
     assert (int(result.state.step), result.steps, result.evaluation) == (3, 3, {})
 

@@ -11,9 +11,8 @@ import pytest
 
 from dlcore import runtime
 from dlcore.errors import InputError
-from dlcore.train import guard
+from dlcore.train import Logging, fit, guard, loop
 from dlcore.train.logs import RunLog
-from dlcore.train.loop import fit
 from dlcore.train.spikes import SpikeGuardedState
 from dlcore.types import Mean, TrainState
 
@@ -205,7 +204,7 @@ def test_a_plain_state_has_no_field_more_and_lets_spikes_pass():
     assert str(programs[0]) == str(programs[1])
 
 
-def test_spikes_are_reported_and_do_not_end_a_run(tmp_path):
+def test_spikes_are_reported_and_do_not_end_a_run(tmp_path, monkeypatch):
     losses = np.concatenate([noise(128), [50, 60, 70], noise(9)]).astype(np.float32)
 
     def batches(start):
@@ -213,9 +212,9 @@ def test_spikes_are_reported_and_do_not_end_a_run(tmp_path):
             yield {"loss": loss, "norm": np.float32(1)}
 
     log = RunLog(tmp_path, steps=140, progress=False)
-    options = {"steps": 140, "log": log, "log_every": 10, "patience_for_skipped": 2}
+    monkeypatch.setattr(loop, "_PATIENCE", 2)
     state = runtime.layout("jit").initialise(given_state)
-    result = fit(given_step, state, batches, **options)
+    result = fit(given_step, state, batches, steps=140, hooks=[Logging(log, every=10)])
     log.close()
     lines = networks.read_metrics(tmp_path / "metrics.jsonl")
     assert result.reason == "finished" and int(result.state.step) == 140

@@ -1,6 +1,7 @@
-"""Real data that dlcore's dependencies ship, as TFDS builders: no network, no file needed.
+"""TFDS builders of the embedded data sets: real data that dlcore's dependencies ship.
 
-Importing this package makes the builders known to TFDS by their names.
+They need neither a network nor a file. Importing this package makes TFDS find the builders by their
+names.
 """
 
 from dlcore.data.builders.dates import Dates

@@ -1,27 +1,35 @@
-"""Dates as ten languages write them, by Unicode's locale data, which Babel ships."""
+"""The data set of dates as ten languages write them, by Unicode's locale data from Babel."""
 
 import datetime
 import functools
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from dlcore.data.builders import installed
 from dlcore.data.tfds import tfds
 
+if TYPE_CHECKING:
+    import babel
+    import babel.dates
+
 LANGUAGES = ("de", "en", "es", "fr", "it", "nl", "pl", "pt", "sv", "tr")
-# Three styles, and two sets of fields that each language arranges in its own way: weekday, year,
-# month in letters and day; year, month in digits and day. All of them write the whole year.
+# Three styles, and two sets of fields that each language arranges in its own way: yMMMEd is year,
+# month in letters, weekday and day; yMd is year, month in digits and day. All write the whole year.
 FORMATS = ("full", "long", "medium", "yMMMEd", "yMd")
 WRITTEN, ISO = "written", "iso"
 SIZES = {"test": 1_000, "validation": 1_000, "train": 30_000}
 _DAYS = np.arange("1900-01-01", "2100-01-01", dtype="datetime64[D]")
 
 
+# The key and the features of an example.
+Example: TypeAlias = tuple[int, dict[str, str]]
+
+
 class DatesConfig(tfds.core.BuilderConfig):
-    """What is translated into what.
+    """The pair of languages that a configuration translates between.
 
     Args:
         source: a language, or "written" for all of them.
@@ -47,7 +55,7 @@ class Dates(tfds.core.GeneratorBasedBuilder):
         *itertools.starmap(DatesConfig, itertools.permutations(LANGUAGES, 2)),
     ]
 
-    def _info(self) -> Any:
+    def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description=__doc__,
@@ -56,22 +64,22 @@ class Dates(tfds.core.GeneratorBasedBuilder):
             metadata=tfds.core.MetadataDict(versions=installed.versions(["babel"])),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[Example]]:
         pairs = translations(*self.builder_config.pair)
         return {
             split: self._generate_examples([*itertools.islice(pairs, size)])
             for split, size in SIZES.items()
         }
 
-    def _generate_examples(
-        self, pairs: list[tuple[str, str]]
-    ) -> Iterator[tuple[int, dict[str, str]]]:
+    def _generate_examples(self, pairs: list[tuple[str, str]]) -> Iterator[Example]:
         for key, pair in enumerate(pairs):
             yield key, dict(zip(self.builder_config.pair, pair, strict=True))
 
 
 def translations(source: str, target: str) -> Iterator[tuple[str, str]]:
-    """The days of all years in a random but fixed order, as `source` and `target` write them.
+    """Yields the days of all years in a random but fixed order as `source` and `target` write them.
 
     Each day comes in one format, or not at all if its text could mean another day.
     """
@@ -85,22 +93,26 @@ def translations(source: str, target: str) -> Iterator[tuple[str, str]]:
         if target == ISO:
             yield text, day.isoformat()
         else:
-            # Formats that the source writes alike have one translation, that of the first.
+            # Formats that look alike in the source share the translation of the first of them.
             alike = (form for form in FORMATS if write(day, language, form) == text)
             yield text, write(day, target, next(alike))
 
 
 def write(day: datetime.date, language: str, form: str) -> str:
-    """A day as a language writes it in one of `FORMATS`."""
+    """Writes a day in a language and one of `FORMATS`.
+
+    >>> write(datetime.date(1969, 10, 7), "de", "long")
+    '7. Oktober 1969'
+    """
     locale, pattern = _pattern(language, form)
     return pattern.apply(day, locale)
 
 
 def is_ambiguous(text: str, day: datetime.date, languages: tuple[str, ...]) -> bool:
-    """Whether one of the languages writes another day as one of them writes this day."""
+    """Returns whether one of the languages writes another day as `text`, which means `day`."""
     if day.day > 12 or day.day == day.month:
         return False
-    # Only digits can be taken for one another.
+    # Only a day and a month that are both written in digits can be taken for one another.
     exchanged = day.replace(month=day.day, day=day.month)
     return any(
         text == write(exchanged, language, form)
@@ -110,8 +122,8 @@ def is_ambiguous(text: str, day: datetime.date, languages: tuple[str, ...]) -> b
 
 
 @functools.cache
-def _pattern(language: str, form: str) -> tuple[Any, Any]:
-    """The locale of a language, and how it arranges a format."""
+def _pattern(language: str, form: str) -> tuple["babel.Locale", "babel.dates.DateTimePattern"]:
+    """Returns the locale of a language and the pattern of a format in it."""
     # Only the first use of this data set needs it.
     import babel
 

@@ -1,16 +1,20 @@
-"""Handwritten digits: 1,797 images of 8 x 8 in 10 classes, which scikit-learn ships.
+"""The data set of handwritten digits: 1,797 images of 8 x 8 in 10 classes from scikit-learn.
 
-The test set of Alpaydin and Kaynak's "Optical Recognition of Handwritten Digits" (UCI, 1998).
+They are the test set of Alpaydin and Kaynak's "Optical Recognition of Handwritten Digits" (UCI,
+1998).
 """
 
 import io
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from dlcore.data.tfds import tfds
+
+# The key and the features of an example.
+Example: TypeAlias = tuple[int, dict[str, bytes | int]]
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
@@ -22,7 +26,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def _info(self) -> Any:
+    def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description=__doc__,
@@ -35,7 +39,9 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             supervised_keys=("image", "label"),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[Example]]:
         # Importing scikit-learn takes most of a second, and only the first use needs it.
         from sklearn import datasets, model_selection
 
@@ -51,7 +57,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(
         self, images: np.ndarray, labels: np.ndarray, indices: np.ndarray
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
+    ) -> Iterator[Example]:
         for index in indices.tolist():
             png = io.BytesIO()
             Image.fromarray(images[index]).save(png, "png")

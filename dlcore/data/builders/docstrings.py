@@ -1,22 +1,26 @@
-"""Which of five packages a passage of docstrings belongs to."""
+"""The data set of passages of docstrings, labelled with the one of five packages they are from."""
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeAlias
 
 from dlcore.data.builders import installed
 from dlcore.data.tfds import tfds
 
 CLASSES = ("jax", "matplotlib", installed.PYTHON, "scipy", "sklearn")
-# What gives the package away.
+# Words that would give the package away.
 _NAMES = re.compile(
     r"scikit[- ]?learn|sk-?learn|matplotlib|pyplot|scipy|python|jax|\b(?:plt|mpl|jnp|lax)\b",
     re.IGNORECASE,
 )
 _MASK = "PACKAGE"
-# Words of a passage: it ends with the paragraph that reaches the first number; what is left over is
-# kept from the second on.
+# A passage ends with the paragraph in which it reaches _FULL words. The rest of a text is kept as a
+# passage if it has _LEAST words.
 _FULL, _LEAST = 100, 80
+
+
+# The key and the features of an example.
+Example: TypeAlias = tuple[str, dict[str, str]]
 
 
 class Docstrings(tfds.core.GeneratorBasedBuilder):
@@ -28,7 +32,7 @@ class Docstrings(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def _info(self) -> Any:
+    def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description=__doc__,
@@ -39,10 +43,12 @@ class Docstrings(tfds.core.GeneratorBasedBuilder):
             metadata=tfds.core.MetadataDict(versions=installed.versions(CLASSES)),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[Example]]:
         splits: dict[str, list[tuple[str, str, str]]] = {"train": [], "test": []}
         seen: set[str] = set()
-        for package in installed.progress(CLASSES, of="docstrings"):
+        for package in installed.progress(CLASSES, name="docstrings"):
             for source in installed.sources(package):
                 for name, text in installed.documented(source, seen):
                     key = f"{source.name}/{name}"
@@ -51,9 +57,7 @@ class Docstrings(tfds.core.GeneratorBasedBuilder):
                         splits[split].append((f"{key}/{number}", passage, package))
         return {name: self._generate_examples(passages) for name, passages in splits.items()}
 
-    def _generate_examples(
-        self, passages: list[tuple[str, str, str]]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, passages: list[tuple[str, str, str]]) -> Iterator[Example]:
         for key, text, label in passages:
             yield key, {"text": _NAMES.sub(_MASK, text), "label": label}
 

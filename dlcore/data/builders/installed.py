@@ -1,6 +1,6 @@
-"""What lies in the source files of installed packages. Nothing is imported or executed.
+"""Reads the source files of installed packages without importing or executing them.
 
-The content changes with the versions of the packages, which `versions` records.
+The texts change with the versions of the packages, which `versions` records.
 """
 
 import ast
@@ -21,9 +21,10 @@ import tqdm
 
 T = TypeVar("T")
 
-# The standard library, among the names of packages.
+# The name of the standard library among the names of packages.
 PYTHON = "python"
-# Tests, copies of other packages, other packages, and generated tables.
+# Folders and files that are left out: tests, copies of other packages, other packages, and
+# generated tables.
 _LEFT_OUT = re.compile(
     r"tests?|testing|test_.*|.*_test\.py|conftest\.py|_?externals?|_?vendor(ed)?|third_party|"
     r"array_api_(compat|extra)|site-packages|dist-packages|idlelib|lib2to3|turtledemo|encodings|"
@@ -36,7 +37,7 @@ _BLANK_LINES = re.compile(r"\n\s*\n")
 
 
 class Source(NamedTuple):
-    """A source file; its name is that of its package and its path therein."""
+    """A source file; `name` is the name of its package and its path inside."""
 
     name: str
     text: str
@@ -46,7 +47,7 @@ class Documented(NamedTuple):
     """The docstrings of one definition at the top of a module, or of the module itself.
 
     Attributes:
-        name: of the definition, "" for the module.
+        name: the name of the definition, "" for the module.
         text: paragraphs with blank lines between them.
     """
 
@@ -55,7 +56,7 @@ class Documented(NamedTuple):
 
 
 def sources(package: str) -> Iterator[Source]:
-    """The readable source files of a package, in the order of their names."""
+    """Yields the readable source files of a package in the order of their names."""
     root = _root(package)
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
@@ -67,33 +68,33 @@ def sources(package: str) -> Iterator[Source]:
 
 
 def documented(source: Source, seen: set[str]) -> list[Documented]:
-    """The docstrings of a file by definition, without the paragraphs that were seen before.
+    """Returns the docstrings of a file by definition, without paragraphs that were seen before.
 
-    Docstrings are copied and inherited, and their paragraphs even more often: each is kept where it
-    stands first.
+    Docstrings are copied and inherited, and their paragraphs even more often: each paragraph is
+    kept only where it occurs first.
 
     Args:
-        source: the file; one that does not parse has none.
-        seen: the paragraphs of earlier files, which this call extends.
+        source: the file; a file that does not parse has no docstrings.
+        seen: the paragraphs of earlier files; this call adds those of the file.
     """
     try:
         with warnings.catch_warnings(action="ignore"):
             module = ast.parse(source.text)
     except (SyntaxError, ValueError):
         return []
-    found = [("", [ast.get_docstring(module)])] + [
+    docstrings = [("", [ast.get_docstring(module)])] + [
         (top.name, [ast.get_docstring(node) for node in _definitions(top)])
         for top in module.body
         if isinstance(top, _DEFINITIONS)
     ]
-    texts = ((name, unseen("\n\n".join(filter(None, docs)), seen)) for name, docs in found)
+    texts = ((name, unseen("\n\n".join(filter(None, docs)), seen)) for name, docs in docstrings)
     return [Documented(name, text) for name, text in texts if text]
 
 
 def _definitions(top: ast.AST) -> Iterator[_Definition]:
-    """The definitions in a definition, itself among them, as `ast.walk` comes by them.
+    """Yields a definition and all definitions in it, in the order of `ast.walk`.
 
-    Expressions hold none, and most of a tree is expressions.
+    It skips expressions, which are most of a tree and hold no definitions.
     """
     nodes = collections.deque([top])
     while nodes:
@@ -105,12 +106,23 @@ def _definitions(top: ast.AST) -> Iterator[_Definition]:
 
 
 def paragraphs(text: str) -> list[str]:
-    """The parts of a text between blank lines."""
+    """Splits a text at its blank lines.
+
+    >>> paragraphs("one\\ntwo\\n\\n\\nthree\\n")
+    ['one\\ntwo', 'three']
+    """
     return [part.rstrip() for part in _BLANK_LINES.split(text) if part.strip()]
 
 
 def unseen(text: str, seen: set[str]) -> str:
-    """The paragraphs of a text that differ, in more than white space, from all seen ones."""
+    """Keeps the paragraphs of a text that differ from all seen ones in more than white space.
+
+    The paragraphs that are kept are added to `seen`.
+
+    >>> seen = {"a known paragraph"}
+    >>> unseen("a known\\nparagraph\\n\\na new one", seen), len(seen)
+    ('a new one', 2)
+    """
     kept = []
     for paragraph in paragraphs(text):
         words = " ".join(paragraph.split())
@@ -121,12 +133,12 @@ def unseen(text: str, seen: set[str]) -> str:
 
 
 def position(name: str) -> float:
-    """A number in [0, 1) that is fixed by a name and looks random, to split by."""
+    """Maps a name to a number in [0, 1) that is fixed but looks random, to split data by."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """The version of each package."""
+    """Returns the version of each package."""
     return {
         package: platform.python_version()
         if package == PYTHON
@@ -135,10 +147,10 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     }
 
 
-def progress(items: Iterable[T], *, of: str) -> Iterable[T]:
-    """The same items, with a line on the terminal when they take more than two seconds."""
-    # Output is silenced while TFDS prepares a data set.
-    return tqdm.tqdm(items, desc=f"preparing {of}", delay=2, leave=False, file=sys.__stderr__)
+def progress(items: Iterable[T], *, name: str) -> Iterable[T]:
+    """Yields the items; the terminal shows a progress bar when they take more than two seconds."""
+    # `catalogue` silences sys.stderr while TFDS prepares a data set.
+    return tqdm.tqdm(items, desc=f"preparing {name}", delay=2, leave=False, file=sys.__stderr__)
 
 
 def _root(package: str) -> pathlib.Path:

@@ -1,12 +1,12 @@
-"""Technical English: the Python language reference and the docstrings of installed packages."""
+"""The data set of technical English: Python's language reference and packages' docstrings."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeAlias
 
 from dlcore.data.builders import installed
 from dlcore.data.tfds import tfds
 
-# Those that dlcore needs, so that they are always there.
+# Packages that dlcore depends on, so that they are always installed.
 PACKAGES = (
     installed.PYTHON,
     "numpy",
@@ -19,6 +19,10 @@ PACKAGES = (
 )
 
 
+# The key and the features of an example.
+Example: TypeAlias = tuple[str, dict[str, str]]
+
+
 class PythonDocs(tfds.core.GeneratorBasedBuilder):
     """A text for each source file, its docstrings, and one for each topic of the reference.
 
@@ -27,7 +31,7 @@ class PythonDocs(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def _info(self) -> Any:
+    def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description=__doc__,
@@ -35,7 +39,9 @@ class PythonDocs(tfds.core.GeneratorBasedBuilder):
             metadata=tfds.core.MetadataDict(versions=installed.versions(PACKAGES)),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[Example]]:
         splits: dict[str, list[tuple[str, str]]] = {"train": [], "validation": [], "test": []}
         for name, text in _documents():
             position = installed.position(name)
@@ -43,23 +49,21 @@ class PythonDocs(tfds.core.GeneratorBasedBuilder):
             splits[split].append((name, text))
         return {name: self._generate_examples(documents) for name, documents in splits.items()}
 
-    def _generate_examples(
-        self, documents: list[tuple[str, str]]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, documents: list[tuple[str, str]]) -> Iterator[Example]:
         for name, text in documents:
-            # A blank line between documents as between paragraphs.
+            # A blank line separates documents, as it separates paragraphs.
             yield name, {"text": text + "\n\n"}
 
 
 def _documents() -> Iterator[tuple[str, str]]:
-    """The name and the text of each document, without empty ones."""
+    """Yields the name and the text of each document that has text."""
     from pydoc_data import topics
 
     seen: set[str] = set()
     for name, text in sorted(topics.topics.items()):
         if kept := installed.unseen(text, seen):
             yield f"topics/{name}", kept
-    for package in installed.progress(PACKAGES, of="python_docs"):
+    for package in installed.progress(PACKAGES, name="python_docs"):
         for source in installed.sources(package):
-            if found := installed.documented(source, seen):
-                yield source.name, "\n\n".join(text for _, text in found)
+            if definitions := installed.documented(source, seen):
+                yield source.name, "\n\n".join(text for _, text in definitions)

@@ -1,4 +1,7 @@
-"""The token class of each character of Python source, by the standard library's tokenizer."""
+"""The data set of Python source in which each character is tagged with the class of its token.
+
+The classes come from the standard library's tokenizer.
+"""
 
 import io
 import itertools
@@ -6,7 +9,7 @@ import keyword
 import token as token_types
 import tokenize
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeAlias
 
 from dlcore.data.builders import installed
 from dlcore.data.tfds import tfds
@@ -21,8 +24,13 @@ _KINDS = {
     token_types.COMMENT: _COMMENT,
 }
 _OPEN, _CLOSE = {"(", "[", "{"}, {")", "]", "}"}
-# Characters of a window, and the most windows of a file: they are spread over the whole library.
+# The most and the fewest characters of a window, and the most windows that are taken from a file,
+# so that windows come from the whole library.
 _LONGEST, _SHORTEST, _PER_FILE = 200, 100, 16
+
+
+# The key and the features of an example.
+Example: TypeAlias = tuple[str, dict[str, str | list[int]]]
 
 
 class PythonTokens(tfds.core.GeneratorBasedBuilder):
@@ -35,7 +43,7 @@ class PythonTokens(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def _info(self) -> Any:
+    def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description=__doc__,
@@ -48,23 +56,23 @@ class PythonTokens(tfds.core.GeneratorBasedBuilder):
             metadata=tfds.core.MetadataDict(versions=installed.versions([installed.PYTHON])),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[Example]]:
         splits: dict[str, list[tuple[str, str, list[int]]]] = {"train": [], "test": []}
         seen: set[str] = set()
         for source in installed.progress(
-            [*installed.sources(installed.PYTHON)], of="python_tokens"
+            [*installed.sources(installed.PYTHON)], name="python_tokens"
         ):
             split = "test" if installed.position(source.name) < 0.1 else "train"
-            for number, (text, tags) in enumerate(_spread(windows(source.text))):
+            for number, (text, tags) in enumerate(_evenly_spaced(windows(source.text))):
                 if text not in seen:
                     seen.add(text)
                     splits[split].append((f"{source.name}/{number}", text, tags))
-        return {name: self._generate_examples(found) for name, found in splits.items()}
+        return {name: self._generate_examples(examples) for name, examples in splits.items()}
 
-    def _generate_examples(
-        self, found: list[tuple[str, str, list[int]]]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        for key, text, tags in found:
+    def _generate_examples(self, examples: list[tuple[str, str, list[int]]]) -> Iterator[Example]:
+        for key, text, tags in examples:
             yield key, {"text": text, "tags": tags}
 
 
@@ -73,24 +81,28 @@ def windows(source: str) -> list[tuple[str, list[int]]]:
 
     Longer statements are left out, and so is a short run of statements before one. Source that
     the tokenizer refuses has no windows.
+
+    >>> ((text, tags),) = windows(2 * ("value = 1  # " + 90 * "x" + "\\n"))
+    >>> [CLASSES[tag] for tag in tags[:11:2]]
+    ['name', 'name', 'name', 'operator', 'number', 'space']
     """
     try:
         tags, ends = _tag(source)
     except (tokenize.TokenError, SyntaxError):
         return []
-    found = []
+    cut = []
     start = end = 0
     for next_end in ends:
         if next_end - start > _LONGEST:
             if end - start >= _SHORTEST:
-                found.append((source[start:end], tags[start:end]))
+                cut.append((source[start:end], tags[start:end]))
             start = end if next_end - end <= _LONGEST else next_end
         end = next_end
-    return found
+    return cut
 
 
 def _tag(source: str) -> tuple[list[int], list[int]]:
-    """The class of each character, and where the lines end after which nothing is open."""
+    """Returns the class of each character and the ends of all lines that leave nothing open."""
     starts = [0, *itertools.accumulate(map(len, io.StringIO(source)))]
     tags = [_SPACE] * len(source)
     ends = []
@@ -117,8 +129,8 @@ def _tag(source: str) -> tuple[list[int], list[int]]:
     return tags, ends
 
 
-def _spread(found: list[tuple[str, list[int]]]) -> list[tuple[str, list[int]]]:
-    """At most so many windows of a file, at even distances."""
-    if len(found) <= _PER_FILE:
-        return found
-    return [found[index * len(found) // _PER_FILE] for index in range(_PER_FILE)]
+def _evenly_spaced(cut: list[tuple[str, list[int]]]) -> list[tuple[str, list[int]]]:
+    """Chooses at most `_PER_FILE` windows of a file at even distances."""
+    if len(cut) <= _PER_FILE:
+        return cut
+    return [cut[index * len(cut) // _PER_FILE] for index in range(_PER_FILE)]

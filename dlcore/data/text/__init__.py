@@ -1,4 +1,4 @@
-"""Text: vocabularies, corpora, and the readers that turn token ids into batches."""
+"""Text: corpora, vocabularies, and the splits and loaders that turn token ids into batches."""
 
 from dlcore.data.text.cooccurrence import count_cooccurrences as count_cooccurrences
 from dlcore.data.text.corpora import Corpus as Corpus

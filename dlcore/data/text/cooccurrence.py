@@ -1,15 +1,15 @@
-"""Co-occurrence counts of words: the matrix X that GloVe factorises, of any size, on disk.
+"""Counts the co-occurrences of words: the matrix X that GloVe factorises, of any size, on disk.
 
 X_ij sums, over all places where word j stands near word i, a weight that depends on their distance
 (Pennington et al. 2014, section 4.2). A corpus is counted chunk by chunk: the pairs of a chunk are
 sorted and summed into a run on disk, and the runs are merged block by block, so that memory stays
 within a limit.
 
-Weights are summed as whole multiples of 1 / 738,017,280, in which 1 / distance is exact up to
-distance 16 and at most 7e-10 off beyond. Whole numbers add up to the same in any order, so chunks,
-runs and the memory limit cannot change a bit of the result. Sums hold up to 1.2e10.
+Weights are summed as whole multiples of 1 / 738,017,280. So 1 / distance is exact up to distance
+16 and at most 7e-10 off beyond. Whole numbers add up to the same in any order, so chunks, runs and
+the memory limit cannot change a bit of the result. A sum can be as large as 1.2e10.
 
-Shapes: N tokens, V words, n cells of X that are not 0, k cells or pairs of a part.
+Shapes: N tokens, V words, n cells of X that are not 0, k cells or pairs of a chunk or block.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from dlcore.errors import InputError, pick
 
 _UNIT = 720_720 << 10  # lcm(1..16), and bits for the distances beyond
 _BYTES = 80  # memory that a pair or cell takes while it is sorted and summed
-_FAST = 1 << 28  # more memory than this, fresh from the system, costs more time than it saves
+_FAST = 1 << 28  # bytes; getting more memory from the system costs more time than it saves
 _COLUMNS = {"rows": np.int32, "columns": np.int32, "values": np.float32}
 _WEIGHTINGS = {
     "harmonic": lambda distances: np.rint(_UNIT / distances).astype(np.int64),
@@ -36,7 +36,7 @@ _WEIGHTINGS = {
 
 
 class Cooccurrences(NamedTuple):
-    """The cells of X that are not 0, by row and then by column; memory maps of files.
+    """The cells of X that are not 0, sorted by row and then by column, as memory maps of files.
 
     Attributes:
         rows: i, int32 [n].
@@ -52,7 +52,7 @@ class Cooccurrences(NamedTuple):
 
 
 class _Cells(NamedTuple):
-    """Cells by rising key i V + j, int64 [k], and their sums in units, int64 [k]."""
+    """Cells by rising key i V + j, int64 [k], and their sums times _UNIT, int64 [k]."""
 
     keys: np.ndarray
     sums: np.ndarray
@@ -65,11 +65,11 @@ class _Run(NamedTuple):
     size: int
 
     def read(self, start: int, count: int) -> _Cells:
-        """The cells from `start` on, at most `count`."""
+        """Reads at most `count` cells from number `start` on."""
         count = min(count, self.size - start)
         keys, sums = (
-            np.fromfile(self.path, np.int64, count, offset=8 * at)
-            for at in (start, self.size + start)
+            np.fromfile(self.path, np.int64, count, offset=8 * first)
+            for first in (start, self.size + start)
         )
         return _Cells(keys, sums)
 
@@ -84,13 +84,13 @@ def count_cooccurrences(
     symmetric: bool = True,
     memory_limit: int = 1 << 30,
 ) -> Cooccurrences:
-    """Counts which words stand near which; never across the end of a sentence.
+    """Counts how often words stand near one another within a sentence.
 
     Args:
         tokens: ids of words in 0..V-1, and -1 after each sentence, int32 [N]; may be a memory map.
         vocabulary_size: V.
-        directory: where the folder `cooccurrences` is put, in place of one that is there. Only a
-            whole one ever has that name.
+        directory: the folder in which the folder `cooccurrences` is created or replaced. A folder
+            of that name is always complete.
         window: the greatest distance that counts.
         weighting: "harmonic", 1 / distance, or "flat", 1.
         symmetric: whether the words on both sides of i count, or only those before it.
@@ -98,7 +98,16 @@ def count_cooccurrences(
 
     Raises:
         InputError: for a window or limit below 1, an unknown weighting, an id that is not a word's,
-            a corpus without two words near one another, or a disk that is full or refuses.
+            a corpus without two words near one another, or a folder that cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     counts = count_cooccurrences(
+    ...         np.array([0, 1, 2, -1], np.int32), vocabulary_size=3, directory=folder, window=2
+    ...     )
+    ...     cells = zip(counts.rows.tolist(), counts.columns.tolist(), counts.values.tolist())
+    ...     print(*cells)
+    (0, 1, 1.0) (0, 2, 0.5) (1, 0, 1.0) (1, 2, 1.0) (2, 0, 0.5) (2, 1, 1.0)
     """
     if window < 1 or memory_limit < 1:
         raise InputError(
@@ -111,10 +120,10 @@ def count_cooccurrences(
     folder = pathlib.Path(directory)
     work, final = folder / "cooccurrences.partial", folder / "cooccurrences"
     try:
-        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(work, ignore_errors=True)  # left behind by a run that was killed
         work.mkdir(parents=True)
         chunks = _chunks(tokens, vocabulary_size, weights, symmetric, limit)
-        runs = [_written(work, number, cells) for number, cells in enumerate(chunks)]
+        runs = [_write_run(work, number, cells) for number, cells in enumerate(chunks)]
         size = _merge(runs, work, vocabulary_size, limit)
         if not size:
             raise InputError(
@@ -136,10 +145,10 @@ def count_cooccurrences(
 
 
 def open_cooccurrences(directory: str | os.PathLike[str]) -> Cooccurrences:
-    """The counts that `count_cooccurrences` put into a folder.
+    """Opens the counts that `count_cooccurrences` wrote into a folder.
 
     Raises:
-        InputError: when there are none, or they are not whole.
+        InputError: when there are none, or they are incomplete.
     """
     folder = pathlib.Path(directory) / "cooccurrences"
     try:
@@ -159,62 +168,66 @@ def open_cooccurrences(directory: str | os.PathLike[str]) -> Cooccurrences:
 def _chunks(
     tokens: np.ndarray, vocabulary_size: int, weights: np.ndarray, symmetric: bool, pairs: int
 ) -> Iterator[_Cells]:
-    """The cells of each chunk of the corpus, of about so many pairs."""
+    """Yields the cells of each chunk of the corpus; a chunk has about `pairs` pairs."""
     window = len(weights)
     length = max(1, pairs // window)
     with tqdm.tqdm(
         total=len(tokens), desc="counting", unit=" tokens", unit_scale=True, delay=2, leave=False
     ) as progress:
         for start in range(0, len(tokens), length):
-            part = np.asarray(tokens[start : start + length + window], np.int64)
-            if len(part) and not -1 <= part.min() <= part.max() < vocabulary_size:
+            chunk = np.asarray(tokens[start : start + length + window], np.int64)
+            if len(chunk) and not -1 <= chunk.min() <= chunk.max() < vocabulary_size:
+                wrong = chunk[(chunk < -1) | (chunk >= vocabulary_size)][0]
                 raise InputError(
-                    f"the corpus holds the id {part[(part < -1) | (part >= vocabulary_size)][0]}; "
-                    f"words are 0 to {vocabulary_size - 1}, and -1 ends a sentence"
+                    f"the corpus holds the id {wrong}; words are 0 to {vocabulary_size - 1}, and "
+                    "-1 ends a sentence"
                 )
-            cells = _counted(part, length, vocabulary_size, weights, symmetric)
+            cells = _count_chunk(chunk, length, vocabulary_size, weights, symmetric)
             if len(cells.keys):
                 yield cells
             progress.update(min(length, len(tokens) - start))
 
 
-def _counted(
-    part: np.ndarray, length: int, vocabulary_size: int, weights: np.ndarray, symmetric: bool
+def _count_chunk(
+    chunk: np.ndarray, length: int, vocabulary_size: int, weights: np.ndarray, symmetric: bool
 ) -> _Cells:
-    """The cells of the pairs whose earlier word is among the first `length` tokens."""
+    """Counts the pairs whose earlier word is among the first `length` tokens."""
     window = len(weights)
     bits = (window - 1).bit_length()
-    sentence = np.cumsum(part < 0)
-    pairs = np.empty(min(length, len(part)) * window, np.int64)
+    sentence = np.cumsum(chunk < 0)
+    pairs = np.empty(min(length, len(chunk)) * window, np.int64)
     count = 0
-    for distance in range(1, min(window, len(part) - 1) + 1):
-        later = part[distance : distance + length]
-        earlier = part[: len(later)]
-        # A sentence's end counts as the beginning of the next, and is thus never the later one.
+    for distance in range(1, min(window, len(chunk) - 1) + 1):
+        later = chunk[distance : distance + length]
+        earlier = chunk[: len(later)]
+        # The -1 that ends a sentence counts as the first token of the next one, so that it is never
+        # the later token of a pair.
         near = (sentence[: len(later)] == sentence[distance : distance + length]) & (earlier >= 0)
         row, column = later[near], earlier[near]
         if symmetric:
-            # The half of X above its diagonal, mirrored once there are fewer cells than pairs.
+            # Only the half of X above its diagonal is summed; it is mirrored below, when there are
+            # fewer cells than pairs.
             row, column = np.minimum(row, column), np.maximum(row, column)
         pairs[count : count + len(row)] = (row * vocabulary_size + column) << bits | distance - 1
         count += len(row)
     pairs = pairs[:count]
-    # Numbers alone sort many times faster than with others to carry along.
+    # A pair and its distance share a number: sorting numbers is many times faster than sorting
+    # them with others alongside.
     pairs.sort()
     cells = _summed(pairs >> bits, weights[pairs & (1 << bits) - 1])
     if not symmetric:
         return cells
     row, column = np.divmod(cells.keys, vocabulary_size)
-    beside = row != column
-    sums = np.where(beside, cells.sums, 2 * cells.sums)
-    mirrored = (column * vocabulary_size + row)[beside]
+    off_diagonal = row != column
+    sums = np.where(off_diagonal, cells.sums, 2 * cells.sums)
+    mirrored = (column * vocabulary_size + row)[off_diagonal]
     return _sorted(
-        np.concatenate([cells.keys, mirrored]), np.concatenate([sums, cells.sums[beside]])
+        np.concatenate([cells.keys, mirrored]), np.concatenate([sums, cells.sums[off_diagonal]])
     )
 
 
 def _summed(keys: np.ndarray, sums: np.ndarray) -> _Cells:
-    """One cell for each of the sorted keys."""
+    """Sums the cells of each of the sorted keys."""
     first = np.ones(len(keys), bool)
     first[1:] = keys[1:] != keys[:-1]
     starts = np.flatnonzero(first)
@@ -226,7 +239,7 @@ def _sorted(keys: np.ndarray, sums: np.ndarray) -> _Cells:
     return _Cells(keys[order], sums[order])
 
 
-def _written(folder: pathlib.Path, number: int, cells: _Cells) -> _Run:
+def _write_run(folder: pathlib.Path, number: int, cells: _Cells) -> _Run:
     path = folder / f"run{number}.bin"
     with open(path, "wb") as file:
         for array in cells:
@@ -235,7 +248,7 @@ def _written(folder: pathlib.Path, number: int, cells: _Cells) -> _Run:
 
 
 def _merge(runs: Sequence[_Run], folder: pathlib.Path, vocabulary_size: int, limit: int) -> int:
-    """Sums the runs into the three files of the result, and removes them; gives n."""
+    """Sums the runs into the three files of the result, removes the runs and returns n."""
     size = 0
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(open(folder / f"{name}.bin", "wb")) for name in _COLUMNS]
@@ -250,8 +263,8 @@ def _merge(runs: Sequence[_Run], folder: pathlib.Path, vocabulary_size: int, lim
 
 
 def _merged(runs: Sequence[_Run], block: int) -> Iterator[_Cells]:
-    """The cells of all runs in order; at most a block of each run is in memory."""
-    at = [0] * len(runs)
+    """Yields the cells of all runs in order; memory holds at most a block of each run."""
+    positions = [0] * len(runs)
     with tqdm.tqdm(
         total=sum(run.size for run in runs),
         desc="merging",
@@ -260,16 +273,16 @@ def _merged(runs: Sequence[_Run], block: int) -> Iterator[_Cells]:
         delay=2,
         leave=False,
     ) as progress:
-        while left := [number for number, run in enumerate(runs) if at[number] < run.size]:
-            parts = [runs[number].read(at[number], block) for number in left]
-            # Up to the least last key no run has anything but what was read.
-            last = min(part.keys[-1] for part in parts)
-            counts = [int(np.searchsorted(part.keys, last, side="right")) for part in parts]
+        while left := [number for number, run in enumerate(runs) if positions[number] < run.size]:
+            blocks = [runs[number].read(positions[number], block) for number in left]
+            # Every cell up to the smallest last key has been read from all runs.
+            last = min(cells.keys[-1] for cells in blocks)
+            counts = [int(np.searchsorted(cells.keys, last, side="right")) for cells in blocks]
             for number, count in zip(left, counts, strict=True):
-                at[number] += count
+                positions[number] += count
             keys, sums = (
                 np.concatenate([array[:count] for array, count in zip(arrays, counts, strict=True)])
-                for arrays in zip(*parts, strict=True)
+                for arrays in zip(*blocks, strict=True)
             )
             yield _summed(*_sorted(keys, sums))
             progress.update(sum(counts))

@@ -1,6 +1,6 @@
-"""Text to train on, from any source: corpora of running text, labelled texts, tagged sentences.
+"""Loads text to train on from any source: running text, labelled texts and tagged sentences.
 
-Everything is plain strings and numbers here; `Vocabulary` makes token ids of them.
+Texts are plain strings here; `Vocabulary` turns them into token ids.
 """
 
 import collections
@@ -35,7 +35,7 @@ class LabelledText(NamedTuple):
 
 
 class TaggedText(NamedTuple):
-    """Sentences: their tokens (a string is one of characters), and the number of each one's tag."""
+    """Sentences: their tokens (the characters, where it is a string) and the number of each tag."""
 
     name: str
     train: list[tuple[Sequence[str], list[int]]]
@@ -52,21 +52,22 @@ def load_corpus(
     test_share: float = 0.1,
     limit: int | None = None,
 ) -> Corpus:
-    """The text of a data set, or of the user's files, in three parts.
+    """Loads the text of a data set, or of the user's files, in three parts.
 
     Args:
         dataset: "python_docs", which is always there, or a prepared TFDS data set with one text
             per example (such as lm1b), each of which becomes one or more lines.
-        data_dir: where prepared data sets lie; None is TFDS' own place, ~/tensorflow_datasets.
+        data_dir: the folder of prepared data sets; None stands for TFDS' own,
+            ~/tensorflow_datasets.
         data_path: a text file or a folder of them, instead of `dataset`. Files named train, test
             and valid (or validation, val, dev) are these parts; without such names all files are
             read in the order of their names and then cut.
-        valid_share: the part of what is not for the test that is held out for validation, its last
-            lines, where the data has no such part of its own; 0 holds nothing out.
-        test_share: the part of all characters, its last lines, that is held out for the test where
-            the data has no such part. Cuts are made at line ends.
-        limit: the most characters of the training text, cut at a line end, before anything is
-            held out of it; None takes all.
+        valid_share: the share of the text that is held out for validation where the data has no
+            validation text: its last lines, after the test text was cut off; 0 holds nothing out.
+        test_share: the share of the text that is held out for the test where the data has no test
+            text: its last lines. Texts are cut at line ends.
+        limit: the most characters of the training text, which is cut at a line end before anything
+            is held out of it; None takes all.
 
     Raises:
         InputError: for data that is missing, not prepared, unreadable, not UTF-8, empty or of one
@@ -97,13 +98,14 @@ def load_labelled_text(
     data_dir: PathLike | None = None,
     data_path: PathLike | None = None,
 ) -> LabelledText:
-    """Texts and their classes, from a data set or the user's files.
+    """Loads texts and their classes from a data set or the user's files.
 
     Args:
         dataset: "docstrings", which is always there, or a prepared TFDS data set with one text and
             one class per example (such as imdb_reviews or glue/sst2). Its test split is "test", or
-            "validation" where there is no test split or that has no labels.
-        data_dir: where prepared data sets lie; None is TFDS' own place, ~/tensorflow_datasets.
+            "validation" where the data set has no test split or one without labels.
+        data_dir: the folder of prepared data sets; None stands for TFDS' own,
+            ~/tensorflow_datasets.
         data_path: a TSV file (`files.read_labelled`), of which a fixed fifth of every class is held
             out, or a folder with files named train and test (or dev), instead of `dataset`.
 
@@ -133,12 +135,13 @@ def load_tagged_text(
     data_path: PathLike | None = None,
     tag_column: int | None = None,
 ) -> TaggedText:
-    """Sentences with a tag for each token, from a data set or the user's files.
+    """Loads sentences with a tag for each token from a data set or the user's files.
 
     Args:
         dataset: "python_tokens", which is always there, or a prepared TFDS data set with tokens and
             one sequence of classes per example.
-        data_dir: where prepared data sets lie; None is TFDS' own place, ~/tensorflow_datasets.
+        data_dir: the folder of prepared data sets; None stands for TFDS' own,
+            ~/tensorflow_datasets.
         data_path: a file in CoNLL columns (`files.read_tagged`), of which every fifth sentence is
             held out unless the rest lacks one of its tags, or a folder with files named train and
             test (or dev), instead of `dataset`.
@@ -170,23 +173,23 @@ def load_tagged_text(
 
 
 def _read_parts(path: pathlib.Path) -> tuple[str, str | None, str | None]:
-    """The training, validation and test text of a file or folder; None what must be cut."""
-    found = files.splits(path) if path.is_dir() else {}
-    if not found:
+    """Reads the training, validation and test text; None stands for a text that is not there."""
+    splits = files.splits(path) if path.is_dir() else {}
+    if not splits:
         return files.read_text(path), None, None
-    if "train" not in found:
-        names = ", ".join(file.name for file in found.values())
+    if "train" not in splits:
+        names = ", ".join(file.name for file in splits.values())
         raise InputError(f"{path} has {names} but no file named train; add it or rename them")
-    valid = [name for name in files.HELD_OUT if name in found and name != "test"]
+    valid = [name for name in files.HELD_OUT if name in splits and name != "test"]
     return (
-        files.read_text(found["train"]),
-        files.read_text(found[valid[0]]) if valid else None,
-        files.read_text(found["test"]) if "test" in found else None,
+        files.read_text(splits["train"]),
+        files.read_text(splits[valid[0]]) if valid else None,
+        files.read_text(splits["test"]) if "test" in splits else None,
     )
 
 
 def _cut(text: str, share: float, title: str) -> tuple[str, str]:
-    """Cuts the last `share` of a text off, at the line end before that place or the next after."""
+    """Cuts off the last `share` of a text, at the line end before that place or the next after."""
     if share == 0:
         return text, ""
     place = round(len(text) * (1 - share))
@@ -202,7 +205,7 @@ def _cut(text: str, share: float, title: str) -> tuple[str, str]:
 def _hold_out_fifths(
     examples: list[Labelled], path: pathlib.Path
 ) -> tuple[list[Labelled], list[Labelled]]:
-    """Holds a fixed fifth of every class out, at least one text."""
+    """Holds out a fixed fifth of every class, at least one text."""
     from sklearn import model_selection
 
     counts = collections.Counter(example.label for example in examples)
@@ -221,7 +224,7 @@ def _hold_out_fifths(
 
 
 def _every_fifth(sentences: list[Tagged], path: pathlib.Path) -> tuple[list[Tagged], list[Tagged]]:
-    """Holds every fifth sentence out, from the last one on, if the others have all of its tags."""
+    """Holds out every fifth sentence, from the last one on, if the others have all of its tags."""
     held_out = range(len(sentences))[::-5]
     train = [sentence for index, sentence in enumerate(sentences) if index not in held_out]
     known = {tag for sentence in train for tag in sentence.tags}
@@ -236,7 +239,7 @@ def _every_fifth(sentences: list[Tagged], path: pathlib.Path) -> tuple[list[Tagg
 
 
 def _numbered(names: Iterable[str]) -> dict[str, int]:
-    """The number of each name: in the order of the names, or of their values if all are numbers."""
+    """Numbers the names in alphabetical order, or by their values if all of them are numbers."""
     distinct = set(names)
     numeric = all(name.isdecimal() for name in distinct)
     ordered = sorted(distinct, key=int if numeric else str)

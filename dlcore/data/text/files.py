@@ -1,8 +1,8 @@
-"""Readers of users' own text files, plain or compressed by gzip, in UTF-8.
+"""Reads users' own text files in UTF-8, plain or compressed by gzip.
 
-A path is one file, of which a fixed part is held out, or a folder with a file for training and one
-for the test. A file belongs to a split when its name, taken apart at dots, dashes and underscores,
-has the part `train`, or `test`, `dev`, `valid`, `validation` or `val`: `train.tsv`,
+A path is one file, of which a fixed share is held out, or a folder with a file for training and one
+for the test. A file belongs to a split when its name, split at dots, dashes and underscores, has
+the part `train`, or `test`, `dev`, `valid`, `validation` or `val`: `train.tsv`,
 `en_ewt-ud-dev.conllu`, `wiki.valid.tokens`.
 """
 
@@ -19,17 +19,17 @@ from dlcore.errors import InputError
 HELD_OUT = ("test", "dev", "valid", "validation", "val")
 _LABEL_NAMES = ("label", "class", "category", "target")
 # CoNLL-U: ten columns separated by tabs, of which the second is the form and the fourth the
-# universal part of speech. Ranges (1-2) and empty nodes (1.1) are no tokens.
+# universal part of speech. Lines of ranges (1-2) and empty nodes (1.1) are not tokens.
 _CONLLU_COLUMNS, _CONLLU_TOKEN, _CONLLU_TAG = 10, 1, 3
 _CONLLU_ID = re.compile(r"\d+([-.]\d+)?")
 
 
 class Line(NamedTuple):
-    """Where something was read.
+    """A line of a file, to name in error messages.
 
     Attributes:
         path: the file.
-        number: of the line, from 1 on.
+        number: the number of the line, from 1 on.
     """
 
     path: pathlib.Path
@@ -56,10 +56,10 @@ class Tagged(NamedTuple):
 
 
 def existing(data_path: str | os.PathLike[str]) -> pathlib.Path:
-    """The path that a user gave.
+    """Returns the path that a user gave.
 
     Raises:
-        InputError: when nothing is there.
+        InputError: when it does not exist.
     """
     path = pathlib.Path(data_path).expanduser()
     if data_path == "" or not path.exists():
@@ -68,54 +68,58 @@ def existing(data_path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def splits(path: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The files of a folder that are named after splits, by the splits.
+    """Finds the one file of each split in a folder by their names.
 
     Raises:
         InputError: when the folder has no visible files, or two of them for one split.
     """
-    found = files_of_splits(path)
-    for first, *others in found.values():
+    groups = files_of_splits(path)
+    for first, *others in groups.values():
         if others:
             raise InputError(f"{path} has {first.name} and {others[0].name}; keep one of them")
-    return {name: files[0] for name, files in found.items()}
+    return {name: files[0] for name, files in groups.items()}
 
 
 def files_of_splits(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """The files of a folder that are named after splits, by the splits, each list sorted.
+    """Finds the files of each split in a folder by their names; each list is sorted.
 
     Raises:
         InputError: when the folder has no visible files.
     """
-    found: dict[str, list[pathlib.Path]] = {}
+    groups: dict[str, list[pathlib.Path]] = {}
     for file in visible(path):
         for name in {"train", *HELD_OUT}.intersection(parts(file)):
-            found.setdefault(name, []).append(file)
-    return found
+            groups.setdefault(name, []).append(file)
+    return groups
 
 
 def parts(file: pathlib.Path) -> list[str]:
-    """The name of a file taken apart at dots, dashes and underscores."""
+    """Splits the name of a file at dots, dashes and underscores.
+
+    >>> parts(pathlib.Path("ud/en_ewt-ud-dev.conllu"))
+    ['en', 'ewt', 'ud', 'dev', 'conllu']
+    """
     return re.split(r"[-_.]", file.name)
 
 
 def train_and_test(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """The training and the test file of a folder.
+    """Finds the training and the test file of a folder by their names.
 
     Raises:
         InputError: when one of them is missing.
     """
-    found = splits(path)
-    held_out = [name for name in HELD_OUT if name in found]
-    if "train" not in found or not held_out:
+    by_split = splits(path)
+    held_out = [name for name in HELD_OUT if name in by_split]
+    if "train" not in by_split or not held_out:
         raise InputError(
             f"{path} has {', '.join(file.name for file in visible(path)[:8])}; it needs a file "
             f"named train and one named {', '.join(HELD_OUT[:-1])} or {HELD_OUT[-1]}"
         )
-    return found["train"], found[held_out[0]]
+    return by_split["train"], by_split[held_out[0]]
 
 
 def read_text(path: pathlib.Path) -> str:
-    """The text of a file, or of all files of a folder in the order of their names.
+    """Reads the text of a file, or of all files of a folder in the order of their names.
 
     Line ends become "\\n"; empty lines at the end are dropped.
 
@@ -130,12 +134,12 @@ def read_text(path: pathlib.Path) -> str:
 
 
 def read_lines(path: pathlib.Path) -> list[str]:
-    """The lines of a file, empty ones too.
+    """Reads the lines of a file, empty ones too.
 
     Only "\\n" and "\\r\\n" end a line: parallel texts that hold other line ends stay aligned.
 
     Raises:
-        InputError: as `read_text`.
+        InputError: for the same reasons as `read_text`.
     """
     return [line.removesuffix("\r") for line in _decoded(path).removesuffix("\n").split("\n")]
 
@@ -159,11 +163,11 @@ def _decoded(path: pathlib.Path) -> str:
 
 
 def read_labelled(paths: Sequence[pathlib.Path]) -> list[list[Labelled]]:
-    """The texts of TSV files: on each line a text and a label, in either order, and one tab.
+    """Reads texts from TSV files: a line is a text and a label, in any order, and a tab between.
 
-    A first line with a cell that reads label, class, category or target, in any case, is a header
-    and says which column of its file holds the labels. Without a header the labels are in the
-    column that has fewer different values in the first file.
+    A first line with a cell that reads label, class, category or target, in upper or lower case, is
+    a header and says which column of its file holds the labels. Without a header the labels are in
+    the column that has fewer different values in the first file.
 
     Raises:
         InputError: for a line without two columns, an empty text or label, or columns that have
@@ -189,7 +193,7 @@ def read_labelled(paths: Sequence[pathlib.Path]) -> list[list[Labelled]]:
 
 
 def _label_column(path: pathlib.Path, rows: list[list[str]]) -> int:
-    """The column with fewer different values."""
+    """Returns the column with fewer different values."""
     first, second = (len({row[column] for row in rows}) for column in (0, 1))
     if first == second:
         raise InputError(
@@ -215,21 +219,21 @@ def _labelled(path: pathlib.Path, rows: list[list[str]], column: int, start: int
 
 
 def read_tagged(path: pathlib.Path, *, tag_column: int | None = None) -> list[Tagged]:
-    """The sentences of a file in CoNLL columns: one token per line, a blank line between sentences.
+    """Reads the sentences of a file in CoNLL columns, a token per line.
 
-    Columns are separated by tabs where a line has any, else by white space. The token is in the
-    first column and its tag in the last; in CoNLL-U (ten columns) the form in the second and the
-    universal part of speech in the fourth. A line before a sentence is a comment when it begins
-    with "#" and has no tab, or begins with "# " in a file without tabs; a sentence that begins with
-    -DOCSTART- only separates documents.
+    A blank line ends a sentence. Columns are separated by tabs where a line has any, else by white
+    space. The token is in the first column and its tag in the last. In CoNLL-U (ten columns) the
+    token is in the second column and its tag, the universal part of speech, in the fourth. A line
+    before a sentence is a comment when it begins with "#" and has no tab, or begins with "# " in a
+    file without tabs; a sentence that begins with -DOCSTART- only separates documents.
 
     Args:
         path: the file.
-        tag_column: the column of the tags, from 1 on, instead of the one above.
+        tag_column: the column of the tags, from 1 on; None takes the one named above.
 
     Raises:
-        InputError: for a line with fewer columns than needed or another number than the line
-            before, or a file without tokens; the message names the line.
+        InputError: for a line that has too few columns or more or fewer than the line before, or a
+            file without tokens; the message names the line.
     """
     sentences: list[Tagged] = []
     width = None
@@ -264,7 +268,7 @@ def read_tagged(path: pathlib.Path, *, tag_column: int | None = None) -> list[Ta
 
 
 def _blocks(path: pathlib.Path) -> Iterator[list[tuple[int, list[str]]]]:
-    """The number and the cells of each line, by sentence."""
+    """Yields, for each sentence, the number and the cells of each of its lines."""
     text = read_text(path)
     tabs = "\t" in text
     rows: list[tuple[int, list[str]]] = []
@@ -280,7 +284,7 @@ def _blocks(path: pathlib.Path) -> Iterator[list[tuple[int, list[str]]]]:
 
 
 def visible(path: pathlib.Path) -> list[pathlib.Path]:
-    """The files of a folder, sorted; at least one."""
+    """Returns the visible files of a folder, sorted; at least one."""
     files = sorted(item for item in path.iterdir() if item.is_file() and item.name[0] != ".")
     if not files:
         raise InputError(f"{path} has no files; add some or give another path")
@@ -288,4 +292,9 @@ def visible(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def columns(count: int) -> str:
+    """Counts columns in words.
+
+    >>> columns(1), columns(2)
+    ('1 column', '2 columns')
+    """
     return f"{count} column{'' if count == 1 else 's'}"

@@ -1,14 +1,13 @@
-"""Pairs of sequences as a split: both sides are padded, to one of a few pairs of lengths.
+"""A split of pairs of sequences whose sides are padded to one of a few pairs of lengths.
 
-Shapes: N pairs of a split, n gathered ones, S and T the lengths that sources and targets are padded
-to. All lengths count the "<eos>" of a side.
+Shapes: N pairs of a split, n gathered pairs, S and T the lengths that sources and targets are
+padded to. All lengths count the "<eos>" of a side.
 """
 
 import copy
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -18,10 +17,10 @@ from dlcore.errors import InputError, choose
 
 LONGER = ("drop", "cut")
 _MOST_BUCKETS = 4
-# The shares of the pairs that a bucket may hold, closer together where lengths grow faster.
+# The quantiles of lengths that buckets are chosen from, closer together where lengths grow faster.
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 0.99, 0.995, 1.0)
 
-Ids = Sequence[Any]
+Ids = Sequence[int] | np.ndarray
 Buckets = tuple[tuple[int, int], ...]
 
 
@@ -32,23 +31,28 @@ class Pairs:
         sources: the ids of N texts, without "<eos>".
         targets: the ids of their translations, without "<eos>".
         limit: the most tokens of a side.
-        longer: what becomes of a pair with a longer side: "drop" leaves it out, as in training;
-            "cut" keeps the beginning of the side, so that every source is translated in evaluation.
-        buckets: the (S, T) to pad to, in rising order on both sides. By default at most four that
-            need little padding.
+        longer: "drop" leaves a pair with a longer side out, as in training; "cut" keeps the
+            beginning of the side, so that an evaluation translates every source.
+        buckets: the (S, T) to pad to, in rising order on both sides. None chooses at most four
+            that need little padding.
 
     Attributes:
         source_lengths: int32 [N].
         target_lengths: int32 [N].
         buckets: the (S, T) that batches can have, in rising order.
-        bucket_of: the place among `buckets` of the first that holds each pair, int [N].
+        bucket_of: the index of the first of the `buckets` that holds each pair, int [N].
         lengths: S + T of that bucket, int [N]; pairs that are sorted by it need little padding.
-        dropped: how many pairs were left out.
+        dropped: the number of pairs that were left out.
 
     Raises:
-        InputError: for a limit below 2 or that no pair keeps to, or another `longer`.
+        InputError: for a limit below 2 or that all pairs exceed, or another `longer`.
         ValueError: when the sides differ in number, or buckets do not rise or do not hold all
             pairs.
+
+    >>> pairs = Pairs([[5, 6, 7], [8]], [[4], [3, 2]], buckets=[(4, 3)])
+    >>> batch = pairs.gather(np.array([1]))
+    >>> batch["source"].tolist(), batch["inputs"].tolist(), batch["targets"].tolist()
+    ([[8, 1, 0, 0]], [[1, 3, 2]], [[3, 2, 1]])
     """
 
     def __init__(
@@ -64,10 +68,10 @@ class Pairs:
             raise ValueError(f"expected a target per source, given {len(sources)}, {len(targets)}")
         if longer not in LONGER:
             raise choose("treatment of longer pairs", longer, LONGER)
-        given = len(sources)
+        total = len(sources)
         if limit is not None:
             sources, targets = _limited(sources, targets, limit, longer)
-        self.dropped = given - len(sources)
+        self.dropped = total - len(sources)
         self._sources, self._targets = _Side.of(sources), _Side.of(targets)
         sides = np.stack([self.source_lengths, self.target_lengths], axis=1)
         self.buckets = tuple(buckets) if buckets else _choose_buckets(sides)
@@ -89,20 +93,20 @@ class Pairs:
         return len(self.lengths)
 
     def gather(self, indices: np.ndarray, *, among: np.ndarray | None = None) -> Batch:
-        """The pairs at `indices` [n], padded with id 0.
+        """Gathers the pairs at `indices` [n], padded with id 0.
 
         Args:
-            indices: of the pairs.
-            among: the indices that decide the bucket, by default `indices` themselves.
+            indices: the numbers of the pairs.
+            among: the pairs that decide the bucket; None stands for `indices` themselves.
 
         Returns:
             "source", int32 [n, S], and "source_length", int32 [n]; "inputs" and "targets", int32
             [n, T], and "target_length", int32 [n]. Sources and targets end with "<eos>"; inputs
-            start with it and are the targets one step later. (S, T) is the first bucket that holds
-            all pairs.
+            start with it and are the targets moved by one step. (S, T) is the first bucket that
+            holds all pairs.
         """
-        place = self.bucket_of[indices if among is None else among].max()
-        source_width, target_width = self.buckets[place]
+        bucket = self.bucket_of[indices if among is None else among].max()
+        source_width, target_width = self.buckets[bucket]
         return {
             "source": self._sources.rows(indices, source_width),
             "source_length": self.source_lengths[indices],
@@ -112,12 +116,12 @@ class Pairs:
         }
 
     def subset(self, indices: np.ndarray) -> "Pairs":
-        """The pairs at `indices` [n] alone, with the same buckets; the tokens are shared."""
-        part = copy.copy(self)
-        part._sources = self._sources.subset(indices)
-        part._targets = self._targets.subset(indices)
-        part.bucket_of, part.lengths = self.bucket_of[indices], self.lengths[indices]
-        return part
+        """Returns the pairs at `indices` [n] alone with the same buckets; the tokens are shared."""
+        subset = copy.copy(self)
+        subset._sources = self._sources.subset(indices)
+        subset._targets = self._targets.subset(indices)
+        subset.bucket_of, subset.lengths = self.bucket_of[indices], self.lengths[indices]
+        return subset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,9 +129,9 @@ class _Side:
     """Sequences one after the other, with an "<eos>" before each and after the last.
 
     Attributes:
-        tokens: of all of them, int32.
-        starts: the place of the first token of each, [N].
-        lengths: of each, int32 [N].
+        tokens: the tokens of all sequences, int32.
+        starts: the position of the first token of each sequence, [N].
+        lengths: the length of each sequence, int32 [N].
     """
 
     tokens: np.ndarray
@@ -137,19 +141,19 @@ class _Side:
     @classmethod
     def of(cls, ragged: Sequence[Ids]) -> "_Side":
         end = np.array([END], np.int32)
-        # An empty list would be taken for one of floating-point numbers.
-        parts: list[Any] = [end]
+        # NumPy would take an empty list for floating-point numbers.
+        pieces: list[Ids] = [end]
         for ids in ragged:
-            parts += [ids, end] if len(ids) else [end]
-        tokens = np.concatenate(parts, dtype=np.int32, casting="same_kind")
+            pieces += [ids, end] if len(ids) else [end]
+        tokens = np.concatenate(pieces, dtype=np.int32, casting="same_kind")
         lengths = np.fromiter((len(ids) + 1 for ids in ragged), np.int32, len(ragged))
         return cls(tokens, 1 + np.cumsum(lengths, dtype=np.int64) - lengths, lengths)
 
     def rows(self, indices: np.ndarray, width: int, shift: int = 0) -> np.ndarray:
-        """The sequences at `indices` [n], moved by `shift`, padded: int32 [n, width]."""
-        places = np.arange(width)
-        rows = self.tokens.take(self.starts[indices, None] + shift + places, mode="clip")
-        rows[places >= self.lengths[indices, None]] = 0
+        """Gathers the sequences at `indices` [n], moved by `shift` and padded: int32 [n, width]."""
+        positions = np.arange(width)
+        rows = self.tokens.take(self.starts[indices, None] + shift + positions, mode="clip")
+        rows[positions >= self.lengths[indices, None]] = 0
         return rows
 
     def subset(self, indices: np.ndarray) -> "_Side":
@@ -159,7 +163,7 @@ class _Side:
 def _limited(
     sources: Sequence[Ids], targets: Sequence[Ids], limit: int, longer: str
 ) -> tuple[list[Ids], list[Ids]]:
-    """Leaves longer pairs out, or cuts them; "<eos>" takes one of the places."""
+    """Drops or cuts pairs with a side of more than `limit` tokens, of which "<eos>" is one."""
     most = limit - 1
     if most < 1:
         raise InputError(f"length limit {limit} leaves no room for a token; give 2 or more")
@@ -178,7 +182,7 @@ def _limited(
 
 
 def _choose_buckets(sides: np.ndarray) -> Buckets:
-    """The buckets at quantiles of both sides [N, 2] that together need the least padding."""
+    """Chooses the buckets, at quantiles of both sides [N, 2], that need the least padding."""
     if not len(sides):
         return ((1, 1),)
     quantiles = np.quantile(sides, _SHARES, axis=0, method="higher").astype(int)
@@ -187,9 +191,9 @@ def _choose_buckets(sides: np.ndarray) -> Buckets:
     last = len(sizes) - 1
 
     def tokens(chosen: tuple[int, ...]) -> int:
-        """How many tokens all pairs have with padding."""
-        places = [*chosen, last]
-        return int(np.diff(held[places], prepend=0) @ sizes[places].sum(axis=1))
+        """Counts the tokens of all pairs, with their padding in the chosen buckets."""
+        buckets = [*chosen, last]
+        return int(np.diff(held[buckets], prepend=0) @ sizes[buckets].sum(axis=1))
 
     inner = itertools.combinations(range(last), min(_MOST_BUCKETS - 1, last))
     return tuple((int(s), int(t)) for s, t in sizes[[*min(inner, key=tokens), last]])

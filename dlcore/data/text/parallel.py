@@ -1,4 +1,4 @@
-"""Parallel text: sentences and their translations, from a data set or the user's files."""
+"""Loads parallel text: sentences and their translations, from a data set or the user's files."""
 
 import pathlib
 import zlib
@@ -12,7 +12,7 @@ from dlcore.errors import InputError
 Pair = tuple[str, str]
 Splits = dict[str, list[Pair]]
 
-# What a file's name may end in beside its language.
+# Parts at the end of a file's name that do not name its language.
 _SUFFIXES = ("gz", "txt")
 
 
@@ -20,13 +20,14 @@ class ParallelText(NamedTuple):
     """Pairs of a source text and its translation.
 
     Attributes:
-        name: what the data is called in logs and errors.
-        languages: of the sources and the targets, ("source", "target") where they have no names.
+        name: the name of the data in logs and errors.
+        languages: the languages of the sources and the targets, ("source", "target") where the
+            data does not name them.
         train: the pairs to train on.
-        valid: pairs that are held out beside the test; may be empty.
-        test: pairs that are held out.
-        skipped: how many pairs were left out because one of their sides is empty, as some are in
-            most large corpora.
+        valid: pairs that are held out for validation; may be empty.
+        test: pairs that are held out for the test.
+        skipped: the number of pairs that were left out because one of their sides is empty, as some
+            are in most large corpora.
     """
 
     name: str
@@ -46,30 +47,29 @@ def load_parallel_text(
     valid_share: float = 0.0,
     test_share: float = 0.1,
 ) -> ParallelText:
-    """Pairs of sentences in three parts.
-
-    White space around a text is dropped.
+    """Loads pairs of sentences in three parts, without white space around the texts.
 
     Args:
         dataset: "dates" (to ISO 8601) or "dates/en_de" and the like, which are always there, or a
             prepared TFDS data set of translations, such as ted_hrlr_translate/ru_to_en.
-        data_dir: where prepared data sets lie; None is TFDS' own place, ~/tensorflow_datasets.
+        data_dir: the folder of prepared data sets; None stands for TFDS' own,
+            ~/tensorflow_datasets.
         data_path: instead of `dataset`, a TSV file, on each line a source, a tab and a target; or a
             folder with such files, or with one file per language whose lines are aligned. The
             language is the last part of a file's name: `train.en.gz`, `val_de.txt`. Files named
-            train, test and valid (or validation, val, dev) are these parts; without such names, and
-            in a single file, all pairs are there to train on and be held out of. Held-out pairs of
-            one kind only are the test.
+            train, test and valid (or validation, val, dev) are these parts. Without such names, and
+            in a single file, the held-out pairs are cut from all pairs. If only one of test and
+            valid is there, it is the test.
         languages: the source and the target. By default a data set's own; aligned files need them,
             TSV files have none.
         valid_share: the share of the training sources that is held out for validation where the
             data has no such part; 0 holds nothing out. All pairs of a source go together, and the
-            choice is fixed by the sources.
+            choice depends on the sources alone.
         test_share: the same for the test.
 
     Raises:
         InputError: for data that is missing, not prepared, unreadable, not UTF-8 or empty, a line
-            of a TSV file that has not two columns, aligned files of different lengths, languages
+            of a TSV file without exactly two columns, aligned files of different lengths, languages
             that the data does not have, shares outside [0, 1), or a data set without translations.
     """
     for name, share in (("validation", valid_share), ("test", test_share)):
@@ -102,13 +102,13 @@ def load_parallel_text(
 
 
 def _filled(pairs: list[Pair]) -> list[Pair]:
-    """The pairs that have text on both sides, without white space around it."""
+    """Keeps the pairs that have text on both sides and strips their white space."""
     stripped = ((source.strip(), target.strip()) for source, target in pairs)
     return [pair for pair in stripped if all(pair)]
 
 
 def _hold_out(pairs: list[Pair], share: float, title: str) -> tuple[list[Pair], list[Pair]]:
-    """Holds a fixed share of the sources out, at least one, with all of their pairs."""
+    """Holds out a fixed share of the sources, at least one, with all of their pairs."""
     if share == 0:
         return pairs, []
     # An order that looks random and does not change when pairs are added.
@@ -127,17 +127,17 @@ def _hold_out(pairs: list[Pair], share: float, title: str) -> tuple[list[Pair], 
 
 
 def _read_files(path: pathlib.Path, languages: Sequence[str]) -> tuple[Pair, Splits]:
-    """The languages and the pairs of a file, or of each split of a folder."""
-    found = _parts(path)
-    if all(len(group) == 1 for group in found.values()) and not languages:
-        tables = {name: _read_pairs(group[0]) for name, group in found.items()}
+    """Reads the languages and the pairs of a file, or of each split of a folder."""
+    groups = _parts(path)
+    if all(len(group) == 1 for group in groups.values()) and not languages:
+        tables = {name: _read_pairs(group[0]) for name, group in groups.items()}
         return ("source", "target"), tables
     if path.is_file():
         raise InputError(
             f"{path} is one file, in which sources come first; leave the languages "
             f"{','.join(languages)} out, or give a folder with a file for each"
         )
-    named = {name: _by_language(group) for name, group in found.items()}
+    named = {name: _by_language(group) for name, group in groups.items()}
     if not languages:
         first, second, *_ = [*named["train"], "", ""]
         raise InputError(
@@ -158,30 +158,31 @@ def _read_files(path: pathlib.Path, languages: Sequence[str]) -> tuple[Pair, Spl
 
 
 def _parts(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """The files of the training, validation and test part."""
+    """Finds the files of the training, validation and test part."""
     if path.is_file():
         return {"train": [path]}
-    found = files.files_of_splits(path) or {"train": files.visible(path)}
-    if "train" not in found:
-        names = ", ".join(file.name for group in found.values() for file in group)
+    groups = files.files_of_splits(path) or {"train": files.visible(path)}
+    if "train" not in groups:
+        names = ", ".join(file.name for group in groups.values() for file in group)
         raise InputError(f"{path} has {names} but no file named train; add it or rename them")
-    valid = [name for name in files.HELD_OUT if name in found and name != "test"]
+    valid = [name for name in files.HELD_OUT if name in groups and name != "test"]
     chosen = {"train": "train", "valid": valid[0] if valid else "", "test": "test"}
-    return {part: found[name] for part, name in chosen.items() if name in found}
+    return {part: groups[name] for part, name in chosen.items() if name in groups}
 
 
 def _by_language(group: list[pathlib.Path]) -> dict[str, pathlib.Path]:
-    """Files by their languages."""
-    found: dict[str, pathlib.Path] = {}
+    """Returns the files by their languages."""
+    by_language: dict[str, pathlib.Path] = {}
     for file in group:
         language = ["", *(part for part in files.parts(file) if part not in _SUFFIXES)][-1]
-        if found.setdefault(language, file) != file:
-            raise InputError(f"{file.parent} has {found[language].name} and {file.name}; keep one")
-    return found
+        other = by_language.setdefault(language, file)
+        if other != file:
+            raise InputError(f"{file.parent} has {other.name} and {file.name}; keep one")
+    return by_language
 
 
 def _read_pairs(path: pathlib.Path) -> list[Pair]:
-    """The pairs of a TSV file: on each line a text, a tab and another; an empty line is two."""
+    """Reads the pairs of a TSV file: a line is two texts with a tab between, or empty for both."""
     rows = [line.split("\t") for line in files.read_lines(path)]
     for number, row in enumerate(rows, 1):
         if len(row) != 2 and row != [""]:
@@ -193,7 +194,7 @@ def _read_pairs(path: pathlib.Path) -> list[Pair]:
 
 
 def _read_aligned(source: pathlib.Path, target: pathlib.Path) -> list[Pair]:
-    """The pairs of two files, whose lines belong together one by one."""
+    """Reads the pairs of two files whose lines belong together one by one."""
     sources, targets = files.read_lines(source), files.read_lines(target)
     if len(sources) != len(targets):
         raise InputError(

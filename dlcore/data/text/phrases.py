@@ -1,4 +1,4 @@
-"""Phrases: pairs of words that occur together far more often than by chance, joined to one word.
+"""Finds phrases, pairs of words that occur together far more often than by chance, and joins them.
 
 A pair a b is a phrase when its score (Mikolov et al. 2013b, "Distributed Representations of Words
 and Phrases and their Compositionality", equation 6) times N,
@@ -6,9 +6,9 @@ and Phrases and their Compositionality", equation 6) times N,
     score(a, b) = (count(a b) - delta) N / (count(a) count(b)),
 
 exceeds a threshold. The paper's equation has no N, so that its threshold depends on the size of the
-corpus; its program word2phrase has, and its defaults are those here.
+corpus; the paper's program word2phrase has it, and the defaults here are those of the program.
 
-Shapes: N words of the corpus, n of a block, P pairs.
+Shapes: N words of the corpus, n words of a block, P pairs.
 """
 
 import hashlib
@@ -30,8 +30,8 @@ class Phrases(NamedTuple):
     """The pairs to be joined.
 
     Attributes:
-        passes: the pairs of each pass; those of a later pass are found in text that the earlier
-            ones have joined, so that k passes make phrases of up to 2^k words.
+        passes: the pairs of each pass. The pairs of a later pass are found in text in which the
+            earlier ones are joined, so that k passes make phrases of up to 2^k words.
     """
 
     passes: tuple[frozenset[tuple[str, str]], ...]
@@ -58,7 +58,11 @@ class _Pairs(NamedTuple):
 
 
 def join(words: list[str], phrases: Phrases) -> list[str]:
-    """Joins the phrases of a line by "_", pass by pass, each from the left; none overlap."""
+    """Joins the phrases of a line by "_", pass by pass, each from the left and without overlap.
+
+    >>> join("in new york city".split(), Phrases((frozenset({("new", "york")}),)))
+    ['in', 'new_york', 'city']
+    """
     for pairs in phrases.passes:
         words = _joined(words, pairs)
     return words
@@ -76,15 +80,15 @@ def find_phrases(
     """Finds the pairs of neighbours within a line whose score exceeds the threshold.
 
     Memory is bounded in the manner of word2phrase: whenever there are more than `max_pairs`
-    different pairs, those counted least so far are dropped: once or less at first, then one more
-    each time. A dropped pair that comes again is counted anew, so no score is ever too high. Words
-    are never dropped.
+    different pairs, the rarest so far are dropped: those counted once at first, then those counted
+    twice or less, and so on. A dropped pair that comes again is counted from 0, so no score is ever
+    too high. Words are never dropped.
 
     Args:
-        lines: words, in lines, such as those of `sentences`.
-        threshold: a higher one makes fewer phrases; below zero joins all pairs of enough counts.
+        lines: the words of each line, such as those of `sentences`.
+        threshold: a higher one makes fewer phrases; one below zero joins all frequent pairs.
         delta: the discount of pairs of rare words.
-        min_count: the rarest pair and word of a phrase.
+        min_count: the smallest count of the pair and of each word of a phrase.
         before: phrases that are joined first, to find longer ones.
         max_pairs: the most pairs that are kept after each few million words, 16 bytes each.
 
@@ -113,9 +117,9 @@ def find_phrases(
     total = counts[1:].sum()
     score = (pairs.counts - delta) * total / (counts[first].astype(float) * counts[second])
     # A pair never occurs more often than its words.
-    found = np.flatnonzero((score > threshold) & (pairs.counts >= min_count))
+    chosen = np.flatnonzero((score > threshold) & (pairs.counts >= min_count))
     words = numbers.words
-    named = zip(first[found].tolist(), second[found].tolist(), strict=True)
+    named = zip(first[chosen].tolist(), second[chosen].tolist(), strict=True)
     return Phrases((*earlier.passes, frozenset((words[a], words[b]) for a, b in named)))
 
 
@@ -123,17 +127,17 @@ def _joined(words: list[str], pairs: frozenset[tuple[str, str]]) -> list[str]:
     if pairs.isdisjoint(itertools.pairwise(words)):
         return words
     joined, free = words[:1], True
-    for one, other in itertools.pairwise(words):
-        free = not (free and (one, other) in pairs)
+    for first, second in itertools.pairwise(words):
+        free = not (free and (first, second) in pairs)
         if free:
-            joined.append(other)
+            joined.append(second)
         else:
-            joined[-1] = f"{one}_{other}"
+            joined[-1] = f"{first}_{second}"
     return joined
 
 
 def _next_words(blocks: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """Blocks of a few million words together; none at the end."""
+    """Takes blocks of a few million words together; returns an empty list at the end."""
     taken, size = [], 0
     for block in blocks:
         taken.append(block)
@@ -144,14 +148,14 @@ def _next_words(blocks: Iterable[np.ndarray]) -> list[np.ndarray]:
 
 
 def _pairs_of(ids: np.ndarray) -> _Pairs:
-    """The pairs of neighbours in whole sentences [n]."""
+    """Counts the pairs of neighbours in whole sentences [n]."""
     inside = (ids[:-1] > 0) & (ids[1:] > 0)
     keys = (ids[:-1][inside].astype(np.int64) << _SECOND) | ids[1:][inside]
     return _Pairs(*np.unique(keys, return_counts=True))
 
 
-def _sum(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Counts of which either may lack the last words."""
-    longer, shorter = (one, other) if len(one) > len(other) else (other, one)
+def _sum(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Adds counts by word; either array may lack the last words."""
+    longer, shorter = (left, right) if len(left) > len(right) else (right, left)
     longer[: len(shorter)] += shorter
     return longer

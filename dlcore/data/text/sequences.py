@@ -1,11 +1,10 @@
-"""Sequences of different lengths as a split: gathered ones are padded to one of a few lengths.
+"""A split of sequences of different lengths that are padded to one of a few lengths.
 
-Shapes: N sequences of a split, n gathered ones, T the length that these are padded to.
+Shapes: N sequences of a split, n gathered sequences, T the length that these are padded to.
 """
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -13,8 +12,11 @@ from dlcore.data.sources import Batch
 from dlcore.errors import InputError
 
 # The shares of the sequences that fit into each bucket. The lengths of sentences and documents
-# have a long tail, so the buckets are closer to its end than equal shares would be.
+# have a long tail, so equal shares would waste padding on the longest.
 _SHARES = (0.5, 0.8, 0.95, 1.0)
+
+
+Ids = Sequence[int] | np.ndarray
 
 
 class Sequences:
@@ -24,25 +26,31 @@ class Sequences:
         tokens: the ids of N sequences, none of them empty.
         labels: the class of each sequence, [N].
         tags: the tags of each sequence, one per token.
-        limit: of a longer sequence only the first `limit` tokens, and their tags, are kept.
-        buckets: the lengths T to pad to. By default four, chosen by quantiles of the lengths.
+        limit: the most tokens of a sequence; a longer sequence keeps its first `limit` tokens and
+            their tags.
+        buckets: the lengths T to pad to. None chooses four by quantiles of the lengths.
 
     Attributes:
-        lengths: of the N sequences, int32 [N], at most `limit`.
+        lengths: the lengths of the N sequences, int32 [N], at most `limit`.
         buckets: the lengths T that batches can have, in rising order.
 
     Raises:
         InputError: when `limit` is not positive.
         ValueError: when a sequence is empty, labels or tags do not match the tokens, or no bucket
             holds the longest sequence.
+
+    >>> split = Sequences([[4, 5, 6], [7]], labels=[0, 1], buckets=[2, 4])
+    >>> batch = split.gather(np.array([1, 0]))
+    >>> batch["tokens"].tolist(), batch["length"].tolist()
+    ([[7, 0, 0, 0], [4, 5, 6, 0]], [1, 3])
     """
 
     def __init__(
         self,
-        tokens: Sequence[Any],
+        tokens: Sequence[Ids],
         *,
-        labels: Any = None,
-        tags: Sequence[Any] | None = None,
+        labels: Ids | None = None,
+        tags: Sequence[Ids] | None = None,
         limit: int | None = None,
         buckets: Sequence[int] | None = None,
     ):
@@ -74,11 +82,11 @@ class Sequences:
         return len(self.lengths)
 
     def gather(self, indices: np.ndarray, *, among: np.ndarray | None = None) -> Batch:
-        """The sequences at `indices` [n], padded with id 0.
+        """Gathers the sequences at `indices` [n], padded with id 0.
 
         Args:
-            indices: of the sequences.
-            among: the indices whose longest sequence decides T, by default `indices` themselves.
+            indices: the numbers of the sequences.
+            among: the sequences of which the longest decides T; None stands for `indices`.
 
         Returns:
             "tokens", int32 [n, T]; "length", int32 [n]; and "label", int32 [n], or "tags", int32
@@ -99,19 +107,19 @@ class Sequences:
         return batch
 
     def subset(self, indices: np.ndarray) -> "Sequences":
-        """The sequences at `indices` [n] alone, with the same buckets; the tokens are shared."""
-        part = copy.copy(self)
-        part._starts, part.lengths = self._starts[indices], self.lengths[indices]
-        part._labels = None if self._labels is None else self._labels[indices]
-        return part
+        """Returns the sequences at `indices` [n] alone with the same buckets; tokens are shared."""
+        subset = copy.copy(self)
+        subset._starts, subset.lengths = self._starts[indices], self.lengths[indices]
+        subset._labels = None if self._labels is None else self._labels[indices]
+        return subset
 
 
-def _lengths(ragged: Sequence[Any]) -> np.ndarray:
+def _lengths(ragged: Sequence[Ids]) -> np.ndarray:
     return np.fromiter(map(len, ragged), np.int64, len(ragged))
 
 
 def _quantiles(lengths: np.ndarray) -> tuple[int, ...]:
-    """Four lengths, or fewer that differ, that hold the given shares of the sequences."""
+    """Returns the lengths, without repeats, that hold the `_SHARES` of the sequences."""
     if not len(lengths):
         return (1,)
     return tuple(sorted(set(np.quantile(lengths, _SHARES, method="higher").tolist())))

@@ -1,4 +1,4 @@
-"""Text of any size as words: sources that are read in blocks, and the rules that split their lines.
+"""Splits text of any size, read in blocks, into the words of its lines.
 
 A line is a sentence; "\\n" and "\\r\\n" end one, and so does the end of a file.
 """
@@ -29,19 +29,20 @@ SPLITTERS: dict[str, Splitter] = {
     "letters": re.compile(r"[^\W\d_]+").findall,
 }
 _REGEX = "regex:"
-# Small enough for the words of a block to stay in the processor's cache until they are looked up.
+# Bytes read at once: few enough for the words of a block to stay in the processor's cache until
+# they are looked up.
 _BLOCK = 1 << 16
 _SLOTS = 1 << 19
 _LONGEST_LINE = 1 << 20
 
 
 class Lines(NamedTuple):
-    """Text that is no file of its own, such as a data set.
+    """A text that does not come from a file, such as a data set.
 
     Attributes:
-        name: says which text it is; another text must have another name, since what was made of a
-            text of this name may be taken again.
-        read: gives all of the text anew at each call, as strings of one or more lines.
+        name: the name of the text. Another text must have another name, because a token file that
+            was built from a text of this name is used again.
+        read: a function that returns the whole text, as strings of one or more lines, at each call.
     """
 
     name: str
@@ -52,13 +53,18 @@ Source = str | os.PathLike[str] | Lines
 
 
 def find_splitter(name: str) -> Splitter:
-    """The rule of that name in `SPLITTERS`, or of "regex:PATTERN".
+    """Returns the function of that name in `SPLITTERS`, or one that follows "regex:PATTERN".
 
-    A pattern finds the words of a line from left to right; if it has a group, the word is the
-    group's part of what it finds.
+    A pattern finds the words of a line from left to right. If it has a group, the word is the part
+    of the match that the group holds.
 
     Raises:
         InputError: for another name, or a pattern that is wrong or has several groups.
+
+    >>> find_splitter("words")("Don't panic: 42!")
+    ["Don't", 'panic', '42']
+    >>> find_splitter(r"regex:(\\w+)/N")("dogs/N chase/V cats/N")
+    ['dogs', 'cats']
     """
     if not name.startswith(_REGEX):
         if name not in SPLITTERS:
@@ -76,7 +82,7 @@ def find_splitter(name: str) -> Splitter:
 
 
 def fingerprint(source: Source) -> list[list[str | int]]:
-    """What shows that a source is unchanged: the name, size and time of each file, or the name.
+    """Returns values that show a change of a source: name, size and time of each file, or a name.
 
     Raises:
         InputError: when there is no file.
@@ -90,20 +96,20 @@ def fingerprint(source: Source) -> list[list[str | int]]:
 def sentences(
     source: Source, *, splitter: str, lower: bool = False, title: str = "reading"
 ) -> Iterator[list[str]]:
-    """The words of each line that has any.
+    """Yields the words of each line that has any.
 
-    A line of more than a million characters is several sentences, divided at spaces.
+    A line of more than a million characters becomes several sentences, divided at spaces.
 
     Args:
         source: a text file, a pattern such as "texts/*.txt", a folder, whose files are read in the
             order of their names, or `Lines`. Files are UTF-8, plain or compressed by gzip.
         splitter: see `find_splitter`.
         lower: whether text is lower-cased before it is split.
-        title: what the progress bar says.
+        title: the title of the progress bar.
 
     Raises:
-        InputError: when there is no file, one cannot be read or is not UTF-8 (the message names
-            the line), or for a splitter that is not possible.
+        InputError: when there is no file, a file cannot be read or is not UTF-8 (the message names
+            the line), or the splitter is unknown or wrong.
     """
     split = find_splitter(splitter)
     for block in _blocks(source, title):
@@ -112,26 +118,31 @@ def sentences(
 
 
 class WordNumbers:
-    """Numbers words in the order of their first appearance, from 1 on; 0 ends a sentence."""
+    """Numbers words in the order of their first appearance, from 1 on; 0 ends a sentence.
+
+    >>> numbers = WordNumbers()
+    >>> [block.tolist() for block in numbers.blocks([["a", "b", "a"], ["c"]])], numbers.words
+    ([[1, 2, 1, 0, 3, 0]], ['\\n', 'a', 'b', 'c'])
+    """
 
     def __init__(self) -> None:
         self._numbers: collections.defaultdict[str, int] = collections.defaultdict()
         self._numbers.default_factory = self._numbers.__len__
         # No word of a line is a line end.
         self._numbers["\n"] = 0
-        # The dictionary is larger than the processor's caches, and most of the time would go by in
-        # waiting for it. So words seen lately are told by their 64-bit hashes: those of a million
-        # words are all different but for a chance of 3 in 10^8.
+        # The dictionary is larger than the processor's caches, and most of the time would be spent
+        # waiting for memory. So words that were seen lately are recognised by their 64-bit hashes;
+        # the chance that two of a million words share one is 3 in 10^8.
         self._slot_hashes = np.zeros(_SLOTS, np.int64)
         self._slot_numbers = np.zeros(_SLOTS, np.int32)
 
     @property
     def words(self) -> list[str]:
-        """The word of each number; "\\n" is that of 0."""
+        """The word of each number; the word of 0 is "\\n"."""
         return list(self._numbers)
 
     def blocks(self, sentences: Iterable[list[str]]) -> Iterator[np.ndarray]:
-        """The numbers of the sentences' words, int32, in blocks of whole sentences."""
+        """Yields the numbers of the sentences' words, int32, in blocks of whole sentences."""
         words: list[str] = []
         for sentence in sentences:
             words += sentence
@@ -145,31 +156,31 @@ class WordNumbers:
         hashes = np.fromiter(map(hash, words), np.int64, len(words))
         slots = hashes & (_SLOTS - 1)
         numbers = self._slot_numbers[slots]
-        other = np.flatnonzero(self._slot_hashes[slots] != hashes)
-        looked_up = map(self._numbers.__getitem__, [words[place] for place in other.tolist()])
-        numbers[other] = np.fromiter(looked_up, np.int32, len(other))
-        self._slot_hashes[slots[other]] = hashes[other]
-        self._slot_numbers[slots[other]] = numbers[other]
+        unseen = np.flatnonzero(self._slot_hashes[slots] != hashes)
+        looked_up = map(self._numbers.__getitem__, [words[index] for index in unseen.tolist()])
+        numbers[unseen] = np.fromiter(looked_up, np.int32, len(unseen))
+        self._slot_hashes[slots[unseen]] = hashes[unseen]
+        self._slot_numbers[slots[unseen]] = numbers[unseen]
         return numbers
 
 
 def _files(source: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """The files of a path or pattern, at least one."""
+    """Returns the files of a path or pattern, at least one."""
     path = pathlib.Path(source).expanduser()
     if source != "" and path.is_dir():
         return visible(path)
     names = [path] if path.is_file() else sorted(glob.glob(str(path), recursive=True))
-    found = [path for path in map(pathlib.Path, names) if path.is_file()]
-    if not found:
+    files = [path for path in map(pathlib.Path, names) if path.is_file()]
+    if not files:
         raise InputError(
             f"there is no file {os.fspath(source)!r}; give a text file, a folder of them or a "
             "pattern such as 'texts/*.txt'"
         )
-    return found
+    return files
 
 
 def _blocks(source: Source, title: str) -> Iterator[str]:
-    """The text in blocks that end where a line does, if it is not too long; with a bar."""
+    """Yields the text in blocks that end at line ends, unless a line is too long."""
     if isinstance(source, Lines):
         yield from tqdm.tqdm(source.read(), desc=title, unit=" texts", delay=2, leave=False)
         return
@@ -207,7 +218,7 @@ def _blocks_of_file(file: IO[bytes], path: pathlib.Path) -> Iterator[str]:
 def _decoded(
     decoder: codecs.IncrementalDecoder, data: bytes, path: pathlib.Path, number: int
 ) -> str:
-    """The next text of a file; its data begin in line `number`."""
+    """Decodes the next bytes of a file, which begin in line `number`."""
     try:
         return decoder.decode(data, final=not data)
     except UnicodeDecodeError as error:

@@ -1,11 +1,12 @@
-"""A corpus of any size as a memory-mapped file of word ids.
+"""Turns a corpus of any size into a memory-mapped file of word ids.
 
-The text is read and split once, each word numbered by its first appearance; then the numbers are
-counted, and written again as ids. So memory holds the distinct words and a few blocks, whatever the
-size of the corpus; while it is built, the disk holds 8 bytes per word.
+The text is read and split once, and each word is numbered by its first appearance. Then the numbers
+are counted and written again as ids. So memory holds the distinct words and a few blocks, whatever
+the size of the corpus. While the file is built, the disk holds 8 bytes per word.
 
-A folder holds words.tsv (a word, a tab, its count, by id), tokens.bin (ids, little-endian int32)
-and meta.json, which is written last: without it the others count for nothing.
+A folder holds words.tsv (a word, a tab and its count on each line, in the order of the ids),
+tokens.bin (ids, little-endian int32) and meta.json, which is written last: a folder without it is
+incomplete.
 
 Shapes: V words of the vocabulary, N tokens: the words of the corpus and the ends of sentences.
 """
@@ -36,16 +37,16 @@ _WORDS, _TOKENS, _META = "words.tsv", "tokens.bin", "meta.json"
 
 
 class TokenFile(NamedTuple):
-    """A corpus as ids.
+    """A corpus as word ids.
 
-    Words below the minimum count are not in it, so that windows close over them, as in word2vec.
+    Words below the minimum count are left out, so that windows close over them, as in word2vec.
 
     Attributes:
         words: V words by falling count, ties in the order of their code points.
-        counts: how often each occurs, int64 [V].
-        tokens: int32 [N], a memory map: ids, and `SENTENCE_END` after each sentence, of which none
-            is empty.
-        raw_words: how many words the text has, with those too rare to be listed.
+        counts: the number of occurrences of each word, int64 [V].
+        tokens: int32 [N], a memory map: ids, and `SENTENCE_END` after each sentence. No sentence is
+            empty.
+        raw_words: the number of words of the text, including words too rare to be listed.
     """
 
     words: tuple[str, ...]
@@ -55,7 +56,7 @@ class TokenFile(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many words `tokens` has, without the ends of sentences."""
+        """The number of words in `tokens`, without the ends of sentences."""
         return int(self.counts.sum())
 
 
@@ -70,25 +71,25 @@ def build_token_file(
     max_sentence: int = 10_000,
     phrases: Phrases | None = None,
 ) -> TokenFile:
-    """The token file of a corpus: the one in `directory` if it is that, else built there.
+    """Builds the token file of a corpus, or opens it if it is in `directory` already.
 
-    It is that if it was built with the same options from files of the same names, sizes and times,
-    or from `Lines` of the same name.
+    A token file there is used again if it was built with the same options from files of the same
+    names, sizes and times, or from `Lines` of the same name.
 
     Args:
-        source: see `sentences`. A line is a sentence.
-        directory: made if needed; a token file there that is another is replaced.
-        splitter: see `find_splitter`.
-        min_count: the rarest word that is listed.
-        max_words: the most words, V; None lists all that are frequent enough.
+        source: the text, see `sentences`. A line is a sentence.
+        directory: a folder that is created if needed; a different token file in it is replaced.
+        splitter: the rule that splits lines into words, see `find_splitter`.
+        min_count: the smallest count of a listed word.
+        max_words: the most words, V; None lists all frequent words.
         lower: whether text is lower-cased.
-        max_sentence: the most listed words of a sentence; longer ones are cut.
+        max_sentence: the most listed words of a sentence; a longer sentence is cut into several.
         phrases: pairs of words to join, see `find_phrases`.
 
     Raises:
         InputError: when there is no text, it cannot be read or is not UTF-8, no word is frequent
-            enough, an option is not possible, or the directory cannot be written. What is in the
-            directory then is what was there before.
+            enough, an option is not possible, or the directory cannot be written. The directory
+            keeps its content then.
     """
     folder = pathlib.Path(directory).expanduser()
     options = {"min_count": min_count, "max_words": max_words, "max_sentence": max_sentence}
@@ -111,7 +112,7 @@ def build_token_file(
         lines = map(functools.partial(join, phrases=phrases), lines)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # A file without a name: nothing is left of it, however the process ends.
+        # The temporary file has no name, so it vanishes however the process ends.
         with (
             tempfile.TemporaryFile(dir=folder) as numbered,
             tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as building,
@@ -130,7 +131,7 @@ def build_token_file(
             with open(built / _TOKENS, "wb") as file:
                 before = 0
                 for ids in _chunks(numbered, "writing ids"):
-                    ids, before = _sentences(new_ids[ids], before, max_sentence)
+                    ids, before = _cut_sentences(new_ids[ids], before, max_sentence)
                     file.write(ids.tobytes())
             listed = zip(words, counts[order].tolist(), strict=True)
             table = "".join(f"{word}\t{count}\n" for word, count in listed)
@@ -155,7 +156,7 @@ def build_token_file(
 
 
 def open_token_file(directory: str | os.PathLike[str]) -> TokenFile:
-    """The token file that `build_token_file` left in a directory.
+    """Opens the token file that `build_token_file` built in a directory.
 
     Raises:
         InputError: when there is none, or it is damaged.
@@ -168,7 +169,7 @@ def open_token_file(directory: str | os.PathLike[str]) -> TokenFile:
         whole &= (folder / _TOKENS).stat().st_size == meta["tokens_bytes"]
         if not whole:
             raise ValueError("it is damaged")
-        # The word may hold tabs.
+        # A word may hold tabs.
         rows = [line.rsplit("\t", 1) for line in _decoded(table).split("\n")[:-1]]
         counts = np.array([int(count) for _, count in rows], np.int64)
         return TokenFile(
@@ -208,7 +209,7 @@ def _decoded(data: bytes) -> str:
 
 
 def _chunks(file: IO[bytes], title: str) -> Iterator[np.ndarray]:
-    """The numbers in a file from its beginning, int32, with a bar."""
+    """Yields the numbers in a file from its beginning, int32, with a progress bar."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     with tqdm.tqdm(total=size, desc=title, unit="B", unit_scale=True, delay=2, leave=False) as bar:
@@ -224,7 +225,7 @@ def _listed(
     max_words: int | None,
     source: Source,
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """The V words to list, most frequent first, and their numbers [V]."""
+    """Chooses the V words to list, most frequent first, and returns them and their numbers [V]."""
     name = source.name if isinstance(source, Lines) else os.fspath(source)
     if len(words) == 1:
         raise InputError(
@@ -242,16 +243,16 @@ def _listed(
     return tuple(words[number] for number in order.tolist()), order
 
 
-def _sentences(ids: np.ndarray, before: int, longest: int) -> tuple[np.ndarray, int]:
+def _cut_sentences(ids: np.ndarray, before: int, longest: int) -> tuple[np.ndarray, int]:
     """Leaves out rare words and then empty sentences, and cuts sentences that are too long.
 
     Args:
-        ids: a stretch of the corpus, with `SENTENCE_END` and `_RARE`.
-        before: the words of its first sentence that came before it.
+        ids: consecutive ids of the corpus, with `SENTENCE_END` and `_RARE`.
+        before: the number of words of the first sentence that came before `ids`.
         longest: the most words of a sentence.
 
     Returns:
-        The tokens, and the words of the last sentence, 0 if it has ended.
+        The tokens, and the number of words of the last sentence, 0 if it has ended.
     """
     ids = ids[ids != _RARE]
     ends = ids == SENTENCE_END
@@ -259,8 +260,8 @@ def _sentences(ids: np.ndarray, before: int, longest: int) -> tuple[np.ndarray, 
     if not len(ids):
         return ids, before
     index = np.arange(len(ids))
-    # How many words of its sentence come before each word; -1 at an end.
+    # The number of words before each word in its sentence; -1 at an end.
     last_end = np.maximum.accumulate(np.where(ids == SENTENCE_END, index, -1 - before))
-    place = index - last_end - 1
-    cuts = np.flatnonzero((place > 0) & (place % longest == 0))
-    return np.insert(ids, cuts, SENTENCE_END), int(place[-1]) + 1
+    position = index - last_end - 1
+    cuts = np.flatnonzero((position > 0) & (position % longest == 0))
+    return np.insert(ids, cuts, SENTENCE_END), int(position[-1]) + 1

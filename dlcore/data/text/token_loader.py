@@ -1,7 +1,7 @@
-"""Batches with a number of tokens instead of a number of pairs: short pairs come in larger ones.
+"""Loads batches of about equally many tokens: a batch of short pairs has more of them.
 
-Like the other loader's, a batch is a pure function of (seed, step, process): nothing needs saving,
-and all processes see parts of the same global batches, whatever their number.
+Like a batch of `dlcore.data.Loader`, a batch is a pure function of (seed, step, process): nothing
+needs saving, and any number of processes sees parts of the same global batches.
 
 Shapes: B pairs of a global batch, S and T the lengths of their sides with padding, P processes.
 """
@@ -19,25 +19,25 @@ from dlcore.errors import InputError
 
 
 class TokenLoader:
-    """Training batches of about so many target tokens, in which every pair comes once per epoch.
+    """The training batches of pairs, each of about `tokens` target tokens.
 
-    All pairs of a batch are of one bucket, and all batches of a bucket have one shape (B, S, T). In
-    each epoch the pairs of every bucket are shuffled anew, then the batches of all buckets. Rows
-    that fill the last batch of a bucket have weight 0.
+    Every pair comes once per epoch. All pairs of a batch are of one bucket, and all batches of a
+    bucket have one shape (B, S, T). In each epoch the pairs of every bucket are shuffled anew, then
+    the batches of all buckets. Rows that fill the last batch of a bucket have weight 0.
 
     Args:
-        pairs: at least one.
-        tokens: the most target tokens of a global batch, padding included: B is as many as fit.
-        seed: of the order of the pairs.
-        multiple: what B is a multiple of, and the least it is, even if more tokens than wanted are
-            in the batch then: the number of devices, times that of accumulated steps.
-        process_index: which of the P processes this is.
+        pairs: at least one pair.
+        tokens: the most target tokens of a global batch with its padding: B is as many as fit.
+        seed: the seed of the order of the pairs.
+        multiple: the number of devices times that of accumulated steps. B is a positive multiple of
+            it, even if the batch has more than `tokens` target tokens then.
+        process_index: the number of this process, from 0 to P - 1.
         process_count: P, which must divide `multiple`.
 
     Attributes:
         shapes: (B, S, T) of each bucket that has pairs.
-        steps_per_epoch: how many batches hold every pair once.
-        tokens_per_epoch: how many target tokens they hold, padding not included.
+        steps_per_epoch: the number of batches that hold every pair once.
+        tokens_per_epoch: the number of target tokens in them, without padding.
 
     Raises:
         InputError: when there are no pairs, the number of tokens is not positive, the seed is
@@ -64,11 +64,11 @@ class TokenLoader:
         self._pairs = pairs
         self._seed = seed
         self._process = process_index, process_count
-        # The members of each bucket that has some, and the rows of its batches.
+        # The pairs of each bucket that has any, and the number of rows of its batches.
         self._buckets: list[tuple[np.ndarray, int]] = []
         shapes = []
-        for place, (source, target) in enumerate(pairs.buckets):
-            members = np.flatnonzero(pairs.bucket_of == place)
+        for bucket, (source, target) in enumerate(pairs.buckets):
+            members = np.flatnonzero(pairs.bucket_of == bucket)
             if len(members):
                 rows = max(1, tokens // target // multiple) * multiple
                 self._buckets.append((members, rows))
@@ -79,28 +79,28 @@ class TokenLoader:
         self._epoch = functools.lru_cache(maxsize=1)(self._shuffled)
 
     def batch(self, step: int) -> Batch:
-        """This process's slice of global batch `step`.
+        """Returns this process's slice of global batch `step`.
 
-        Returns:
-            The arrays of `Pairs.gather` with leading axis B / P, and "weight", float32 [B / P].
+        It holds the arrays of `Pairs.gather` with leading axis B / P, and "weight", float32
+        [B / P].
         """
-        epoch, place = divmod(step, self.steps_per_epoch)
-        indices, rows = self._epoch(epoch)[place]
-        part = process_rows(rows, *self._process)
+        epoch, number = divmod(step, self.steps_per_epoch)
+        indices, rows = self._epoch(epoch)[number]
+        own_rows = process_rows(rows, *self._process)
         # Rows that only fill the batch repeat its first pair.
         filled = np.concatenate([indices, np.repeat(indices[:1], rows - len(indices))])
         weight = (np.arange(rows) < len(indices)).astype(np.float32)
-        return {**self._pairs.gather(filled[part]), "weight": weight[part]}
+        return {**self._pairs.gather(filled[own_rows]), "weight": weight[own_rows]}
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
-        """The batches from step `start` on, without end."""
+        """Yields the batches from step `start` on without end."""
         return map(self.batch, itertools.count(start))
 
     def _shuffled(self, epoch: int) -> list[tuple[np.ndarray, int]]:
-        """The pairs of each batch of an epoch, and how many rows it has."""
+        """Returns the pairs of each batch of an epoch and its number of rows."""
         rng = np.random.Generator(np.random.Philox(key=np.array([self._seed, epoch], np.uint64)))
         batches = []
         for members, rows in self._buckets:
             order = rng.permutation(members)
             batches += [(order[first : first + rows], rows) for first in range(0, len(order), rows)]
-        return [batches[place] for place in rng.permutation(len(batches))]
+        return [batches[number] for number in rng.permutation(len(batches))]

@@ -1,10 +1,10 @@
-"""Pre-trained word vectors in the formats of word2vec and GloVe.
+"""Reads and writes pre-trained word vectors in the formats of word2vec and GloVe.
 
     word2vec text      "n D", then one line per word: the word and D decimal numbers
     word2vec binary    "n D", then per word: the word, a space and D little-endian float32
     GloVe text         the lines of word2vec's text without the first
 
-Words are UTF-8; a byte that is not is kept as a surrogate, so that what is read is written again.
+Words are UTF-8; other bytes are kept as surrogates, so that they are written as they were read.
 
 Shapes: n words of a file, D numbers of a vector, V tokens of a vocabulary.
 """
@@ -23,13 +23,13 @@ from typing import IO, NamedTuple
 import numpy as np
 import tqdm
 
-from dlcore.data.text.vector_lines import Block, bad, parse_block, parse_lines
+from dlcore.data.text.vector_lines import Block, fault, parse_block, parse_lines
 from dlcore.errors import InputError, pick
 
 _HEADER = re.compile(rb"(\d+) (\d+) ?\r?\n?")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _BLOCK = 1 << 22  # bytes read and parsed at once
-FORMATS = {"glove": False, "word2vec": True, "word2vec_binary": True}  # is there a header?
+FORMATS = {"glove": False, "word2vec": True, "word2vec_binary": True}  # True: with a header
 
 
 class Vectors(NamedTuple):
@@ -47,16 +47,16 @@ class Vectors(NamedTuple):
 def read_vectors(
     path: str | os.PathLike[str], *, wanted: AbstractSet[str] | None = None
 ) -> Vectors:
-    """Reads a file of word vectors; its format, and whether gzip packed it, shows in its content.
+    """Reads a file of word vectors; its content tells its format and whether gzip packed it.
 
     Args:
         path: the file.
         wanted: the words to keep; the others take neither memory nor the time to parse them. None
-            keeps all.
+            keeps all words.
 
     Raises:
-        InputError: with the file, the line or word, and what is wrong there, when a vector is not
-            D finite numbers or the file is empty, damaged or ends too early.
+        InputError: when a vector is not D finite numbers, or the file is empty, damaged or ends too
+            early. The message names the file, the line or word, and the fault.
     """
     name = os.fspath(path)
     words: list[str] = []
@@ -67,7 +67,8 @@ def read_vectors(
             matrix = np.empty((0, layout.dimension), np.float32)
             read = _read_binary if layout.binary else _read_text
             for block_words, block in read(file, name, layout, keep):
-                # Grown in place: a file may take half of the memory, and its header may lie.
+                # The matrix grows in place, because it may take half of the memory; the size in
+                # the header cannot be trusted.
                 matrix.resize((len(words) + len(block), layout.dimension), refcheck=False)
                 matrix[len(words) :] = block
                 words += map(_decoded, block_words)
@@ -79,15 +80,16 @@ def read_vectors(
 def write_vectors(
     path: str | os.PathLike[str], vectors: Vectors, *, format: str = "word2vec"
 ) -> None:
-    """Writes word vectors such that the same come back; packed by gzip if `path` ends in .gz.
+    """Writes word vectors to a file that `read_vectors` reads back without loss.
 
-    The text formats hold the shortest decimals that read as the same float32. The file is whole or
-    not there, and the same vectors are the same bytes, packed ones too.
+    The file is packed by gzip if `path` ends in .gz. The text formats hold the shortest decimals
+    that read as the same float32. The file appears only when it is complete, and the same vectors
+    give the same bytes, packed ones too.
 
     Args:
         path: the file.
-        vectors: of n words, none empty, with a line end or with a space; but "glove" may have words
-            with spaces inside, as published files do, which gensim cannot read.
+        vectors: the vectors of n words. No word may be empty or hold a line end or a space; only
+            "glove" allows spaces inside a word, as in published files, which gensim cannot read.
         format: "word2vec", "word2vec_binary" or "glove".
 
     Raises:
@@ -140,21 +142,26 @@ def write_vectors(
 def embedding_matrix(
     vectors: Vectors, tokens: Sequence[str], *, seed: int
 ) -> tuple[np.ndarray, int]:
-    """The embeddings to start from: the vectors of a vocabulary's tokens.
+    """Makes an embedding matrix to start training from out of the vectors of the tokens.
 
-    Tokens without a vector get normal noise of the standard deviation of the vectors found. Of
-    several vectors of one word the first is taken.
+    Tokens without a vector get normal noise of the same standard deviation as the vectors that are
+    used. Of several vectors of one word the first is used.
 
     Args:
-        vectors: of some words.
+        vectors: the vectors of some words.
         tokens: the V tokens of the vocabulary.
-        seed: of the noise.
+        seed: the seed of the noise.
 
     Returns:
-        float32 [V, D], and how many of the tokens have a vector.
+        float32 [V, D], and the number of tokens that have a vector.
 
     Raises:
         InputError: when no token has a vector.
+
+    >>> vectors = Vectors(["cat", "dog"], np.array([[1, 2], [3, 4]], np.float32))
+    >>> matrix, known = embedding_matrix(vectors, ["<unk>", "dog"], seed=0)
+    >>> matrix[1].tolist(), known
+    ([3.0, 4.0], 1)
     """
     row_of = {word: row for row, word in reversed(list(enumerate(vectors.words)))}
     rows = np.array([row_of.get(token, -1) for token in tokens], np.int64)
@@ -164,15 +171,15 @@ def embedding_matrix(
             f"none of the {len(tokens)} tokens has one of the {len(vectors.words)} word vectors; "
             "give vectors of the same language, with words spelled as in the vocabulary"
         )
-    found = vectors.matrix[rows[known]]
-    shape = len(rows), found.shape[1]
-    matrix = found.std() * np.random.default_rng(seed).standard_normal(shape, np.float32)
-    matrix[known] = found
-    return matrix, len(found)
+    used = vectors.matrix[rows[known]]
+    shape = len(rows), used.shape[1]
+    matrix = used.std() * np.random.default_rng(seed).standard_normal(shape, np.float32)
+    matrix[known] = used
+    return matrix, len(used)
 
 
 class _Layout(NamedTuple):
-    """What the first lines of a file say: n, if there is a header, D, and the format."""
+    """The layout of a file by its first lines: n, if there is a header, D, and the format."""
 
     size: int | None
     dimension: int
@@ -189,7 +196,7 @@ def _decoded(word: bytes) -> str:
 
 @contextlib.contextmanager
 def _opened(name: str) -> Iterator[io.BufferedReader]:
-    """The file's content, unpacked."""
+    """Opens a file and unpacks it where it is packed."""
     with open(name, "rb") as file:
         if file.peek(2)[:2] == b"\x1f\x8b":
             with gzip.open(file) as unpacked:
@@ -200,7 +207,7 @@ def _opened(name: str) -> Iterator[io.BufferedReader]:
 
 @contextlib.contextmanager
 def _packed(name: str, pack: bool) -> Iterator[IO[bytes] | gzip.GzipFile]:
-    """A file to write; packed without its name and the time, which would differ."""
+    """Opens a file to write; a packed one does not hold its name and the time, which differ."""
     with open(name, "wb") as file:
         if pack:
             with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
@@ -210,10 +217,10 @@ def _packed(name: str, pack: bool) -> Iterator[IO[bytes] | gzip.GzipFile]:
 
 
 def _layout(file: io.BufferedReader, name: str) -> _Layout:
-    """Tells the formats apart; leaves the file at the first vector."""
+    """Finds the layout of a file and leaves it at the first vector."""
     first = file.readline(_BLOCK)
     if not first.strip():
-        raise bad(name, "line 1", "empty")
+        raise fault(name, "line 1", "empty")
     header = _HEADER.fullmatch(first)
     if not header:
         dimension = max(1, len(first.split()) - 1)
@@ -222,10 +229,10 @@ def _layout(file: io.BufferedReader, name: str) -> _Layout:
         return _Layout(None, dimension, binary=False)
     count, dimension = int(header[1]), int(header[2])
     if not count or not dimension:
-        raise bad(name, "line 1", f"{count} vectors of {dimension} values")
+        raise fault(name, "line 1", f"{count} vectors of {dimension} values")
     vector = file.read(_BLOCK).partition(b" ")[2][: 4 * dimension]
     try:
-        # Incremental, for the last character may be cut.
+        # The incremental decoder allows for a last character that is cut.
         codecs.getincrementaldecoder("utf-8")().decode(vector)
         binary = _CONTROL.search(vector) is not None
     except UnicodeDecodeError:
@@ -240,41 +247,42 @@ def _layout(file: io.BufferedReader, name: str) -> _Layout:
 def _read_binary(
     file: io.BufferedReader, name: str, layout: _Layout, keep: set[bytes] | None
 ) -> Iterator[Block]:
-    """The wanted words of a binary file, block by block."""
+    """Yields the wanted words of a binary file block by block."""
     count, size = layout.size or 0, 4 * layout.dimension
     data, number = b"", 0
     while number < count:
         more = file.read(_BLOCK)
         if not more:
-            raise bad(name, f"word {number + 1}", f"the file ends here, it should hold {count}")
+            raise fault(name, f"word {number + 1}", f"the file ends here, it should hold {count}")
         data += more
-        words, vectors, at = [], [], 0
+        words, vectors, position = [], [], 0
         while number < count:
-            space = data.find(b" ", at)
+            space = data.find(b" ", position)
             start, end = space + 1, space + 1 + size
             if space < 0 or end > len(data):
                 break
-            word = data[at:space].lstrip(b"\n")
+            word = data[position:space].lstrip(b"\n")
             if keep is None or word in keep:
                 words.append(word)
                 vectors.append(data[start:end])
-            at, number = end, number + 1
-        data = data[at:]
+            position, number = end, number + 1
+        data = data[position:]
         block = np.frombuffer(b"".join(vectors), "<f4").reshape(-1, layout.dimension)
         finite = np.isfinite(block).all(1)
         if not finite.all():
             word = words[int(finite.argmin())]
-            raise bad(name, f"word {_decoded(word)!r}", "values that are not finite")
+            raise fault(name, f"word {_decoded(word)!r}", "values that are not finite")
         yield words, block
     if (data + file.read(1)).strip(b"\n"):
-        raise bad(name, f"word {count + 1}", f"line 1 says that there are only {count}")
+        raise fault(name, f"word {count + 1}", f"line 1 says that there are only {count}")
 
 
 def _read_text(
     file: io.BufferedReader, name: str, layout: _Layout, keep: set[bytes] | None
 ) -> Iterator[Block]:
-    """The wanted words of a text file, block by block."""
-    # The few words that hold spaces are known only once their lines are parsed.
+    """Yields the wanted words of a text file block by block."""
+    # A word that holds spaces is known only once its line is parsed; until then its beginning
+    # decides.
     beginnings = None if keep is None else {word.partition(b" ")[0] for word in keep}
     number = first = 1 if layout.size is None else 2
     while lines := file.readlines(_BLOCK):
@@ -292,6 +300,6 @@ def _read_text(
                 words, block = [words[row] for row in rows], block[rows]
             yield words, block
         number += len(lines)
-    given = number - first
-    if layout.size not in (None, given):
-        raise bad(name, "line 1", f"{layout.size} vectors, but {given} lines follow")
+    count = number - first
+    if layout.size not in (None, count):
+        raise fault(name, "line 1", f"{layout.size} vectors, but {count} lines follow")

@@ -1,4 +1,4 @@
-"""Vocabularies: from text to token ids and back, by word, character or byte pair.
+"""Turns text into token ids and back by a vocabulary of words, characters or byte pairs.
 
 Shapes: N tokens of a text, V tokens of the vocabulary.
 """
@@ -12,12 +12,15 @@ import os
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tqdm
 
 from dlcore.errors import InputError, choose
+
+if TYPE_CHECKING:
+    import tokenizers
 
 LEVELS = ("word", "char", "bpe")
 UNKNOWN, END = 0, 1
@@ -33,24 +36,31 @@ _WORDS = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """The tokens of a level; a token's id is its place among them.
+    """The tokens of a level; the id of a token is its index among them.
 
-    Id 0 is "<unk>", which stands for every token that is not listed, id 1 is "<eos>", the end of a
-    line or sequence; the others follow by falling frequency in the training text, ties in the
+    Id 0 is "<unk>", which stands for every token that is not listed, and id 1 is "<eos>", the end
+    of a line or sequence. The others follow by falling frequency in the training text, ties in the
     order of their code points. Vocabularies are equal when they encode every text alike.
 
     Levels:
         word: words and runs of punctuation; a line end is "<eos>", other white space is dropped.
         char: characters, line ends and spaces too.
-        bpe: byte pairs (Sennrich et al. 2016, on bytes); every text comes back as it was and
-            nothing is unknown. Lines are encoded one by one.
+        bpe: byte pairs (Sennrich et al. 2016, on bytes); decoding gives every text back, and no
+            token is unknown. Lines are encoded one by one.
 
     Attributes:
         level: one of `LEVELS`.
-        tokens: V distinct strings, the two special ones first. Those of the level "bpe" are spelt
+        tokens: V distinct strings, the two special ones first. At the level "bpe" they are spelt
             with one printable character for each byte.
         lower: whether text is lower-cased before it is split.
-        merges: of the level "bpe", the pairs that merge into one token, in this order.
+        merges: at the level "bpe", the pairs that merge into one token, in this order.
+
+    >>> vocabulary = Vocabulary.build("the cat and the dog\\n")
+    >>> vocabulary.tokens
+    ('<unk>', '<eos>', 'the', 'and', 'cat', 'dog')
+    >>> ids = vocabulary.encode("the red cat\\n")
+    >>> ids.tolist(), vocabulary.decode(ids)
+    ([2, 0, 4, 1], 'the <unk> cat\\n')
     """
 
     level: str
@@ -68,15 +78,15 @@ class Vocabulary:
         min_count: int = 1,
         lower: bool = False,
     ) -> "Vocabulary":
-        """The vocabulary of a text, which should be the training text alone.
+        """Builds the vocabulary of a text, which should be the training text alone.
 
         Args:
             text: one text or several.
             level: one of `LEVELS`.
             size: the most tokens, V, the special ones included; None lists all words or characters,
                 or 10,000 byte pairs.
-            min_count: the rarest token that is listed, or pair that is merged.
-            lower: whether to lower-case, now and when encoding.
+            min_count: the smallest count of a listed token, or of a pair that is merged.
+            lower: whether to lower-case the text, now and when it is encoded.
 
         Raises:
             InputError: for another level, or a size that has no room for the level's tokens.
@@ -87,7 +97,7 @@ class Vocabulary:
         if level == "bpe":
             return _byte_pairs(list(texts), size or _BPE_SIZE, min_count, lower)
         splitter = cls(level, _SPECIAL, lower)
-        counts = collections.Counter(token for one in texts for token in splitter.split(one))
+        counts = collections.Counter(token for text in texts for token in splitter.split(text))
         return cls(level, _most_frequent(counts, level, size, min_count), lower)
 
     @classmethod
@@ -99,7 +109,7 @@ class Vocabulary:
         min_count: int = 1,
         lower: bool = False,
     ) -> "Vocabulary":
-        """The vocabulary, of level "word", of a text that is tokens already; see `build`."""
+        """Builds the vocabulary, of level "word", of a text that is split already; see `build`."""
         counts = collections.Counter(token.lower() if lower else token for token in tokens)
         return cls("word", _most_frequent(counts, "word", size, min_count), lower)
 
@@ -107,7 +117,7 @@ class Vocabulary:
         return len(self.tokens)
 
     def split(self, text: str) -> list[str]:
-        """The tokens of a text as strings, whether listed or not; a line end may be "\\n"."""
+        """Splits a text into tokens, listed or not; a line end may be "\\n"."""
         text = text.lower() if self.lower else text
         if self.level == "char":
             return list(text)
@@ -116,7 +126,7 @@ class Vocabulary:
         return [self.tokens[token] for token in self.encode(text).tolist()]
 
     def encode(self, text: str) -> np.ndarray:
-        """The ids of a text, int32 (N,)."""
+        """Returns the ids of a text, int32 [N]."""
         if self.level != "bpe":
             return self._look_up(self.split(text))
         lines = (text.lower() if self.lower else text).splitlines(keepends=True)
@@ -124,13 +134,13 @@ class Vocabulary:
         return np.array([token for line in encoded for token in line.ids], np.int32)
 
     def encode_tokens(self, tokens: Sequence[str]) -> np.ndarray:
-        """The ids of N tokens, int32 (N,), for text that is split already."""
+        """Returns the ids of N tokens, int32 [N], for text that is split already."""
         return self._look_up([token.lower() for token in tokens] if self.lower else tokens)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids: words with spaces between them, characters and byte pairs without.
+        """Returns the text of ids: words with spaces between them, other tokens without.
 
-        "<eos>" becomes a line end; bytes that are no character become U+FFFD.
+        "<eos>" becomes a line end; bytes that form no character become U+FFFD.
         """
         lines: list[list[int]] = [[]]
         for token in ids:
@@ -145,15 +155,15 @@ class Vocabulary:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that two vocabularies share when they are equal."""
+        """16 hexadecimal digits that are the same for equal vocabularies."""
         return hashlib.sha256(json.dumps(dataclasses.astuple(self)).encode()).hexdigest()[:16]
 
     def check(self, fingerprint: str, *, owner: str) -> None:
-        """Refuses to be used for what was trained with another vocabulary.
+        """Refuses to serve a model that was trained with another vocabulary.
 
         Args:
-            fingerprint: of the vocabulary that was used then.
-            owner: what was trained with it, such as "the checkpoint in runs/lm".
+            fingerprint: the fingerprint of the vocabulary that the model was trained with.
+            owner: the model in words, such as "the checkpoint in runs/lm".
 
         Raises:
             InputError: when the fingerprints differ.
@@ -172,10 +182,10 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Vocabulary":
-        """Reads what `save` wrote.
+        """Reads a vocabulary that `save` wrote.
 
         Raises:
-            InputError: when the file is missing, or is not a whole vocabulary.
+            InputError: when the file is missing, or is not a complete vocabulary.
         """
         try:
             content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
@@ -205,15 +215,15 @@ class Vocabulary:
         return ids if self.level == "char" else {**ids, "\n": END}
 
     @functools.cached_property
-    def _tokenizer(self) -> Any:
+    def _tokenizer(self) -> "tokenizers.Tokenizer":
         ids = {token: number for number, token in enumerate(self.tokens)}
-        return _tokenizer(vocab=ids, merges=list(self.merges))
+        return _tokenizer(ids, self.merges)
 
 
 def _most_frequent(
     counts: dict[str, int], level: str, size: int | None, min_count: int
 ) -> tuple[str, ...]:
-    """The special tokens and the most frequent others."""
+    """Returns the special tokens and the most frequent others."""
     least = len(_SPECIAL) + 1
     if size is not None and size < least:
         raise InputError(f"vocabulary size {size} is too small; give {least} or more")
@@ -227,16 +237,20 @@ def _most_frequent(
 
 
 def _ranked(counts: dict[str, int]) -> list[str]:
-    """The tokens by falling count, then by code points."""
+    """Sorts the tokens by falling count, then by code points."""
     return sorted(counts, key=lambda token: (-counts[token], token))
 
 
-def _tokenizer(**model: Any) -> Any:
-    """A byte-level tokenizer that neither adds nor loses anything."""
-    # Only this level needs the library.
+def _tokenizer(
+    vocab: dict[str, int] | None = None, merges: Sequence[tuple[str, str]] | None = None
+) -> "tokenizers.Tokenizer":
+    """Makes a byte-level tokenizer that neither adds nor loses anything."""
+    # Only the level "bpe" needs the library.
     import tokenizers
 
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(**model))
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.BPE(vocab, None if merges is None else list(merges))
+    )
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     return tokenizer

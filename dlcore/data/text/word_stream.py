@@ -1,4 +1,4 @@
-"""Training batches for word2vec: stretches of a corpus, thinned of frequent words.
+"""The training batches of word2vec: stretches of a corpus with frequent words thinned out.
 
 Shapes: N tokens of the corpus, V words, L words of a batch, W words of its margin on either side, S
 steps of an epoch.
@@ -27,45 +27,48 @@ SUBSAMPLINGS = {"paper": _paper, "program": _program}
 
 
 def keep_probabilities(counts: np.ndarray, *, threshold: float, rule: str) -> np.ndarray:
-    """How likely an occurrence of each word is kept, float32 [V].
+    """Returns the probability that an occurrence of each word is kept, float32 [V].
 
     Args:
-        counts: of the V words, [V].
-        threshold: t, the relative frequency below which nothing, or little, is left out; 0 keeps
-            all.
-        rule: "paper" is min(1, sqrt(t / f)) (Mikolov et al. 2013b, eq. 5), "program" that of the
-            C code, min(1, sqrt(t / f) + t / f), which keeps more of the middle.
+        counts: the counts of the V words, [V].
+        threshold: t, the relative frequency f below which all, or almost all, occurrences are kept;
+            0 keeps all.
+        rule: "paper" is min(1, sqrt(t / f)) (Mikolov et al. 2013b, eq. 5), "program" is the rule of
+            the C code, min(1, sqrt(t / f) + t / f), which keeps more words of middle frequency.
 
     Raises:
         InputError: for another rule or a negative threshold.
+
+    >>> keep_probabilities(np.array([96, 4]), threshold=0.06, rule="paper").tolist()
+    [0.25, 1.0]
     """
-    kept = pick("subsampling", rule, SUBSAMPLINGS)
+    probability = pick("subsampling", rule, SUBSAMPLINGS)
     if not threshold >= 0:
         raise InputError(f"a subsampling threshold of {threshold} is not possible; give 0 or more")
     if threshold == 0:
         return np.ones(len(counts), np.float32)
-    return np.minimum(1, kept(counts / counts.sum(), threshold)).astype(np.float32)
+    return np.minimum(1, probability(counts / counts.sum(), threshold)).astype(np.float32)
 
 
 class WordStream:
-    """Batches of exactly L words, of which each is a pure function of (seed, step).
+    """The batches of exactly L words, each a pure function of (seed, step).
 
-    An epoch is cut once, by the expected number of words that are kept, into S stretches that fill
-    a batch each; every epoch takes them in another order, keeps other occurrences of the frequent
-    words and draws other windows. A window ends with its sentence and its stretch. So much room is
-    left (coins of which L are expected to fall have a deviation of root L at most) that a stretch
-    loses words only when a draw is four standard deviations off.
+    The corpus is cut once, by the expected number of words that are kept, into S stretches that
+    fill a batch each. Every epoch takes them in another order, keeps other occurrences of the
+    frequent words and draws other windows. A window ends with its sentence and its stretch. The
+    number of words that are kept of a stretch has a standard deviation of sqrt(L) at most; a
+    stretch is cut so short that it loses words only when a draw is four of them too high.
 
     Args:
         tokens: int32 [N], ids, and -1 after each sentence; may be a memory map.
-        keep: of `keep_probabilities`, [V].
+        keep: the probabilities of `keep_probabilities`, [V].
         size: L.
         window: W, the largest distance of two words of a pair.
-        fixed: whether all windows are as wide; else each is drawn from 1 to W, as in the paper's
-            program.
-        held_out: the share of the stretches, spread over the corpus and at least one, that no epoch
-            has; 0 for none.
-        seed: of order, subsampling and windows.
+        fixed: whether all windows have the width W; else each width is drawn from 1 to W, as in the
+            paper's program.
+        held_out: the share of the stretches, at even distances and at least one, that training
+            never sees; 0 holds nothing out.
+        seed: the seed of order, subsampling and windows.
 
     Raises:
         InputError: when no word is left, L is too small or W less than 1.
@@ -99,7 +102,8 @@ class WordStream:
         is_held = np.zeros(len(stretches), bool)
         if held_out > 0:
             every = min(round(1 / held_out), len(stretches))
-            is_held[every // 2 :: every] = True  # The last stretch may be a short rest.
+            # The last stretch, which may be shorter, is seldom held out this way.
+            is_held[every // 2 :: every] = True
         self._stretches, self.held_out = stretches[~is_held], stretches[is_held]
         if not len(self._stretches):
             raise InputError(
@@ -108,7 +112,7 @@ class WordStream:
             )
 
     def _cut(self, room: float) -> tuple[np.ndarray, float]:
-        """The bounds of the stretches [S + 1], and how many words an epoch is expected to keep."""
+        """Returns the bounds of the stretches [S + 1] and the expected number of words to keep."""
         bounds, total = [0], 0.0
         starts = range(0, len(self._tokens), _BLOCK)
         for start in tqdm.tqdm(starts, desc="cutting the corpus", delay=2, leave=False):
@@ -122,22 +126,22 @@ class WordStream:
 
     @property
     def steps_per_epoch(self) -> int:
-        """S."""
+        """The number of steps of an epoch, S."""
         return len(self._stretches)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step.
+        """Returns the batch of a step.
 
-        Returns:
-            "words" int32 [L + 2 W]; "sentences" int32 [L + 2 W], equal within a sentence, -1 where
-            there is no word; "reach" int32 [L + 2 W], how far each word's window goes.
+        It holds "words", int32 [L + 2 W]; "sentences", int32 [L + 2 W], which are equal within a
+        sentence and -1 where there is no word; and "reach", int32 [L + 2 W], the distance that the
+        window of each word covers.
         """
         epoch, number = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self._seed, epoch]).permutation(self._stretches)
         return self.stretch(int(order[number]), epoch=epoch)
 
     def stretch(self, stretch: int, *, epoch: int) -> Batch:
-        """A stretch, such as one of `held_out`, as an epoch sees it; see `batch`."""
+        """Returns the batch of a stretch, such as one of `held_out`, as an epoch sees it."""
         rng = np.random.default_rng([self._seed, epoch, stretch])
         tokens = np.asarray(self._tokens[self._bounds[stretch] : self._bounds[stretch + 1]])
         kept = rng.random(len(tokens), dtype=np.float32) < self._keep[tokens]
@@ -155,7 +159,7 @@ class WordStream:
         }
 
     def batches(self, start: int) -> Iterator[Batch]:
-        """The batches from a step on, without end."""
+        """Yields the batches from a step on without end."""
         while True:
             yield self.batch(start)
             start += 1
@@ -171,16 +175,16 @@ def held_out_pairs(
     together: bool,
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """A frozen sample of the pairs of a batch, to measure a model with.
+    """Draws a sample of the pairs of a batch that stays the same, to measure a model with.
 
     Args:
-        batch: of `WordStream.batch`.
+        batch: a batch of `WordStream.batch`.
         window: W.
-        size: how many pairs, n; fewer where the batch has fewer.
-        negatives: k, samples of noise for each.
+        size: the number of pairs, n; fewer where the batch has fewer.
+        negatives: k, the number of noise words for each pair.
         noise: the probability of each word to be drawn as noise, [V].
-        together: whether all words of a window are one query, else each is one.
-        seed: of the choice and the noise.
+        together: whether all words of a window form one query, or each word is a query.
+        seed: the seed of the choice and the noise.
 
     Returns:
         "queries" int32 [n, J], -1 at padding, J = 2 W with `together`, else 1; "targets" int32 [n];
@@ -191,16 +195,17 @@ def held_out_pairs(
     """
     words, sentences, reach = (np.asarray(batch[name]) for name in ("words", "sentences", "reach"))
     centres = np.flatnonzero(sentences >= 0)
-    away = np.delete(np.arange(-window, window + 1), window)
-    around = centres[:, None] + away
-    near = (sentences[around] == sentences[centres, None]) & (np.abs(away) <= reach[centres, None])
+    offsets = np.delete(np.arange(-window, window + 1), window)
+    around = centres[:, None] + offsets
+    near = sentences[around] == sentences[centres, None]
+    near &= np.abs(offsets) <= reach[centres, None]
     if together:
-        some = near.any(1)
-        queries = np.where(near, words[around], -1)[some]
-        targets = words[centres[some]]
+        has_context = near.any(1)
+        queries = np.where(near, words[around], -1)[has_context]
+        targets = words[centres[has_context]]
     else:
-        centre, place = np.nonzero(near)
-        queries, targets = words[centres[centre]][:, None], words[around[centre, place]]
+        centre, neighbour = np.nonzero(near)
+        queries, targets = words[centres[centre]][:, None], words[around[centre, neighbour]]
     if not len(targets):
         raise InputError("the held-out text has no two words in one window; hold out more of it")
     rng = np.random.default_rng(seed)

@@ -8,17 +8,18 @@ Shapes: B batch, H W image, C channels, K classes.
 import flax.linen as nn
 import jax
 
-from dlcore.models.image_size import require_size, scaled
+from dlcore.models.image_size import require_image_size, scaled_channels
 from dlcore.nn import Conv, Dense, Dropout, max_pool
 from dlcore.nn.initialisers import initialiser
 from dlcore.nn.local_response import local_response_norm
+from dlcore.types import Activations
 
-# The paper's. In the output it makes the first loss that of guessing evenly.
+# The paper's initialiser. In the output layer it makes the first loss that of guessing evenly.
 SMALL_NORMAL = nn.initializers.normal(0.01)
 
 
 def _same(size: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The padding that keeps height and width at stride 1."""
+    """Returns the padding that keeps height and width at stride 1."""
     return ((size // 2, size // 2),) * 2
 
 
@@ -34,9 +35,10 @@ class AlexNet(nn.Module):
         width: a factor of the numbers of channels, which stay even, for small variants.
         hidden: the features of fc6 and fc7.
         dropout: the share of their features that is dropped in training.
-        initialiser: the name of what draws all weights but the output's. That of the "paper",
-            normal with deviation 0.01, belongs to its width: at an eighth of it the logits of two
-            images differ by 1e-7 of their size, at the paper's by 1e-4. Choose "he_normal" there.
+        initialiser: the name of the initialiser of all weights but the output's. That of the
+            "paper", normal with deviation 0.01, suits its width only: at an eighth of the width the
+            logits of two images differ by 1e-7 of their size, at the paper's by 1e-4. Choose
+            "he_normal" for narrow networks.
     """
 
     num_classes: int
@@ -46,13 +48,13 @@ class AlexNet(nn.Module):
     initialiser: str = "paper"
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps (B, H, W, C) to logits (B, K) and the activations by name.
 
         Raises:
             InputError: for images smaller than 64x64.
         """
-        require_size("alexnet", x, 64)
+        require_image_size("alexnet", x, 64)
         ones = nn.initializers.ones_init()
         draw = SMALL_NORMAL if self.initialiser == "paper" else initialiser(self.initialiser)
         a = {}
@@ -60,7 +62,7 @@ class AlexNet(nn.Module):
         def conv(name: str, features: int, size: int, groups: int = 1) -> Conv:
             # Biases of 1 give the rectifiers of these layers positive inputs at first (section 5).
             return Conv(
-                2 * scaled(features // 2, self.width),  # even, for the groups that read it
+                2 * scaled_channels(features // 2, self.width),  # even, for the groups that read it
                 (size, size),
                 # The paper's 224x224 images do not fit its 55x55 units at stride 4, which cover
                 # 227. Three more pixels at every size give its maps, 55, 27, 13 and 6, at 224 as
@@ -94,12 +96,12 @@ class AlexNet(nn.Module):
 
 
 class AlexNetOneTower(nn.Module):
-    """The form with one tower, as torchvision has it.
+    """AlexNet with one tower, as in torchvision.
 
     61,100,840 parameters at 1,000 classes and 224x224x3. No groups, no response normalisation,
-    fewer filters, and dropout on the inputs of fc6 and fc7. torchvision averages other maps than
-    6x6 to that size before fc6; here fc6 takes the map as it is. Images of 223x223 to 254x254 have
-    one of 6x6, so that it makes no difference.
+    fewer filters, and dropout on the inputs of fc6 and fc7. torchvision averages maps of other
+    sizes to 6x6 before fc6; here fc6 takes the map as it is. Images of 223x223 to 254x254 have a
+    map of 6x6, so that the two agree.
 
     Attributes:
         num_classes: K.
@@ -114,19 +116,19 @@ class AlexNetOneTower(nn.Module):
     dropout: float = 0.5
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps (B, H, W, C) to logits (B, K) and the activations by name.
 
         Raises:
             InputError: for images smaller than 63x63.
         """
-        require_size("alexnet_one_tower", x, 63)
+        require_image_size("alexnet_one_tower", x, 63)
         he = initialiser("he_normal")
         a = {}
 
         def conv(name: str, features: int, size: int) -> Conv:
             return Conv(
-                scaled(features, self.width),
+                scaled_channels(features, self.width),
                 (size, size),
                 stride=4 if name == "conv1" else 1,
                 padding=((2, 2), (2, 2)) if name == "conv1" else _same(size),

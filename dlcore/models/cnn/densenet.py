@@ -9,9 +9,10 @@ import jax.numpy as jnp
 
 from dlcore import errors
 from dlcore.models.cnn.residual import Unit, convolution
-from dlcore.models.image_size import require_size
+from dlcore.models.image_size import require_image_size
 from dlcore.nn import BatchNorm, Dense, Dropout, average_pool, max_pool
 from dlcore.nn.remat import remat_module
+from dlcore.types import Activations
 
 # The layers of each dense block of the networks for ImageNet (table 1).
 BLOCKS = {
@@ -23,12 +24,12 @@ BLOCKS = {
 
 
 class DenseLayer(nn.Module):
-    """k new maps from all maps so far: BN-ReLU-conv 3x3.
+    """A layer of a dense block, which makes k new maps from all maps so far: BN-ReLU-conv 3x3.
 
     Attributes:
         growth: k.
-        bottleneck: whether a BN-ReLU-conv 1x1 to 4k maps comes before (DenseNet-B).
-        dropout: the rate after each convolution.
+        bottleneck: whether a BN-ReLU-conv 1x1 to 4k maps comes before it (DenseNet-B).
+        dropout: the dropout rate after each convolution.
     """
 
     growth: int
@@ -49,8 +50,8 @@ class Transition(nn.Module):
     """BN-ReLU-conv 1x1 and a 2x2 average pool between two dense blocks.
 
     Attributes:
-        features: of the convolution.
-        dropout: the rate after it.
+        features: the number of filters of the convolution.
+        dropout: the dropout rate after it.
     """
 
     features: int
@@ -72,13 +73,14 @@ class DenseTrunk(nn.Module):
 
     Attributes:
         num_classes: K.
-        layers: the layers of each dense block.
+        layers: the number of layers of each dense block.
         growth: k.
         bottleneck: see `DenseLayer`.
         compression: the share of maps that a transition keeps, in (0, 1].
-        dropout: the rate after each convolution of layers and transitions.
-        remat: what of the layers' insides the gradient computes again, see `dlcore.nn.remat`; of
-            them a block of L layers has on the order of L^2 maps (Pleiss et al. 2017).
+        dropout: the dropout rate after each convolution of layers and transitions.
+        remat: the inner values of layers that the backward pass computes again, see
+            `dlcore.nn.remat`; in a block of L layers they are on the order of L^2 maps (Pleiss et
+            al. 2017).
     """
 
     num_classes: int
@@ -90,7 +92,7 @@ class DenseTrunk(nn.Module):
     remat: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps (B, H, W, C) to logits (B, K) and the activations by name.
 
         Raises:
@@ -135,9 +137,10 @@ class DenseNet(nn.Module):
         growth: k.
         bottleneck: whether each layer is BN-ReLU-conv 1x1 and BN-ReLU-conv 3x3.
         compression: the share of maps that a transition keeps, in (0, 1].
-        dropout: the rate after each convolution of layers and transitions.
-        remat: what of the layers' insides the gradient computes again, see `dlcore.nn.remat`.
-        layers: the layers of each dense block in the place of those of the depth.
+        dropout: the dropout rate after each convolution of layers and transitions.
+        remat: the inner values of layers that the backward pass computes again, see
+            `dlcore.nn.remat`.
+        layers: the number of layers of each dense block; by default those of the depth.
     """
 
     num_classes: int
@@ -150,7 +153,7 @@ class DenseNet(nn.Module):
     layers: tuple[int, ...] | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps (B, H, W, C) to logits (B, K) and the activations by name.
 
         Raises:
@@ -163,7 +166,7 @@ class DenseNet(nn.Module):
                 raise errors.choose("depth", str(self.depth), BLOCKS)
             layers = BLOCKS[self.depth]
         # The stem rounds up twice, each transition down.
-        require_size(f"densenet{self.depth}", x, 4 * (2 ** (len(layers) - 1) - 1) + 1)
+        require_image_size(f"densenet{self.depth}", x, 4 * (2 ** (len(layers) - 1) - 1) + 1)
         a = {}
         x = convolution(Unit(2 * self.growth, 7, 2), "stem")(x)
         a["stem"] = x = nn.relu(BatchNorm(name="stem_norm")(x, train))
@@ -185,9 +188,10 @@ class SmallDenseNet(nn.Module):
         growth: k: 12, 24 or 40 in the paper.
         bottleneck: whether each layer is BN-ReLU-conv 1x1 and BN-ReLU-conv 3x3.
         compression: the share of maps that a transition keeps, in (0, 1]; DenseNet-BC has 0.5.
-        dropout: the rate after each convolution of layers and transitions; 0.2 in the paper where
-            the images are not augmented.
-        remat: what of the layers' insides the gradient computes again, see `dlcore.nn.remat`.
+        dropout: the dropout rate after each convolution of layers and transitions; 0.2 in the paper
+            where the images are not augmented.
+        remat: the inner values of layers that the backward pass computes again, see
+            `dlcore.nn.remat`.
     """
 
     num_classes: int
@@ -199,14 +203,14 @@ class SmallDenseNet(nn.Module):
     remat: str = "none"
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps (B, H, W, C) to logits (B, K) and the activations by name.
 
         Raises:
             InputError: for images smaller than 4x4, which two transitions would halve to nothing;
                 for a depth that does not fit, or a compression outside (0, 1].
         """
-        require_size(f"densenet{self.depth}", x, 4)
+        require_image_size(f"densenet{self.depth}", x, 4)
         step = 6 if self.bottleneck else 3
         count, rest = divmod(self.depth - 4, step)
         if rest or count < 1:

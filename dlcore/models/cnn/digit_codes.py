@@ -37,7 +37,7 @@ _BITMAPS = """
 
 
 def digit_codes() -> np.ndarray:
-    """The bitmaps of the digits 0 to 9 row by row, float32 of (10, 84): ink +1, paper -1."""
+    """Returns the bitmaps of the digits 0 to 9 row by row, float32 (10, 84): ink +1, paper -1."""
     halves = [half.splitlines() for half in _BITMAPS.strip().split("\n\n")]
     digits = [[line.split()[i] for line in half] for half in halves for i in range(5)]
     ink = np.array([[pixel == "#" for pixel in "".join(rows)] for rows in digits])
@@ -45,12 +45,12 @@ def digit_codes() -> np.ndarray:
 
 
 def output_codes(num_classes: int) -> np.ndarray:
-    """A code for each class, float32 of (num_classes, 84).
+    """Returns a code for each class, float32 (num_classes, 84).
 
     Ten classes get the digits; any other number gets codes drawn at random from a fixed seed.
     """
     if num_classes == 10:
         return digit_codes()
-    # RandomState's stream is frozen for ever, as a checkpoint needs; that of Generator is not.
+    # RandomState's stream never changes, as checkpoints need; Generator's may.
     bits = np.random.RandomState(84).randint(0, 2, (num_classes, 84))
     return (2 * bits - 1).astype(np.float32)

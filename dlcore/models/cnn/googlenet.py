@@ -15,9 +15,10 @@ from dlcore.models.cnn.inception import (
     Inception,
     ceil_max_pool,
 )
-from dlcore.models.image_size import require_size, scaled
+from dlcore.models.image_size import require_image_size, scaled_channels
 from dlcore.nn import Dense, Dropout
 from dlcore.nn.local_response import local_response_norm
+from dlcore.types import Activations
 
 # Table 1 of the paper.
 MODULES = {
@@ -45,13 +46,13 @@ class GoogLeNet(nn.Module):
 
     Attributes:
         num_classes: K.
-        auxiliary: whether there are two more classifiers on the modules 4a and 4d. Their logits are
-            the activations "auxiliary_0" and "auxiliary_1", in training only; their parameters are
-            always there.
-        batch_norm: today's form, that of torchvision: batch normalisation (epsilon 1e-3) in the
-            place of biases and response normalisation, 3x3 filters in the place of 5x5, 2x2 windows
-            in pool4, and auxiliary heads that take maps of any size. It drops a share of 0.2 at the
-            output. 13,004,888 parameters with the auxiliary heads, 6,624,904 without.
+        auxiliary: whether there are two more classifiers, on the modules 4a and 4d. Their logits
+            are the activations "auxiliary_0" and "auxiliary_1", in training only; their parameters
+            are always there.
+        batch_norm: whether the network has torchvision's form: batch normalisation (epsilon 1e-3)
+            in place of biases and response normalisation, 3x3 filters in place of 5x5, 2x2 windows
+            in pool4, and auxiliary heads that take maps of any size. torchvision's dropout is 0.2.
+            It has 13,004,888 parameters with the auxiliary heads, 6,624,904 without.
         width: a factor of all numbers of features, for small variants.
         dropout: the share of the features that is dropped before the output in training; in the
             auxiliary heads it is 0.7.
@@ -64,15 +65,15 @@ class GoogLeNet(nn.Module):
     dropout: float = 0.4
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps (B, H, W, C) to logits (B, K) and the activations by name.
 
         Raises:
-            InputError: for images smaller than 79x79, where the 5x5 pool of the auxiliary heads
-                does not fit; without them 31x31, where each pool still finds two rows; with
-                batch_norm always 15x15.
+            InputError: for images smaller than 79x79, into which the 5x5 pool of the auxiliary
+                heads does not fit; without these heads smaller than 31x31, so that each pool finds
+                two rows; with batch_norm smaller than 15x15.
         """
-        self._require_size(x)
+        self._require_image_size(x)
         unit = functools.partial(ConvUnit, batch_norm=self.batch_norm)
         a = {}
         a["conv1"] = x = unit(self._scaled(64), 7, stride=2, name="conv1")(x, train)
@@ -101,16 +102,16 @@ class GoogLeNet(nn.Module):
         a["output"] = x = Dense(self.num_classes, name="output")(x)
         return x, a
 
-    def _require_size(self, x: jax.Array) -> None:
+    def _require_image_size(self, x: jax.Array) -> None:
         if self.batch_norm:
-            require_size("googlenet", x, 15)
+            require_image_size("googlenet", x, 15)
         elif self.auxiliary:
-            require_size("googlenet with auxiliary heads", x, 79)
+            require_image_size("googlenet with auxiliary heads", x, 79)
         else:
-            require_size("googlenet", x, 31)
+            require_image_size("googlenet", x, 31)
 
     def _scaled(self, features: int) -> int:
-        return scaled(features, self.width)
+        return scaled_channels(features, self.width)
 
     def _head(self, name: str) -> AuxiliaryHead:
         return AuxiliaryHead(

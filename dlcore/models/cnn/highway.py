@@ -2,16 +2,15 @@
 Training very deep networks). Shapes: B batch, H W image, C channels, F features, K classes.
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 from flax.typing import Initializer
 
 from dlcore.errors import InputError
-from dlcore.models.image_size import require_size, scaled
+from dlcore.models.image_size import require_image_size, scaled_channels
 from dlcore.nn import Conv, Dense, activation, initialiser, max_pool
 from dlcore.nn.highway import Highway
+from dlcore.types import Activations, Params
 
 
 def _require_depth(depth: int, least: int) -> None:
@@ -35,7 +34,7 @@ class HighwayMLP(nn.Module):
         features: F of each layer.
         gated: whether the layers after the first are highway layers; False makes them plain ones.
         activation: the name of the activation function.
-        transform_bias: where the biases of the transform gates start; -4 is for 50 layers.
+        transform_bias: the initial value of the biases of the transform gates; -4 suits 50 layers.
     """
 
     num_classes: int
@@ -46,11 +45,11 @@ class HighwayMLP(nn.Module):
     transform_bias: float = -4.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps (B, ...) to logits (B, K) and the activations by name.
 
-        `gate_i` is the transform gate T of `layer_i`, (B, F); its mean over a data set is what the
-        paper's figure 2 draws.
+        `gate_i` is the transform gate T of `layer_i`, (B, F); the paper's figure 2 draws its mean
+        over a data set.
 
         Raises:
             InputError: for a depth below 2, or an unknown activation.
@@ -68,16 +67,17 @@ class HighwayMLP(nn.Module):
             else Dense(self.features, kernel_init=he, name="layers", parent=None)
         )
 
-        def initial(key: jax.Array) -> Any:
+        def initial(key: jax.Array) -> Params:
             keys = jax.random.split(key, self.depth - 1)
             return jax.vmap(lambda key: layer.init(key, x)["params"])(keys)
 
-        def call(x: jax.Array, params: Any) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        def call(x: jax.Array, params: Params) -> tuple[jax.Array, tuple[jax.Array, ...]]:
             y = layer.apply({"params": params}, x)
             outputs = y if self.gated else (act(y),)
             return outputs[0], outputs
 
-        # The layer as a pure function: within Flax's `nn.scan` its operations lose their path.
+        # The layer runs as a pure function, for within Flax's `nn.scan` its operations lose their
+        # paths.
         x, outputs = jax.lax.scan(call, x, self.param("layers", initial))
         for i, values in enumerate(zip(*outputs, strict=True), start=1):
             a |= dict(zip((f"layer_{i}", f"gate_{i}"), values, strict=False))
@@ -90,8 +90,8 @@ class HighwayCNN(nn.Module):
 
     Three 2x2 max pools divide the convolutions into equal parts; the last one ends them. At 28x28x1
     and 10 classes it has 38,730 parameters with 16 filters per layer and 151,178 with 32: the 39 K
-    and 151 K of the two 10-layer networks of 2015b, section 3.2 and table 1. Where their pools
-    stand the paper does not say.
+    and 151 K of the two 10-layer networks of 2015b, section 3.2 and table 1. The paper does not say
+    where their pools stand.
 
     Attributes:
         num_classes: K.
@@ -100,7 +100,7 @@ class HighwayCNN(nn.Module):
         gated: whether the convolutions after the first are highway layers; False makes them plain.
         width: a factor of `features`.
         activation: the name of the activation function.
-        transform_bias: where the biases of the transform gates start.
+        transform_bias: the initial value of the biases of the transform gates.
     """
 
     num_classes: int
@@ -112,19 +112,19 @@ class HighwayCNN(nn.Module):
     transform_bias: float = -2.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps (B, H, W, C) to logits (B, K) and the activations by name.
 
-        `gate_i` is the transform gate T of `conv_i`, of its shape.
+        `gate_i` is the transform gate T of `conv_i` and has its shape.
 
         Raises:
             InputError: for images smaller than 8x8, a depth below 4, or an unknown activation.
         """
-        require_size("highway_cnn", x, 8)
+        require_image_size("highway_cnn", x, 8)
         _require_depth(self.depth, 4)
         act = activation(self.activation)
         he: Initializer = initialiser("he_normal")
-        features = scaled(self.features, self.width)
+        features = scaled_channels(self.features, self.width)
         convolutions = self.depth - 1
         a = {}
         for i in range(convolutions):
@@ -141,7 +141,8 @@ class HighwayCNN(nn.Module):
                 conv = Conv(features, (3, 3), padding="same", kernel_init=he, name=name)
                 x = act(conv(x))
             a[name] = x
-            # The three pools follow as nearly as possible a third, two thirds and all of them.
+            # The three pools follow a third, two thirds and all of the convolutions, as nearly as
+            # the number allows.
             before, after = (3 * n // convolutions for n in (i, i + 1))
             if after > before:
                 a[f"pool_{after - 1}"] = x = max_pool(x, 2)

@@ -18,12 +18,12 @@ class Branches(NamedTuple):
     """The six numbers of filters of an inception module, columns of the paper's table 1.
 
     Attributes:
-        conv1x1: of the first branch.
-        reduce3x3: of the 1x1 convolution before the 3x3 one.
-        conv3x3: of the second branch.
-        reduce5x5: of the 1x1 convolution before the 5x5 one.
-        conv5x5: of the third branch.
-        project: of the 1x1 convolution after the pool, the fourth branch.
+        conv1x1: filters of the first branch.
+        reduce3x3: filters of the 1x1 convolution before the 3x3 convolution.
+        conv3x3: filters of the second branch.
+        reduce5x5: filters of the 1x1 convolution before the 5x5 convolution.
+        conv5x5: filters of the third branch.
+        project: filters of the 1x1 convolution after the pool, the fourth branch.
     """
 
     conv1x1: int
@@ -70,8 +70,9 @@ class Inception(nn.Module):
     """1x1, 3x3 and 5x5 convolutions and a pool side by side, their channels joined (figure 2b).
 
     Attributes:
-        filters: of each branch.
-        batch_norm: torchvision's form: batch normalisation, and its "5x5" filters are 3x3.
+        filters: the numbers of filters of the branches.
+        batch_norm: whether the module has torchvision's form: batch normalisation, and "5x5"
+            filters that are 3x3.
     """
 
     filters: Branches
@@ -99,10 +100,11 @@ class AuxiliaryHead(nn.Module):
 
     Attributes:
         num_classes: K.
-        features: of its 1x1 convolution.
-        hidden: of its dense layer.
+        features: the number of filters of its 1x1 convolution.
+        hidden: the features of its dense layer.
         dropout: the share of the dense layer's outputs that is dropped in training.
-        batch_norm: torchvision's form: batch normalisation, and the pool divides any map into 4x4.
+        batch_norm: whether the head has torchvision's form: batch normalisation, and a pool that
+            divides any map into 4x4 windows.
     """
 
     num_classes: int
@@ -123,7 +125,7 @@ class AuxiliaryHead(nn.Module):
 
 
 def ceil_max_pool(x: jax.Array, window: int = 3) -> jax.Array:
-    """A max pool of stride 2 whose last window may reach over the end of the map ("ceil mode").
+    """Pools the maximum with stride 2; the last window may exceed the map ("ceil mode").
 
     Maps (B, H, W, C) to (B, ceil((H - window) / 2) + 1, ..., C), so that windows of 3 halve even
     sizes.
@@ -133,15 +135,17 @@ def ceil_max_pool(x: jax.Array, window: int = 3) -> jax.Array:
 
 
 def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
-    """The mean of size x size windows that cover the map evenly; maps (B, H, W, C) to (B, size,
-    size, C). Window i reaches from floor(i H / size) to ceil((i + 1) H / size), as in PyTorch.
+    """Averages size x size windows that cover the map evenly, as PyTorch does.
+
+    Maps (B, H, W, C) to (B, size, size, C). Window i reaches from floor(i H / size) to
+    ceil((i + 1) H / size).
     """
     rows, columns = (jnp.asarray(_means(extent, size), x.dtype) for extent in x.shape[1:3])
     return jnp.einsum("bhwc,ih,jw->bijc", x, rows, columns)
 
 
 def _means(extent: int, size: int) -> np.ndarray:
-    """(size, extent): row i averages the positions of window i."""
+    """Returns the matrix (size, extent) whose row i averages the positions of window i."""
     i, position = np.arange(size).reshape(-1, 1), np.arange(extent).reshape(1, -1)
     inside = (position >= i * extent // size) & (position < -(-(i + 1) * extent // size))
     return inside / inside.sum(1, keepdims=True)

@@ -11,9 +11,10 @@ import numpy as np
 from flax.typing import Initializer
 
 from dlcore.models.cnn.digit_codes import output_codes
-from dlcore.models.image_size import require_size
+from dlcore.models.image_size import require_image_size
 from dlcore.nn import Conv, Dense, average_pool, max_pool
 from dlcore.nn.activations import scaled_tanh
+from dlcore.types import Activations
 
 # Table I of the paper: the maps of S2 (0 to 5) that each of the 16 maps of C3 sees.
 C3_INPUTS = (
@@ -25,7 +26,7 @@ C3_INPUTS = (
 
 
 def paper_uniform(fan_in: int | np.ndarray) -> Initializer:
-    """Uniform in +-2.4 / fan in, the paper's initialiser (appendix A)."""
+    """Returns the paper's initialiser: uniform in +-2.4 / fan in (appendix A)."""
 
     def draw(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
         bound = jnp.broadcast_to(jnp.asarray(2.4 / fan_in, dtype), shape)
@@ -87,19 +88,19 @@ class LeNet5(nn.Module):
     without its constant.
 
     Attributes:
-        num_classes: K; for other than ten classes the codes are drawn at random, always the same.
+        num_classes: K; unless K is ten the codes are drawn at random from a fixed seed.
     """
 
     num_classes: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps (B, H, W, C) to logits (B, K) and the activations by the paper's names.
 
         Raises:
             InputError: for images smaller than 32x32.
         """
-        require_size("lenet5_paper", x, 32)
+        require_image_size("lenet5_paper", x, 32)
         a = {}
 
         def conv(features: int, fan_in: int, name: str) -> Conv:
@@ -132,13 +133,13 @@ class LeNet5Modern(nn.Module):
     num_classes: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps (B, H, W, C) to logits (B, K) and the activations by the paper's names.
 
         Raises:
             InputError: for images smaller than 16x16.
         """
-        require_size("lenet5", x, 16)
+        require_image_size("lenet5", x, 16)
         a = {}
         a["c1"] = x = nn.relu(Conv(6, (5, 5), name="c1")(x))
         a["s2"] = x = max_pool(x, 2)

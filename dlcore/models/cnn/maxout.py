@@ -7,8 +7,9 @@ norm of each unit's weights is left out.
 import flax.linen as nn
 import jax
 
-from dlcore.models.image_size import require_size, scaled
+from dlcore.models.image_size import require_image_size, scaled_channels
 from dlcore.nn import Dense, Dropout, Maxout, max_pool
+from dlcore.types import Activations
 
 
 class MaxoutMLP(nn.Module):
@@ -33,13 +34,13 @@ class MaxoutMLP(nn.Module):
     dropout: float = 0.5
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps (B, ...) to logits (B, K) and the activations by name.
 
         Raises:
             InputError: for a dropout rate outside [0, 1].
         """
-        features = scaled(self.features, self.width)
+        features = scaled_channels(self.features, self.width)
         a = {}
         x = Dropout(self.input_dropout)(x.reshape(x.shape[0], -1), train)
         for name in ("maxout_0", "maxout_1"):
@@ -50,11 +51,11 @@ class MaxoutMLP(nn.Module):
 
 
 class MaxoutCNN(nn.Module):
-    """Three convolutional maxout layers with max pools, a dense one and a linear output.
+    """Three convolutional maxout layers with max pools, a dense maxout layer, a linear output.
 
     The network of section 5.2 for CIFAR-10, with dropout before each layer: 11.68 % error there
-    without augmentation. Convolutions and pools are padded to keep and to halve every size, so that
-    it takes 8x8 images as well as 32x32; the published ones differ from that by up to a pixel.
+    without augmentation. Convolutions are padded to keep every size and pools to halve it, so that
+    the network takes 8x8 images as well as 32x32; the published paddings differ by up to a pixel.
 
     Attributes:
         num_classes: K.
@@ -69,20 +70,20 @@ class MaxoutCNN(nn.Module):
     dropout: float = 0.5
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps (B, H, W, C) to logits (B, K) and the activations by name.
 
         Raises:
             InputError: for images smaller than 8x8, or a dropout rate outside [0, 1].
         """
-        require_size("maxout_cnn", x, 8)
+        require_image_size("maxout_cnn", x, 8)
         a = {}
         x = Dropout(self.input_dropout)(x, train)
-        # Units, their window, the pool's window.
+        # Each layer: the number of units, their window, the window of the pool.
         layers = ((96, 8, 4), (192, 8, 4), (192, 5, 2))
         for i, (features, window, pool) in enumerate(layers):
             units = Maxout(
-                scaled(features, self.width),
+                scaled_channels(features, self.width),
                 pieces=2,
                 kernel_size=(window, window),
                 padding="same",
@@ -91,7 +92,7 @@ class MaxoutCNN(nn.Module):
             a[f"conv_{i}"] = x = units(x)
             a[f"pool_{i}"] = x = max_pool(x, pool, stride=2, padding="same")
             x = Dropout(self.dropout)(x, train)
-        dense = Maxout(scaled(500, self.width), pieces=5, name="dense")
+        dense = Maxout(scaled_channels(500, self.width), pieces=5, name="dense")
         a["dense"] = x = dense(x.reshape(x.shape[0], -1))
         x = Dropout(self.dropout)(x, train)
         a["output"] = x = Dense(self.num_classes, name="output")(x)

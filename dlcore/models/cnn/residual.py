@@ -8,7 +8,7 @@ of a block, K its output channels, N equal blocks.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -19,10 +19,12 @@ from dlcore.nn import BatchNorm, Conv
 from dlcore.nn.initialisers import initialiser
 from dlcore.nn.remat import remat, remat_module
 from dlcore.nn.stochastic_depth import StochasticDepth
+from dlcore.types import PyTree
 
-# Equal blocks from which on a stage is scanned. Each unrolled block adds 0.1 to 0.3 s to the time
-# to compile; a scan stores more for the gradient (1.5 times as much) and hides from the analysis
-# which pixels a block sees. So the short stages of ResNet-20 to 38 and ResNet-50 are unrolled.
+# The number of equal blocks from which on a stage is scanned. Each unrolled block adds 0.1 to 0.3 s
+# to the time to compile; a scan stores 1.5 times as much for the gradient and hides from
+# `dlcore.check` which pixels a block sees. So the short stages of ResNet-20 to 38 and ResNet-50 are
+# unrolled.
 SCAN_FROM = 6
 
 VERSIONS = (1, 2)
@@ -39,18 +41,18 @@ class Unit(NamedTuple):
 
 
 def basic(features: int, stride: int = 1) -> tuple[Unit, ...]:
-    """The two 3x3 convolutions of a basic block."""
+    """Returns the two 3x3 convolutions of a basic block."""
     return Unit(features, 3, stride), Unit(features, 3)
 
 
 def bottleneck(features: int, stride: int = 1, *, stride_in: str = "3x3") -> tuple[Unit, ...]:
-    """The 1x1, 3x3 and 1x1 convolutions of a bottleneck; K = 4 features.
+    """Returns the 1x1, 3x3 and 1x1 convolutions of a bottleneck; K = 4 features.
 
     Args:
-        features: of the first two.
+        features: the filters of the first two.
         stride: S.
         stride_in: the convolution that strides: "1x1", the first one, as in the paper; or "3x3", as
-            later practice has it (ResNet v1.5): it costs more and misses no pixel.
+            in later practice (ResNet v1.5), which costs more and misses no pixel.
 
     Raises:
         InputError: for another `stride_in`.
@@ -62,13 +64,13 @@ def bottleneck(features: int, stride: int = 1, *, stride_in: str = "3x3") -> tup
 
 
 def convolution(unit: Unit, name: str, *, zero: bool = False) -> Conv:
-    """The unit's convolution, padded so that only the stride makes the image smaller.
+    """Makes the unit's convolution, padded so that only the stride makes the image smaller.
 
-    It has no bias: the batch normalisation around it has one.
+    It has no bias, since the batch normalisation beside it has one.
 
     Args:
         unit: its filters, window and stride.
-        name: of the module.
+        name: the name of the module.
         zero: whether the kernel starts at zero.
     """
     pad = unit.window // 2
@@ -104,7 +106,7 @@ class ResidualBlock(nn.Module):
             scale of version 1 (Goyal et al. 2017), the last kernel of version 2, in which a scale
             of zero before a ReLU would stay there.
         survival: the probability that f survives a training step (`StochasticDepth`).
-        drop: for each "example" or for the whole "batch".
+        drop: whether f is dropped for each "example" or for the whole "batch".
     """
 
     units: tuple[Unit, ...]
@@ -160,15 +162,16 @@ class Stage(nn.Module):
     """Blocks one after another, all but the first equal.
 
     The variables of the N equal blocks are stacked: those under `rest` have a leading axis of N.
-    From `scan_from` blocks on one traced block runs in a loop (`jax.lax.scan`), so that the time to
-    compile does not grow with the depth; fewer are unrolled. Neither the variables nor the results
-    depend on it.
+    Where N is at least `scan_from`, one traced block runs in a loop (`jax.lax.scan`), so that the
+    time to compile does not grow with the depth; fewer blocks are unrolled. Neither the variables
+    nor the results depend on it.
 
     Attributes:
         first: makes the first block from its `name`, `parent` and `survival`.
         rest: makes each of the others; it keeps the shape of its input.
         survival: the survival probability of each block; their number is 1 + N.
-        remat: what of the blocks' insides the gradient computes again, see `dlcore.nn.remat`.
+        remat: the inner values of blocks that the backward pass computes again, see
+            `dlcore.nn.remat`.
         scan_from: the N from which on the blocks are scanned.
     """
 
@@ -180,7 +183,7 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> list[jax.Array]:
-        """The outputs of the 1 + N blocks, each (B, H', W', K), for x (B, H, W, C)."""
+        """Returns the outputs of the 1 + N blocks, each (B, H', W', K), for x (B, H, W, C)."""
 
         def call(block: ResidualBlock, x: jax.Array) -> jax.Array:
             return block(x, train)
@@ -192,7 +195,7 @@ class Stage(nn.Module):
 
     def _rest(self, x: jax.Array, train: bool, count: int) -> list[jax.Array]:
         # The blocks run as pure functions of their slice of the variables. Flax's own `nn.scan`
-        # has no unrolled form with the same variables, which the analysis of a net reads.
+        # has no unrolled form with the same variables, which `dlcore.check` needs.
         scanned = count >= self.scan_from
         block = self.rest(name="rest", parent=None)
         stacked = {
@@ -204,17 +207,18 @@ class Stage(nn.Module):
         keys = jax.random.split(self.make_rng("dropout"), count) if noisy and train else None
         survival = jnp.asarray(self.survival[1:], jnp.float32) if noisy else None
 
-        def step(x: jax.Array, of_block: Any) -> tuple[jax.Array, Any]:
-            variables, key, survival = of_block
+        def step(x: jax.Array, block_inputs: PyTree) -> tuple[jax.Array, PyTree]:
+            variables, key, survival = block_inputs
             kept = block if survival is None else block.clone(survival=survival)
             rngs = None if key is None else {"dropout": key}
             mutable = ["batch_stats"] if updates else []
             y, new = kept.apply(variables, x, train, rngs=rngs, mutable=mutable)
-            # Not y: the gradient stores the inputs anyway, so what nobody reads costs nothing.
+            # The scan collects x, which the gradient stores anyway, and not y, which it would store
+            # in addition.
             return y, (x, new)
 
         step = remat(step, self.remat, looped=scanned)
-        xs = ({name: each.value for name, each in stacked.items()}, keys, survival)
+        xs = ({name: variable.value for name, variable in stacked.items()}, keys, survival)
         if scanned:
             last, (inputs, new) = jax.lax.scan(step, x, xs)
             outputs = [*inputs[1:], last]
@@ -229,14 +233,24 @@ class Stage(nn.Module):
             stacked["batch_stats"].value = new["batch_stats"]
         return outputs
 
-    def _initial(self, block: ResidualBlock, collection: str, x: jax.Array) -> Any:
-        """The stacked initial variables of the equal blocks, each drawn by its own key."""
+    def _initial(self, block: ResidualBlock, collection: str, x: jax.Array) -> PyTree:
+        """Draws the stacked initial variables of the equal blocks, each by its own key."""
         keys = jax.random.split(self.make_rng("params"), len(self.survival) - 1)
         return jax.vmap(lambda key: block.init(key, x)[collection])(keys)
 
 
+class ResidualNetwork(Protocol):
+    """The attributes that all residual networks share, see `ResNet`."""
+
+    version: int
+    zero_init: bool
+    drop: str
+    remat: str
+    scan_from: int
+
+
 def stage_of(
-    net: Any,
+    net: ResidualNetwork,
     number: int,
     features: int,
     units: Callable[..., tuple[Unit, ...]],
@@ -244,15 +258,15 @@ def stage_of(
     *,
     shortcut: str,
 ) -> Stage:
-    """The stage of a residual network that has the attributes that all of them share.
+    """Returns a stage of a residual network.
 
     Args:
-        net: the network, whose stem has activated already.
-        number: of the stage; all but stage 0 halve the image.
-        features: that the units are told.
+        net: the network, whose stem ends with an activation.
+        number: the number of the stage; all but stage 0 halve the image.
+        features: the features that `units` gets.
         units: (features, stride) -> the convolutions of a block.
         survival: the survival probability of each block.
-        shortcut: of `ResidualBlock`.
+        shortcut: see `ResidualBlock`.
     """
 
     def block(stride: int, preactivation: str) -> Callable[..., ResidualBlock]:

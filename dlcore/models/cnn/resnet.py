@@ -9,9 +9,10 @@ import jax
 
 from dlcore import errors
 from dlcore.models.cnn.residual import SCAN_FROM, Unit, basic, bottleneck, convolution, stage_of
-from dlcore.models.image_size import require_size, scaled
+from dlcore.models.image_size import require_image_size, scaled_channels
 from dlcore.nn import BatchNorm, Dense, max_pool
 from dlcore.nn.stochastic_depth import survival_probabilities
+from dlcore.types import Activations
 
 # The blocks of each stage; from 50 layers on they are bottlenecks.
 STAGES = {
@@ -32,13 +33,14 @@ class ResNet(nn.Module):
         num_classes: K.
         depth: 18 or 34, of basic blocks; 50, 101 or 152, of bottlenecks.
         version: 1, or 2 with normalisation and ReLU before the convolutions (`ResidualBlock`).
-        shortcut: where a block changes the shape, a "projection" or the "identity".
+        shortcut: the shortcut of a block that changes the shape, "projection" or "identity".
         stride_in: the convolution of a bottleneck that strides, "3x3" or, as in the paper, "1x1".
         width: a factor of all channel counts.
         zero_init: whether each block starts as its shortcut.
         survival: p_L of stochastic depth; 1 is none.
-        drop: the branches are dropped for each "example" or for the whole "batch".
-        remat: what of the blocks' insides the gradient computes again, see `dlcore.nn.remat`.
+        drop: whether branches are dropped for each "example" or for the whole "batch".
+        remat: the inner values of blocks that the backward pass computes again, see
+            `dlcore.nn.remat`.
         scan_from: see `residual.Stage`.
     """
 
@@ -55,18 +57,18 @@ class ResNet(nn.Module):
     scan_from: int = SCAN_FROM
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps (B, H, W, C) to logits (B, K) and the activations by name.
 
         Raises:
             InputError: for images smaller than 8x8, or an attribute outside of its choices.
         """
         # The padding would let every size through, down to one pixel.
-        require_size(f"resnet{self.depth}", x, 8)
+        require_image_size(f"resnet{self.depth}", x, 8)
         if self.depth not in STAGES:
             raise errors.choose("depth", str(self.depth), STAGES)
         a = {}
-        x = convolution(Unit(scaled(64, self.width), 7, 2), "stem")(x)
+        x = convolution(Unit(scaled_channels(64, self.width), 7, 2), "stem")(x)
         a["stem"] = x = nn.relu(BatchNorm(name="stem_norm")(x, train))
         a["stem_pool"] = x = max_pool(x, 3, stride=2, padding=((1, 1), (1, 1)))
         units = (
@@ -74,7 +76,7 @@ class ResNet(nn.Module):
         )
         survival = survival_probabilities(sum(STAGES[self.depth]), self.survival)
         for stage, blocks in enumerate(STAGES[self.depth]):
-            features = scaled(64 * 2**stage, self.width)
+            features = scaled_channels(64 * 2**stage, self.width)
             chances, survival = survival[:blocks], survival[blocks:]
             run = stage_of(self, stage, features, units, chances, shortcut=self.shortcut)
             for i, y in enumerate(run(x, train)):

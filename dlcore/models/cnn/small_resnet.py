@@ -7,9 +7,10 @@ import jax
 
 from dlcore.errors import InputError
 from dlcore.models.cnn.residual import SCAN_FROM, Unit, basic, convolution, stage_of
-from dlcore.models.image_size import require_size, scaled
+from dlcore.models.image_size import require_image_size, scaled_channels
 from dlcore.nn import BatchNorm, Dense
 from dlcore.nn.stochastic_depth import survival_probabilities
+from dlcore.types import Activations
 
 
 class SmallResNet(nn.Module):
@@ -21,14 +22,16 @@ class SmallResNet(nn.Module):
         num_classes: K.
         depth: 6n + 2.
         version: 1, or 2 with normalisation and ReLU before the convolutions (`ResidualBlock`).
-        shortcut: where a block changes the shape, the "identity", which has no parameters, or a
-            "projection".
-        plain: whether all shortcuts are left out, to see what they are good for.
+        shortcut: the shortcut of a block that changes the shape: "identity", which has no
+            parameters, or "projection".
+        plain: whether all shortcuts are left out, to measure their effect.
         width: a factor of all channel counts.
         zero_init: whether each block starts as its shortcut.
         survival: p_L of stochastic depth (Huang et al. 2016: 0.5); 1 is none.
-        drop: the branches are dropped for each "example" or, as in the paper, the whole "batch".
-        remat: what of the blocks' insides the gradient computes again, see `dlcore.nn.remat`.
+        drop: whether branches are dropped for each "example" or, as in the paper, the whole
+            "batch".
+        remat: the inner values of blocks that the backward pass computes again, see
+            `dlcore.nn.remat`.
         scan_from: see `residual.Stage`.
     """
 
@@ -45,14 +48,14 @@ class SmallResNet(nn.Module):
     scan_from: int = SCAN_FROM
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps (B, H, W, C) to logits (B, K) and the activations by name.
 
         Raises:
             InputError: for images smaller than 8x8, a depth that is not 6n + 2, an attribute
                 outside of its choices, or a plain network with stochastic depth or zero_init.
         """
-        require_size(f"resnet{self.depth}", x, 8)
+        require_image_size(f"resnet{self.depth}", x, 8)
         blocks, rest = divmod(self.depth - 2, 6)
         if rest or blocks < 1:
             raise InputError(f"depth {self.depth} is not 6n + 2 with n >= 1; try 20, 32 or 56")
@@ -62,12 +65,12 @@ class SmallResNet(nn.Module):
                 "or zero; set survival=1 and zero_init=False, or plain=False"
             )
         a = {}
-        x = convolution(Unit(scaled(16, self.width), 3), "stem")(x)
+        x = convolution(Unit(scaled_channels(16, self.width), 3), "stem")(x)
         a["stem"] = x = nn.relu(BatchNorm(name="stem_norm")(x, train))
         shortcut = "none" if self.plain else self.shortcut
         survival = survival_probabilities(3 * blocks, self.survival)
         for stage in range(3):
-            features = scaled(16 * 2**stage, self.width)
+            features = scaled_channels(16 * 2**stage, self.width)
             chances = survival[stage * blocks : (stage + 1) * blocks]
             run = stage_of(self, stage, features, basic, chances, shortcut=shortcut)
             for i, y in enumerate(run(x, train)):

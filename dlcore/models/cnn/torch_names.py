@@ -1,9 +1,9 @@
 """The names that torchvision and timm give to the arrays of the networks that dlcore has too.
 
-A path of dlcore becomes PyTorch's name by rules, (regular expression, replacement): each in turn
-rewrites all that it finds. In a replacement {1} is the first group of the expression, and {1+1} the
-number in it plus one. The stacked blocks of a residual network are taken apart before:
-`stage_0/first` and `stage_0/rest` are `stage_0/block_0`, `stage_0/block_1` and so on.
+Rules, pairs (regular expression, replacement), turn a path of dlcore into PyTorch's name: each in
+turn rewrites all its matches. In a replacement {1} is the first group of the expression, and {1+1}
+the number in it plus one. The stacked blocks of a residual network are separated first:
+`stage_0/first` and `stage_0/rest` become `stage_0/block_0`, `stage_0/block_1` and so on.
 """
 
 import re
@@ -21,21 +21,22 @@ from dlcore.models.cnn.vgg import CONFIGURATIONS, VGG
 
 Rules = Sequence[tuple[str, str]]
 _LEAVES: Rules = ((r"/(kernel|scale)$", "/weight"), (r"/(mean|var)$", "/running_{1}"), ("/", "."))
-# Batch normalisations of PyTorch count their steps, which only an average over all of them needs.
+# PyTorch's batch normalisations count their steps, for an average over all steps that no model
+# here uses.
 _COUNTERS = r"\.num_batches_tracked$"
 
 
 class Family(NamedTuple):
-    """How the names of a network become PyTorch's.
+    """The rules by which the names in one family of networks become PyTorch's.
 
     Attributes:
-        rules: on the paths of its arrays.
-        stem: the convolution that sees the image.
+        rules: the rules on the paths of the network's arrays.
+        stem: the path of the convolution that sees the image.
         flattened: the dense layers that read a flattened map, each with the convolution that has
             its channels: PyTorch flattens channel by channel, dlcore pixel by pixel.
-        only: attributes that the model must have, for PyTorch has no others.
-        older: rules on the names of older files, that make them today's.
-        ignored: names in a file that the model has no use for.
+        only: the values of attributes that PyTorch's network has; the model must have the same.
+        older: rules that turn the names of older files into today's.
+        ignored: a regular expression for names in a file that the model does not need.
     """
 
     rules: Rules
@@ -131,7 +132,7 @@ _FAMILIES: dict[type[nn.Module], Callable[[nn.Module], Family]] = {
 
 
 def family_of(model: nn.Module) -> Family:
-    """How the names of that model become PyTorch's.
+    """Returns the rules by which the names in a model become PyTorch's.
 
     Raises:
         InputError: when PyTorch has no such model, or not with its attributes.
@@ -139,30 +140,34 @@ def family_of(model: nn.Module) -> Family:
     if type(model) not in _FAMILIES:
         raise InputError(
             f"{type(model).__name__} has no counterpart in PyTorch whose names are known; "
-            f"choose one of: {', '.join(sorted(each.__name__ for each in _FAMILIES))}"
+            f"choose one of: {', '.join(sorted(kind.__name__ for kind in _FAMILIES))}"
         )
     family = _FAMILIES[type(model)](model)
     for name, value in family.only.items():
         if getattr(model, name) != value:
             raise InputError(
                 f"PyTorch has {type(model).__name__} with {name}={value!r} only, not "
-                f"{getattr(model, name)!r}; build the model so"
+                f"{getattr(model, name)!r}; build the model with {name}={value!r}"
             )
     return family
 
 
 def rewritten(path: str, rules: Rules) -> str:
-    """The path after all rules, one after another; see the module's docstring."""
+    """Applies all rules to a path, one after another.
+
+    >>> rewritten("stage_0/block_1/conv_0", [(r"^stage_(\\d)/block_(\\d)/", "layer{1+1}/{2}/")])
+    'layer1/1/conv_0'
+    """
     for expression, replacement in rules:
 
-        def fill(found: re.Match[str], replacement: str = replacement) -> str:
-            plus_one = re.sub(r"\{(\d)\+1\}", lambda m: str(int(found[int(m[1])]) + 1), replacement)
-            return re.sub(r"\{(\d)\}", lambda m: found[int(m[1])], plus_one)
+        def fill(match: re.Match[str], replacement: str = replacement) -> str:
+            plus_one = re.sub(r"\{(\d)\+1\}", lambda m: str(int(match[int(m[1])]) + 1), replacement)
+            return re.sub(r"\{(\d)\}", lambda m: match[int(m[1])], plus_one)
 
         path = re.sub(expression, fill, path)
     return path
 
 
 def name_of(family: Family, path: str) -> str:
-    """PyTorch's name of the array at that path, which begins with its collection."""
+    """Returns PyTorch's name of the array at a path that begins with its collection."""
     return rewritten(path.partition("/")[2], (*family.rules, *_LEAVES))

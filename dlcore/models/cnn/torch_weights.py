@@ -1,4 +1,4 @@
-"""Weights from and to PyTorch's names and layouts (`torch_names`).
+"""Converts weights from and to PyTorch's names and layouts (`torch_names`).
 
 Shapes: H W a filter or a map, I input and O output channels or features.
 """
@@ -6,7 +6,7 @@ Shapes: H W a filter or a map, I input and O output channels or features.
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import flax.traverse_util
@@ -18,22 +18,23 @@ import tqdm
 from dlcore.errors import InputError
 from dlcore.models.cnn.torch_names import Family, family_of, name_of, rewritten
 from dlcore.paths import leaves_by_path
+from dlcore.types import Variables
 
 # Every network takes images of this size, and its arrays have the same names at any other.
 _SIDE = 64
 
 
-def from_torch(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The variables of the model from arrays by torchvision's names.
+def from_torch(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> Variables:
+    """Makes the variables of a model from arrays by torchvision's names.
 
-    The number of classes, the channels of the images and the map that a dense layer reads are those
-    of the arrays, whatever the model's. How images are scaled is not part of the weights:
-    torchvision brings them to 0..1 and then each channel to mean 0 and deviation 1 on ImageNet; its
-    GoogLeNet, to -1..1.
+    The number of classes, the channels of the images and the map that a dense layer reads follow
+    the arrays, not the model. The scaling of images is not part of the weights: torchvision brings
+    them to 0..1 and then each channel to mean 0 and deviation 1 on ImageNet; its GoogLeNet takes
+    -1..1.
 
     Args:
         model: AlexNetOneTower, VGG, GoogLeNet with batch_norm, ResNet or DenseNet.
-        arrays: such as `torch_files.read_torch_file` reads.
+        arrays: arrays by name, such as `torch_files.read_torch_file` reads.
 
     Raises:
         InputError: for another model, or names and shapes that are not its own.
@@ -64,8 +65,8 @@ def from_torch(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> dict[str, 
     return flax.traverse_util.unflatten_dict(variables, sep="/")
 
 
-def to_torch(model: nn.Module, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays of the model by torchvision's names: the inverse of `from_torch`.
+def to_torch(model: nn.Module, variables: Variables) -> dict[str, np.ndarray]:
+    """Returns the arrays of a model by torchvision's names: the inverse of `from_torch`.
 
     Args:
         model: as for `from_torch`.
@@ -102,7 +103,7 @@ class _Part(NamedTuple):
 def _leaves(
     model: nn.Module, family: Family, arrays: Mapping[str, np.ndarray]
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """The model's arrays by their paths, with the file's channels of images and classes."""
+    """Returns the shapes of the model by path, with the file's image channels and classes."""
     stem = arrays.get(name_of(family, f"params/{family.stem}/kernel"))
     bias = arrays.get(name_of(family, "params/output/bias"))
     channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 3
@@ -112,7 +113,7 @@ def _leaves(
     return leaves_by_path(shapes)
 
 
-def _parts(family: Family, path: str, leaf: Any) -> list[_Part]:
+def _parts(family: Family, path: str, leaf: jax.Array | jax.ShapeDtypeStruct) -> list[_Part]:
     if "/rest/" in path:
         paths = [path.replace("/rest/", f"/block_{1 + i}/") for i in range(leaf.shape[0])]
         return [_Part(each, leaf.shape[1:], name_of(family, each)) for each in paths]
@@ -120,8 +121,10 @@ def _parts(family: Family, path: str, leaf: Any) -> list[_Part]:
     return [_Part(path, leaf.shape, name_of(family, path))]
 
 
-def _channels(family: Family, leaves: Mapping[str, Any]) -> dict[str, int]:
-    """The channels of the flattened map that a dense kernel reads, by the kernel's path."""
+def _channels(
+    family: Family, leaves: Mapping[str, jax.Array | jax.ShapeDtypeStruct]
+) -> dict[str, int]:
+    """Returns the channels of the flattened map that a dense kernel reads, by its path."""
     return {
         f"params/{dense}/kernel": leaves[f"params/{convolution}/kernel"].shape[-1]
         for dense, convolution in family.flattened.items()
@@ -135,7 +138,7 @@ def _torch_shape(part: _Part) -> tuple[int, ...]:
 
 
 def _fits(shape: tuple[int, ...], part: _Part, channels: int | None) -> bool:
-    """Whether PyTorch's array of that shape fits; that of a flattened map may be of any size."""
+    """Returns whether PyTorch's array of that shape fits; a flattened map may have any size."""
     if channels is None or len(shape) != 2:
         return shape == _torch_shape(part)
     pixels, rest = divmod(shape[1], channels)
@@ -143,7 +146,7 @@ def _fits(shape: tuple[int, ...], part: _Part, channels: int | None) -> bool:
 
 
 def _from_torch(part: _Part, array: np.ndarray, channels: int | None) -> np.ndarray:
-    """(O, I, H, W) to (H, W, I, O), (O, I) to (I, O); a flattened map of `channels` reordered."""
+    """Turns (O, I, H, W) into (H, W, I, O) and (O, I) into (I, O); reorders a flattened map."""
     array = np.array(array, np.float32, order="C")
     if not part.path.endswith("/kernel"):
         return array

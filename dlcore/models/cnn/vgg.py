@@ -6,9 +6,10 @@ import flax.linen as nn
 import jax
 
 from dlcore import errors
-from dlcore.models.image_size import require_size, scaled
+from dlcore.models.image_size import require_image_size, scaled_channels
 from dlcore.nn import BatchNorm, Conv, Dense, Dropout, max_pool
 from dlcore.nn.initialisers import initialiser
+from dlcore.types import Activations
 
 # Table 1 of the paper: the filter sizes of the five stages, each of which ends with a max pool.
 CONFIGURATIONS = {
@@ -50,7 +51,7 @@ class VGG(nn.Module):
     dropout: float = 0.5
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps (B, H, W, C) to logits (B, K) and the activations by name.
 
         conv1_2 is the second convolution of the first stage, after its rectifier, and pool1 the
@@ -62,14 +63,14 @@ class VGG(nn.Module):
         """
         stages = errors.pick("VGG configuration", self.config, CONFIGURATIONS)
         (name,) = (name for name, config in VGG_NAMES.items() if config == self.config)
-        require_size(name, x, 32)
+        require_image_size(name, x, 32)
         he = initialiser("he_normal")
         a = {}
         for stage, (sizes, features) in enumerate(zip(stages, FEATURES, strict=True), start=1):
             for layer, size in enumerate(sizes, start=1):
                 part = f"{stage}_{layer}"
                 x = Conv(
-                    scaled(features, self.width),
+                    scaled_channels(features, self.width),
                     (size, size),
                     padding=((size // 2, size // 2),) * 2,
                     kernel_init=he,

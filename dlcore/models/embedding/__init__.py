@@ -1,4 +1,4 @@
-"""Vectors of words: how they are learnt, and what they are worth."""
+"""Word vectors: word2vec and GloVe, sub-words, and the space of the learnt vectors."""
 
 from dlcore.models.embedding.glove import Tables as Tables
 from dlcore.models.embedding.glove import fitted_biases as fitted_biases
@@ -18,7 +18,7 @@ from dlcore.models.embedding.updates import row_adagrad as row_adagrad
 from dlcore.models.embedding.updates import word2vec_step as word2vec_step
 from dlcore.models.embedding.vectors import ANALOGIES as ANALOGIES
 from dlcore.models.embedding.vectors import CASES as CASES
-from dlcore.models.embedding.vectors import Found as Found
+from dlcore.models.embedding.vectors import Answer as Answer
 from dlcore.models.embedding.vectors import WordSpace as WordSpace
 from dlcore.models.embedding.word2vec import ARCHITECTURES as ARCHITECTURES
 from dlcore.models.embedding.word2vec import Word2Vec as Word2Vec

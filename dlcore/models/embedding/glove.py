@@ -8,17 +8,17 @@ gradient of its cells gives one update of AdaGrad (Duchi et al. 2011, with an ac
 number) to each of the square's rows and columns. Compared with the authors' program, which updates
 after every cell:
 
-    the accumulators hold squares of summed gradients, this one included, and start near 0, for the
-        sums differ in size far more than the gradients of single cells;
-    the biases start where they alone fit log X best, at about the cost that the program
-        reaches in its first pass.
+- the accumulators hold squares of summed gradients, the present one included, and start near 0,
+  since the sums differ in size far more than the gradients of single cells;
+- the biases start where they alone fit log X best, at about the cost that the program reaches in
+  its first pass.
 
 Shapes: V words, D numbers of a vector, n cells, K squares of a batch, T words of a dense tile's
 side, S of a square of the rest, C cells of a part of the rest.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,18 +26,18 @@ import numpy as np
 import tqdm
 from jax import lax
 
+from dlcore import parallel
 from dlcore.errors import pick
 from dlcore.models.embedding.glove_tiles import REST_SIDE
 from dlcore.models.embedding.updates import all_finite
-from dlcore.types import Mean
+from dlcore.types import Batch, Mean, Metrics, Step, TrainState
 
-_Batch = Mapping[str, jax.Array]
 _CELLS = 1 << 20  # cells of the matrix that are read at once
-_START = 1e-3  # of the accumulators
+_START = 1e-3  # where the accumulators start
 
 
 class Tables(NamedTuple):
-    """A number for each parameter.
+    """One number for each parameter: the parameters themselves, or their accumulators.
 
     Attributes:
         word: w, float32 [V, D].
@@ -55,10 +55,10 @@ class Tables(NamedTuple):
 def glove_tables(
     key: jax.Array, *, vocabulary_size: int, dimension: int, biases: np.ndarray | None = None
 ) -> Tables:
-    """The parameters before the first step.
+    """Draws the parameters before the first step.
 
     Args:
-        key: of the vectors, uniform in +-1 / (2 D).
+        key: draws the vectors, uniform in +-1 / (2 D).
         vocabulary_size: V.
         dimension: D.
         biases: b and d, float32 [2, V], from `fitted_biases`; None for 0.
@@ -71,21 +71,19 @@ def glove_tables(
 
 
 def initial_squares(tables: Tables) -> Tables:
-    """AdaGrad's accumulators before the first step."""
+    """Makes AdaGrad's accumulators before the first step."""
     return jax.tree.map(lambda table: jnp.full_like(table, _START), tables)
 
 
-def glove_step(
-    *, rate: float = 0.1, x_max: float = 100.0, alpha: float = 0.75
-) -> Callable[[Any, _Batch], tuple[Any, dict[str, Mean]]]:
-    """The step over batches of `GloveTiles`; jit it with the state donated.
+def glove_step(*, rate: float = 0.1, x_max: float = 100.0, alpha: float = 0.75) -> Step:
+    """Makes the step over batches of `GloveTiles`; jit it with the state donated.
 
-    The state's parameters are `Tables`, and its `opt_state` those of `initial_squares`.
+    The state's parameters are `Tables`, and its `opt_state` is that of `initial_squares`.
 
     Args:
-        rate: of AdaGrad.
+        rate: AdaGrad's learning rate.
         x_max: the count from which on f is 1.
-        alpha: the exponent of f; 0 weighs all cells alike.
+        alpha: the exponent of f; with 0 all cells have the same weight.
 
     Returns:
         A step whose metric "loss" is the mean of 1/2 f error^2 over the batch's cells, each before
@@ -93,21 +91,24 @@ def glove_step(
         nothing, and "skipped" is the share of them.
     """
 
-    def square(carry: tuple[Tables, Tables], square: _Batch) -> tuple[tuple[Tables, Tables], Any]:
+    def square(
+        carry: tuple[Tables, Tables], square: Batch
+    ) -> tuple[tuple[Tables, Tables], tuple[Mean, jax.Array]]:
         params, squares = carry
         gradient, cost, at, side = _gradient(params, square, x_max, alpha)
         healthy = all_finite((gradient, cost))
         gradient, cost = jax.tree.map(lambda leaf: jnp.where(healthy, leaf, 0), (gradient, cost))
         updates = []
         for table, summed, change, first in zip(params, squares, gradient, at, strict=True):
-            # Read back from where it was written: of the old one XLA would make a copy each time.
+            # The sums are read back from the new table, for XLA would copy the old one each time.
             total = _put(summed, _cut(summed, first, side) + change**2, first)
             new = _cut(table, first, side) - rate * change * lax.rsqrt(_cut(total, first, side))
             updates.append((_put(table, new, first), total))
         tables, sums = zip(*updates, strict=True)
         return (Tables(*tables), Tables(*sums)), (cost, ~healthy)
 
-    def step(state: Any, batch: _Batch) -> tuple[Any, dict[str, Mean]]:
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        parallel.require_whole_batch("glove_step")
         carry = state.params, state.opt_state
         (params, squares), (costs, bad) = lax.scan(square, carry, dict(batch))
         cost = Mean(costs.total.sum(), costs.weight.sum())
@@ -126,13 +127,13 @@ def glove_cost(
     x_max: float = 100.0,
     alpha: float = 0.75,
 ) -> Mean:
-    """The mean of 1/2 f error^2 over cells.
+    """Returns the mean of 1/2 f error^2 over cells.
 
     Args:
         params: the parameters.
         rows: i, int32 [n].
         columns: j, int32 [n].
-        values: X_ij, float32 [n]; one of 0 is no cell.
+        values: X_ij, float32 [n]; entries of 0 do not count.
         x_max: the count from which on f is 1.
         alpha: the exponent of f.
     """
@@ -152,16 +153,16 @@ def fitted_biases(
     alpha: float = 0.75,
     sweeps: int = 3,
 ) -> np.ndarray:
-    """The biases that alone fit log X best: J's minimum at w = c = 0, by alternating means.
+    """Finds the biases that alone fit log X best: J's minimum at w = c = 0, by alternating means.
 
     Args:
-        rows: i, int32 [n]; may be a memory map, as those below.
+        rows: i, int32 [n]; a memory map will do, here and below.
         columns: j, int32 [n].
         values: X_ij > 0, float32 [n].
         vocabulary_size: V.
         x_max: the count from which on f is 1.
         alpha: the exponent of f.
-        sweeps: how often b and then d are set.
+        sweeps: the number of times that b and then d are set.
 
     Returns:
         b and d, float32 [2, V]; 0 for words without cells.
@@ -183,21 +184,21 @@ def fitted_biases(
     return bias.astype(np.float32)
 
 
-def glove_vectors(params: Tables, *, how: str = "sum") -> np.ndarray:
-    """The vectors of the words.
+def glove_vectors(params: Tables, *, combination: str = "sum") -> np.ndarray:
+    """Combines the word and context vectors of each word.
 
     Args:
         params: the parameters.
-        how: "sum", w + c, as the paper has it; "average", half of that, which has the same cosines;
-            "word", w alone; "concatenate", both.
+        combination: "sum", w + c, as in the paper; "average", half of that, which has the same
+            cosines; "word", w alone; "concatenate", both.
 
     Returns:
         float32 [V, D], or [V, 2 D] for "concatenate".
 
     Raises:
-        InputError: for another `how`.
+        InputError: for another combination.
     """
-    return pick("combination of word and context vectors", how, _COMBINATIONS)(
+    return pick("combination of word and context vectors", combination, _COMBINATIONS)(
         np.asarray(params.word), np.asarray(params.context)
     )
 
@@ -211,16 +212,16 @@ _COMBINATIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def _target(values: jax.Array, x_max: float, alpha: float) -> tuple[jax.Array, jax.Array]:
-    """log X and f(X); where there is no cell both are 0."""
+    """Returns log X and f(X); where there is no cell both are 0."""
     log = jnp.log(jnp.where(values > 0, values, 1))
     weight = jnp.exp(alpha * jnp.minimum(log - np.log(x_max), 0))
     return log, jnp.where(values > 0, weight, 0)
 
 
 def _gradient(
-    params: Tables, square: _Batch, x_max: float, alpha: float
+    params: Tables, square: Batch, x_max: float, alpha: float
 ) -> tuple[Tables, Mean, Tables, int]:
-    """The gradient of J over a square's cells, their cost, and the square's places and side."""
+    """Returns the gradient of J over a square's cells, their cost, the square's place and side."""
     values = square["values"]
     dense = values.ndim == 2
     side = len(values) if dense else min(REST_SIDE, len(params.word))

@@ -1,10 +1,10 @@
-"""The cells of a co-occurrence matrix in batches that GloVe's step computes fast.
+"""Batches the cells of a co-occurrence matrix so that GloVe's step computes them fast.
 
 Words are sorted by frequency, so that X is dense where both words are frequent. It is cut into
-square tiles of T words. A tile of which a large enough share is not 0 becomes a dense one, to be
-done by three matrix products; the cells of all others are the rest, gathered and scattered one by
-one within squares of S words. An epoch holds every cell exactly once, and its batches come in an
-order that is a pure function of the seed and the epoch.
+square tiles of T words. A tile with a large enough share of cells becomes a dense one, which takes
+three matrix products; the cells of all other tiles are the rest, gathered and scattered one by one
+within squares of S words. An epoch holds every cell exactly once, and its batches come in an order
+that is a pure function of the seed and the epoch.
 
 Shapes: V words, n cells, T words of a tile's side, S of a square of the rest, C cells of a part of
 the rest, K tiles or parts of a batch.
@@ -12,14 +12,14 @@ the rest, K tiles or parts of a batch.
 
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tqdm
 
 from dlcore.errors import InputError
 
-REST_SIDE = 2048  # S, if there are as many words; larger ones leave the cache
+REST_SIDE = 2048  # S, if there are as many words; larger squares do not fit into the cache
 _REST_CELLS = 8192  # C
 _TILES, _PARTS = 8, 4  # K of dense tiles, and of the rest
 
@@ -38,17 +38,17 @@ class GloveTiles:
     """Training batches of the cells of X, in a new order in each epoch.
 
     Args:
-        rows: i of the cells, rising, int32 [n]; may be a memory map, as those below.
+        rows: i of the cells, rising, int32 [n]; a memory map will do, here and below.
         columns: j, int32 [n].
         values: X_ij > 0, float32 [n].
         vocabulary_size: V.
-        seed: of the order.
-        tile: T; no more than V is used.
+        seed: the seed of the order.
+        tile: T; at most V is used.
         density: the least share of cells that are not 0 in a dense tile. At about the default a
-            tile costs a CPU as much as its cells would in the rest.
+            dense tile takes a CPU as long as its cells would take in the rest.
 
     Attributes:
-        epoch_steps: how many batches hold all cells.
+        epoch_steps: the number of batches of an epoch.
         dense_share: the share of the cells that lie in dense tiles.
 
     Raises:
@@ -90,12 +90,13 @@ class GloveTiles:
         self._order = functools.lru_cache(maxsize=2)(self._shuffled)
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
-        """The batch of a step: K dense tiles, or K parts of the rest.
+        """Returns the batch of a step: K dense tiles, or K parts of the rest.
 
         Returns:
-            "first_row" and "first_column" of the K squares, int32 [K], and "values", float32: of
-            tiles [K, T, T], 0 where there is no cell; of parts [K, C], with "rows" and "columns",
-            int32 [K, C], counted from the first. Empty squares and cells of value 0 fill it up.
+            "first_row" and "first_column" of the K squares, int32 [K], and "values", float32:
+            those of tiles are [K, T, T], 0 where there is no cell; those of parts are [K, C] and
+            come with "rows" and "columns", int32 [K, C], counted from the first. Empty squares and
+            cells of value 0 fill up the batch.
         """
         epoch, place = divmod(step, self.epoch_steps)
         groups, tiles, parts = self._order(epoch)
@@ -108,13 +109,13 @@ class GloveTiles:
         return _parts([self._rest[number] for number in chosen])
 
     def batches(self, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """The batches from step `start` on, without end."""
+        """Yields the batches from step `start` on, without end."""
         while True:
             yield self.batch(start)
             start += 1
 
     def _shuffled(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The order of the batches, of the tiles and of the parts in an epoch."""
+        """Draws the order of the batches, of the tiles and of the parts in an epoch."""
         rng = np.random.Generator(np.random.Philox(key=np.array([self._seed, epoch], np.uint64)))
         sizes = self.epoch_steps, len(self._dense), len(self._rest)
         groups, tiles, parts = (rng.permutation(size) for size in sizes)
@@ -134,7 +135,7 @@ class GloveTiles:
             order = chosen[np.argsort(place[chosen], kind="stable")]
             ends = np.flatnonzero(np.diff(place[order])) + 1
             for cells in np.split(order, ends) if len(order) else []:
-                # The last square begins earlier, so that it is as large as the others.
+                # The last square begins earlier, so that it has the size of the others.
                 first_row, first_column = (
                     min(int(index[cells[0]]) // side * side, vocabulary_size - side)
                     for index in (rows, columns)
@@ -152,7 +153,7 @@ class GloveTiles:
         for piece in cut(np.flatnonzero(~in_tile), columns // side, side):
             count = -(-len(piece.values) // _REST_CELLS)
             for part in range(count):
-                # Every count-th cell: each part has some of all rows.
+                # Every count-th cell, so that each part has cells of all rows.
                 cells = [array[part::count] for array in piece[2:]]
                 self._rest.append(_Piece(*piece[:2], *cells))
 
@@ -165,8 +166,8 @@ class GloveTiles:
 
 
 def _parts(pieces: list[_Piece]) -> dict[str, np.ndarray]:
-    """A batch of parts of the rest."""
-    batch: dict[str, Any] = _squares(pieces, _PARTS)
+    """Makes a batch of parts of the rest."""
+    batch: dict[str, np.ndarray] = _squares(pieces, _PARTS)
     for name, kind in (("rows", np.int32), ("columns", np.int32), ("values", np.float32)):
         batch[name] = np.zeros((_PARTS, _REST_CELLS), kind)
         for row, piece in zip(batch[name], pieces, strict=False):

@@ -1,4 +1,4 @@
-"""What word2vec maximises: each objective turns scores of pairs of words into a loss.
+"""The objectives of word2vec: each turns scores of pairs of words into a loss.
 
 Shapes: B blocks, T queries of a block, P = B T queries, C targets that a block holds, L rows of a
 target, K shared samples, V vocabulary, D features.
@@ -24,8 +24,8 @@ class Scored(NamedTuple):
     """Queries and the words that they are scored against.
 
     Attributes:
-        scores: of each query and target, [B, T, C] or [B, T, C, L].
-        other_scores: of each query and the other rows, [B, T, K].
+        scores: the scores of each query and target, [B, T, C] or [B, T, C, L].
+        other_scores: the scores of each query and the other rows, [B, T, K].
         pairs: bool [B, T, C], true where query and target belong together.
         targets: int [B, 1, C] or [B, T, C], the words of the targets.
         others: int [B or 1, T or 1, K], the other rows.
@@ -52,36 +52,36 @@ class Objective(abc.ABC):
 
     @property
     def rows(self) -> int:
-        """How many rows the output table has."""
+        """The number of rows of the output table."""
         return len(self.counts)
 
     def rows_of(self, targets: jax.Array) -> jax.Array:
-        """The rows of the output table that score targets int [...]: int [...] or [..., L]."""
+        """Returns the rows of the output table that score targets int [...], [...] or [..., L]."""
         return targets
 
     @abc.abstractmethod
     def others(self, key: jax.Array, groups: int = 1) -> jax.Array:
-        """The rows that every query is scored against besides, int [K]; K may be 0.
+        """Returns the other rows that every query is scored against, int [K]; K may be 0.
 
-        Where they are noise, those of `groups` groups of queries, int [groups K].
+        An objective with noise draws K rows for each of `groups` groups of queries, int [groups K].
         """
 
     @abc.abstractmethod
     def loss(self, scored: Scored) -> jax.Array:
-        """The sum of the losses of all pairs, in nats."""
+        """Returns the sum of the losses of all pairs, in nats."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Noise(Objective):
-    """Objectives that tell the pairs of the text from noise.
+    """An objective that distinguishes the pairs of the text from noise.
 
-    The K samples of noise are shared by a group of queries, and each stands for negatives / K of
-    the samples that a pair has (Ji et al. 2016): the expectation is that of samples of its own.
+    A group of queries shares K samples of noise, each with the weight negatives / K (Ji et al.
+    2016); the expected loss is the same as with samples for each pair.
 
     Attributes:
-        negatives: k, samples of noise for each pair.
+        negatives: k, the number of samples of noise for each pair.
         samples: K.
-        exponent: of the counts in the distribution of the noise.
+        exponent: the exponent of the counts in the distribution of the noise.
     """
 
     negatives: int = 5
@@ -95,12 +95,13 @@ class _Noise(Objective):
     def others(self, key: jax.Array, groups: int = 1) -> jax.Array:
         return self.noise.sample(key, (groups * self.samples,))
 
-    def told(self, odds: Scored) -> jax.Array:
-        """The loss of the decision between pairs and noise by their log-odds."""
+    def binary_loss(self, odds: Scored) -> jax.Array:
+        """Returns the loss of telling pairs from noise by their log-odds."""
         scores, other_scores, pairs = odds[:3]
-        each = pairs.sum(-1) * (self.negatives / other_scores.shape[-1])
-        told = jnp.where(pairs, jax.nn.softplus(-scores), 0).sum()
-        return told + (jax.nn.softplus(other_scores) * each[..., None]).sum()
+        share = self.negatives / other_scores.shape[-1]
+        weights = pairs.sum(-1).astype(scores.dtype) * share
+        positive = jnp.where(pairs, jax.nn.softplus(-scores), 0).sum()
+        return positive + (jax.nn.softplus(other_scores) * weights[..., None]).sum()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,7 +113,7 @@ class NegativeSampling(_Noise):
     """
 
     def loss(self, scored: Scored) -> jax.Array:
-        return self.told(scored)
+        return self.binary_loss(scored)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,15 +121,18 @@ class NoiseContrastive(_Noise):
     """Negative sampling whose scores become log-probabilities (Mnih & Kavukcuoglu 2013, eq. 8).
 
     The log-odds of a pair against noise are s - log V - log(k q(w)), so the scores normalise
-    themselves: sum_w exp(s) = V, which is so at the start, where all of them are 0.
+    themselves: sum_w exp(s) = V, as at the start, where all scores are 0.
     """
 
     def loss(self, scored: Scored) -> jax.Array:
-        noise, shift = self.noise, np.log(len(self.counts)) + np.log(self.negatives)
-        return self.told(
+        noise, shift = self.noise, float(np.log(len(self.counts)) + np.log(self.negatives))
+        dtype = scored.scores.dtype
+        return self.binary_loss(
             scored._replace(
-                scores=scored.scores - noise.log_prob(scored.targets) - shift,
-                other_scores=scored.other_scores - noise.log_prob(scored.others) - shift,
+                scores=scored.scores - noise.log_prob(scored.targets).astype(dtype) - shift,
+                other_scores=scored.other_scores
+                - noise.log_prob(scored.others).astype(dtype)
+                - shift,
             )
         )
 
@@ -156,9 +160,11 @@ class Hierarchical(Objective):
     def loss(self, scored: Scored) -> jax.Array:
         tree, scores, pairs, targets = self.tree, scored.scores, scored.pairs, scored.targets
         codes, lengths = jnp.asarray(tree.codes)[targets], jnp.asarray(tree.lengths)[targets]
-        on_the_way = jnp.arange(codes.shape[-1])[None, None, None] < lengths[..., None]
+        on_path = (
+            jnp.arange(codes.shape[-1], dtype=lengths.dtype)[None, None, None] < lengths[..., None]
+        )
         wrong = jax.nn.softplus(jnp.where(codes == 1, -scores, scores))
-        return jnp.where(on_the_way & pairs[..., None], wrong, 0).sum()
+        return jnp.where(on_path & pairs[..., None], wrong, 0).sum()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,14 +178,15 @@ class Full(Objective):
 
     def loss(self, scored: Scored) -> jax.Array:
         normalisers = jax.nn.logsumexp(scored.other_scores, axis=-1)
-        told = jnp.where(scored.pairs, scored.scores, 0)
-        return (scored.pairs.sum(-1) * normalisers).sum() - told.sum()
+        scores = jnp.where(scored.pairs, scored.scores, 0)
+        counts = scored.pairs.sum(-1).astype(normalisers.dtype)
+        return (counts * normalisers).sum() - scores.sum()
 
 
 def objective(
     name: str, counts: np.ndarray, *, negatives: int = 5, samples: int = 32, exponent: float = 0.75
 ) -> Objective:
-    """The named objective; the options are read by those with noise.
+    """Makes the objective of that name; the options are those of objectives with noise.
 
     Raises:
         InputError: for a name that is not in `OBJECTIVES`.

@@ -1,13 +1,15 @@
-"""How the axis "model" of a mesh cuts tables of word vectors: rules on the paths of parameters.
+"""Rules by which the axis "model" of a mesh cuts tables of word vectors.
 
-Each rule is a regular expression and, for each dimension of a table, the axis that cuts it or None.
+A rule is a regular expression for the paths of parameters and, for each dimension of a table, the
+axis that cuts it or None.
 
-word2vec: by rows. A micro-batch names some rows of the whole table; each device gives those that it
-holds, their sum is what all of them compute with, and each writes its own.
+The tables of word2vec are cut by rows. A micro-batch names some rows of the whole table; each
+device gives the rows that it holds, all devices compute with the sum, and each updates its own
+rows.
 
-GloVe: by columns. A step takes stretches of neighbouring rows, which rows on other devices would
-have to be brought together for; with some numbers of each vector on each device, it is the products
-of vectors that are summed.
+The tables of GloVe are cut by columns. A step reads runs of neighbouring rows, which would have to
+be collected from several devices; with some numbers of each vector on each device, the devices
+only sum the products of vectors.
 """
 
 from jax.sharding import PartitionSpec

@@ -1,10 +1,10 @@
 """Sub-words: character n-grams in the manner of fastText, which give unseen words vectors too.
 
-A word is marked as <word>; its sub-words are the n-grams of that, of some lengths in characters,
-each as often as it occurs (Bojanowski et al. 2017, "Enriching Word Vectors with Subword
-Information", section 3.2). An n-gram has the row of a table that its hash says, so that several
-share a row. Hash, order and rows are those of the program fastText. Its vector of a word is the
-mean of the word's own and its n-grams', where the paper has the sum.
+A word is marked as <word>; its sub-words are the n-grams of the marked word, of some lengths in
+characters, each as often as it occurs (Bojanowski et al. 2017, "Enriching Word Vectors with Subword
+Information", section 3.2). The hash of an n-gram selects its row of a table, so that several
+n-grams share a row. Hash, order and rows are those of the program fastText. As in that program, the
+vector of a word is the mean of its own vector and those of its n-grams; the paper takes the sum.
 
 Shapes: V words, n words of a batch, L n-grams of the longest word, K rows (buckets) of the table of
 n-grams, D features, C characters of all words together with their marks.
@@ -25,14 +25,14 @@ _LONGEST_CHARACTER = 4  # bytes of UTF-8
 def subword_ids(
     words: Sequence[str], *, shortest: int = 3, longest: int = 6, buckets: int
 ) -> np.ndarray:
-    """The rows of the words' n-grams: by their first character, then by length.
+    """Returns the rows of the words' n-grams, sorted by their first character, then by length.
 
-    A mark alone is no n-gram; the whole <word> is one if it is as short as that.
+    A mark alone is no n-gram; the whole <word> is one if it is short enough.
 
     Args:
-        words: V of them.
+        words: V words.
         shortest: the fewest characters of an n-gram, marks included.
-        longest: the most.
+        longest: the most characters of an n-gram, marks included.
         buckets: K.
 
     Returns:
@@ -40,6 +40,11 @@ def subword_ids(
 
     Raises:
         InputError: for lengths that are not 1 <= shortest <= longest, or K outside 1..2^31 - 1.
+
+    The n-grams of <at> of three characters are <at and at>; no other word is as long:
+
+    >>> (subword_ids(["at", "a"], shortest=3, longest=3, buckets=100) >= 0).tolist()
+    [[True, True], [True, False]]
     """
     if not 1 <= shortest <= longest:
         raise InputError(
@@ -56,7 +61,7 @@ def subword_ids(
     hashes = np.full(len(owner), _OFFSET)
     grams, real = [], []
     for length in range(1, longest + 1):
-        # From the hash of the first length - 1 characters to that of one more.
+        # Extends the hashes of the first length - 1 characters by one character.
         last = at + length - 1
         inside = last < end
         for byte in characters[:, np.minimum(last, len(at) - 1)]:
@@ -76,7 +81,7 @@ def subword_ids(
 def compose(
     word_table: jax.Array, bucket_table: jax.Array, word_rows: jax.Array, ids: jax.Array
 ) -> jax.Array:
-    """The vectors of words: each the mean of the word's own vector and those of its n-grams.
+    """Returns the vectors of words: the means of the words' own vectors and those of their n-grams.
 
     Args:
         word_table: [V, D].
@@ -91,12 +96,12 @@ def compose(
     seen, real = word_rows >= 0, ids >= 0
     own = jnp.where(seen[:, None], word_table[jnp.maximum(word_rows, 0)], 0)
     grams = jnp.where(real[..., None], bucket_table[jnp.maximum(ids, 0)], 0)
-    count = seen + real.sum(-1)
-    return (own + grams.sum(1)) / jnp.maximum(count, 1)[:, None]
+    counts = jnp.maximum(seen.astype(jnp.int32) + real.sum(-1, dtype=jnp.int32), 1)
+    return (own + grams.sum(1)) / counts[:, None].astype(own.dtype)
 
 
 def _characters(text: str) -> np.ndarray:
-    """The bytes of each character in UTF-8, uint8 [4, C], zero where it has fewer."""
+    """Returns the UTF-8 bytes of each character, uint8 [4, C], 0 past the last byte."""
     data = np.frombuffer(text.encode(errors="surrogatepass"), np.uint8)
     first = np.flatnonzero(data & 0xC0 != 0x80)
     sizes = np.diff(first, append=len(data))
@@ -106,5 +111,5 @@ def _characters(text: str) -> np.ndarray:
 
 
 def _signed(byte: np.ndarray) -> np.ndarray:
-    """Bytes as 32 bits; fastText reads those above 127 as negative numbers."""
+    """Widens bytes to 32 bits; fastText reads those above 127 as negative numbers."""
     return byte.astype(np.int8).astype(np.int32).astype(np.uint32)

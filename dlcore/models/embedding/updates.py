@@ -1,4 +1,4 @@
-"""How word2vec learns: AdaGrad on the rows that a micro-batch names, and on no other.
+"""The updates of word2vec: AdaGrad on the rows that a micro-batch names, and on no others.
 
 Shapes: R rows of a table, D features, n rows of a micro-batch, P words of it, W words of a margin.
 """
@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dlcore import parallel
 from dlcore.errors import InputError
 from dlcore.models.embedding.word2vec import Word2Vec, row_sums
-from dlcore.types import Mean
+from dlcore.types import Batch, Mean, Metrics, PyTree, Step, TrainState
 
-_START = 0.1  # of AdaGrad's sums: gradients of the first steps are tiny and would be blown up
+_START = 0.1  # where AdaGrad's sums start; from 0 the tiny first gradients would be magnified
 
 
 def row_adagrad(
@@ -24,18 +25,18 @@ def row_adagrad(
     rate: jax.Array,
     healthy: jax.Array | bool = True,
 ) -> tuple[jax.Array, jax.Array]:
-    """AdaGrad (Duchi et al. 2011) with one accumulator for each row of a table.
+    """Updates some rows of a table by AdaGrad (Duchi et al. 2011), one accumulator for each row.
 
-    Only the rows named are read and written. A row that is named more than once gets the sum of its
-    gradients, each over the root of the accumulator that has all of their squares.
+    Only these rows are read and written. A row that occurs more than once gets the sum of its
+    gradients, each divided by the root of the accumulator with all of their squares.
 
     Args:
         table: [R, D].
         sums: [R, 1], the mean squares of the gradients so far.
-        rows: int [n].
+        rows: int [n], the rows to update.
         gradients: [n, D].
         rate: the learning rate.
-        healthy: a bool; if it is false, nothing changes, whatever the gradients are.
+        healthy: if it is false, nothing changes, whatever the gradients are.
 
     Returns:
         The new table and sums.
@@ -46,19 +47,19 @@ def row_adagrad(
 
 
 def _squares(gradients: jax.Array) -> jax.Array:
-    """The mean square of each row [n, D], [n, 1]."""
+    """Returns the mean squares [n, 1] of rows [n, D]."""
     return row_sums(jnp.square(gradients))[..., None] / gradients.shape[-1]
 
 
 def word2vec_step(
     model: Word2Vec, *, learning_rate: Callable[[jax.Array], jax.Array], micro_batch: int
-) -> Any:
-    """A training step: micro-batches of P words one after the other, each with an update.
+) -> Step:
+    """Makes the training step: micro-batches of P words one after another, each with an update.
 
     Args:
-        model: the model; the state's parameters are its tables, and `opt_state` what
-            `initial_sums` gives.
-        learning_rate: of `row_adagrad`, a function of the steps taken; about 0.4.
+        model: the model; the state's parameters are its tables, and `opt_state` is that of
+            `initial_sums`.
+        learning_rate: the learning rate of `row_adagrad` by the number of steps taken; about 0.4.
         micro_batch: P, of which each of the model's `groups` is a multiple of T.
 
     Returns:
@@ -71,7 +72,8 @@ def word2vec_step(
         raise InputError(f"micro-batches of {micro_batch} words are not a multiple of {unit} words")
     margin, exact = 2 * model.window, model.objective.exact
 
-    def step(state: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, dict[str, Mean]]:
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        parallel.require_whole_batch("word2vec_step")
         count, rest = divmod(len(batch["words"]) - margin, micro_batch)
         if rest:
             raise ValueError(f"{rest} words are left over by micro-batches of {micro_batch}")
@@ -82,32 +84,32 @@ def word2vec_step(
         def update(carry: Any, xs: tuple[jax.Array, jax.Array | None]) -> tuple[Any, Any]:
             (tables, sums), (start, noise) = carry, xs
             others = every if noise is None else noise
-            part = {
+            micro = {
                 name: jax.lax.dynamic_slice_in_dim(leaf, start, micro_batch + margin)
                 for name, leaf in batch.items()
             }
-            rows = model.rows(part)
+            rows = model.rows(micro)
             vectors = {name: tables[name][ids] for name, ids in rows.items()}
             vectors["others"] = tables["output"][others]
 
             def total(vectors: Any) -> tuple[jax.Array, jax.Array]:
-                mean = model.loss(vectors, part, others)
+                mean = model.loss(vectors, micro, others)
                 return mean.total, mean.weight
 
             (value, weight), slopes = jax.value_and_grad(total, has_aux=True)(vectors)
-            named = {
+            updates = {
                 "input": (rows["input"], slopes["input"]),
                 "output": (
                     jnp.concatenate([rows["output"], others]),
                     jnp.concatenate([slopes["output"], slopes["others"]]),
                 ),
             }
-            healthy = all_finite([value, *(_squares(slope) for _, slope in named.values())])
+            healthy = all_finite([value, *(_squares(slope) for _, slope in updates.values())])
             value, weight = (jnp.where(healthy, x, 0) for x in (value, weight))
             rate = learning_rate(state.step)
             new = {
-                name: row_adagrad(tables[name], sums[name], *given, rate, healthy)
-                for name, given in named.items()
+                name: row_adagrad(tables[name], sums[name], *rows_and_slopes, rate, healthy)
+                for name, rows_and_slopes in updates.items()
             }
             tables, sums = ({name: pair[i] for name, pair in new.items()} for i in (0, 1))
             return (tables, sums), (Mean(value, weight), ~healthy)
@@ -123,11 +125,11 @@ def word2vec_step(
     return step
 
 
-def all_finite(tree: Any) -> jax.Array:
-    """Whether every number of a tree is finite, and so are their sums, which show it fastest."""
+def all_finite(tree: PyTree) -> jax.Array:
+    """Returns whether the sum of each leaf is finite, and with it every number of the tree."""
     return jnp.isfinite(jnp.stack([jnp.sum(leaf) for leaf in jax.tree.leaves(tree)])).all()
 
 
 def initial_sums(tables: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """The accumulators of `row_adagrad` before the first step."""
+    """Makes the accumulators of `row_adagrad` before the first step."""
     return {name: jnp.full((len(table), 1), _START) for name, table in tables.items()}

@@ -1,4 +1,4 @@
-"""What vectors of words say: which words are near, and which stand to each other like others.
+"""The space of word vectors: finds neighbours of words and answers analogies.
 
 Shapes: n words, D features, Q queries, P words of a query, U different words of some queries,
 C candidates for an answer.
@@ -14,18 +14,18 @@ import tqdm
 from dlcore.errors import InputError, choose, pick
 
 CASES: dict[str, Callable[[str], str]] = {"exact": str, "ignored": str.upper}
-"""How words are compared."""
+"""The functions that are applied to words before they are compared."""
 
 _QUERIES, _CANDIDATES = 512, 4096  # scored at once: 8 MB, whatever n and Q are
-_EPSILON = 0.001  # of 3CosMul, against a division by zero
-_MOST_SPELLINGS = 50_000  # among which close ones are looked for
+_EPSILON = 0.001  # avoids a division by zero in 3CosMul
+_MOST_SPELLINGS = 50_000  # the number of words among which similar spellings are searched
 
-# From the cosines of U words with C candidates, and the places among the U of the words of each
-# query, int [Q, P], the score of the candidates [Q, C].
+# Takes the cosines of U words with C candidates and, for the words of each query, their places
+# among the U words, int [Q, P]; returns the scores of the candidates, [Q, C].
 _Scores = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-class Found(NamedTuple):
+class Answer(NamedTuple):
     """An answer and its score."""
 
     word: str
@@ -55,23 +55,23 @@ def _cos_mul(cosines: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 ANALOGIES: dict[str, _Scores] = {"3cosadd": _cos_add, "3cosmul": _cos_mul}
-"""How analogies are answered, see `WordSpace.analogies`."""
+"""The methods of answering analogies, see `WordSpace.analogies`."""
 
 
 class WordSpace:
     """Words and their vectors, compared by the cosine.
 
-    Of several vectors of one word the first counts, and the others are never an answer. A vector
-    of zeros has the cosine 0 with every other and itself. Equal scores stand in the order of the
-    words.
+    Of several vectors of one word only the first counts, and the others are never an answer. A
+    vector of zeros has the cosine 0 with every vector, itself included. Answers of equal score keep
+    the order of the words.
 
     When case is ignored, words are compared in upper case, so that "Paris" finds "paris". Of words
-    that differ only in their case the first, which is the most frequent in most files, stands for
-    all when one of them is asked for; as answers all stay, and what excludes one excludes all.
+    that differ only in their case, the first (in most files the most frequent) represents all in a
+    query. All of them can be answers, and whatever excludes one of them excludes all.
 
     Attributes:
-        words: n of them, usually the most frequent first.
-        matrix: float32 [n, D], as given.
+        words: n words, usually the most frequent first.
+        matrix: the vectors, float32 [n, D].
         units: the rows of the matrix divided by their lengths, float32 [n, D].
         case: one of `CASES`.
     """
@@ -120,28 +120,28 @@ class WordSpace:
         return self._fold(word) in self._row
 
     def same(self, first: str, second: str) -> bool:
-        """Whether two words are equal, up to their case where that is ignored."""
+        """Returns whether two words are equal, up to their case where that is ignored."""
         return self._fold(first) == self._fold(second)
 
     def restrict(self, count: int) -> "WordSpace":
-        """The space of the first words alone, the most frequent in most files.
+        """Returns the space of the first words alone, the most frequent in most files.
 
         Args:
-            count: how many; all, when there are no more.
+            count: the number of words to keep; all words when there are no more.
 
         Raises:
-            InputError: when it is below 1.
+            InputError: when the count is below 1.
         """
         if count < 1:
             raise InputError(f"{count} words make no word space; keep 1 or more")
         return WordSpace(self.words[:count], self.matrix[:count], case=self.case)
 
     def similarity(self, first: str, second: str) -> float:
-        """The cosine of the vectors of two words, from -1 to 1; errors as `similarities`."""
+        """Returns the cosine of the vectors of two words; errors as `similarities`."""
         return float(self.similarities([(first, second)])[0])
 
     def similarities(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-        """The cosines of pairs of words.
+        """Returns the cosines of pairs of words.
 
         Returns:
             float64 [Q].
@@ -155,13 +155,13 @@ class WordSpace:
 
     def neighbours(
         self, words: Sequence[str], *, count: int = 10, exclude: Sequence[str] = ()
-    ) -> list[list[Found]]:
-        """The words whose vectors have the greatest cosine with that of each word.
+    ) -> list[list[Answer]]:
+        """Finds the words whose vectors have the greatest cosine with that of each word.
 
         Args:
-            words: Q of them.
-            count: how many neighbours; fewer come back when there are no more words.
-            exclude: words that are no answers, beside the word itself.
+            words: Q words.
+            count: the number of neighbours; fewer come back when there are no more words.
+            exclude: words that are not answers, in addition to the word itself.
 
         Returns:
             The neighbours and cosines of each word, the nearest first.
@@ -181,8 +181,8 @@ class WordSpace:
         method: str = "3cosadd",
         count: int = 1,
         exclude: Sequence[int] = (0, 1, 2),
-    ) -> list[list[Found]]:
-        """The words d that stand to c as b stands to a.
+    ) -> list[list[Answer]]:
+        """Finds the words d that stand to c as b stands to a.
 
         Methods:
             3cosadd: the greatest cos(d, b) - cos(d, a) + cos(d, c), which for vectors of length 1
@@ -193,9 +193,9 @@ class WordSpace:
         Args:
             questions: Q times (a, b, c).
             method: one of `ANALOGIES`.
-            count: how many answers to each.
-            exclude: places in a question whose words are no answers to it; () lets every word be
-                one, and then b or c often is (Linzen 2016).
+            count: the number of answers to each question.
+            exclude: places in a question whose words are not answers to it; with () every word can
+                be an answer, and then b or c often is (Linzen 2016).
 
         Returns:
             The answers to each question and their scores, the best first.
@@ -210,19 +210,19 @@ class WordSpace:
         asked = self._rows(questions, 3)
         return self._search(asked, scores, asked[:, list(exclude)], count)
 
-    def _rows(self, queries: Sequence[Sequence[str]], parts: int) -> np.ndarray:
-        """The rows of the words of queries, int [Q, P]."""
-        rows = [[self._row.get(self._fold(word), -1) for word in query] for query in queries]
-        found = np.array(rows, np.int64).reshape(len(queries), parts)
-        if (found < 0).any():
-            query, part = np.argwhere(found < 0)[0]
-            raise self._unknown(queries[query][part])
-        return found
+    def _rows(self, queries: Sequence[Sequence[str]], length: int) -> np.ndarray:
+        """Returns the rows of the words of queries, int [Q, P]."""
+        listed = [[self._row.get(self._fold(word), -1) for word in query] for query in queries]
+        rows = np.array(listed, np.int64).reshape(len(queries), length)
+        if (rows < 0).any():
+            query, place = np.argwhere(rows < 0)[0]
+            raise self._unknown(queries[query][place])
+        return rows
 
     def _unknown(self, word: str) -> InputError:
         spellings = [*self._row][:_MOST_SPELLINGS]
         close = difflib.get_close_matches(self._fold(word), spellings)
-        # Another case is closer than difflib, which compares letters, can see.
+        # difflib compares letters and so misses the closeness of upper and lower case.
         other_case = (known for known in self.words if known.upper() == word.upper())
         known = dict.fromkeys([*other_case, *(self.words[self._row[other]] for other in close)])
         hint = f"did you mean {' or '.join(map(repr, [*known][:3]))}?" if known else "choose others"
@@ -230,24 +230,24 @@ class WordSpace:
 
     def _search(
         self, asked: np.ndarray, scores: _Scores, excluded: np.ndarray, count: int
-    ) -> list[list[Found]]:
-        """The best answers to queries.
+    ) -> list[list[Answer]]:
+        """Finds the best answers to queries.
 
         Args:
             asked: the rows of the words of each query, int [Q, P].
-            scores: how a candidate is scored.
-            excluded: rows of words that are no answers to each query, int [Q, any].
-            count: of the answers.
+            scores: the function that scores candidates.
+            excluded: rows of words that are not answers to each query, int [Q, any].
+            count: the number of answers.
         """
         if count < 1:
             raise InputError(f"{count} answers are not possible; ask for 1 or more")
-        answers: list[list[Found]] = []
+        answers: list[list[Answer]] = []
         starts = range(0, len(asked), _QUERIES)
         for start in tqdm.tqdm(starts, desc="searching words", delay=2, leave=False):
-            part = slice(start, start + _QUERIES)
-            rows, best = self._best(asked[part], scores, excluded[part], count)
+            chunk = slice(start, start + _QUERIES)
+            rows, best = self._best(asked[chunk], scores, excluded[chunk], count)
             answers += [
-                [Found(self.words[row], score) for row, score in pairs if score > -np.inf]
+                [Answer(self.words[row], score) for row, score in pairs if score > -np.inf]
                 for pairs in map(zip, rows.tolist(), best.tolist())
             ]
         return answers
@@ -255,7 +255,7 @@ class WordSpace:
     def _best(
         self, asked: np.ndarray, scores: _Scores, excluded: np.ndarray, count: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The rows and scores of the best answers to some queries, [Q, count]."""
+        """Returns the rows and scores of the best answers to some queries, [Q, count]."""
         different, places = np.unique(asked, return_inverse=True)
         places = places.reshape(asked.shape)
         vectors = self.units[different]
@@ -290,7 +290,11 @@ class WordSpace:
 
 
 def _greatest(scores: np.ndarray, count: int) -> np.ndarray:
-    """The places of the greatest scores [Q, C] of each row, the greatest and then first ahead."""
+    """Returns the places of the greatest scores [Q, C] in each row, equal ones in their order.
+
+    >>> _greatest(np.array([[1.0, 3.0, 2.0, 3.0]]), 3).tolist()
+    [[1, 3, 2]]
+    """
     if count == 1:
         return scores.argmax(axis=1)[:, None]
     count = min(count, scores.shape[1])

@@ -1,8 +1,8 @@
-"""word2vec: word vectors that predict the words around (Mikolov et al. 2013a, b).
+"""word2vec: word vectors that predict the surrounding words (Mikolov et al. 2013a, b).
 
-A stretch of text is cut into blocks, and the scores of a block's words and of those within reach
-are one small matrix product of which a band counts. Compared with pair by pair, each row is fetched
-and written once for all of its pairs (Ji et al. 2016).
+The text of a batch is cut into blocks. One small matrix product gives the scores of a block's words
+with all words within reach, of which a band counts. So each row of a table is read and written once
+for all of its pairs, not once for each pair (Ji et al. 2016).
 
 Shapes: P words of a micro-batch, W words of its margin on either side, B blocks of T words, C = T +
 2 W words within reach of a block, D features, V vocabulary, R rows of the output table.
@@ -27,22 +27,22 @@ _ROWS = 64
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Word2Vec:
-    """Two tables of vectors: of words as queries, "input", and of what predicts, "output".
+    """Two tables of vectors: "input" for words as queries, "output" for words as targets.
 
     - skip_gram: each word predicts each word of its window.
     - cbow_mean, cbow_sum: the mean, or the sum, of the words of a window predicts its centre.
 
     Attributes:
-        objective: what is maximised.
+        objective: the objective, which has the counts of the V words.
         features: D.
         architecture: one of `ARCHITECTURES`.
-        window: W, how far a window can reach.
-        original_gradient: whether the words of a mean get the mean's whole gradient each, as the
-            original program and gensim have it, and not their share of it.
+        window: W, the largest distance between a word and its context.
+        original_gradient: whether each word of a mean gets the mean's whole gradient, as in the
+            original program and gensim, and not its share of it.
         subwords: int [V, L], the character n-grams of each word of `subword_ids`, -1 at padding;
-            None without. The vector of a word is then the mean of its own and theirs (Bojanowski
-            et al. 2017), and the input table has `buckets` rows for them after those of words.
-        buckets: how many rows the n-grams share.
+            None without. With them the vector of a word is the mean of its own row and those of
+            its n-grams (Bojanowski et al. 2017), and the input table has `buckets` more rows.
+        buckets: the number of rows that the n-grams share.
     """
 
     objective: Objective
@@ -67,28 +67,27 @@ class Word2Vec:
 
     @property
     def block(self) -> int:
-        """T; margins must fit into the neighbouring block."""
+        """T, large enough that margins fit into the neighbouring block."""
         return max(_BLOCK, 2 * self.window)
 
     @property
     def sharing(self) -> int:
-        """How many words share samples of noise, a multiple of T.
+        """The number of words that share samples of noise, a multiple of T.
 
-        More updates between two samplings cost less; fewer words for the same samples learn better.
+        A greater number takes less time, a smaller number learns better.
         """
         return -(-_SHARING // self.block) * self.block
 
     def groups(self, words: int) -> int:
-        """Into how many groups with noise of their own P words fall."""
+        """Returns the number of groups with their own noise into which P words are divided."""
         return 1 if self.objective.exact else max(1, words // self.sharing)
 
     def init(self, key: jax.Array) -> dict[str, jax.Array]:
-        """The tables, as the paper's program starts them.
+        """Draws the tables as the paper's program does.
 
         Returns:
             "input" [V, D], with `subwords` [V + buckets, D], uniform in +-1/2D; "output" [R, D], 0.
-            Both have up to 63 rows more than that, which nothing reads, so that a mesh divides
-            them.
+            Both get up to 63 more rows, which nothing reads, so that a mesh divides them evenly.
         """
         half = 0.5 / self.features
         inputs, outputs = (
@@ -101,10 +100,10 @@ class Word2Vec:
         }
 
     def rows(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """The rows of each table that the pairs of a micro-batch read, int, flat.
+        """Returns the rows of each table that the pairs of a micro-batch read, int, flat.
 
-        Blocks are read whole, a few rows more than are within reach: that is cheaper than to pad
-        what was read.
+        Blocks are read whole, a few rows more than are within reach, which is cheaper than padding
+        the rows afterwards.
 
         Args:
             batch: "words" int [P + 2 W], see `loss`.
@@ -123,14 +122,14 @@ class Word2Vec:
         batch: Mapping[str, jax.Array],
         others: jax.Array,
     ) -> Mean:
-        """The mean loss of the pairs of a micro-batch, in nats.
+        """Returns the mean loss of the pairs of a micro-batch, in nats.
 
         Args:
-            vectors: those that `rows` names, [n, D] for each of its names, and "others" [K, D].
+            vectors: the vectors of `rows`, [n, D] for each table, and "others" [K, D].
             batch: "words" int [P + 2 W]; "sentences" int [P + 2 W], equal for words of the same
-                sentence and -1 at padding; "reach" int [P + 2 W], how far each word's window goes.
+                sentence and -1 at padding; "reach" int [P + 2 W], the size of each word's window.
                 P is a multiple of T.
-            others: int [K], the other rows of the output table, of `Objective.others` for the
+            others: int [K], the other rows of the output table, see `Objective.others`, for the
                 `groups` of P words.
         """
         pairs = self._window_pairs(batch["sentences"], batch["reach"])
@@ -146,7 +145,7 @@ class Word2Vec:
             scores = jnp.einsum("btd,bcld->btcl", queries, _within_reach(rows, margins))
         else:
             within = _within_reach(inputs.reshape(*read.shape, features), margins)
-            summed = jnp.einsum("btc,bcd->btd", pairs.astype(float), within)
+            summed = jnp.einsum("btc,bcd->btd", pairs.astype(within.dtype), within)
             queries, pairs = self._mean(summed, pairs.sum(-1)), pairs.any(-1, keepdims=True)
             targets = targets[..., None]
             scores = row_sums(queries[:, :, None] * rows)[:, :, None]
@@ -164,27 +163,29 @@ class Word2Vec:
     def held_out(
         self, tables: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
     ) -> dict[str, Mean]:
-        """How well the tables predict n frozen pairs.
+        """Measures how well the tables predict n fixed pairs.
 
         Args:
-            tables: of `init`.
+            tables: the tables, see `init`.
             batch: "queries" int [n, J], -1 at padding; "targets" int [n]; "noise" int [n, k];
                 "weight" [n].
 
         Returns:
-            "loss", the objective's, of noise that is drawn once and for all; and "nats", -log P of
-            the target by the softmax over all words (by the tree where that is the objective).
+            "loss", the loss of the objective with fixed noise; and "nats", -log P of the target by
+            the softmax over all words (by the tree where that is the objective).
         """
         real = (batch["queries"] >= 0)[..., None]
         summed = jnp.where(real, self.vectors(tables, batch["queries"]), 0).sum(1)
-        queries = summed if self.architecture == "cbow_sum" else summed / real.sum(1)
+        queries = (
+            summed if self.architecture == "cbow_sum" else summed / real.sum(1).astype(summed.dtype)
+        )
         objective, output = self.objective, tables["output"]
         targets, pairs = batch["targets"][:, None, None], (batch["weight"] > 0)[:, None, None]
         rows = objective.rows_of(targets)
         scores = jnp.einsum("nd,n...d->n...", queries, output[rows])
         weight = pairs.sum().astype(float)
 
-        # Not by reading all words' rows: those that a mesh has cut stay where they are.
+        # A product with the whole table leaves the rows that a mesh has cut where they are.
         every = jnp.arange(len(output))
         against = jnp.where(every < objective.rows, queries @ output.T, -jnp.inf)[:, None]
 
@@ -201,16 +202,16 @@ class Word2Vec:
         return {"loss": Mean(total, weight), "nats": all_words(Full(objective.counts))}
 
     def vectors(self, tables: Mapping[str, jax.Array], words: jax.Array) -> jax.Array:
-        """The vectors of words int [...], [..., D]: rows of the input table, or means of rows."""
+        """Returns the vectors [..., D] of words int [...]: rows of the table or means of rows."""
         if self.subwords is None:
             return tables["input"][words]
         rows, real = self._parts(words)
         return _mean_of(tables["input"][rows], real)
 
     def _parts(self, words: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The rows of the input table that words [...] are made of, and which of them are real.
+        """Returns the rows of the input table that each word's vector is the mean of, and a mask.
 
-        Both are [..., 1 + L].
+        Both are [..., 1 + L] for words [...]; the mask is true where a row counts.
         """
         grams = jnp.asarray(self.subwords)[words]
         grams = jnp.where(grams < 0, grams, grams + len(self.objective.counts))
@@ -218,32 +219,33 @@ class Word2Vec:
         return jnp.maximum(rows, 0), rows >= 0
 
     def _mean(self, summed: jax.Array, counts: jax.Array) -> jax.Array:
-        """The queries of sums [B, T, D] over windows of so many words [B, T]."""
+        """Returns the queries for the sums [B, T, D] over windows with counts [B, T] of words."""
         if self.architecture == "cbow_sum":
             return summed
-        mean = summed / jnp.maximum(counts, 1)[..., None]
+        mean = summed / jnp.maximum(counts, 1)[..., None].astype(summed.dtype)
         if self.original_gradient:  # The value of the mean with the gradient of the sum.
             return summed + jax.lax.stop_gradient(mean - summed)
         return mean
 
     def _queries_and_targets(self, words: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The words of [P + 2 W] that queries are made of and that are predicted.
+        """Returns the words of [P + 2 W] that make the queries, and those that are the targets.
 
-        Those of a block, [B, T], and those within reach, [B + 1, T], or the reverse.
+        For skip-gram these are the words of blocks, [B, T], and those within reach, [B + 1, T]; for
+        CBOW the reverse.
         """
         both = self._inner(words), self._whole_blocks(words)
         return both if self.architecture == "skip_gram" else both[::-1]
 
     def _inner(self, flat: jax.Array) -> jax.Array:
-        """The blocks of [P + 2 W], [B, T]."""
+        """Returns the inner words of [P + 2 W] as blocks, [B, T]."""
         return flat[self.window : len(flat) - self.window].reshape(-1, self.block)
 
     def _whole_blocks(self, flat: jax.Array) -> jax.Array:
-        """All of [P + 2 W] as blocks, [B + 1, T]."""
+        """Returns all words of [P + 2 W] as blocks, [B + 1, T]."""
         return jnp.pad(flat, (0, -len(flat) % self.block)).reshape(-1, self.block)
 
     def _window_pairs(self, sentences: jax.Array, reach: jax.Array) -> jax.Array:
-        """Which words are in each other's window, bool [B, T, C], of [P + 2 W] words."""
+        """Returns which of P + 2 W words are in each other's window, bool [B, T, C]."""
         place = jnp.arange(self.block)[:, None]
         away = jnp.abs(jnp.arange(self.block + 2 * self.window)[None] - self.window - place)[None]
         sentence, reach = self._inner(sentences)[..., None], self._inner(reach)[..., None]
@@ -252,18 +254,19 @@ class Word2Vec:
 
 
 def _within_reach(blocks: jax.Array, margins: int) -> jax.Array:
-    """What blocks [B + 1, T, ...] see, the next one's first words too: [B, T + margins, ...].
+    """Extends each of blocks [B + 1, T, ...] by the first words of the next: [B, T + margins, ...].
 
-    Slices have a cheaper gradient than an index.
+    Slices have a cheaper gradient than indexing.
     """
     return jnp.concatenate([blocks[:-1], blocks[1:, :margins]], axis=1)
 
 
 def row_sums(rows: jax.Array) -> jax.Array:
-    """The sums of rows [..., D], [...]: by a product, which is twice as fast as a sum here."""
+    """Sums rows [..., D] to [...] by a product, which is twice as fast here as a sum."""
     return rows @ jnp.ones(rows.shape[-1], rows.dtype)
 
 
 def _mean_of(rows: jax.Array, real: jax.Array) -> jax.Array:
-    """The means of the real ones among rows [..., L, D]."""
-    return jnp.where(real[..., None], rows, 0).sum(-2) / real.sum(-1, keepdims=True)
+    """Averages those of rows [..., L, D] that `real` marks."""
+    counts = real.sum(-1, keepdims=True).astype(rows.dtype)
+    return jnp.where(real[..., None], rows, 0).sum(-2) / counts

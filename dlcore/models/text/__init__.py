@@ -1,4 +1,8 @@
-"""Models of text: n-grams, recurrent nets and transformers over token ids and lengths."""
+"""Models of text: n-grams, recurrent nets and transformers over token ids and lengths.
+
+Classifiers and taggers are a `dlcore.types.SequenceModel`, language models a `Generator`,
+translators a `Translator`.
+"""
 
 from dlcore.models.text.classifier import POOLINGS as POOLINGS
 from dlcore.models.text.classifier import TextClassifier as TextClassifier

@@ -1,4 +1,4 @@
-"""Classification of texts: many to one. Shapes: B batch, T time, F features, K classes."""
+"""Classifies texts (many to one). Shapes: B batch, T time, F features, K classes."""
 
 import flax.linen as nn
 import jax
@@ -7,15 +7,18 @@ from dlcore import errors
 from dlcore.models.text.encoder import RecurrentEncoder
 from dlcore.nn import Dense, Dropout
 from dlcore.nn.sequences import AttentionPooling, last_over_time, max_over_time, mean_over_time
+from dlcore.types import Activations
 
 POOLINGS = ("last", "max", "mean", "attention")
 
 
 class TextClassifier(nn.Module):
-    """Recurrent layers, one vector from all steps, dropout at the encoder's rate, a linear layer.
+    """A classifier: recurrent layers, one vector pooled from all steps, dropout, a linear layer.
+
+    The rate of dropout is the encoder's.
 
     Attributes:
-        encoder: from tokens to features.
+        encoder: maps tokens to features.
         num_classes: K.
         pooling: one of `POOLINGS`; "last" is the final output of each direction.
     """
@@ -27,7 +30,7 @@ class TextClassifier(nn.Module):
     @nn.compact
     def __call__(
         self, tokens: jax.Array, lengths: jax.Array, train: bool = False
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    ) -> tuple[jax.Array, Activations]:
         """Maps tokens int [B, T] and lengths int [B] to logits [B, K] and the activations by name.
 
         "attention", where there is one, holds the weights of the steps [B, T]. A text of length 0

@@ -1,4 +1,4 @@
-"""Tokens to features at each step: what the recurrent models of text have in common.
+"""Encodes tokens as features at each step, for all recurrent models of text.
 
 Shapes: B batch, T time, D embedding features, F features of the highest layer.
 """
@@ -10,6 +10,7 @@ from dlcore.nn import Dropout
 from dlcore.nn.embedding import Embedding
 from dlcore.nn.recurrent.cell import Cell
 from dlcore.nn.recurrent.layers import RecurrentStack
+from dlcore.types import Activations
 
 
 class RecurrentEncoder(nn.Module):
@@ -18,11 +19,11 @@ class RecurrentEncoder(nn.Module):
     Attributes:
         vocab_size: the number of token ids.
         embedding_features: D.
-        cells: one for each layer, from the lowest up.
+        cells: the cell of each layer, from the lowest up.
         bidirectional: whether each layer runs in both directions, its outputs side by side.
         residual: whether each layer but the lowest adds its input to its output.
         dropout: the share of values that is dropped before each layer.
-        variational: whether that drops the same features at all steps (Gal & Ghahramani 2016).
+        variational: whether dropout drops the same features at all steps (Gal & Ghahramani 2016).
         embedding_dropout: the share of words that is dropped, see `Embedding`.
         state_dropout: see `Recurrent`.
         candidate_dropout: see `Recurrent`.
@@ -42,7 +43,7 @@ class RecurrentEncoder(nn.Module):
     @nn.compact
     def __call__(
         self, tokens: jax.Array, lengths: jax.Array, train: bool = False
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    ) -> tuple[jax.Array, Activations]:
         """Maps tokens int [B, T] and lengths int [B] to features; draws from the stream "dropout".
 
         Returns:
@@ -51,7 +52,7 @@ class RecurrentEncoder(nn.Module):
 
         Raises:
             InputError: when a rate of dropout is outside [0, 1].
-            ValueError: when `residual` meets widths that differ.
+            ValueError: when layers of different width are to be residual.
         """
         embedding = Embedding(
             self.vocab_size,

@@ -1,4 +1,4 @@
-"""GPT-2 with published weights.
+"""Loads GPT-2 with published weights.
 
 Shapes: V vocabulary, N positions, C features, F hidden features of a feed-forward net.
 """
@@ -15,30 +15,31 @@ from dlcore.errors import InputError
 from dlcore.losses.output import Full
 from dlcore.models.text.language_model import LanguageModel
 from dlcore.nn.transformer import Transformer, TransformerConfig
+from dlcore.types import Params, Variables
 
-# What a config.json may change in the net itself, and what it says of GPT-2.
+# The entries of a config.json that change the net itself, with their values for GPT-2.
 FORM = {
     "activation_function": "gelu_new",
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
     "tie_word_embeddings": True,
 }
-# Constants of old files: the causal mask, and the score of what it hides.
+# Constants in old files: the causal mask and the score of masked positions.
 BUFFERS = (".attn.bias", ".attn.masked_bias")
 
 
-def load_gpt2(path: str | pathlib.Path) -> tuple[LanguageModel, dict[str, Any]]:
-    """GPT-2 (Radford et al. 2019) and its variables, float32, from a file of Hugging Face's.
+def load_gpt2(path: str | pathlib.Path) -> tuple[LanguageModel, Variables]:
+    """Loads GPT-2 (Radford et al. 2019) and its variables, float32, from a file of Hugging Face.
 
-    The sizes are read from the weights, all but the number of heads: this and the epsilon of the
-    norms are those of the `config.json` beside the file. Without one, heads have 64 features, as
-    in all published sizes, and epsilon is 1e-5.
+    The sizes are read from the weights. Only the number of heads and the epsilon of the norms come
+    from the `config.json` beside the file. Without that file heads have 64 features, as in all
+    published sizes, and epsilon is 1e-5.
 
     Args:
         path: a safetensors file, or a folder with `model.safetensors`.
 
     Raises:
-        InputError: for a file or a config.json that cannot be read, or that is not of a GPT-2.
+        InputError: for a file or a config.json that cannot be read or does not belong to a GPT-2.
     """
     file = pathlib.Path(path)
     if file.is_dir():
@@ -89,7 +90,7 @@ def load_gpt2(path: str | pathlib.Path) -> tuple[LanguageModel, dict[str, Any]]:
 
 
 def _read(file: pathlib.Path) -> dict[str, np.ndarray]:
-    """The weights by their names, those of a net without an output layer of its own."""
+    """Reads the weights by their names, without the output layer, which is the embedding."""
     import safetensors.numpy
 
     try:
@@ -107,7 +108,7 @@ def _read(file: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_config(file: pathlib.Path) -> dict[str, Any]:
-    """The configuration, checked to be that of a GPT-2; empty when there is no such file."""
+    """Reads the configuration and checks it; empty when there is no such file."""
     if not file.exists():
         return {}
     try:
@@ -126,7 +127,7 @@ def _read_config(file: pathlib.Path) -> dict[str, Any]:
 def _shapes(
     vocab_size: int, context: int, features: int, hidden: int, layers: int
 ) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of all weights."""
+    """Returns the names and shapes of all weights."""
     layer = {
         "ln_1": (features,),
         "attn.c_attn": (features, 3 * features),
@@ -135,12 +136,12 @@ def _shapes(
         "mlp.c_fc": (features, hidden),
         "mlp.c_proj": (hidden, features),
     }
-    parts = {f"h.{i}.{name}": shape for i in range(layers) for name, shape in layer.items()}
+    blocks = {f"h.{i}.{name}": shape for i in range(layers) for name, shape in layer.items()}
     shapes: dict[str, tuple[int, ...]] = {
         "wte.weight": (vocab_size, features),
         "wpe.weight": (context, features),
     }
-    for name, shape in {**parts, "ln_f": (features,)}.items():
+    for name, shape in {**blocks, "ln_f": (features,)}.items():
         shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[-1:]}
     return shapes
 
@@ -148,7 +149,7 @@ def _shapes(
 def _require(
     file: pathlib.Path, tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]
 ) -> None:
-    """Checks that the weights are those of a GPT-2, no more and no less."""
+    """Raises InputError unless the weights are exactly those of a GPT-2."""
     problems = {
         "lacks": [name for name in shapes if name not in tensors],
         "also holds": [name for name in tensors if name not in shapes],
@@ -167,9 +168,9 @@ def _require(
             )
 
 
-def _layer(tensors: dict[str, np.ndarray], name: str) -> dict[str, Any]:
-    """The parameters of a block."""
-    # One product there gives queries, keys and values.
+def _layer(tensors: dict[str, np.ndarray], name: str) -> Params:
+    """Returns the parameters of a block."""
+    # GPT-2 computes queries, keys and values by one product.
     fused = {
         kind: np.split(leaf, 3, axis=-1)
         for kind, leaf in _dense(tensors, f"{name}.attn.c_attn").items()
@@ -177,8 +178,8 @@ def _layer(tensors: dict[str, np.ndarray], name: str) -> dict[str, Any]:
     return {
         "attention": {
             **{
-                part: {kind: leaves[i] for kind, leaves in fused.items()}
-                for i, part in enumerate(("query", "key", "value"))
+                role: {kind: leaves[i] for kind, leaves in fused.items()}
+                for i, role in enumerate(("query", "key", "value"))
             },
             "output": _dense(tensors, f"{name}.attn.c_proj"),
         },

@@ -1,9 +1,7 @@
-"""Language models: the probability of each token given those before it.
+"""Language models, which predict each token from those before it.
 
 Shapes: B batch, T time, D embedding features, V vocabulary, R rows of the output layer.
 """
-
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,6 +12,7 @@ from dlcore.losses.output import Output, Readout
 from dlcore.nn import Dense, Dropout
 from dlcore.nn.embedding import Embedding
 from dlcore.nn.recurrent.layers import reset_carry
+from dlcore.types import Activations, Carry
 
 
 class LanguageModel(nn.Module):
@@ -28,7 +27,7 @@ class LanguageModel(nn.Module):
         tokens = generate(next_token, carry, first, key, steps=20)
 
     Attributes:
-        output: the output layer, which holds V.
+        output: the output layer, which has V.
         body: has `initial_carry(batch, length=None)` and maps (x [B, T, D], carry=, detach=,
             train=) to (carry, y [B, T, F], activations), where no y_t depends on an x after t;
             such as `nn.recurrent.RecurrentStack` and `nn.transformer.Transformer`.
@@ -37,8 +36,8 @@ class LanguageModel(nn.Module):
             al. 2017). Where F is not D, a linear map leads from one to the other.
         dropout: the share of values dropped before and after the body (Zaremba et al. 2014).
         embedding_dropout: the share of words dropped whole, see `Embedding`.
-        scale: what embeddings are multiplied by; sqrt(D) where weights are tied and the body adds
-            to them (Vaswani et al. 2017, section 3.4).
+        scale: the factor of the embeddings; sqrt(D) where weights are tied and the body adds to the
+            embeddings (Vaswani et al. 2017, section 3.4).
     """
 
     output: Output
@@ -54,18 +53,18 @@ class LanguageModel(nn.Module):
         self,
         tokens: jax.Array,
         *,
-        carry: Any = None,
+        carry: Carry = None,
         detach: int | None = None,
         train: bool = False,
-    ) -> tuple[Any, Readout, dict[str, jax.Array]]:
+    ) -> tuple[Carry, Readout, Activations]:
         """Reads tokens, int [B, T]; draws from the stream "dropout".
 
         Returns:
-            The carry after the last token; for the output layer the hidden states [B, T, F], F = D
-            where weights are tied, with the kernel [R, F] and the bias [R]; the activations.
+            The carry after the last token; the readout: hidden states [B, T, F], kernel [R, F] and
+            bias [R] of the output layer, where F = D if weights are tied; and the activations.
 
         Raises:
-            InputError: when the weights of an output layer are tied whose rows are not words.
+            InputError: when weights are tied but the rows of the output layer are not words.
         """
         output, vocab_size = self.output, len(self.output.counts)
         embed = Embedding(vocab_size, self.features, self.embedding_dropout, name="embedding")
@@ -89,13 +88,13 @@ class LanguageModel(nn.Module):
         return carry, Readout(hidden, kernel, bias), activations
 
     @nn.nowrap
-    def initial_carry(self, batch: int, length: int | None = None) -> Any:
-        """The carry before the first token, each leaf with leading axis B.
+    def initial_carry(self, batch: int, length: int | None = None) -> Carry:
+        """Returns the carry before the first token, each leaf with leading axis B.
 
         Args:
             batch: B.
-            length: how many tokens will be read one by one, or piece by piece; None for whole
-                windows, from one to the next of which a transformer carries nothing: None.
+            length: the number of tokens that will be read one by one or in pieces; None for whole
+                windows, between which a transformer carries nothing (its carry is None).
         """
         return self.body.initial_carry(batch, length)
 
@@ -104,17 +103,18 @@ class LanguageModel(nn.Module):
         tokens: jax.Array,
         reset: jax.Array,
         *,
-        carry: Any,
+        carry: Carry,
         detach: int | None = None,
         train: bool = False,
-    ) -> tuple[Any, Readout]:
+    ) -> tuple[Carry, Readout]:
         """Reads the next window of B streams.
 
         Args:
             tokens: int [B, T].
-            reset: bool [B], which streams start here.
-            carry: what the window before left.
-            detach: after how many tokens the gradient through the carry is cut; None never.
+            reset: bool [B], true for the streams that start here.
+            carry: the carry after the window before.
+            detach: the number of tokens after which the gradient through the carry is cut; None for
+                never.
             train: whether there is dropout.
 
         Returns:
@@ -125,7 +125,7 @@ class LanguageModel(nn.Module):
         hidden = readout.hidden
         return carry, readout._replace(hidden=hidden.reshape(-1, hidden.shape[-1]))
 
-    def next_token(self, carry: Any, token: jax.Array) -> tuple[Any, jax.Array]:
-        """One step: a token int [B] gives the next carry and log P of the token after it [B, V]."""
+    def next_token(self, carry: Carry, token: jax.Array) -> tuple[Carry, jax.Array]:
+        """Maps the carry and tokens int [B] to the next carry and log P of the next ones [B, V]."""
         carry, readout, _ = self(token[:, None], carry=carry)
         return carry, self.output.log_probs(readout._replace(hidden=readout.hidden[:, 0]))

@@ -1,11 +1,11 @@
-"""N-gram language models: counted, not trained. NumPy does the work.
+"""N-gram language models, which are counted with NumPy and not trained.
 
 Every smoothing here is one recursion over the order m = 1..n,
 
     p_m(w | h) = own(h w) + back_off(h) p_{m-1}(w | h'),    p_0(w) = 1 / V,
 
-where h is the m - 1 tokens before w and h' is h without its first token. A history that was never
-counted owns nothing and has a back-off of 1. With count c, discount d and c(h) = sum_w c(h w):
+where h is the m - 1 tokens before w and h' is h without its first token. For a history that was
+never counted, own is 0 and the back-off 1. With count c, discount d and c(h) = sum_w c(h w):
 
     own(h w) = (c(h w) - d(c(h w))) / (c(h) + k V)
     back_off(h) = (sum_w d(c(h w)) + k V) / (c(h) + k V)
@@ -39,13 +39,14 @@ NO_TOKEN = -1
 
 
 class Order(NamedTuple):
-    """What is known of the m-grams of one order m. An m-gram is called by its place in `keys`.
+    """The table of the m-grams of one order m, in which an m-gram is called by its place in `keys`.
 
     Attributes:
-        keys: the place of the (m-1)-gram that it starts with, times V, plus its last token;
-            ascending, int64 [G].
-        own: float64 [G + 1]; the last is 0, so that place -1 is the m-gram never seen.
-        back_off: of the (m-1)-grams, then 1 for the one never seen; float64.
+        keys: for each m-gram the place of the (m-1)-gram that it starts with, times V, plus its
+            last token; ascending, int64 [G].
+        own: own(h w) of each m-gram, float64 [G + 1]; the last is 0, so that place -1 stands for an
+            m-gram that was never seen.
+        back_off: back_off(h) of each (m-1)-gram, then 1 for one that was never seen; float64.
     """
 
     keys: np.ndarray
@@ -53,14 +54,19 @@ class Order(NamedTuple):
     back_off: np.ndarray
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """The places of the m-grams with these keys, -1 for those never seen."""
+        """Returns the places of the m-grams with these keys, -1 for those never seen."""
         places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         return np.where(self.keys[places] == keys, places, -1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NGram:
-    """An n-gram model, see the module; made by `NGram.count`.
+    """An n-gram model; `NGram.count` makes one from a text.
+
+    >>> model = NGram.count([0, 1, 0, 1, 0], order=2, vocab_size=2, smoothing="add_k", k=1.0)
+    >>> model.distribution([0]).round(2).tolist()
+    [0.25, 0.75]
+
 
     Attributes:
         vocab_size: V.
@@ -89,7 +95,7 @@ class NGram:
             order: n, at least 1; n - 1 tokens predict the next.
             vocab_size: V.
             smoothing: a name from the module's list.
-            k: what add_k adds to each count, above 0; the other smoothings ignore it.
+            k: the number that add_k adds to each count, above 0; other smoothings ignore it.
 
         Raises:
             InputError: for an unknown smoothing, n below 1, k not above 0, or fewer than n tokens.
@@ -117,11 +123,11 @@ class NGram:
         return cls(vocab_size, smoothing, tuple(orders))
 
     def log_probs(self, tokens: ArrayLike, *, context: ArrayLike | None = None) -> np.ndarray:
-        """The natural logarithm of the probability of each token after those before it.
+        """Returns the natural logarithm of the probability of each token after those before it.
 
         Args:
             tokens: integers [N] in 0..V-1.
-            context: the tokens that came before; only the last n - 1 count. None when the stream
+            context: the tokens before `tokens`, of which the last n - 1 count; None when the stream
                 starts here.
 
         Returns:
@@ -135,7 +141,7 @@ class NGram:
         probability = np.full(len(stream), 1 / self.vocab_size)
         places = np.zeros(len(stream) + 1, np.int64)
         for m, order in enumerate(self.orders):
-            # Now of the m-grams that start at each position and have a token behind them.
+            # Keep the m-grams that start at each position and are followed by a token.
             places = places[: max(0, len(stream) - m)]
             back_off = order.back_off[places] * self._lower(probability[m:])
             places = order.find(places * self.vocab_size + stream[m:])
@@ -144,7 +150,7 @@ class NGram:
             return np.log(probability[len(before) :])
 
     def distribution(self, history: ArrayLike) -> np.ndarray:
-        """The probabilities of all tokens after a history; they sum to 1 whatever it is.
+        """Returns the probabilities of all tokens after a history; they always sum to 1.
 
         Args:
             history: integers in 0..V-1, any number of them; only the last n - 1 count.
@@ -159,7 +165,8 @@ class NGram:
         probability = np.full(self.vocab_size, 1 / self.vocab_size)
         places = np.zeros(len(known) + 1, np.int64)
         for m, order in enumerate(self.orders[: len(known) + 1]):
-            # The last is the m-gram that the history ends in; its successors lie side by side.
+            # The last place is that of the m-gram at the end of the history; the m-grams that
+            # continue it lie side by side.
             probability = order.back_off[places[-1]] * self._lower(probability)
             first = places[-1] * self.vocab_size
             start, stop = np.searchsorted(order.keys, [first, first + self.vocab_size])
@@ -167,22 +174,28 @@ class NGram:
             places = order.find(places[:-1] * self.vocab_size + known[m:])
         return probability
 
-    def start(self, batch_size: int) -> np.ndarray:
-        """The carry of `next_token` before the first token, int32 [B, n - 1]."""
-        return np.full((batch_size, len(self.orders) - 1), NO_TOKEN, np.int32)
-
-    def next_token(self, history: jax.Array, token: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The next-token function that `dlcore.decode` takes; a call-back to the host under jit.
+    def initial_carry(self, batch: int, length: int | None = None) -> jax.Array:
+        """Returns the carry of `next_token` before the first token, int32 [B, n - 1].
 
         Args:
-            history: the carry, the last n - 1 tokens before `token`, int32 [B, n - 1]; NO_TOKEN
-                where the stream had not started.
+            batch: B.
+            length: the number of tokens that will be read; any will do.
+        """
+        del length
+        return jnp.full((batch, len(self.orders) - 1), NO_TOKEN, jnp.int32)
+
+    def next_token(self, carry: jax.Array, token: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Maps the carry and a token to the next carry and log P; calls the host under jit.
+
+        Args:
+            carry: the last n - 1 tokens before `token`, int32 [B, n - 1]; NO_TOKEN before the
+                start of the stream.
             token: int32 [B].
 
         Returns:
-            The carry with `token`, and logits, which are log probabilities, float32 [B, V].
+            The carry with `token`, and log P of the token after it, float32 [B, V].
         """
-        seen = jnp.concatenate([history, token[:, None]], axis=1)[:, 1:]
+        seen = jnp.concatenate([carry, token[:, None]], axis=1)[:, 1:]
         logits = jax.ShapeDtypeStruct((len(token), self.vocab_size), np.float32)
         return seen, jax.pure_callback(self._logits, logits, seen)
 
@@ -192,19 +205,19 @@ class NGram:
             return np.log(rows).astype(np.float32)
 
     def _lower(self, probability: np.ndarray) -> np.ndarray:
-        """What an order backs off to, when the one below it gives `probability`."""
+        """Returns the probabilities that an order backs off to, given those of the order below."""
         if self.smoothing == "add_k":
             return np.full(len(probability), 1 / self.vocab_size)
         return probability
 
     def _history(self, tokens: ArrayLike) -> np.ndarray:
-        """The tokens that count as history, the last n - 1 of those given."""
+        """Returns the tokens that count as history, the last n - 1."""
         known = _checked(tokens, self.vocab_size)
         return known[max(0, len(known) - len(self.orders) + 1) :]
 
 
 def _checked(tokens: ArrayLike, vocab_size: int) -> np.ndarray:
-    """The tokens as int64 [N]; the ValueError of all that take tokens."""
+    """Returns the tokens as int64 [N]; raises ValueError for anything else."""
     tokens = np.asarray(tokens)
     if tokens.ndim != 1 or (tokens.size and tokens.dtype.kind not in "iu"):
         raise ValueError(f"tokens must be integers [N], given {tokens.dtype} {tokens.shape}")
@@ -218,9 +231,9 @@ def _checked(tokens: ArrayLike, vocab_size: int) -> np.ndarray:
 def _counts(
     tokens: np.ndarray, order: int, vocab_size: int, continuation: bool
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The keys of the m-grams of orders 1..n and their counts, each int64 [G].
+    """Returns the keys of the m-grams of orders 1..n and their counts, each int64 [G].
 
-    With `continuation` the counts below the highest order are of distinct tokens before them.
+    With `continuation` the m-grams below the highest order count the distinct tokens before them.
     """
     keys: list[np.ndarray] = []
     counts: list[np.ndarray] = []
@@ -233,8 +246,8 @@ def _counts(
             return_counts=True,
         )
         if continuation and m:
-            # Each distinct m-gram without its first token is one (m-1)-gram with a new token
-            # before it; that one starts a position later.
+            # Each distinct m-gram is one more token before an (m-1)-gram, which starts a position
+            # later.
             counts[-1] = np.bincount(places[first + 1], minlength=len(keys[-1]))
         keys.append(distinct)
         counts.append(count)
@@ -243,11 +256,11 @@ def _counts(
 
 
 def _discounts(counts: np.ndarray, smoothing: str) -> np.ndarray:
-    """What is taken from counts of 0, 1, 2 and more, float64 [4] (Chen & Goodman 1998).
+    """Returns the discounts of counts 0, 1, 2 and more, float64 [4] (Chen & Goodman 1998).
 
     With n_j the number of m-grams counted j times, d_j = j - (j + 1) Y n_{j+1} / n_j and
-    Y = n_1 / (n_1 + 2 n_2); the single discount Y is d_1. Where the text is too small or too even
-    for that to be above 0, it is j / 2: without a discount nothing is left for unseen words.
+    Y = n_1 / (n_1 + 2 n_2); the single discount Y is d_1. Where this is not above 0, because the
+    text is too small or too even, d_j is j / 2: without a discount unseen words would get nothing.
     """
     if "kneser_ney" not in smoothing:
         return np.zeros(4)
@@ -270,12 +283,12 @@ def _weigh(
     discounts: np.ndarray,
     added: float,
 ) -> Order:
-    """The table of one order from its counts.
+    """Makes the table of one order from its counts.
 
     Args:
-        keys: of the m-grams [G].
-        contexts: how many (m-1)-grams there are.
-        counts: of the m-grams [G].
+        keys: the keys of the m-grams [G].
+        contexts: the number of (m-1)-grams.
+        counts: the counts of the m-grams [G].
         vocab_size: V.
         discounts: see `_discounts`.
         added: k V.
@@ -284,7 +297,7 @@ def _weigh(
     discount = discounts[np.minimum(counts, 3)]
     total = np.bincount(context, counts, contexts) + added
     kept = np.bincount(context, discount, contexts) + added
-    # Nothing is counted after a history that only ends the text: it is as one never seen.
+    # A history that only ends the text has no successors and is treated as never seen.
     empty = total == 0
     total[empty] = kept[empty] = 1
     own = (counts - discount) / total[context]

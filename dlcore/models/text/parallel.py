@@ -1,15 +1,15 @@
-"""How the axis "model" of a mesh cuts the models of text: rules on the paths of parameters.
+"""Rules by which the axis "model" of a mesh cuts the parameters of text models.
 
-Each rule is a regular expression and, for each dimension of an array, the axis that cuts it or
-None. These are the cuts of Shoeybi et al. 2019 (section 3), at which devices talk as little as can
-be. Forward:
+A rule is a regular expression for the paths of parameters and, for each dimension of an array, the
+axis that cuts it or None. These are the cuts of Shoeybi et al. 2019 (section 3), with the least
+communication. Forward:
 
-    a layer of a transformer sums once after the attention, whose heads the devices share, and once
-        after the feed-forward net, whose hidden features they share: its first matrix is cut by
-        columns, its second by rows;
-    the embedding sums once, since each device looks up the words whose rows it holds;
-    the softmax takes a maximum, a sum and the target's score of each position, since each device
-        has the scores of its own words; all scores are never in one place.
+- A layer of a transformer sums over the devices once after the attention, whose heads they share,
+  and once after the feed-forward net, whose hidden features they share: its first matrix is cut by
+  columns, its second by rows.
+- The embedding sums once, since each device looks up the words whose rows it holds.
+- The softmax exchanges a maximum, a sum and the target's score of each position, since each device
+  has the scores of its own words; no device ever has all scores.
 
 Backward, a layer sums twice and the softmax once; the gradient of a table stays where its rows are.
 The axis should divide the number of heads, of keys and values too.

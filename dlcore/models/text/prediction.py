@@ -1,4 +1,4 @@
-"""What a translator predicts: the probability of each target token at each step.
+"""The predictions of translators: the probability of each target token at each step.
 
 Shapes: B batch, T target steps, S source steps, F features, V vocabulary.
 """
@@ -13,7 +13,7 @@ from dlcore.losses.softmax import full_scores, full_softmax
 
 
 class Copy(NamedTuple):
-    """How much a pointer network copies, and from where (See et al. 2017).
+    """The copying of a pointer network: how much of the source, and from where (See et al. 2017).
 
     Attributes:
         gate: p_gen [B, T], the probability that a token is generated and not copied (eq. 8).
@@ -30,8 +30,8 @@ class Prediction(NamedTuple):
     """The distribution of the next token at each of B x T places.
 
     Attributes:
-        readout: hidden [B, T, F], kernel [V, F] and bias [V] of a softmax.
-        copy: what is mixed into it, or None.
+        readout: hidden states [B, T, F], kernel [V, F] and bias [V] of a softmax.
+        copy: the copying that is mixed into it, or None.
     """
 
     readout: Readout
@@ -39,7 +39,7 @@ class Prediction(NamedTuple):
 
 
 def log_probs(prediction: Prediction) -> jax.Array:
-    """log P of every token, [B, T, V], float32 at least."""
+    """Returns log P of every token, [B, T, V], float32 or wider."""
     readout, copy = prediction
     batch, steps, features = readout.hidden.shape
     scores = full_scores(readout.hidden.reshape(-1, features), readout.kernel, readout.bias)
@@ -48,7 +48,7 @@ def log_probs(prediction: Prediction) -> jax.Array:
         return logs
     rows = jnp.arange(batch)[:, None]
     copied = jnp.zeros((batch, logs.shape[-1], steps), logs.dtype)
-    # Words that occur twice in a source collect the attention of both places (eq. 9).
+    # A word that occurs twice in a source collects the attention of both places (eq. 9).
     copied = copied.at[rows, copy.source].add(copy.weights.swapaxes(1, 2).astype(logs.dtype))
     gate = copy.gate[..., None].astype(logs.dtype)
     mixed = gate * jnp.exp(logs) + (1 - gate) * copied.swapaxes(1, 2)
@@ -56,7 +56,7 @@ def log_probs(prediction: Prediction) -> jax.Array:
 
 
 def nats(prediction: Prediction, targets: jax.Array) -> jax.Array:
-    """-log P(target), [B, T], for targets int [B, T]."""
+    """Returns -log P(target), [B, T], for targets int [B, T]."""
     readout, copy = prediction
     if copy is not None:
         at_target = jnp.take_along_axis(log_probs(prediction), targets[..., None], axis=-1)
@@ -68,19 +68,19 @@ def nats(prediction: Prediction, targets: jax.Array) -> jax.Array:
 
 
 def smoothed(prediction: Prediction, targets: jax.Array, share: float) -> jax.Array:
-    """Cross-entropy to a target of which `share` is spread evenly over V, [B, T].
+    """Returns the cross-entropy with label smoothing, [B, T].
 
-    This is label smoothing (Szegedy et al. 2016, section 7): (1 - share) -log P(target) + share
-    times the mean of -log P over all tokens.
+    The target spreads `share` evenly over V (Szegedy et al. 2016, section 7), so the loss is
+    (1 - share) times -log P(target) plus share times the mean of -log P over all tokens.
     """
-    found = nats(prediction, targets)
+    plain = nats(prediction, targets)
     if share == 0:
-        return found
+        return plain
     readout, copy = prediction
     if copy is not None:
-        return (1 - share) * found - share * log_probs(prediction).mean(-1)
-    # -log P(v) is a normaliser less the score of v, so the mean over v needs the mean score alone,
-    # and that is the score of the mean word.
+        return (1 - share) * plain - share * log_probs(prediction).mean(-1)
+    # -log P(v) is a normaliser less the score of v, so the mean over v needs only the mean score,
+    # which is the score of the mean word.
     word = readout.kernel[targets] - readout.kernel.mean(0)[None, None]
     score = (readout.hidden * word).sum(-1) + readout.bias[targets] - readout.bias.mean()
-    return found + share * score
+    return plain + share * score

@@ -1,10 +1,10 @@
-"""Translation by recurrent nets: an encoder, a decoder and what connects them.
+"""Translation by recurrent nets: an encoder, a decoder and a bridge between them.
 
 Shapes: B batch, S source steps, T target steps, W hypotheses of each sentence, R = B W rows, E
 embedding features, M features of the encoder's states, F of the decoder's, V target vocabulary.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -22,20 +22,21 @@ from dlcore.nn.recurrent.cell import Cell
 from dlcore.nn.recurrent.layers import RecurrentStack
 from dlcore.nn.recurrent.normalised import reverse_by_length
 from dlcore.nn.sequences import length_mask
+from dlcore.types import Activations, Carry
 
 BRIDGES = ("zero", "copy", "dense")
 
 
-class Memory(NamedTuple):
-    """What the decoder knows of the sources.
+class EncodedSource(NamedTuple):
+    """The output of the encoder, from which the decoder starts and to which it attends.
 
     Attributes:
-        layers: where the decoder's layers start, each leaf [B, ...].
-        attended: the encoder's states to look at; None without attention.
-        source: the ids, int [B, S].
+        layers: the initial carries of the decoder's layers, each leaf [B, ...].
+        attended: the encoder's states to attend to; None without attention.
+        source: the source ids, int [B, S].
     """
 
-    layers: dict[str, Any]
+    layers: Carry
     attended: Attended | None
     source: jax.Array
 
@@ -50,23 +51,23 @@ class RecurrentTranslator(nn.Module):
         carry = model.initial_carry(memory, length)
         carry, log_p = model.apply(variables, carry, token, memory, method="next_token")
 
-    Attention has Luong's placement alone, see `nn.attention.decoder`. Input that runs past a
-    target's length changes nothing before it.
+    Attention follows the recurrent layers (Luong's placement), see `nn.attention.decoder`. Inputs
+    past the end of a target change nothing before it.
 
     Attributes:
         source_vocab_size: the number of source ids.
         target_vocab_size: V.
         embedding_features: E.
-        encoder_cells: one for each layer, from the lowest up.
-        decoder_cells: likewise; cells without running statistics.
+        encoder_cells: the cell of each layer of the encoder, from the lowest up.
+        decoder_cells: the same for the decoder; cells without running statistics.
         attention: see `nn.attention.registry`; None for none.
         bidirectional: whether each layer of the encoder runs in both directions.
         reverse_source: whether the encoder reads from the last word to the first, so that the first
             words of both sides are close (Sutskever et al. 2014, section 3.3).
-        bridge: how the decoder's layers start. "zero": as their cells do; "copy": from the last
-            carries of the encoder's layers, which must fit; "dense": each part of a layer's carry
-            is tanh of a linear map of all parts of the encoder's layer at its height, or of its
-            highest one.
+        bridge: the start of the decoder's layers. "zero": the initial carries of their cells;
+            "copy": the last carries of the encoder's layers, which must fit; "dense": each part of
+            a layer's carry is tanh of a linear map of the last carry of the encoder's layer at the
+            same height, or of its highest layer.
         input_feeding: whether the attentional vector is fed to the next step (Luong et al. 2015,
             section 3.3).
         copying: whether words are also copied from the source, by the attention: pointer-generator
@@ -127,17 +128,18 @@ class RecurrentTranslator(nn.Module):
         source: jax.Array,
         source_length: jax.Array,
         inputs: jax.Array,
-        *,
         train: bool = False,
-    ) -> tuple[Prediction, dict[str, jax.Array]]:
-        """`decode` of `encode`: teacher forcing.
+    ) -> tuple[Prediction, Activations]:
+        """Encodes sources and predicts each target from the true tokens before it: teacher forcing.
 
         Raises:
             InputError: for options that do not fit together, see the attributes.
         """
         return self.decode(self.encode(source, source_length, train), inputs, train=train)
 
-    def encode(self, source: jax.Array, source_length: jax.Array, train: bool = False) -> Memory:
+    def encode(
+        self, source: jax.Array, source_length: jax.Array, train: bool = False
+    ) -> EncodedSource:
         """Reads sources int [B, S] of lengths int [B]; draws from the stream "dropout"."""
 
         def in_order(x: jax.Array) -> jax.Array:
@@ -152,22 +154,22 @@ class RecurrentTranslator(nn.Module):
             mask = length_mask(source_length, source.shape[1])
             params = self.decoder.get("attention", {})
             attended = self.attention.prepare(params, in_order(states), mask)
-        return Memory(self._layers(last, len(source)), attended, source)
+        return EncodedSource(self._layers(last, len(source)), attended, source)
 
     def decode(
-        self, memory: Memory, inputs: jax.Array, *, train: bool = False
-    ) -> tuple[Prediction, dict[str, jax.Array]]:
+        self, memory: EncodedSource, inputs: jax.Array, *, train: bool = False
+    ) -> tuple[Prediction, Activations]:
         """Predicts each target from the true ones before it; draws from the stream "dropout".
 
         Args:
-            memory: of B sources.
-            inputs: int [B, T].
+            memory: the encoded sources, B of them.
+            inputs: int [B, T], the token before each target.
             train: whether there is dropout.
 
         Returns:
             The prediction at each step and the activations: "attention" [B, 1, T, S] and, with
-            coverage, "coverage_loss" [B, T], the attention that goes where some has already been,
-            sum over i of min(a_ti, c_ti) (See et al. 2017, eq. 12).
+            coverage, "coverage_loss" [B, T], the attention to places that already had some, the sum
+            over i of min(a_ti, c_ti) (See et al. 2017, eq. 12).
         """
         carry = self.initial_carry(memory, inputs.shape[1])
         _, prediction, weights = self._read(carry, inputs, memory, train)
@@ -180,25 +182,25 @@ class RecurrentTranslator(nn.Module):
         return prediction, activations
 
     @nn.nowrap
-    def initial_carry(self, memory: Memory, length: int) -> dict[str, Any]:
-        """The carry before the first token, R = B, for any length; needs no parameters."""
+    def initial_carry(self, memory: EncodedSource, length: int) -> Carry:
+        """Returns the carry before the first token, R = B, for any length; needs no parameters."""
         del length
         batch, places = memory.source.shape
         return self._decoder.initial_carry(batch, places) | {"layers": memory.layers}
 
     def next_token(
-        self, carry: dict[str, Any], token: jax.Array, memory: Memory
-    ) -> tuple[dict[str, Any], jax.Array]:
-        """One step: tokens int [R] give the next carry and log P of the tokens after them [R, V].
+        self, carry: Carry, token: jax.Array, memory: EncodedSource
+    ) -> tuple[Carry, jax.Array]:
+        """Maps the carry and tokens int [R] to the next carry and log P of the next tokens [R, V].
 
-        Row b W + w is hypothesis w of sentence b; all W look at one memory.
+        Row b W + w is hypothesis w of sentence b; all W attend to one encoded source.
         """
         carry, prediction, _ = self._read(carry, token[:, None], memory, train=False)
         return carry, log_probs(prediction).reshape(len(token), -1)
 
     @nn.nowrap
-    def coverage(self, carry: dict[str, Any], memory: Memory) -> jax.Array:
-        """The attention that each place of the source has had so far [R, S], 1 at padding.
+    def coverage(self, carry: Carry, memory: EncodedSource) -> jax.Array:
+        """Returns the attention that each place of the source has had so far [R, S], 1 at padding.
 
         Raises:
             InputError: without attention.
@@ -209,9 +211,9 @@ class RecurrentTranslator(nn.Module):
         return jnp.where(mask, carry["covered"], 1)
 
     def _read(
-        self, carry: dict[str, Any], tokens: jax.Array, memory: Memory, train: bool
-    ) -> tuple[dict[str, Any], Prediction, jax.Array | None]:
-        """Reads tokens [R, T]: the next carry, predictions for B x (W T) places, and weights."""
+        self, carry: Carry, tokens: jax.Array, memory: EncodedSource, train: bool
+    ) -> tuple[Carry, Prediction, jax.Array | None]:
+        """Reads tokens [R, T]; returns the carry, predictions for B x (W T) places and weights."""
         embedded = self.drop(self.target_embedding(tokens, train), train)
         kept: tuple[jax.Array, ...] = ()
         if train and self.dropout:
@@ -232,14 +234,15 @@ class RecurrentTranslator(nn.Module):
 
         copy = None
         if self.copying:
+            assert steps.contexts is not None and steps.weights is not None
             seen = jnp.concatenate([steps.contexts, steps.states, embedded], axis=-1)
             gate = nn.sigmoid(self.gate(seen))[..., 0]
             copy = Copy(folded(gate), folded(steps.weights), memory.source)
         readout = Readout(folded(hidden), kernel, self.output_bias)
         return carry, Prediction(readout, copy), steps.weights
 
-    def _layers(self, last: dict[str, Any], batch: int) -> dict[str, Any]:
-        """Where the decoder's layers start, from the last carries of the encoder's."""
+    def _layers(self, last: Carry, batch: int) -> Carry:
+        """Computes the first carries of the decoder's layers from the last ones of the encoder."""
         zero = self._decoder.initial_carry(batch)["layers"]
         if self.bridge == "zero":
             return zero

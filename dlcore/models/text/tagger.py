@@ -1,4 +1,4 @@
-"""A tag for each token: many to many, aligned. Shapes: B batch, T time, F features, C tags."""
+"""Tags each token (many to many, aligned). Shapes: B batch, T time, F features, C tags."""
 
 import flax.linen as nn
 import jax
@@ -9,21 +9,22 @@ from dlcore.losses.crf import crf_log_likelihood, crf_viterbi
 from dlcore.models.text.encoder import RecurrentEncoder
 from dlcore.nn import Dense, Dropout
 from dlcore.nn.sequences import length_mask
+from dlcore.types import Activations
 
 
 class Tagger(nn.Module):
-    """Recurrent layers, dropout at the encoder's rate and a linear layer at each step.
+    """A tagger: recurrent layers, dropout at the encoder's rate and a linear layer at each step.
 
-    The scores of the tags at each step, the emissions, are the logits of a softmax, or those of a
-    conditional random field (Lample et al. 2016), which scores the neighbours of a tag too: its
-    parameters are `transitions` (C, C), from the row's tag to the column's, `start` (C,) and `end`
-    (C,), all zero at first.
+    The linear layer gives the scores of the tags at each step, the emissions. They are the logits
+    of a softmax, or the emissions of a conditional random field (Lample et al. 2016), which also
+    scores pairs of neighbouring tags. Its parameters are `transitions` (C, C), from the row's tag
+    to the column's, `start` (C,) and `end` (C,), all zero at first.
 
         emissions, _ = tagger.apply(variables, tokens, lengths)
         tags = tagger.apply(variables, emissions, lengths, method="predict")
 
     Attributes:
-        encoder: from tokens to features.
+        encoder: maps tokens to features.
         num_tags: C.
         crf: whether there is a conditional random field.
     """
@@ -46,7 +47,7 @@ class Tagger(nn.Module):
 
     def __call__(
         self, tokens: jax.Array, lengths: jax.Array, train: bool = False
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    ) -> tuple[jax.Array, Activations]:
         """Maps tokens int [B, T] and lengths int [B] to emissions [B, T, C] and the activations.
 
         Raises:
@@ -59,17 +60,17 @@ class Tagger(nn.Module):
     def losses(
         self, emissions: jax.Array, tags: jax.Array, lengths: jax.Array, weight: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """The negative log-likelihoods of the tags in nats and their weights, for `Mean.of`.
+        """Returns the negative log-likelihoods of the tags and their weights, for `Mean.of`.
 
         Args:
             emissions: [B, T, C].
             tags: int [B, T].
             lengths: int [B].
-            weight: of each row, float [B].
+            weight: the weight of each row, float [B].
 
         Returns:
-            With a softmax two arrays [B, T], the weights 0 past the lengths; with a conditional
-            random field two [B], one loss for a whole sequence.
+            Losses and weights: with a softmax [B, T] each, the weights 0 past the lengths; with a
+            conditional random field [B] each, one loss for a whole sequence.
         """
         if self.crf:
             return -crf_log_likelihood(emissions, tags, lengths, **self.scores), weight
@@ -78,7 +79,7 @@ class Tagger(nn.Module):
         return losses, jnp.where(mask, weight[:, None], 0)
 
     def predict(self, emissions: jax.Array, lengths: jax.Array) -> jax.Array:
-        """The likeliest tags, int32 [B, T], 0 past the lengths: at each step, or as a sequence."""
+        """Returns the likeliest tags or tag sequences, int32 [B, T], 0 past the lengths."""
         if self.crf:
             return crf_viterbi(emissions, lengths, **self.scores)[0]
         mask = length_mask(lengths, emissions.shape[1])

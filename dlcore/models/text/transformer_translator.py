@@ -4,7 +4,7 @@ Shapes: B batch, S source steps, T target steps, C channels, H heads, V target v
 that decode: B times the beams.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,32 +17,35 @@ from dlcore.nn.attention.multihead import KeyValue
 from dlcore.nn.embedding import Embedding
 from dlcore.nn.sequences import length_mask
 from dlcore.nn.transformer import Transformer, TransformerConfig
+from dlcore.types import Activations, Carry
 
 
-class Memory(NamedTuple):
-    """What a decoder reads of B sources.
+class EncodedSource(NamedTuple):
+    """The output of the encoder for B sources, as the decoder attends to it.
 
     Attributes:
-        met: what each block of the decoder looks at, [B, groups, S, features of a head].
+        keys_values: the keys and values for each block of the decoder, [B, groups, S, features of a
+            head].
         mask: bool [B, S], true where the source is real.
     """
 
-    met: tuple[KeyValue, ...]
+    keys_values: tuple[KeyValue, ...]
     mask: jax.Array
 
 
 class TransformerTranslator(nn.Module):
-    """An encoder that sees the whole source, and a decoder that sees it and the target so far.
+    """A transformer with an encoder that sees the whole source and a causal decoder.
 
     The output layer's kernel is the table of the target embeddings (Press & Wolf 2017), and with
     `shared` vocabularies there is one table for all three.
 
     Attributes:
-        config: of encoder and decoder.
+        config: the configuration of encoder and decoder.
         source_vocab_size: the number of source ids.
         target_vocab_size: V.
         shared: whether both sides have one vocabulary.
-        dropout: the share of values dropped from the embeddings; `config` has that of the blocks.
+        dropout: the share of values dropped from the embeddings; `config` has the rate of the
+            blocks.
         embedding_dropout: the share of words dropped whole, see `Embedding`.
     """
 
@@ -64,39 +67,42 @@ class TransformerTranslator(nn.Module):
         self.bias = self.param("output_bias", zeros, (self.target_vocab_size,))
         self.drop = Dropout(self.dropout)
 
-    def encode(self, source: jax.Array, source_length: jax.Array, train: bool = False) -> Memory:
+    def encode(
+        self, source: jax.Array, source_length: jax.Array, train: bool = False
+    ) -> EncodedSource:
         """Reads sources int [B, S] of lengths int [B]; draws from the stream "dropout"."""
         table = self.target_embedding if self.shared else self.source_embedding
         _, y, _ = self.encoder(
             self._embedded(table, source, train), lengths=source_length, train=train
         )
-        return Memory(self.decoder.meet(y), length_mask(source_length, source.shape[1]))
+        keys_values = self.decoder.project_keys_values(y)
+        return EncodedSource(keys_values, length_mask(source_length, source.shape[1]))
 
     def decode(
-        self, memory: Memory, inputs: jax.Array, *, train: bool = False
-    ) -> tuple[Prediction, dict[str, jax.Array]]:
+        self, memory: EncodedSource, inputs: jax.Array, *, train: bool = False
+    ) -> tuple[Prediction, Activations]:
         """Predicts each target token from those before it.
 
         Args:
-            memory: of `encode`.
+            memory: the encoded sources.
             inputs: int [B, T], the token before each that is predicted, the first <eos>.
             train: whether there is dropout.
 
         Returns:
-            The prediction, and the activations: those of `Transformer`, and "attention", the
-            weights of the highest block on the source [B, H, T, S].
+            The prediction and the activations: those of `Transformer` and "attention", the weights
+            of the highest block on the source [B, H, T, S].
         """
         _, prediction, activations = self._read(None, inputs, memory, train)
         return prediction, activations
 
     def __call__(
         self, source: jax.Array, source_length: jax.Array, inputs: jax.Array, train: bool = False
-    ) -> tuple[Prediction, dict[str, jax.Array]]:
-        """`encode`, then `decode`."""
+    ) -> tuple[Prediction, Activations]:
+        """Encodes sources and predicts each target from the true tokens before it."""
         return self.decode(self.encode(source, source_length, train), inputs, train=train)
 
-    def initial_carry(self, memory: Memory, length: int) -> dict[str, Any]:
-        """What decoding starts from, for at most `length` tokens; each leaf has B rows."""
+    def initial_carry(self, memory: EncodedSource, length: int) -> Carry:
+        """Returns the carry before the first of at most `length` tokens; each leaf has B rows."""
         rows, steps = memory.mask.shape
         return {
             "decoder": self.decoder.initial_carry(rows, length),
@@ -104,11 +110,11 @@ class TransformerTranslator(nn.Module):
         }
 
     def next_token(
-        self, carry: dict[str, Any], token: jax.Array, memory: Memory
-    ) -> tuple[dict[str, Any], jax.Array]:
-        """One step: a token int [R] gives the next carry and log P of the token after it [R, V].
+        self, carry: Carry, token: jax.Array, memory: EncodedSource
+    ) -> tuple[Carry, jax.Array]:
+        """Maps the carry and tokens int [R] to the next carry and log P of the next tokens [R, V].
 
-        The rows of the memory are R or fewer; see `MultiHeadAttention.ask`.
+        The memory has B rows, each for R / B rows of tokens; see `MultiHeadAttention.attend`.
         """
         decoder, prediction, activations = self._read(
             carry["decoder"], token[:, None], memory, False
@@ -117,8 +123,8 @@ class TransformerTranslator(nn.Module):
         carry = {"decoder": decoder, "coverage": carry["coverage"] + attended}
         return carry, log_probs(prediction)[:, 0]
 
-    def coverage(self, carry: dict[str, Any], memory: Memory) -> jax.Array:
-        """The attention that each source step got so far, [R, S]; 1 at padding.
+    def coverage(self, carry: Carry, memory: EncodedSource) -> jax.Array:
+        """Returns the attention that each source step has had so far, [R, S]; 1 at padding.
 
         It is the mean over the heads of the highest block.
         """
@@ -127,16 +133,16 @@ class TransformerTranslator(nn.Module):
         return jnp.where(jnp.repeat(memory.mask, beams, axis=0), sums, 1.0)
 
     def _embedded(self, table: Embedding, tokens: jax.Array, train: bool) -> jax.Array:
-        # Section 3.4: rows of length 1 become as long as what the blocks add to them.
+        # Section 3.4: rows of length 1 are scaled to the length of what the blocks add to them.
         return self.drop(self.config.features**0.5 * table(tokens, train), train)
 
     def _read(
-        self, carry: Any, tokens: jax.Array, memory: Memory, train: bool
-    ) -> tuple[Any, Prediction, dict[str, jax.Array]]:
+        self, carry: Carry, tokens: jax.Array, memory: EncodedSource, train: bool
+    ) -> tuple[Carry, Prediction, Activations]:
         carry, y, activations = self.decoder(
             self._embedded(self.target_embedding, tokens, train),
             carry=carry,
-            memory=memory.met,
+            memory=memory.keys_values,
             memory_mask=memory.mask[:, None, None],
             train=train,
         )

@@ -1,7 +1,8 @@
-"""The shapes of recurrent nets, on any cell.
+"""Generates a sequence of tokens from a vector (one to many).
 
-- One to one: any of these at T = 1, which is a feed-forward net.
-- One to many, a sequence from a vector: `VectorToSequence`, here.
+The other arrangements of recurrent nets are elsewhere:
+
+- One to one: any recurrent model at T = 1, which is a feed-forward net.
 - Many to one: `dlcore.models.text.classifier.TextClassifier`.
 - Many to many, aligned: `dlcore.models.text.tagger.Tagger`, and language models.
 - The same input at each step: `dlcore.nn.recurrent.layers.repeat_input` before a layer.
@@ -21,16 +22,16 @@ from dlcore.nn.recurrent.layers import Recurrent
 class VectorToSequence(nn.Module):
     """A sequence of tokens from a vector, each token drawn after all those before it.
 
-    The vector, through one linear layer for each part of the carry, is where the cell starts, as
-    in Xu et al. 2015. In training the inputs are the true tokens (teacher forcing); a decoder
-    feeds back its own:
+    One linear layer for each part of the carry maps the vector to the cell's initial carry, as in
+    Xu et al. 2015. In training the inputs are the true tokens (teacher forcing); a decoder feeds
+    back its own tokens:
 
-        carry = model.apply(variables, vector, method="start")
+        carry = model.apply(variables, vector, method="initial_carry")
         next_token = functools.partial(model.apply, variables, method="next_token")
         tokens = generate(next_token, carry, first, key, steps=20)
 
     Attributes:
-        cell: the cell.
+        cell: the recurrent cell.
         vocab_size: V.
         embedding_features: the width of the embedded tokens.
     """
@@ -40,14 +41,15 @@ class VectorToSequence(nn.Module):
     embedding_features: int
 
     def setup(self) -> None:
-        parts = jax.eval_shape(lambda: self.cell.initial_carry(1))
-        self.carry = {name: Dense(part.shape[-1]) for name, part in parts.items()}
+        shapes = jax.eval_shape(lambda: self.cell.initial_carry(1))
+        self.carry = {name: Dense(leaf.shape[-1]) for name, leaf in shapes.items()}
         self.embedding = Embedding(self.vocab_size, self.embedding_features)
         self.recurrent = Recurrent(self.cell)
         self.output = Dense(self.vocab_size)
 
-    def start(self, vector: jax.Array) -> Carry:
-        """The carry that a vector [B, D] starts from."""
+    def initial_carry(self, vector: jax.Array, length: int | None = None) -> Carry:
+        """Maps a vector [B, D] to the carry before the first of any number of tokens."""
+        del length
         return {name: dense(vector) for name, dense in self.carry.items()}
 
     def __call__(self, vector: jax.Array, tokens: jax.Array) -> jax.Array:
@@ -55,10 +57,10 @@ class VectorToSequence(nn.Module):
 
         The net reads forwards, so tokens past the end of a sequence change nothing before it.
         """
-        _, y = self.recurrent(self.embedding(tokens), carry=self.start(vector))
+        _, y = self.recurrent(self.embedding(tokens), carry=self.initial_carry(vector))
         return self.output(y)
 
     def next_token(self, carry: Carry, token: jax.Array) -> tuple[Carry, jax.Array]:
-        """One step: a token int [B] gives the next carry and the logits [B, V] after it."""
+        """Maps the carry and tokens int [B] to the next carry and the next logits [B, V]."""
         carry, y = self.recurrent(self.embedding(token[:, None]), carry=carry)
         return carry, self.output(y[:, 0])

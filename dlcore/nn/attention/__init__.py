@@ -1,4 +1,4 @@
-"""Attention: the pure functions, full and chunked, and how they know positions."""
+"""Attention: the pure functions, full and chunked, and the encodings of positions."""
 
 from dlcore.nn.attention.chunked import chunked_attention as chunked_attention
 from dlcore.nn.attention.decoder import Decoder as Decoder

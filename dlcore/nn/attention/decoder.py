@@ -1,22 +1,22 @@
-"""The recurrent half of a decoder: a stack of cells whose highest state attends to a memory.
+"""The recurrent part of a decoder: a stack of cells whose highest state attends to a memory.
 
-The state h finds a context c in the memory, and both give the attentional vector
-h~ = tanh([c; h] W) (Luong et al. 2015, eq. 5), from which words are predicted. With input feeding
-h~ is a part of the next step's input (section 3.3), which is close to the placement of Bahdanau et
-al. 2015, where the context of the old state enters the cell.
+Attention from the state h to the memory gives a context c, and both give the attentional vector
+h~ = tanh([c; h] W) (Luong et al. 2015, eq. 5), from which the model predicts words. Input feeding
+makes h~ a part of the next step's input (section 3.3); similarly, in Bahdanau et al. 2015 the
+context of the old state enters the cell.
 
-Where a step needs nothing that attention found before it, the cells run over all steps first and
-then all states attend at once. Input feeding and coverage need it: there one scan does all of a
-step but the input product of what is known beforehand, and the gradients of its matrices are
-taken after it, for all steps at once.
+Where no step needs the attention of earlier steps, the cells run over all steps first, and then all
+states attend at once. Input feeding and coverage need it. There one scan does each step as a whole,
+except for the products with inputs known beforehand, and the gradients of its matrices are computed
+after the scan, for all steps at once.
 
-Shapes: B batch, W hypotheses of each example, R = B W rows, T steps, S places of the memory, E
-input features, F features of h, M memory features.
+Shapes: B batch, W hypotheses of each example, R = B W rows, T steps, S memory steps, E input
+features, F features of h, M memory features.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -24,43 +24,44 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dlcore.nn.attention.scores import Attended, Attention, Product, Queries
-from dlcore.nn.recurrent.cell import Cell, Hooks, zeros
+from dlcore.nn.recurrent.cell import Cell, Hooks, Params, zeros
 from dlcore.nn.recurrent.scan import scan
+from dlcore.types import Carry, PyTree
 
 
 class Steps(NamedTuple):
-    """What the steps of a decoder give.
+    """The outputs of a decoder's steps.
 
     Attributes:
         vectors: h~, or h without attention, [R, T, F].
         states: h, [R, T, F].
-        contexts: [R, T, M]; None without attention.
-        weights: the attention [R, T, S], exactly 0 at padding; None without.
+        contexts: c, [R, T, M]; None without attention.
+        weights: the attention weights [R, T, S], exactly 0 at padding; None without attention.
     """
 
     vectors: jax.Array
     states: jax.Array
-    contexts: Any = None
-    weights: Any = None
+    contexts: jax.Array | None = None
+    weights: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoder(Cell):
-    """Cells one on top of the other, and attention.
+    """A stack of cells with attention on top.
 
-    Parameters: `layer_0`, ... hold those of the cells; with attention, `attention` its own and
+    Parameters: `layer_0`, ... are those of the cells; with attention, `attention` are its own and
     `combine_kernel` (M + F, F) is W. With input feeding the lowest cell has E + F inputs, h~ last.
 
-    The carry holds `layers`, those of the cells, and, with attention, the number of steps so far
-    `step` [R], the sum of their weights `covered` [R, S] and, with input feeding, `feed` [R, F],
-    which is the last h~.
+    The carry holds the cells' carries as `layers` and, with attention, the number of steps so far
+    as `step` [R], the sum of their weights as `covered` [R, S] and, with input feeding, the last h~
+    as `feed` [R, F].
 
     Attributes:
         features: F, the width of the highest cell's output.
-        cells: one for each layer, from the lowest up, without running statistics.
-        attention: None for none.
+        cells: the cell of each layer, from the lowest up; none has running statistics.
+        attention: the attention; None for a decoder without.
         memory: M.
-        input_feeding: whether h~ is fed to the next step.
+        input_feeding: whether the next step gets h~ as an input.
     """
 
     cells: tuple[Cell, ...]
@@ -70,7 +71,7 @@ class Decoder(Cell):
 
     @property
     def sequential(self) -> bool:
-        """Whether a step needs what attention found before it."""
+        """Is true when a step needs the attention of earlier steps."""
         return self.attention is not None and (self.input_feeding or self.attention.coverage)
 
     @property
@@ -83,14 +84,14 @@ class Decoder(Cell):
             names += [f"attention/{name}" for name in self.attention.matrices] + ["combine_kernel"]
         return (*names, "feed_kernel") if self.input_feeding else tuple(names)
 
-    def init(self, key: jax.Array, inputs: int) -> dict[str, Any]:
-        """As `Cell.init`, for E = `inputs`.
+    def init(self, key: jax.Array, inputs: int) -> dict[str, PyTree]:
+        """Draws the parameters for E = `inputs`.
 
         Raises:
             InputError: as `Attention.init`.
         """
         attention_key, combine_key, *keys = jax.random.split(key, 2 + len(self.cells))
-        params: dict[str, Any] = {}
+        params: dict[str, PyTree] = {}
         width = inputs + (self.features if self.input_feeding else 0)
         for i, (cell, cell_key) in enumerate(zip(self.cells, keys, strict=True)):
             params[f"layer_{i}"] = cell.init(cell_key, width)
@@ -98,47 +99,48 @@ class Decoder(Cell):
         if self.attention is not None:
             draw, shape = nn.initializers.lecun_normal(), (self.memory + width, self.features)
             params["combine_kernel"] = draw(combine_key, shape)
-            if of_attention := self.attention.init(attention_key, width, self.memory):
-                params["attention"] = of_attention
+            if attention_params := self.attention.init(attention_key, width, self.memory):
+                params["attention"] = attention_params
         return params
 
-    def initial_carry(self, batch: int, places: int = 0) -> dict[str, Any]:
-        """The carry before the first step, for R = `batch` and S = `places`."""
+    def initial_carry(self, batch: int, memory_steps: int = 0) -> Carry:
+        """Returns the carry before the first step, for R = `batch` and S = `memory_steps`."""
         layers = {f"layer_{i}": cell.initial_carry(batch) for i, cell in enumerate(self.cells)}
         if self.attention is None:
             return {"layers": layers}
         feed = {"feed": zeros(batch, self.features)} if self.input_feeding else {}
         step = jnp.zeros(batch, jnp.int32)
-        return {"layers": layers, "step": step, "covered": zeros(batch, places)} | feed
+        return {"layers": layers, "step": step, "covered": zeros(batch, memory_steps)} | feed
 
     def run(
         self,
-        params: Mapping[str, Any],
-        carry: Mapping[str, Any],
+        params: Params,
+        carry: Mapping[str, PyTree],
         x: jax.Array,
         attended: Attended | None,
         *,
         kept: tuple[jax.Array, ...] = (),
-    ) -> tuple[dict[str, Any], Steps]:
+    ) -> tuple[Carry, Steps]:
         """Runs over T steps.
 
         Args:
-            params: those of `init`.
-            carry: that of `initial_carry`.
+            params: the parameters, as `init` returns them.
+            carry: the carry before these steps, see `initial_carry`.
             x: [R, T, E].
-            attended: what `attention.prepare` gave for B examples; row b W + w of x looks at b.
-            kept: for each layer but the lowest a mask (R, T, width) of its input, of 0 and
-                1 / (1 - rate); none by default.
+            attended: the result of `attention.prepare` for B examples; row b W + w of x attends to
+                example b.
+            kept: dropout masks (R, T, width), of 0 and 1 / (1 - rate), of the inputs of all layers
+                but the lowest; none by default.
 
         Returns:
-            The carry after the last step, and what the steps gave.
+            The carry after the last step, and the outputs of the steps.
         """
         x, kept = x.swapaxes(0, 1), tuple(mask.swapaxes(0, 1) for mask in kept)
         if self.sequential:
             flat = flatten_dict(params, sep="/") | {"attended": attended}
             input_kernel = flat.pop("layer_0/input_kernel")
             if self.input_feeding:
-                # In the carry's type, which its gradient will have.
+                # The gradient of this kernel will have the type of the carry.
                 feed_kernel = input_kernel[x.shape[-1] :]
                 flat["feed_kernel"] = feed_kernel.astype(carry["feed"].dtype)
             prepared = (self.project(params, x), kept)
@@ -158,14 +160,17 @@ class Decoder(Cell):
         carry = {**carry, "layers": layers}
         return self._attend(params, carry, x, attended, lambda name, h: h @ flat[name])
 
-    def project(self, params: Mapping[str, Any], x: jax.Array) -> jax.Array:
-        """The product of x (..., E) with the lowest cell's input kernel, without the rest of it."""
+    def project(self, params: Params, x: jax.Array) -> jax.Array:
+        """Multiplies x (..., E) by the first E rows of the lowest cell's input kernel."""
         return x @ params["layer_0"]["input_kernel"][: x.shape[-1]]
 
     def step(
-        self, params: Mapping[str, Any], carry: Any, projected: Any, hooks: Hooks
-    ) -> tuple[dict[str, Any], Any]:
-        """One step, on the flat parameters of `scan`; y are the `Steps` of T = 1, without T."""
+        self, params: Params, carry: Carry, projected: PyTree, hooks: Hooks
+    ) -> tuple[Carry, Steps]:
+        """Runs one step on the flat parameters that `run` gives to `scan`.
+
+        The output is a `Steps` without the axis T.
+        """
         params = unflatten_dict(params, sep="/")
         product, kept = projected
         if self.input_feeding:
@@ -174,11 +179,13 @@ class Decoder(Cell):
 
         def layer(i: int, product: jax.Array) -> jax.Array:
             cell, name = self.cells[i], f"layer_{i}"
-            known = params[name] | {"input_kernel": _Known(product)}
-            inside = Hooks(lambda matrix, h: hooks.product(f"{name}/{matrix}", h))
+            cell_params = params[name] | {"input_kernel": _KnownProduct(product)}
+            cell_hooks = Hooks(lambda matrix, h: hooks.product(f"{name}/{matrix}", h))
             with jax.named_scope(name):
-                projected = cell.project(known, product)
-                layers[name], h = cell.step(known, carry["layers"][name], projected, inside)
+                projected = cell.project(cell_params, product)
+                layers[name], h = cell.step(
+                    cell_params, carry["layers"][name], projected, cell_hooks
+                )
             return h
 
         h = layer(0, product)
@@ -193,13 +200,13 @@ class Decoder(Cell):
 
     def _attend(
         self,
-        params: Mapping[str, Any],
-        carry: Mapping[str, Any],
+        params: Params,
+        carry: Mapping[str, PyTree],
         states: jax.Array,
         attended: Attended,
         product: Product,
-    ) -> tuple[dict[str, Any], Steps]:
-        """The states [R, T, F] look at the memory; with coverage T is 1."""
+    ) -> tuple[Carry, Steps]:
+        """Attends from the states [R, T, F] to the memory; with coverage T is 1."""
         assert self.attention is not None
         batch, (rows, steps) = len(attended.mask), states.shape[:2]
         positions = carry["step"][:, None] + jnp.arange(steps, dtype=jnp.int32)[None]
@@ -217,16 +224,16 @@ class Decoder(Cell):
             )
         context = context.reshape(rows, steps, -1)
         weights = weights.reshape(rows, steps, -1)
-        both = jnp.concatenate([context, states], axis=-1)
-        vectors = jnp.tanh(product("combine_kernel", both))
+        combined = jnp.concatenate([context, states], axis=-1)
+        vectors = jnp.tanh(product("combine_kernel", combined))
         after = {"step": carry["step"] + steps, "covered": carry["covered"] + weights.sum(1)}
         if self.input_feeding:
             after["feed"] = vectors[:, -1]
         return dict(carry) | after, Steps(vectors, states, context, weights)
 
 
-class _Known:
-    """Stands for a cell's input kernel where the product with it is known: it is `x @ kernel`."""
+class _KnownProduct:
+    """Takes the place of a cell's input kernel: `x @ kernel` returns a product computed before."""
 
     def __init__(self, product: jax.Array) -> None:
         self.product = product
@@ -236,7 +243,7 @@ class _Known:
 
 
 def _by_rows(product: Product) -> Product:
-    """A product of matrices [R, F] for arrays [..., F]."""
+    """Makes a product that takes matrices [R, F] take arrays [..., F]."""
 
     def reshaped(name: str, x: jax.Array) -> jax.Array:
         return product(name, x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)

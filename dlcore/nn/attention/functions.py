@@ -22,24 +22,28 @@ def attention_weights(
     causal: bool = False,
     scale: float | None = None,
 ) -> jax.Array:
-    """softmax over the keys of scale * query . key, [B, H, Q, K], float32 at least.
+    """Returns the softmax over the keys of scale * query . key, [B, H, Q, K], float32 at least.
 
-    The weight of a key that is masked is exactly 0, and its gradient too. A query that may look
-    nowhere has weights 0.
+    The weight of a masked key is exactly 0, and so is its gradient. A query that may attend to no
+    key has weights 0.
 
     Args:
         query: [B, Q, H, D].
         key: [B, K, G, D].
-        mask: bool [B, H, Q, K] or of size 1 in some of these axes; true where a query may look.
-        slopes: [H], constants: -slope * |position of the query - that of the key| is added to the
-            scores (ALiBi, Press et al. 2022; see `positions.alibi_slopes`).
-        positions: the place of each query among the keys, int [Q] or [B, Q]. By default the queries
+        mask: bool [B, H, Q, K] or of size 1 in some of these axes; true where a query may attend.
+        slopes: [H], constants: the scores get -slope * |query's position - key's position| added
+            (ALiBi, Press et al. 2022; see `positions.alibi_slopes`).
+        positions: the index of each query among the keys, int [Q] or [B, Q]. By default the queries
             are the last Q keys.
         causal: whether a query sees only the keys up to its own position.
         scale: the factor of the scores, by default 1 / sqrt(D).
 
     Raises:
         ValueError: for shapes that do not fit each other.
+
+    >>> x = jax.numpy.zeros((1, 2, 1, 4))
+    >>> attention_weights(x, x, causal=True)[0, 0].tolist()
+    [[1.0, 0.0], [0.5, 0.5]]
     """
     shape = query.shape[0], query.shape[2], query.shape[1], key.shape[1]
     scale = query.shape[-1] ** -0.5 if scale is None else scale
@@ -49,9 +53,9 @@ def attention_weights(
 
 
 def weighted_sum(weights: jax.Array, value: jax.Array) -> jax.Array:
-    """The sum of the values [B, K, G, E] by weights [B, H, Q, K]: [B, Q, H, E].
+    """Sums the values [B, K, G, E] with the weights [B, H, Q, K] to [B, Q, H, E].
 
-    With `attention_weights` it is `attention`, for callers that want the weights or change them.
+    After `attention_weights` it gives `attention`, for callers that use or change the weights.
     """
     batch, heads, queries, keys = weights.shape
     grouped = weights.reshape(batch, value.shape[2], -1, queries, keys).transpose(0, 1, 4, 2, 3)
@@ -70,27 +74,32 @@ def attention(
     scale: float | None = None,
     chunk: int | None = None,
 ) -> jax.Array:
-    """The mean of the values, weighted by `attention_weights`, [B, Q, H, E]. Reverse mode only.
+    """Returns the mean of the values, weighted by `attention_weights`, [B, Q, H, E].
 
-    Keys and values that are used again at each step of decoding are best kept as [B, G, K, D] and
-    given as `cache.swapaxes(1, 2)`: the products read them in that order, and a step of one query
-    then takes a quarter of the time.
+    Store keys and values that every step of decoding uses again as [B, G, K, D] and pass
+    `cache.swapaxes(1, 2)`: the products read them in that order, and a step of one query then takes
+    a quarter of the time. Differentiable in reverse mode only.
 
     Args:
         query: [B, Q, H, D].
         key: [B, K, G, D].
         value: [B, K, G, E].
-        mask: see `attention_weights`, as for all that follow.
+        mask: see `attention_weights` for this and the following arguments.
         slopes: [H].
         positions: int [Q] or [B, Q].
         causal: see there.
         scale: see there.
-        chunk: queries and keys in one tile of `chunked_attention`, which needs memory linear in
-            their number; None for all at once.
+        chunk: the number of queries and keys in one tile of `chunked_attention`, whose memory is
+            linear in their number; None computes all scores at once.
 
     Raises:
         InputError: when the chunk is not positive.
         ValueError: for shapes that do not fit each other.
+
+    >>> query = key = jax.numpy.zeros((1, 2, 1, 4))
+    >>> value = jax.numpy.array([1.0, 3.0]).reshape(1, 2, 1, 1)
+    >>> attention(query, key, value, causal=True)[0, :, 0, 0].tolist()
+    [1.0, 2.0]
     """
     if chunk is not None:
         return chunked_attention(
@@ -104,8 +113,8 @@ def attention(
             scale=scale,
             chunk=chunk,
         )
-    # JAX's own function gives queries that may look nowhere the mean of all values, aligns causal
-    # queries with the first keys and wants E = D. Where none of this matters, accelerators take it.
+    # JAX's own function gives queries without any key the mean of all values, aligns causal queries
+    # with the first keys and needs E = D. Accelerators use it where none of this matters.
     plain = mask is None and slopes is None and positions is None and key.shape == value.shape
     if plain and jax.default_backend() != "cpu" and (not causal or query.shape[1] == key.shape[1]):
         return jax.nn.dot_product_attention(query, key, value, is_causal=causal, scale=scale)
@@ -134,7 +143,7 @@ def _backward(
     causal: bool, scale: float, saved: tuple[jax.Array, ...], g: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     query, key, value, weights, out = saved
-    inner = (out.astype(weights.dtype) * g).sum(-1)
+    inner = (out.astype(weights.dtype) * g.astype(weights.dtype)).sum(-1)
     to_query, to_key, to_value = tile.gradients(query, key, value, weights, g, inner, scale=scale)
     return (
         to_query.astype(query.dtype),

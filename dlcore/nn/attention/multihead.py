@@ -1,10 +1,10 @@
-"""Multi-head attention: projections around `attention`, with a cache for decoding.
+"""Multi-head attention: `attention` between projections, with a cache for decoding.
 
 Shapes: B batch, T steps, S steps of a memory, C channels, H heads, G groups that share a key and a
 value head, D = C / H features of a head, L length of a cache, R rows: B times the beams.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,10 +17,7 @@ from dlcore.nn.attention.positions import alibi_slopes, rotate
 
 
 class KeyValue(NamedTuple):
-    """What queries meet: the keys and the values, [B, G, S, D] each.
-
-    This is the order in which products read them at each step of decoding; see `attention`.
-    """
+    """Keys and values, [B, G, S, D] each, in the order that `attention` reads fastest."""
 
     key: jax.Array
     value: jax.Array
@@ -29,15 +26,15 @@ class KeyValue(NamedTuple):
 class MultiHeadAttention(nn.Module):
     """Attention with H heads (Vaswani et al. 2017, section 3.2.2).
 
-    Parameters: kernels `query` (C, C), `key` and `value` (C, G D), and `output` (C, C), their
-    biases with `bias`, and the scales of `query_norm` and `key_norm` (D,) with `qk_norm`. The
-    columns of each kernel stand head by head, so that devices can share the heads.
+    Parameters: kernels `query` (C, C), `key` and `value` (C, G D), and `output` (C, C); their
+    biases if `bias`; and the scales (D,) of `query_norm` and `key_norm` if `qk_norm`. The columns
+    of each kernel are ordered by head, so that devices can share the heads.
 
     Attributes:
         features: C.
         heads: H, which divides C.
-        groups: G, which divides H: each key and value head serves H / G queries (Ainslie et al.
-            2023); 1 is multi-query attention (Shazeer 2019). None for H.
+        groups: G, which divides H: each key and value head serves H / G query heads (Ainslie et
+            al. 2023); 1 is multi-query attention (Shazeer 2019), None takes H.
         rotary: whether queries and keys are rotated by their positions (Su et al. 2021).
         alibi: whether scores fall linearly with the distance (Press et al. 2022).
         qk_norm: whether queries and keys are divided by their root mean square, so that scores
@@ -67,13 +64,14 @@ class MultiHeadAttention(nn.Module):
                 f"{self._groups} key and value heads cannot serve {self.heads} heads; give a "
                 "divisor of these"
             )
-        if self.rotary and self._head % 2:
+        if self.rotary and self._head_features % 2:
             raise InputError(
-                f"heads of {self._head} features cannot be rotated in pairs; give an even width"
+                f"heads of {self._head_features} features cannot be rotated in pairs; give an even "
+                "width"
             )
         self.query = nn.Dense(self.features, use_bias=self.bias)
-        self.key = nn.Dense(self._groups * self._head, use_bias=self.bias)
-        self.value = nn.Dense(self._groups * self._head, use_bias=self.bias)
+        self.key = nn.Dense(self._groups * self._head_features, use_bias=self.bias)
+        self.value = nn.Dense(self._groups * self._head_features, use_bias=self.bias)
         self.output = nn.Dense(self.features, use_bias=self.bias, kernel_init=self.output_init)
         if self.qk_norm:
             self.query_norm, self.key_norm = nn.RMSNorm(), nn.RMSNorm()
@@ -83,60 +81,71 @@ class MultiHeadAttention(nn.Module):
         return self.heads if self.groups is None else self.groups
 
     @property
-    def _head(self) -> int:
+    def _head_features(self) -> int:
         return self.features // self.heads
 
-    def _rotated(self, x: jax.Array, positions: jax.Array | None) -> jax.Array:
+    def _rotate(self, x: jax.Array, positions: jax.Array | None) -> jax.Array:
         if not self.rotary:
             return x
         if positions is None:
             raise ValueError("rotary attention was given no positions; it needs those of each step")
         return rotate(x, positions)
 
-    def meet(self, x: jax.Array, positions: jax.Array | None = None) -> KeyValue:
-        """The keys and values of x [B, S, C] at positions int [S] or [B, S]."""
-        shape = *x.shape[:-1], self._groups, self._head
+    def project_keys_values(self, x: jax.Array, positions: jax.Array | None = None) -> KeyValue:
+        """Returns the keys and values of x [B, S, C] at positions int [S] or [B, S]."""
+        shape = *x.shape[:-1], self._groups, self._head_features
         key, value = self.key(x).reshape(shape), self.value(x).reshape(shape)
         key = self.key_norm(key) if self.qk_norm else key
-        key = self._rotated(key, positions)
+        key = self._rotate(key, positions)
         return KeyValue(key.swapaxes(1, 2), value.swapaxes(1, 2))
 
-    def ask(
+    def attend(
         self,
         x: jax.Array,
-        met: KeyValue,
+        keys_values: KeyValue,
         *,
         positions: jax.Array | None = None,
-        places: jax.Array | None = None,
+        key_positions: jax.Array | None = None,
         mask: jax.Array | None = None,
         causal: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Attends from x to what `meet` gave.
+        """Attends from x to keys and values.
 
         Args:
-            x: [R, T, C], where R is B times a number of beams: those of one row of the memory,
-                which are neighbours, are further queries on it.
-            met: of B rows.
-            positions: int [T] or [R, T] of x.
-            places: the place of each query among the keys, int [T] or [B, T] where R is B; None
-                where the queries are the last keys.
-            mask: bool [B, 1, T or 1, S], true where a query may look.
-            causal: whether a query sees only the keys up to its own place.
+            x: [R, T, C], where R is B times a number of beams. The beams of a row of the memory,
+                which are neighbours in x, become further queries on that row.
+            keys_values: the result of `project_keys_values`, with B rows.
+            positions: the positions of x for `rotary`, int [T] or [R, T].
+            key_positions: the index of each query among the keys, int [T] or, where R is B, [B, T];
+                None where the queries are the last keys.
+            mask: bool [B, 1, T or 1, S], true where a query may attend.
+            causal: whether a query sees only the keys up to its own index.
 
         Returns:
-            [R, T, C], and the weights [B, H, R / B T, S], which cost nothing under jit unless they
-            are used; None where they are computed in chunks.
+            The output [R, T, C] and the weights [B, H, R / B T, S], which cost nothing under jit
+            unless they are used; None where the attention runs in chunks.
         """
-        query = self.query(x).reshape(*x.shape[:-1], self.heads, self._head)
+        query = self.query(x).reshape(*x.shape[:-1], self.heads, self._head_features)
         query = self.query_norm(query) if self.qk_norm else query
-        query = self._rotated(query, positions)
-        query = query.reshape(len(met.key), -1, self.heads, self._head)
-        how: dict[str, Any] = {"mask": mask, "positions": places, "causal": causal}
-        if self.alibi:
-            how["slopes"] = alibi_slopes(self.heads)
-        key, value = (leaf.swapaxes(1, 2) for leaf in met)
-        y = attention(query, key, value, **how, chunk=self.chunk)
-        weights = None if self.chunk else attention_weights(query, key, **how)
+        query = self._rotate(query, positions)
+        query = query.reshape(len(keys_values.key), -1, self.heads, self._head_features)
+        slopes = alibi_slopes(self.heads) if self.alibi else None
+        key, value = (leaf.swapaxes(1, 2) for leaf in keys_values)
+        y = attention(
+            query,
+            key,
+            value,
+            mask=mask,
+            slopes=slopes,
+            positions=key_positions,
+            causal=causal,
+            chunk=self.chunk,
+        )
+        weights = None
+        if not self.chunk:
+            weights = attention_weights(
+                query, key, mask=mask, slopes=slopes, positions=key_positions, causal=causal
+            )
         return self.output(y.reshape(*x.shape[:-1], self.features)), weights
 
     def __call__(
@@ -147,30 +156,31 @@ class MultiHeadAttention(nn.Module):
         mask: jax.Array | None = None,
         causal: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Self-attention: what `ask` gives for x [B, T, C] and its own keys and values."""
-        met = self.meet(x, positions)
-        return self.ask(x, met, positions=positions, mask=mask, causal=causal)
+        """Attends from x [B, T, C] to itself; see `attend`."""
+        keys_values = self.project_keys_values(x, positions)
+        return self.attend(x, keys_values, positions=positions, mask=mask, causal=causal)
 
-    def continued(
-        self, x: jax.Array, cached: KeyValue, positions: jax.Array
+    def attend_cached(
+        self, x: jax.Array, cache: KeyValue, positions: jax.Array
     ) -> tuple[jax.Array, KeyValue]:
-        """Causal self-attention of the next steps alone.
+        """Attends causally from the next steps to themselves and to the cached steps.
 
         Args:
-            x: [R, T, C], the next T steps.
-            cached: the keys and values of the steps before, [R, G, L, D].
-            positions: int [R, T] of x. A step past L finds no room, and is not seen.
+            x: the next T steps, [R, T, C].
+            cache: the keys and values of the steps before, [R, G, L, D].
+            positions: the positions of x, int [R, T]. A step past L does not fit into the cache,
+                and no query sees it.
 
         Returns:
-            [R, T, C], and the cache with the T steps.
+            The output [R, T, C], and the cache with the T steps added.
         """
         rows, heads = jnp.arange(len(x))[:, None, None], jnp.arange(self._groups)[None, :, None]
-        place = (rows, heads, positions[:, None])
-        met = KeyValue(
+        index = (rows, heads, positions[:, None])
+        cache = KeyValue(
             *(
-                cache.at[place].set(new.astype(cache.dtype), mode="drop")
-                for cache, new in zip(cached, self.meet(x, positions), strict=True)
+                old.at[index].set(new.astype(old.dtype), mode="drop")
+                for old, new in zip(cache, self.project_keys_values(x, positions), strict=True)
             )
         )
-        y, _ = self.ask(x, met, positions=positions, places=positions, causal=True)
-        return y, met
+        y, _ = self.attend(x, cache, positions=positions, key_positions=positions, causal=True)
+        return y, cache

@@ -1,4 +1,4 @@
-"""All attentions of recurrent decoders by name."""
+"""The attentions of recurrent decoders by name."""
 
 from dlcore import errors
 from dlcore.nn.attention.scores import (
@@ -18,13 +18,13 @@ ATTENTIONS = ("additive", "dot", "general", "scaled", "local_monotonic", "local_
 def attention(
     name: str, *, features: int = 256, window: int = 10, coverage: bool = False
 ) -> Attention:
-    """The attention of that name.
+    """Returns the attention of that name.
 
     Args:
         name: one of `ATTENTIONS`.
         features: the width of the hidden layer of "additive".
-        window: how far the local ones look to either side.
-        coverage: whether scores depend on the attention so far; "additive" alone can.
+        window: the largest distance, to either side, that the local attentions reach.
+        coverage: whether scores depend on the attention so far; only for "additive".
 
     Raises:
         InputError: for an unknown name, coverage of another attention, features or a window below

@@ -1,13 +1,14 @@
-"""Attention of recurrent decoders: what scores the places of a memory, as pure functions.
+"""Attention of recurrent decoders: pure functions that score the steps of a memory.
 
-An attention has no state of its own, like a recurrent cell: `init` draws its parameters, `prepare`
-does once per memory what needs no query, and the call does the rest for any number of queries. So
-one step of a scan, all steps at once and the hypotheses of a beam take the same functions.
+Like a recurrent cell, an attention has no state of its own: `init` draws its parameters, `prepare`
+does once per memory the work that needs no query, and the call does the rest for any number of
+queries. So one step of a scan, all steps at once and the hypotheses of a beam use the same
+functions.
 
-Whatever the memory holds at padding changes nothing, and its weights are exactly 0.
+Padding of the memory, whatever it contains, changes nothing and has weights of exactly 0.
 
-Shapes: B batch, Q queries, S places of the memory, F query features, M memory features, A
-attention features.
+Shapes: B batch, Q queries, S memory steps, F query features, M memory features, A attention
+features.
 """
 
 import abc
@@ -20,17 +21,18 @@ import jax
 import jax.numpy as jnp
 
 from dlcore import errors
+from dlcore.types import at_least_float32
 
 Params = Mapping[str, jax.Array]
 Product = Callable[[str, jax.Array], jax.Array]
 
 
 class Attended(NamedTuple):
-    """A memory that queries can look at.
+    """A memory that queries attend to.
 
     Attributes:
         values: [B, S, M], 0 at padding.
-        keys: what queries are compared with, [B, S, A or F].
+        keys: the vectors that queries are compared with, [B, S, A or F].
         mask: bool [B, S], false at padding.
     """
 
@@ -40,12 +42,12 @@ class Attended(NamedTuple):
 
 
 class Queries(NamedTuple):
-    """What looks at a memory.
+    """The queries of a decoder.
 
     Attributes:
-        states: of the decoder, [B, Q, F].
-        positions: the step of each, int [B, Q], 0 the first.
-        covered: the weights of all steps before, added up, [B, Q, S]; for coverage alone.
+        states: the decoder's states, [B, Q, F].
+        positions: the step of each query, int [B, Q], from 0.
+        covered: the sum of the weights of all earlier steps, [B, Q, S]; only for coverage.
     """
 
     states: jax.Array
@@ -55,11 +57,11 @@ class Queries(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Attention(abc.ABC):
-    """Weights over the places of a memory for each query, and the mean of its values by them.
+    """Weighs the steps of a memory for each query and averages its values with these weights.
 
     Attributes:
-        matrices: the parameters that queries are multiplied by, through a `Product` alone.
-        coverage: whether scores depend on the attention of the steps before.
+        matrices: the names of the parameters that multiply queries, always through a `Product`.
+        coverage: whether scores depend on the attention of earlier steps.
         normalised: whether the weights of a query sum to 1.
     """
 
@@ -68,7 +70,7 @@ class Attention(abc.ABC):
     normalised: ClassVar[bool] = True
 
     def init(self, key: jax.Array, queries: int, memory: int) -> dict[str, jax.Array]:
-        """The parameters for F = `queries` and M = `memory`; none by default.
+        """Draws the parameters for F = `queries` and M = `memory`; none by default.
 
         Raises:
             InputError: when the attention cannot compare the two widths.
@@ -77,7 +79,7 @@ class Attention(abc.ABC):
         return {}
 
     def keys(self, params: Params, memory: jax.Array) -> jax.Array:
-        """What queries are compared with: by default the memory [B, S, M] itself."""
+        """Returns the keys of the memory [B, S, M]; by default the memory itself."""
         del params
         return memory
 
@@ -85,17 +87,17 @@ class Attention(abc.ABC):
     def scores(
         self, params: Params, queries: Queries, keys: jax.Array, product: Product
     ) -> jax.Array:
-        """How well each query fits each place, [B, Q, S]."""
+        """Scores each key for each query, [B, Q, S]."""
 
     def weights(
         self, params: Params, queries: Queries, scores: jax.Array, mask: jax.Array, product: Product
     ) -> jax.Array:
-        """The weights [B, Q, S] from the scores: their softmax where the mask is true."""
+        """Turns scores into weights [B, Q, S], by default their softmax where the mask is true."""
         del params, queries, product
         return masked_softmax(scores, mask[:, None])
 
     def prepare(self, params: Params, memory: jax.Array, mask: jax.Array) -> Attended:
-        """What depends on the memory [B, S, M] alone; mask bool [B, S] is false at padding."""
+        """Computes all that depends on the memory [B, S, M] and its mask bool [B, S] alone."""
         # A weight of 0 times padding that is not finite would be NaN.
         memory = jnp.where(mask[..., None], memory, 0)
         return Attended(memory, self.keys(params, memory), mask)
@@ -108,17 +110,17 @@ class Attention(abc.ABC):
         *,
         product: Product | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Looks at the memory.
+        """Attends to the memory.
 
         Args:
             params: the parameters.
-            queries: Q of them.
-            attended: what `prepare` gave.
-            product: (name, x) -> x @ params[name], for those of `matrices`; by default just that.
+            queries: the queries.
+            attended: the result of `prepare`.
+            product: a replacement for (name, x) -> x @ params[name], for the names in `matrices`.
 
         Returns:
             The context of each query [B, Q, M] and its weights [B, Q, S], exactly 0 at padding.
-            A query that may look nowhere has zeros for both.
+            Both are 0 for a query that may attend to no step.
         """
         product = product or (lambda name, x: x @ params[name])
         scores = self.scores(params, queries, attended.keys, product)
@@ -127,13 +129,16 @@ class Attention(abc.ABC):
 
 
 def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
-    """softmax(scores) over the last axis where the mask is true, exactly 0 where it is false.
+    """Returns the softmax over the last axis where the mask is true, exactly 0 where it is false.
 
     Args:
-        scores: of any shape; computed with in float32 at least.
-        mask: of as many axes; where it is false everywhere, so are the weights 0.
+        scores: of any shape; the computation is in float32 at least.
+        mask: bool with as many axes; where it is false everywhere, all weights are 0.
+
+    >>> masked_softmax(jnp.zeros(3), jnp.array([True, False, True])).tolist()
+    [0.5, 0.0, 0.5]
     """
-    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    scores = scores.astype(at_least_float32(scores.dtype))
     lowest = jnp.finfo(scores.dtype).min
     return jnp.where(mask, jax.nn.softmax(jnp.where(mask, scores, lowest)), 0)
 
@@ -180,10 +185,10 @@ class General(Dot):
 
 @dataclasses.dataclass(frozen=True)
 class LocalMonotonic(General):
-    """General attention to places at most D from the query's own step t.
+    """General attention to memory steps at most D from the query's own step t.
 
-    That is local-m of Luong et al. 2015, section 3.2. Queries more than D past the end of the
-    memory look nowhere.
+    This is local-m of Luong et al. 2015, section 3.2. Queries more than D steps past the end of the
+    memory attend to nothing.
 
     Attributes:
         window: D, at least 1.
@@ -202,11 +207,11 @@ class LocalMonotonic(General):
 
 @dataclasses.dataclass(frozen=True)
 class LocalPredictive(General):
-    """General attention to places at most D from a predicted one, p = S sigmoid(v . tanh(s W)).
+    """General attention to memory steps at most D from a predicted p = S sigmoid(v . tanh(s W)).
 
-    That is local-p of Luong et al. 2015, section 3.2, where S is the memory's length (eq. 9). The
+    This is local-p of Luong et al. 2015, section 3.2, where S is the memory's length (eq. 9). The
     weights of the window are multiplied by exp(-(s - p)^2 / (2 sigma^2)), sigma = D / 2 (eq. 10),
-    and not normalised again. Places count from 1 here, as in the paper.
+    and not normalised again. As in the paper, steps count from 1 here.
 
     Parameters: `memory_kernel`, `position_kernel` (F, F), which is W, and `position_score_kernel`
     (F,), which is v.
@@ -234,7 +239,8 @@ class LocalPredictive(General):
         hidden = jnp.tanh(product("position_kernel", queries.states))
         shares = jax.nn.sigmoid(hidden @ params["position_score_kernel"])
         centres = mask.sum(1, dtype=shares.dtype)[:, None] * shares
-        distances = jnp.arange(1, mask.shape[1] + 1)[None, None] - centres[..., None]
+        places = jnp.arange(1, mask.shape[1] + 1).astype(centres.dtype)
+        distances = places[None, None] - centres[..., None]
         weights = masked_softmax(scores, (jnp.abs(distances) <= self.window) & mask[:, None])
         return weights * jnp.exp(-2 * (distances / self.window) ** 2)
 
@@ -270,7 +276,7 @@ class Additive(Attention):
     def scores(
         self, params: Params, queries: Queries, keys: jax.Array, product: Product
     ) -> jax.Array:
-        # The gradient computes the hidden layers again: kept for all steps they are [B, Q, S, A].
+        # The gradient recomputes the hidden layers, which for all steps would be [B, Q, S, A].
         @jax.checkpoint
         def score(projected: jax.Array, keys: jax.Array, covered: jax.Array | None) -> jax.Array:
             hidden = projected[:, :, None] + keys[:, None]

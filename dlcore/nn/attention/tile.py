@@ -1,9 +1,9 @@
-"""One tile of attention, some queries by some keys: its scores, its softmax and its gradients.
+"""Scores, softmax and gradients of one tile of attention, some queries by some keys.
 
-The full form is one tile, the chunked form many. Heads stand before time, so that every product is
-a batch of matrix products; those of a group's heads follow each other in one matrix. Keys stand
-before queries: sums over the keys then run along the processor's vector lanes. Both together save
-a tenth of the time of a small model's attention on the CPU.
+Full attention is one tile, chunked attention many. The axis of heads comes before time, so that
+every product is a batch of matrix products; a group's heads share one matrix. The axis of keys
+comes before queries, so that sums over the keys run along the processor's vector lanes. Both
+together save a tenth of the time of a small model's attention on the CPU.
 
 Shapes: B batch, Q queries, K keys, H heads, G groups of heads that share a key and a value head,
 R = H / G heads of a group, D features of a query, E of a value. `1|B` is 1, to broadcast, or B.
@@ -15,14 +15,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dlcore.types import at_least_float32
+
 
 class View(NamedTuple):
-    """What queries see of the keys.
+    """The keys that queries see, and the distances between them.
 
     Attributes:
-        mask: bool [1|B, 1|G, 1|K, 1|R, 1|Q], true where a query may look; None for everywhere.
-        slopes: of ALiBi, [1, G, 1, R, 1], or None.
-        positions: the place of each query among the keys, int [1|B, Q].
+        mask: bool [1|B, 1|G, 1|K, 1|R, 1|Q], true where a query may attend; None for everywhere.
+        slopes: the slopes of ALiBi, [1, G, 1, R, 1], or None.
+        positions: the index of each query among the keys, int [1|B, Q].
     """
 
     mask: jax.Array | None
@@ -38,7 +40,7 @@ def arrange(
     slopes: jax.typing.ArrayLike | None,
     positions: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array, View]:
-    """The arguments of `functions.attention_weights` as [B, G, R, Q, D], [B, G, K, D] and a view.
+    """Brings the arguments of `attention_weights` to [B, G, R, Q, D], [B, G, K, D] and a view.
 
     Raises:
         ValueError: for shapes that do not fit each other.
@@ -73,10 +75,10 @@ def arrange(
 
 
 def arrange_value(value: jax.Array, key: jax.Array) -> jax.Array:
-    """The value [B, K, G, E] as [B, G, K, E].
+    """Brings the value [B, K, G, E] to [B, G, K, E].
 
     Raises:
-        ValueError: when it does not fit the key [B, K, G, D].
+        ValueError: when the value does not fit the key [B, K, G, D].
     """
     if value.ndim != 4 or value.shape[:3] != key.shape[:3]:
         raise ValueError(f"value {value.shape} and key {key.shape} differ in more than features")
@@ -84,7 +86,7 @@ def arrange_value(value: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def restore(out: jax.Array) -> jax.Array:
-    """Puts [B, G, R, Q, E] back in the order of the callers, [B, Q, H, E]."""
+    """Brings the output [B, G, R, Q, E] to the order of the public functions, [B, Q, H, E]."""
     batch, groups, shared, queries, features = out.shape
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, queries, groups * shared, features)
 
@@ -98,48 +100,48 @@ def scores(
     scale: float,
     first_key: jax.Array | int = 0,
 ) -> jax.Array:
-    """What the softmax takes, [B, G, K, R, Q], float32 at least: -inf where no query may look.
+    """Returns the scores [B, G, K, R, Q], float32 at least, -inf where a query may not attend.
 
     Args:
         query: [B, G, R, Q, D].
         key: [B, G, K, D].
-        view: of these queries on these keys.
+        view: the view of these queries on these keys.
         causal: whether a query sees only keys up to its own position.
         scale: the factor of the products.
-        first_key: the place of the first of these keys among all.
+        first_key: the index of the first of these keys among all keys.
     """
-    dtype = jnp.promote_types(query.dtype, jnp.float32)
+    dtype = at_least_float32(query.dtype)
     products = _product("bgkd,bgnd->bgkn", key, _rows(query), dtype)
     result = scale * products.reshape(*key.shape[:3], *query.shape[2:4])
-    places = first_key + jnp.arange(key.shape[2])
-    ahead = (view.positions[:, None] - places[None, :, None])[:, None, :, None]
+    key_positions = first_key + jnp.arange(key.shape[2])
+    distance = (view.positions[:, None] - key_positions[None, :, None])[:, None, :, None]
     mask = view.mask
     if view.slopes is not None:
-        result -= view.slopes.astype(dtype) * jnp.abs(ahead).astype(dtype)
+        result -= view.slopes.astype(dtype) * jnp.abs(distance).astype(dtype)
     if causal:
-        mask = ahead >= 0 if mask is None else mask & (ahead >= 0)
+        mask = distance >= 0 if mask is None else mask & (distance >= 0)
     return result if mask is None else jnp.where(mask, result, -jnp.inf)
 
 
 def softmax(scores: jax.Array) -> jax.Array:
-    """exp(score) / sum over the keys, [B, G, K, R, Q]; zeros for a query that sees no key."""
+    """Returns exp(score) / sum over the keys, [B, G, K, R, Q], 0 for a query without any key."""
     top = finite(scores.max(2, keepdims=True))
     exponentials = jnp.exp(scores - lax.stop_gradient(top))
     return exponentials / positive(exponentials.sum(2, keepdims=True))
 
 
 def finite(top: jax.Array) -> jax.Array:
-    """The greatest score, or 0 where no key is seen, so that -inf - top stays -inf."""
+    """Replaces the maximum -inf of queries without any key by 0, so that -inf - top stays -inf."""
     return jnp.where(top == -jnp.inf, 0, top)
 
 
 def positive(total: jax.Array) -> jax.Array:
-    """The sum of exponentials, or 1 where no key is seen, so that it divides zeros."""
+    """Replaces the sum 0 of queries without any key by 1, so that it can divide zeros."""
     return jnp.where(total == 0, 1, total)
 
 
 def weighted_sum(weights: jax.Array, value: jax.Array) -> jax.Array:
-    """The sum of the values [B, G, K, E] by weights [B, G, K, R, Q]: [B, G, R, Q, E]."""
+    """Sums the values [B, G, K, E] with the weights [B, G, K, R, Q] to [B, G, R, Q, E]."""
     batch, groups, _, *queries = weights.shape
     out = _product("bgkn,bgke->bgne", _columns(weights), value, weights.dtype)
     return out.reshape(batch, groups, *queries, value.shape[-1])
@@ -155,10 +157,10 @@ def gradients(
     *,
     scale: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The gradients of query, key and value, float32 at least.
+    """Returns the gradients of query, key and value, float32 at least.
 
-    Written out, because automatic differentiation computes that of the weights in the other order
-    of axes and turns it around.
+    Automatic differentiation would compute the weights' gradient in the other order of axes and
+    transpose it.
 
     Args:
         query: [B, G, R, Q, D].
@@ -166,8 +168,8 @@ def gradients(
         value: [B, G, K, E].
         weights: [B, G, K, R, Q].
         g: the gradient of the output, [B, G, R, Q, E].
-        inner: output . g, [B, G, R, Q]: the sum over all keys, of all tiles, of weight times its
-            gradient (Dao et al. 2022, eq. 4).
+        inner: output . g, [B, G, R, Q], which is the sum over the keys of all tiles of each weight
+            times its gradient (Dao et al. 2022, eq. 4).
         scale: the factor of the products.
     """
     dtype, shape = weights.dtype, query.shape
@@ -180,15 +182,15 @@ def gradients(
 
 
 def _rows(x: jax.Array) -> jax.Array:
-    """[B, G, R, Q, *] as [B, G, N, *], N = R * Q: products are slower over more axes."""
+    """Reshapes [B, G, R, Q, *] to [B, G, R * Q, *]: products are slower over more axes."""
     return x.reshape(*x.shape[:2], -1, x.shape[-1])
 
 
 def _columns(x: jax.Array) -> jax.Array:
-    """[B, G, K, R, Q] as [B, G, K, N]."""
+    """Reshapes [B, G, K, R, Q] to [B, G, K, R * Q]."""
     return x.reshape(*x.shape[:3], -1)
 
 
 def _product(axes: str, x: jax.Array, y: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
-    """A product whose terms have the type of y, the input, and whose sums have `dtype`."""
+    """Multiplies in the type of y and sums in `dtype`."""
     return jnp.einsum(axes, x.astype(y.dtype), y, preferred_element_type=dtype)

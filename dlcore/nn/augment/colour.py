@@ -1,7 +1,7 @@
-"""What changes the values of pixels and leaves them where they are; boxes and landmarks stay.
+"""Augmentation of colours, which moves no pixels, boxes or landmarks.
 
 Every function takes the example's own key and one image (H, W, C), floats of 0..255, and returns
-one in the same range: what leaves it is clipped.
+an image clipped to the same range.
 """
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from dlcore.errors import InputError
 from dlcore.nn.augment.warp import Fill, fill_values
 
-# Of red, green and blue in the brightness that is seen (ITU-R BT.601).
+# The weights of red, green and blue in perceived brightness (ITU-R BT.601).
 GREY = (0.299, 0.587, 0.114)
 
 
@@ -44,7 +44,7 @@ def hue(key: jax.Array, image: jax.Array, *, turn: float = 0.1) -> jax.Array:
     A third of a turn makes red green, green blue and blue red.
 
     Args:
-        key: of the example.
+        key: the example's key.
         image: (H, W, 3).
         turn: largest angle to either side, as a share of the full turn.
 
@@ -55,7 +55,7 @@ def hue(key: jax.Array, image: jax.Array, *, turn: float = 0.1) -> jax.Array:
     angle = 2 * jnp.pi * turn * jax.random.uniform(key, minval=-1.0)
     # Rodrigues' formula for the axis (1, 1, 1) / sqrt(3), the channels being the coordinates.
     to_mean = jnp.full((3, 3), 1 / 3)
-    across = jnp.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / jnp.sqrt(3.0)
+    across = jnp.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / jnp.sqrt(3.0)
     turned = (jnp.eye(3) - to_mean) * jnp.cos(angle) + across * jnp.sin(angle)
     return _recolour(image, to_mean + turned)
 
@@ -70,18 +70,18 @@ def lighting(
 ) -> jax.Array:
     """Adds a random multiple of each principal component of the colours (Krizhevsky et al. 2012).
 
-    The paper's [p1, p2, p3] [a1 l1, a2 l2, a3 l3]^T with a drawn once per image from a normal
-    distribution. Its l are those of values of 0..1, so the sum is multiplied by 255.
+    This is the paper's [p1, p2, p3] [a1 l1, a2 l2, a3 l3]^T, with a drawn once per image from a
+    normal distribution. Its l belong to values of 0..1, so the sum is multiplied by 255.
 
     Args:
-        key: of the example.
+        key: the example's key.
         image: (H, W, C).
         deviation: the standard deviation of each a.
         eigenvalues: l, (C,), as `principal_colours` gives them.
         eigenvectors: p, (C, C), one in each column.
 
     Raises:
-        InputError: when they are not of C channels.
+        InputError: when the eigenvalues or eigenvectors do not have C channels.
     """
     channels = image.shape[-1]
     if np.shape(eigenvalues) != (channels,) or np.shape(eigenvectors) != (channels, channels):
@@ -95,7 +95,7 @@ def lighting(
 
 
 def principal_colours(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What `lighting` needs: the principal components of all pixels' colours, scaled to 0..1.
+    """Returns the principal components of all pixels' colours, scaled to 0..1, for `lighting`.
 
     Args:
         images: (B, H, W, C) of 0..255.
@@ -120,10 +120,10 @@ def cutout(key: jax.Array, image: jax.Array, *, size: int = 8, fill: Fill = 0.0)
     DeVries & Taylor 2017 fill images of mean 0 with 0, 16 pixels wide for the 10 classes of CIFAR.
 
     Args:
-        key: of the example.
+        key: the example's key.
         image: (H, W, C).
         size: the side in pixels.
-        fill: the value, or one for each channel; the mean of the images is the paper's.
+        fill: one value, or one for each channel; the paper takes the mean of the images.
     """
     limits = jnp.array(image.shape[:2])
     start = jax.random.randint(key, (2,), 0, limits) - size // 2
@@ -132,13 +132,13 @@ def cutout(key: jax.Array, image: jax.Array, *, size: int = 8, fill: Fill = 0.0)
 
 
 def rectangle(height: int, width: int, start: jax.Array, stop: jax.Array) -> jax.Array:
-    """Bools (H, W), true in the rows start[0]..stop[0] - 1 and columns start[1]..stop[1] - 1."""
+    """Returns a mask bool (H, W), true at (y, x) where start <= (y, x) < stop."""
     y, x = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
     return (start[0] <= y) & (y < stop[0]) & (start[1] <= x) & (x < stop[1])
 
 
 def _recolour(image: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Each pixel's colour times a matrix (3, 3)."""
+    """Multiplies each pixel's colour by a matrix (3, 3)."""
     return _clip(jnp.einsum("hwc,dc->hwd", image, matrix, precision="highest"))
 
 

@@ -1,4 +1,4 @@
-"""Several augmentations as one function, read from a short text."""
+"""Combines several augmentations, read from a short text, into one function."""
 
 import functools
 import inspect
@@ -17,10 +17,11 @@ from dlcore.nn.augment.warp import Fill, warp_boxes, warp_images, warp_landmarks
 from dlcore.parallel import positions
 
 Augment = Callable[[jax.Array, Batch], Batch]
+# Maps return a matrix, colours and erasers an image, mixers a batch.
 Step = Callable[..., Any]
 
-# The stages in the order in which they run: all maps cost one interpolation, what is erased keeps
-# its value, and what is mixed is complete.
+# The stages, in the order in which they run: all maps share one interpolation, no later step
+# changes the values that an eraser leaves, and mixing sees finished images.
 MAPS: dict[str, Step] = {
     "flip": geometry.flip,
     "crop": geometry.crop,
@@ -40,7 +41,7 @@ ERASERS: dict[str, Step] = {"cutout": colour.cutout}
 MIXERS: dict[str, Step] = {"mixup": mixing.mixup, "cutmix": mixing.cutmix}
 STEPS = MAPS | COLOURS | ERASERS | MIXERS
 
-# The options of steps that a text can give, and their least and largest values.
+# The options that a text can give to steps, and their least and largest values.
 RANGES: dict[str, tuple[float, float]] = {
     "probability": (0, 1),
     "padding": (0, 10_000),
@@ -68,28 +69,29 @@ def augmentation(
     pairs: Sequence[tuple[int, int]] = (),
     least_visible: float = 0.25,
 ) -> Augment:
-    """One function (key, batch) -> batch from a text such as "flip,crop:4,cutout:8,mixup:0.2".
+    """Makes a function (key, batch) -> batch from a text like "flip,crop:4,cutout:8,mixup:0.2".
 
-    Steps are separated by commas, each a name of `STEPS` and, after colons, values of its options
-    in the order of its definition: "cutmix:1:0.5". Maps of all pixels come first and are
-    interpolated once, then colours, then cutout, then mixing; within these stages the text's order
+    Commas separate the steps. Each is a name of `STEPS` and, after colons, the values of its
+    options in the order of its signature: "cutmix:1:0.5". Maps of all pixels run first, with one
+    interpolation, then colours, then cutout, then mixing; within these stages the text's order
     counts. Each step draws from the key folded with its name, so that adding a step leaves the
-    others' draws as they are. "none" or nothing augments nothing.
+    draws of the others unchanged. "none" or an empty text augments nothing.
 
-    The batch is a dict with "image" (B, H, W, C) of 0..255; entries that are not named here pass.
-      - "label": integers (B,) or probabilities (B, K). Mixing makes probabilities of integers.
+    The batch is a dict with "image" (B, H, W, C) of 0..255 and any of the following; other entries
+    pass unchanged.
+      - "label": integers (B,) or probabilities (B, K). Mixing turns integers into probabilities.
       - "boxes" (B, N, 4), y_min, x_min, y_max, x_max in pixels, and "boxes_mask" (B, N), true for
-        real ones: see `warp_boxes`.
+        real boxes: see `warp_boxes`.
       - "landmarks" (B, M, 2), y, x in pixels, and "landmarks_mask" (B, M), true for visible ones:
         see `warp_landmarks`.
-    Pixel (i, j) covers [i, i + 1) x [j, j + 1). What cutout hides stays in boxes and landmarks.
+    Pixel (i, j) covers [i, i + 1) x [j, j + 1). Cutout changes neither boxes nor landmarks.
 
     Args:
         text: the steps.
         num_classes: K, needed by mixing where labels are integers.
-        colours: what `principal_colours` measured on the training images, needed by "lighting".
-        fill: what comes from outside the image and what cutout leaves, one value for all channels
-            or one for each.
+        colours: the result of `principal_colours` on the training images, needed by "lighting".
+        fill: the values outside the image and in the square of cutout, one for all channels or one
+            for each.
         pairs: landmarks that are each other's mirror images.
         least_visible: the share of a box that must be inside the image, or it becomes padding.
 
@@ -98,11 +100,16 @@ def augmentation(
 
     Raises:
         InputError: for unknown or repeated steps and values that are no numbers or out of range.
+
+    >>> flip = augmentation("flip:1")
+    >>> batch = {"image": jnp.array([[[[1.0], [2.0]]]]), "label": jnp.array([3])}
+    >>> flip(jax.random.key(0), batch)["image"].tolist()
+    [[[[2.0], [1.0]]]]
     """
-    given: dict[str, Any] = {"num_classes": num_classes, "fill": fill}
+    from_caller: dict[str, object] = {"num_classes": num_classes, "fill": fill}
     if colours is not None:
-        given |= {"eigenvalues": colours[0], "eigenvectors": colours[1]}
-    steps = _read(text, given)
+        from_caller |= {"eigenvalues": colours[0], "eigenvectors": colours[1]}
+    steps = _parse(text, from_caller)
     maps, tints, erasers, mixers = (
         [(name, step) for name, step in steps.items() if name in stage]
         for stage in (MAPS, COLOURS, ERASERS, MIXERS)
@@ -142,26 +149,26 @@ def augmentation(
 
 
 def _own_keys(key: jax.Array, count: int) -> jax.Array:
-    """The key of each of the `count` examples at hand: the same in every layout."""
+    """Returns the key of each of these `count` examples, which is the same in every layout."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, positions(count))
 
 
 def _compose(first: jax.Array, second: jax.Array) -> jax.Array:
-    # In full precision, or accelerators would round whole pixels away.
+    # Accelerators' default precision would round away whole pixels.
     return jnp.matmul(first, second, precision="highest")
 
 
 def _computed_once(images: jax.Array) -> jax.Array:
-    """The same images, to the bit.
+    """Returns the same images, bit for bit, behind a division that XLA computes only once.
 
-    XLA on the CPU fuses what it thinks cheap, gathers too, into each use and so computes it again
-    and again: "flip,crop:4,mixup" took three times as long. It does not repeat a division.
+    XLA on the CPU fuses operations that it thinks cheap, even gathers, into each use and so
+    repeats them: "flip,crop:4,mixup" took three times as long. It does not repeat a division.
     """
     return images / jnp.where(images < jnp.inf, 1.0, 2.0)
 
 
-def _read(text: str, given: dict[str, Any]) -> dict[str, Step]:
-    """The steps of a text by name, with the options from the text and from `given`."""
+def _parse(text: str, from_caller: dict[str, object]) -> dict[str, Step]:
+    """Returns the steps of a text by name, with the options of the text and of the caller."""
     steps: dict[str, Step] = {}
     items = [item.strip() for item in text.split(",")]
     for item in [] if items in (["none"], [""]) else items:
@@ -181,13 +188,13 @@ def _read(text: str, given: dict[str, Any]) -> dict[str, Step]:
             option: _number(item, option, value, type(default))
             for (option, default), value in zip(options.items(), values, strict=False)
         }
-        from_caller = {option: given[option] for option in signature if option in given}
-        if "eigenvalues" in signature and "eigenvalues" not in given:
+        other = {option: from_caller[option] for option in signature if option in from_caller}
+        if "eigenvalues" in signature and "eigenvalues" not in from_caller:
             raise InputError(
                 f"augmentation {name!r} needs the principal colours of the training images; pass "
                 "colours=principal_colours(images) or leave it out"
             )
-        steps[name] = functools.partial(STEPS[name], **from_text, **from_caller)
+        steps[name] = functools.partial(STEPS[name], **from_text, **other)
     return steps
 
 
@@ -198,8 +205,8 @@ def _number(item: str, option: str, value: str, kind: type) -> float:
     except ValueError:
         number = None
     if number is None or not low <= number <= high:
-        what = "a whole number" if kind is int else "a number"
+        expected = "a whole number" if kind is int else "a number"
         raise InputError(
-            f"augmentation {item!r}: {option} is {value!r}; give {what} from {low} to {high}"
+            f"augmentation {item!r}: {option} is {value!r}; give {expected} from {low} to {high}"
         )
     return number

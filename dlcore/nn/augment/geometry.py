@@ -1,10 +1,10 @@
-"""Where the pixels of an augmented image come from: one affine map per example, drawn from its key.
+"""Random affine maps, one per example, drawn from its key.
 
 A map is a matrix (3, 3), float32, that takes a point (y, x, 1) of the result to the point of the
-input that is shown there. Points are in pixels from the image's upper left corner, so that pixel
-(i, j) covers [i, i + 1) x [j, j + 1) and its centre is (i + 0.5, j + 0.5). Maps compose by the
-matrix product: first @ second is what comes of doing the first augmentation, then the second, and
-costs one interpolation. `warp` applies maps to images, boxes and landmarks.
+input that appears there. Points are in pixels from the image's upper left corner, so that pixel
+(i, j) covers [i, i + 1) x [j, j + 1) and its centre is (i + 0.5, j + 0.5). The matrix product
+first @ second does the first augmentation, then the second, and costs only one interpolation.
+`warp` applies maps to images, boxes and landmarks.
 
 Every function takes the example's own key and the image's height H and width W in pixels.
 """
@@ -21,10 +21,10 @@ def flip(key: jax.Array, height: int, width: int, *, probability: float = 0.5) -
     """Exchanges left and right.
 
     Args:
-        key: of the example.
+        key: the example's key.
         height: H.
         width: W.
-        probability: of a flip.
+        probability: the probability of a flip.
     """
     sign = jnp.where(jax.random.bernoulli(key, probability), -1.0, 1.0)
     return _about_centre(height, width, xx=sign)
@@ -33,16 +33,16 @@ def flip(key: jax.Array, height: int, width: int, *, probability: float = 0.5) -
 def crop(key: jax.Array, height: int, width: int, *, padding: int = 4) -> jax.Array:
     """Pads all sides and cuts out an image of the old size, at whole pixels.
 
-    He et al. 2016 (section 4.2) train on images of 32x32 so, with 4 pixels.
+    He et al. 2016 (section 4.2) do so with 4 pixels for images of 32x32.
 
     Args:
-        key: of the example.
+        key: the example's key.
         height: H.
         width: W.
-        padding: in pixels.
+        padding: width of the padding in pixels.
 
     Raises:
-        InputError: when the padding could fill the whole result.
+        InputError: when nothing but padding could remain.
     """
     if padding >= min(height, width):
         raise InputError(
@@ -58,11 +58,11 @@ def resized_crop(
 ) -> jax.Array:
     """Cuts out a rectangle anywhere and resizes it to the image's size (Szegedy et al. 2014, 6).
 
-    Its share of the area is uniform, and so is the logarithm of its aspect ratio. Those that do not
-    fit into the image are drawn again, at most nine times; then the sides are cut to the image's.
+    Its share of the area and the logarithm of its aspect ratio are uniform. A rectangle that does
+    not fit into the image is drawn again, at most nine times; then it is cut to the image's sides.
 
     Args:
-        key: of the example.
+        key: the example's key.
         height: H.
         width: W.
         smallest: least share of the area.
@@ -85,7 +85,7 @@ def rotate(key: jax.Array, height: int, width: int, *, degrees: float = 10.0) ->
     """Turns the image about its centre.
 
     Args:
-        key: of the example.
+        key: the example's key.
         height: H.
         width: W.
         degrees: largest angle to either side.
@@ -108,7 +108,7 @@ def affine(
     """Turns, stretches, shears and shifts the image by a little.
 
     Args:
-        key: of the example.
+        key: the example's key.
         height: H.
         width: W.
         rotation: largest angle to either side, in degrees.
@@ -141,7 +141,7 @@ def _about_centre(
     xy: Number = 0.0,
     xx: Number = 1.0,
 ) -> jax.Array:
-    """The linear map [[yy, yx], [xy, xx]] that leaves the image's centre where it is."""
+    """Returns the linear map [[yy, yx], [xy, xx]] that keeps the image's centre in place."""
     y, x = height / 2, width / 2
     return _matrix(yy, yx, y - (yy * y + yx * x), xy, xx, x - (xy * y + xx * x))
 

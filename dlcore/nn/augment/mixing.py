@@ -1,10 +1,10 @@
-"""Augmentation that mixes each example with another of the same global batch, labels and all.
+"""Augmentation that mixes each example and its label with another example of the global batch.
 
-The partner of position p is p + B/2 (modulo B): batches are shuffled, so it is any example. No
-layout changes this rule. Micro-batch i of a holds the rows i, i + a, i + 2a, ...; where their
-number is even, a divides B/2 and the partner is among them, half the micro-batch away. Under pmap
-the devices fetch their partners from one another. Shapes: B global batch, H W image, C channels,
-K classes; the functions see the rows that are at hand.
+The partner of position p is position p + B/2 (modulo B); batches are shuffled, so this is a random
+example. The rule holds in every layout. Of a micro-batches, the i-th holds the rows i, i + a,
+i + 2a, ...; where their number is even, a divides B/2, and the partner lies half the micro-batch
+away. Under pmap the devices fetch their partners from one another. Shapes: B global batch, H W
+image, C channels, K classes; under pmap or accumulation the functions see a part of the B rows.
 """
 
 import jax
@@ -20,12 +20,12 @@ Batch = dict[str, jax.Array]
 def mixup(
     keys: jax.Array, batch: Batch, *, alpha: float = 0.2, num_classes: int | None = None
 ) -> Batch:
-    """share * example + (1 - share) * partner, images and labels alike (Zhang et al. 2018).
+    """Makes images and labels share * example + (1 - share) * partner (Zhang et al. 2018).
 
     Args:
-        keys: one for each example.
-        batch: "image" and "label", see `augmentation`; rows of "weight" 0 are no partners.
-        alpha: the share is drawn from Beta(alpha, alpha), for each example.
+        keys: one key for each example.
+        batch: "image" and "label", see `augmentation`; rows of "weight" 0 are never partners.
+        alpha: each example draws its share from Beta(alpha, alpha).
         num_classes: K, needed where labels are integers.
 
     Returns:
@@ -48,16 +48,16 @@ def cutmix(
     probability: float = 1.0,
     num_classes: int | None = None,
 ) -> Batch:
-    """A rectangle of the partner's image in the example's (Yun et al. 2019, equations 1 and 2).
+    """Pastes a rectangle of the partner's image into the example's (Yun et al. 2019, eq. 1 and 2).
 
-    The rectangle has the image's shape, its centre is any point, and what reaches over the edge is
-    cut off. Labels are mixed by the areas that are seen.
+    The rectangle has the image's aspect ratio, its centre is any point, and the image's edge cuts
+    it off. The visible areas weigh the labels.
 
     Args:
-        keys: one for each example.
-        batch: "image" and "label", see `augmentation`; rows of "weight" 0 are no partners.
-        alpha: the example's share before cutting off is drawn from Beta(alpha, alpha).
-        probability: of a rectangle at all.
+        keys: one key for each example.
+        batch: "image" and "label", see `augmentation`; rows of "weight" 0 are never partners.
+        alpha: each example draws its share, before cutting off, from Beta(alpha, alpha).
+        probability: the probability that an example gets a rectangle at all.
         num_classes: K, needed where labels are integers.
 
     Returns:
@@ -73,7 +73,7 @@ def cutmix(
         share_key, place_key, done_key = jax.random.split(key, 3)
         share = jax.random.beta(share_key, alpha, alpha)
         share = jnp.where(jax.random.bernoulli(done_key, probability), share, 1.0)
-        sides = jnp.round(size * jnp.sqrt(1 - share)).astype(jnp.int32)
+        sides = jnp.round(size.astype(share.dtype) * jnp.sqrt(1 - share)).astype(jnp.int32)
         start = jax.random.randint(place_key, (2,), 0, size) - sides // 2
         return rectangle(height, width, start, start + sides)
 
@@ -84,13 +84,16 @@ def cutmix(
 
 
 def partners(rows: jax.Array) -> jax.Array:
-    """For each example at hand the row of the example half a global batch away.
+    """Returns for each row the row that lies half a global batch away.
 
     Args:
-        rows: (B, ...), what is at hand of them.
+        rows: (B, ...), or this device's part of them.
 
     Raises:
-        InputError: when their number is odd.
+        InputError: when the number of rows is odd.
+
+    >>> partners(jnp.array([1, 2, 3, 4])).tolist()
+    [3, 4, 1, 2]
     """
     axis = parallel.axis_name()
     everything = rows if axis is None else jax.lax.all_gather(rows, axis, tiled=True)
@@ -107,14 +110,14 @@ def partners(rows: jax.Array) -> jax.Array:
 
 
 def soft_labels(labels: jax.Array, num_classes: int | None) -> jax.Array:
-    """Labels as the probabilities of the classes, float32 (B, K).
+    """Returns labels as the probabilities of the classes, float32 (B, K).
 
     Args:
-        labels: integers (B,), or floats (B, K), which stay.
+        labels: integers (B,), or floats (B, K), which stay as they are.
         num_classes: K, needed where labels are integers.
 
     Raises:
-        InputError: when the number of classes is not known.
+        InputError: for integers without the number of classes.
     """
     if labels.ndim == 2:
         return labels.astype(jnp.float32)
@@ -138,7 +141,7 @@ def _blend_labels(batch: Batch, share: jax.Array, num_classes: int | None) -> ja
 
 
 def _paired(batch: Batch) -> jax.Array:
-    """Bools (B,), false where the partner only pads the batch."""
+    """Returns bools (B,), false where the partner only pads the batch."""
     if "weight" not in batch:
         return jnp.ones(len(batch["image"]), bool)
     return partners(batch["weight"]) > 0

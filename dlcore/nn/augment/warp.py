@@ -1,7 +1,7 @@
 """Affine maps applied to images, boxes and landmarks.
 
-Maps (B, 3, 3) are those of `geometry`: from points of the result to points of the input, in pixels
-from the upper left corner. Shapes: B batch, H W image, C channels, N boxes, M landmarks.
+`geometry` defines the maps (B, 3, 3): they take points of the result to points of the input, in
+pixels from the upper left corner. Shapes: B batch, H W image, C channels, N boxes, M landmarks.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ Fill = float | Sequence[float]
 
 
 def warp_images(images: jax.Array, maps: jax.Array, *, fill: Fill = 0.0) -> jax.Array:
-    """Images read through maps, interpolated bilinearly between the centres of the pixels.
+    """Reads images through maps, interpolating bilinearly between the centres of the pixels.
 
-    Between the outermost centres and the image's edge the outermost pixels count. What a map of
-    whole pixels shows are the pixels themselves, to the bit.
+    Between the outermost centres and the image's edge the outermost pixels count. A shift by whole
+    pixels keeps their bits.
 
     Args:
         images: floats (B, H, W, C).
         maps: (B, 3, 3).
-        fill: what lies outside the image, one value for all channels or one for each.
+        fill: the values outside the image, one for all channels or one for each.
 
     Returns:
         Floats (B, H, W, C).
@@ -60,7 +60,7 @@ def warp_boxes(
     width: int,
     least_visible: float = 0.25,
 ) -> tuple[jax.Array, jax.Array]:
-    """Boxes that follow the pixels: each becomes the bounding box of its mapped corners, clipped.
+    """Replaces each box by the bounding box of its mapped corners, clipped to the image.
 
     Args:
         boxes: floats (B, N, 4), each y_min, x_min, y_max, x_max in pixels.
@@ -68,20 +68,21 @@ def warp_boxes(
         maps: (B, 3, 3).
         height: H.
         width: W.
-        least_visible: a box of which less than this share of the area lies inside the image
-            becomes padding, as does one of which nothing is left.
+        least_visible: a box becomes padding when a smaller share of its area than this, or nothing
+            of it, lies inside the image.
 
     Returns:
-        The boxes, padding being 0, and the mask in the type it came in.
+        The boxes, where padding is 0, and the mask in the given type.
     """
     batch, count = mask.shape
     corners_y = boxes[..., jnp.array([0, 0, 2, 2])].reshape(batch, -1)
     corners_x = boxes[..., jnp.array([1, 3, 1, 3])].reshape(batch, -1)
     y, x = (a.reshape(batch, count, 4) for a in _to_result(maps, corners_y, corners_x))
     whole = jnp.stack([y.min(-1), x.min(-1), y.max(-1), x.max(-1)], -1)
-    clipped = jnp.clip(whole, 0, jnp.array([height, width, height, width]).reshape(1, 1, 4))
+    most = jnp.array([height, width, height, width], whole.dtype).reshape(1, 1, 4)
+    clipped = jnp.clip(whole, 0, most)
     visible = _area(clipped)
-    kept = (mask != 0) & (visible > 0) & (visible >= least_visible * _area(whole))
+    kept = mask.astype(bool) & (visible > 0) & (visible >= least_visible * _area(whole))
     return jnp.where(kept[..., None], clipped, 0), kept.astype(mask.dtype)
 
 
@@ -94,26 +95,26 @@ def warp_landmarks(
     width: int,
     pairs: Sequence[tuple[int, int]] = (),
 ) -> tuple[jax.Array, jax.Array]:
-    """Landmarks that follow the pixels.
+    """Moves landmarks with the pixels.
 
     Args:
         points: floats (B, M, 2), each y, x in pixels.
-        mask: (B, M), true for those that are visible.
+        mask: (B, M), true for visible landmarks.
         maps: (B, 3, 3).
         height: H.
         width: W.
-        pairs: numbers of landmarks that are each other's mirror images, such as (left eye, right
-            eye): where a map mirrors, they exchange their places.
+        pairs: indices of landmarks that are each other's mirror images, such as (left eye, right
+            eye): where a map mirrors the image, they are exchanged.
 
     Returns:
-        The points and the mask in the type it came in, false also for what lies outside the image.
+        The points, and the mask in the given type, false also for points outside the image.
 
     Raises:
-        InputError: when a pair names a landmark that there is not, or one is in two pairs.
+        InputError: when a pair names an unknown landmark, or two pairs name the same one.
     """
     count = points.shape[1]
-    named = [each for pair in pairs for each in pair]
-    if len(set(named)) < len(named) or not all(0 <= each < count for each in named):
+    indices = [index for pair in pairs for index in pair]
+    if len(set(indices)) < len(indices) or not all(0 <= index < count for index in indices):
         raise InputError(
             f"landmark pairs {tuple(pairs)} do not fit {count} landmarks; "
             f"name each of 0..{count - 1} at most once"
@@ -126,17 +127,17 @@ def warp_landmarks(
     points = jnp.where(mirrored[:, None, None], points[:, order], points)
     mask = jnp.where(mirrored[:, None], mask[:, order], mask)
     y, x = _to_result(maps, points[..., 0], points[..., 1])
-    visible = (mask != 0) & _inside(y, x, height, width)
+    visible = mask.astype(bool) & _inside(y, x, height, width)
     return jnp.stack([y, x], -1), visible.astype(mask.dtype)
 
 
 def fill_values(fill: Fill) -> jax.Array:
-    """`fill` as a float32 array that stands beside (H, W, C)."""
+    """Returns `fill` as a float32 array (1, 1, C or 1), which broadcasts to images."""
     return jnp.asarray(fill, jnp.float32).reshape(1, 1, -1)
 
 
 def _neighbours(source: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The two pixels between whose centres a point lies, and the second's share."""
+    """Returns the two pixels between whose centres a point lies, and the second's share."""
     centre = jnp.clip(source - 0.5, 0, size - 1)
     first = jnp.floor(centre)
     index = first.astype(jnp.int32)
@@ -156,7 +157,7 @@ def _determinant(maps: jax.Array) -> jax.Array:
 
 
 def _to_result(maps: jax.Array, y: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Where points of the input, y and x (B, n) each, lie in the result: the inverse map."""
+    """Applies the inverse map: takes points of the input, y and x (B, n) each, to the result."""
     (yy, yx, down), (xy, xx, right) = jnp.moveaxis(maps[:, :2, :, None], 0, 2)
     y, x = y - down, x - right
     determinant = _determinant(maps)[:, None]

@@ -1,4 +1,4 @@
-"""Recurrent nets: cells as pure functions, the scan that runs them, layers made of them."""
+"""Recurrent nets: cells as pure functions, the scan that runs them, and layers made of them."""
 
 from dlcore.nn.recurrent.cell import Carry as Carry
 from dlcore.nn.recurrent.cell import Cell as Cell

@@ -1,10 +1,9 @@
-"""Parameters of cells to and from PyTorch's and Flax's layouts, without either library.
+"""Converts parameters of cells to and from the layouts of PyTorch and Flax, without either library.
 
-The cells that these have, and so the ones that convert, are `Vanilla`, `LSTM`, `GRUAfter` and, in
-PyTorch, `ProjectionLSTM`. PyTorch has the gates in rows and two biases, of which only the sum
-matters, but for the candidate of its GRU. Flax has one small kernel per gate. Both name the update
-gate of the GRU by what it keeps, z = 1 - u; as sigmoid(-x) = 1 - sigmoid(x), its weights and biases
-change their sign.
+The cells that these libraries have are `Vanilla`, `LSTM`, `GRUAfter` and, in PyTorch,
+`ProjectionLSTM`. PyTorch has the gates in rows and two biases, of which only the sum matters except
+for the candidate of its GRU. Flax has one small kernel per gate. The update gate of both keeps the
+share z = 1 - u; as sigmoid(-x) = 1 - sigmoid(x), its weights and biases change their sign.
 
 Shapes: D inputs, H features, P outputs, G gates times features.
 """
@@ -12,11 +11,11 @@ Shapes: D inputs, H features, P outputs, G gates times features.
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax.traverse_util import flatten_dict
 
 from dlcore.errors import InputError
@@ -24,8 +23,9 @@ from dlcore.nn.recurrent.cell import Cell, Params
 from dlcore.nn.recurrent.gru import GRUAfter
 from dlcore.nn.recurrent.lstm import LSTM, ProjectionLSTM
 from dlcore.nn.recurrent.vanilla import Vanilla
+from dlcore.types import PyTree
 
-Arrays = Mapping[str, Any]
+Arrays = Mapping[str, npt.ArrayLike]
 
 # The gates in the order of their blocks; PyTorch's and Flax's agree in order and meaning.
 _GATES: dict[type[Cell], tuple[str, ...]] = {
@@ -39,11 +39,11 @@ _FLAX = (Vanilla, LSTM, GRUAfter)
 
 
 def to_pytorch(cell: Cell, params: Params) -> dict[str, np.ndarray]:
-    """The parameters as `torch.nn.RNN`, `LSTM` and `GRU` name them, without the layer's suffix.
+    """Names the parameters as `torch.nn.RNN`, `LSTM` and `GRU` do, without the layer's suffix.
 
     Returns:
         `weight_ih` (G, D), `weight_hh` (G, P), `bias_ih` (G,), `bias_hh` (G,) and for a projection
-        `weight_hr` (P, H). `bias_hh` is 0, but for the candidate of a GRU.
+        `weight_hr` (P, H). `bias_hh` is 0 except for the candidate of a GRU.
 
     Raises:
         InputError: for a cell that PyTorch does not have.
@@ -60,21 +60,21 @@ def to_pytorch(cell: Cell, params: Params) -> dict[str, np.ndarray]:
         arrays["bias_hh"][2 * cell.features :] = params["recurrent_bias"]
     if isinstance(cell, ProjectionLSTM):
         arrays["weight_hr"] = np.asarray(params["projection_kernel"]).T
-    # Copies in C order, which `torch.from_numpy` takes without a warning.
+    # `torch.from_numpy` takes copies in C order without a warning.
     return {name: np.array(array, order="C") for name, array in arrays.items()}
 
 
 def from_pytorch(cell: Cell, arrays: Arrays) -> dict[str, jax.Array]:
-    """The cell's parameters from what `to_pytorch` gives.
+    """Inverts `to_pytorch`.
 
     Raises:
         InputError: for a cell that PyTorch does not have, or arrays that are not the cell's.
     """
-    arrays = _fitting(cell, arrays, to_pytorch, "weight_ih", axis=1)
-    bias, recurrent_bias = arrays["bias_ih"].copy(), arrays["bias_hh"]
+    checked = _checked(cell, arrays, to_pytorch, "weight_ih", axis=1)
+    bias, recurrent_bias = checked["bias_ih"].copy(), checked["bias_hh"]
     params = {
-        "input_kernel": _signed(cell, arrays["weight_ih"].T),
-        "recurrent_kernel": _signed(cell, arrays["weight_hh"].T),
+        "input_kernel": _signed(cell, checked["weight_ih"].T),
+        "recurrent_kernel": _signed(cell, checked["weight_hh"].T),
     }
     if isinstance(cell, GRUAfter):
         gates = 2 * cell.features
@@ -83,17 +83,20 @@ def from_pytorch(cell: Cell, arrays: Arrays) -> dict[str, jax.Array]:
     else:
         bias += recurrent_bias
     if isinstance(cell, ProjectionLSTM):
-        params["projection_kernel"] = arrays["weight_hr"].T
+        params["projection_kernel"] = checked["weight_hr"].T
     params["bias"] = _signed(cell, bias)
     return {name: jnp.asarray(array) for name, array in params.items()}
 
 
 def stack_to_pytorch(cell: Cell, layers: Mapping[str, Params]) -> dict[str, np.ndarray]:
-    """The state of a whole `torch.nn.LSTM` and its like.
+    """Returns the state of a whole `torch.nn.RNN`, `LSTM` or `GRU`.
 
     Args:
         cell: the cell, the same in all layers and directions.
         layers: parameters by PyTorch's suffixes: "l0", "l0_reverse", "l1", ...
+
+    Raises:
+        InputError: as `to_pytorch`.
     """
     return {
         f"{name}_{suffix}": array
@@ -103,16 +106,19 @@ def stack_to_pytorch(cell: Cell, layers: Mapping[str, Params]) -> dict[str, np.n
 
 
 def stack_from_pytorch(cell: Cell, state: Arrays) -> dict[str, dict[str, jax.Array]]:
-    """The parameters of each layer and direction by PyTorch's suffixes: "l0", "l0_reverse", ...
+    """Inverts `stack_to_pytorch`.
 
     Args:
         cell: the cell, the same in all layers and directions.
         state: the module's state, such as {"weight_ih_l0": ..., "weight_ih_l0_reverse": ...}.
 
+    Returns:
+        The parameters by PyTorch's suffixes: "l0", "l0_reverse", "l1", ...
+
     Raises:
         InputError: for a name without such a suffix, and as `from_pytorch`.
     """
-    layers: dict[str, dict[str, Any]] = {}
+    layers: dict[str, dict[str, npt.ArrayLike]] = {}
     for key, array in state.items():
         match = re.fullmatch(r"(\w+?)_(l\d+(?:_reverse)?)", key)
         if match is None:
@@ -125,14 +131,14 @@ def stack_from_pytorch(cell: Cell, state: Arrays) -> dict[str, dict[str, jax.Arr
 
 
 def to_flax(cell: Cell, params: Params) -> dict[str, dict[str, jax.Array]]:
-    """The tree of `flax.linen.SimpleCell`, `LSTMCell` and `OptimizedLSTMCell`, or `GRUCell`.
+    """Returns the parameters of Flax's `SimpleCell`, `LSTMCell`, `OptimizedLSTMCell` or `GRUCell`.
 
     Raises:
         InputError: for a cell that Flax does not have.
     """
     _require(cell, _FLAX, "Flax")
     names = _GATES[type(cell)]
-    tree: dict[str, dict[str, Any]] = {}
+    tree: dict[str, dict[str, np.ndarray]] = {}
     for side, kernel in (("i", "input_kernel"), ("h", "recurrent_kernel")):
         blocks = np.split(_signed(cell, params[kernel]), len(names), axis=1)
         tree |= {side + name: {"kernel": k} for name, k in zip(names, blocks, strict=True)}
@@ -145,13 +151,13 @@ def to_flax(cell: Cell, params: Params) -> dict[str, dict[str, jax.Array]]:
 
 
 def from_flax(cell: Cell, tree: Mapping[str, Arrays]) -> dict[str, jax.Array]:
-    """The cell's parameters from what `to_flax` gives.
+    """Inverts `to_flax`.
 
     Raises:
         InputError: for a cell that Flax does not have, or a tree that is not the cell's.
     """
     names = _GATES[type(cell)] if type(cell) in _FLAX else ("",)
-    leaves = _fitting(cell, tree, to_flax, f"i{names[0]}/kernel", axis=0)
+    leaves = _checked(cell, tree, to_flax, f"i{names[0]}/kernel", axis=0)
 
     def gather(side: str, leaf: str) -> np.ndarray:
         return _signed(cell, np.concatenate([leaves[f"{side}{n}/{leaf}"] for n in names], axis=-1))
@@ -170,28 +176,33 @@ def _biased_side(cell: Cell) -> str:
     return "h" if isinstance(cell, LSTM) else "i"
 
 
-def _signed(cell: Cell, array: Any) -> np.ndarray:
-    """The array, (..., G), with the sign of a GRU's update gate changed."""
+def _signed(cell: Cell, array: npt.ArrayLike) -> np.ndarray:
+    """Changes the sign of a GRU's update gate in an array (..., G)."""
     if not isinstance(cell, GRUAfter):
         return np.asarray(array)
     return np.asarray(array) * np.repeat(np.array([1, -1, 1], np.float32), cell.features)
 
 
-def _require(cell: Cell, possible: Iterable[type[Cell]], where: str) -> None:
-    # Not isinstance: what is derived from one of them computes something else.
+def _require(cell: Cell, possible: Iterable[type[Cell]], library: str) -> None:
+    # Not isinstance: subclasses compute something else.
     if type(cell) not in possible:
         names = ", ".join(sorted(kind.__name__ for kind in possible))
-        raise InputError(f"{where} has no {type(cell).__name__}; convert one of: {names}")
+        raise InputError(f"{library} has no {type(cell).__name__}; convert one of: {names}")
 
 
-def _fitting(
-    cell: Cell, given: Mapping[str, Any], convert: Callable[..., Any], kernel: str, *, axis: int
+def _checked(
+    cell: Cell,
+    tree: PyTree,
+    convert: Callable[[Cell, Params], Mapping[str, PyTree]],
+    kernel: str,
+    *,
+    axis: int,
 ) -> dict[str, np.ndarray]:
-    """The given arrays by their paths, whose names and shapes are those that the cell converts to.
+    """Returns the arrays of a tree by path if they have the names and shapes that the cell needs.
 
-    The width of the inputs is that of the array `kernel`, along `axis`.
+    The size of the array `kernel` along `axis` tells the width of the inputs.
     """
-    arrays = {name: np.asarray(array) for name, array in flatten_dict(given, sep="/").items()}
+    arrays = {name: np.asarray(array) for name, array in flatten_dict(tree, sep="/").items()}
     inputs = np.atleast_2d(arrays[kernel]).shape[axis] if kernel in arrays else 1
     shapes = jax.eval_shape(functools.partial(cell.init, inputs=inputs), jax.random.key(0))
     zeros = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}

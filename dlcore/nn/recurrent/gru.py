@@ -1,14 +1,13 @@
-"""Gated recurrent units, of which the field knows two. Shapes: B batch, D inputs, H features.
+"""The two gated recurrent units in use. Shapes: B batch, D inputs, H features.
 
 Both keep a share 1 - u of the old state: h' = u h~ + (1 - u) h (Chung et al. 2014). The first paper
-(Cho et al. 2014), PyTorch and Flax name that share z = 1 - u. They differ in where the reset gate r
-acts: before the recurrent product or after it. The two are different functions, so the parameters
-of one mean nothing to the other.
+(Cho et al. 2014), PyTorch and Flax call that share z = 1 - u. The reset gate r acts before the
+recurrent product in one and after it in the other. They are different functions, so neither can use
+the other's parameters.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ from dlcore.nn.recurrent.initial import input_kernel, recurrent_kernel
 
 @dataclasses.dataclass(frozen=True)
 class GRU(Cell):
-    """The paper's, reset before the product: h~ = tanh(x W + (r h) U + b) (Cho et al. 2014).
+    """The paper's GRU, reset before the product: h~ = tanh(x W + (r h) U + b) (Cho et al. 2014).
 
     r, u = sigmoid(x W + h U + b). Parameters: `input_kernel` (D, 3H) and `bias` (3H,) in the order
     r, u, h~; `recurrent_kernel` (H, 2H) for r, u; `candidate_kernel` (H, H).
@@ -31,7 +30,7 @@ class GRU(Cell):
 
     recurrent = ("recurrent_kernel", "candidate_kernel")
 
-    def init(self, key: jax.Array, inputs: int) -> dict[str, Any]:
+    def init(self, key: jax.Array, inputs: int) -> dict[str, jax.Array]:
         size = self.features
         input_key, recurrent_key, candidate_key = jax.random.split(key, 3)
         return {
@@ -48,20 +47,20 @@ class GRU(Cell):
         self, params: Params, carry: Carry, projected: jax.Array, hooks: Hooks
     ) -> tuple[Carry, jax.Array]:
         h = carry["h"]
-        of_gates, of_candidate = jnp.split(projected, [2 * self.features], axis=-1)
-        r, u = gates(sigmoid(of_gates + hooks.product("recurrent_kernel", h)), 2)
-        candidate = jnp.tanh(of_candidate + hooks.product("candidate_kernel", r * h))
+        gates_x, candidate_x = jnp.split(projected, [2 * self.features], axis=-1)
+        r, u = gates(sigmoid(gates_x + hooks.product("recurrent_kernel", h)), 2)
+        candidate = jnp.tanh(candidate_x + hooks.product("candidate_kernel", r * h))
         h = u * hooks.candidate(candidate) + (1 - u) * h
         return {"h": h}, h
 
 
 @dataclasses.dataclass(frozen=True)
 class GRUAfter(Cell):
-    """cuDNN's, PyTorch's and Flax's, reset after the product: h~ = tanh(x W + b + r (h U + b')).
+    """The GRU of cuDNN, PyTorch and Flax, reset after: h~ = tanh(x W + b + r (h U + b')).
 
-    All recurrent products are one, which makes it the faster of the two. Parameters: `input_kernel`
-    (D, 3H), `recurrent_kernel` (H, 3H) and `bias` (3H,) in the order r, u, h~; `recurrent_bias`
-    (H,) is b'.
+    It has a single recurrent product, which makes it the faster of the two. Parameters:
+    `input_kernel` (D, 3H), `recurrent_kernel` (H, 3H) and `bias` (3H,) in the order r, u, h~;
+    `recurrent_bias` (H,) is b'.
 
     Attributes:
         features: H.
@@ -69,7 +68,7 @@ class GRUAfter(Cell):
 
     recurrent = ("recurrent_kernel",)
 
-    def init(self, key: jax.Array, inputs: int) -> dict[str, Any]:
+    def init(self, key: jax.Array, inputs: int) -> dict[str, jax.Array]:
         size = self.features
         input_key, recurrent_key = jax.random.split(key)
         return {
@@ -86,7 +85,7 @@ class GRUAfter(Cell):
         self, params: Params, carry: Carry, projected: jax.Array, hooks: Hooks
     ) -> tuple[Carry, jax.Array]:
         product = hooks.product("recurrent_kernel", carry["h"])
-        # One type for all: nothing casts the gradients that `gru_update` gives itself.
+        # All arguments need one type, because nothing casts the gradients of `gru_update`.
         projected = projected.astype(product.dtype)
         h, bias = carry["h"], params["recurrent_bias"].astype(product.dtype)
         if hooks.candidate is Hooks.candidate:
@@ -103,7 +102,7 @@ def plain_gru_update(
     h: jax.Array,
     candidate: Callable[[jax.Array], jax.Array],
 ) -> jax.Array:
-    """h' (B, H) of the cell with reset after, from x W + b and h U (B, 3H) each, b' and h."""
+    """Returns h' (B, H) of `GRUAfter` from x W + b and h U (B, 3H) each, b' and h."""
     r_x, u_x, candidate_x = gates(projected, 3)
     r_h, u_h, candidate_h = gates(product, 3)
     r, u = sigmoid(r_x + r_h), sigmoid(u_x + u_h)
@@ -115,15 +114,16 @@ def plain_gru_update(
 def gru_update(
     projected: jax.Array, product: jax.Array, bias: jax.Array, h: jax.Array
 ) -> jax.Array:
-    """`plain_gru_update` without a candidate's mask, whose gradient needs less memory.
+    """Computes `plain_gru_update` without a mask, by a gradient that needs less memory.
 
-    It keeps five arrays (B, H) per step; automatic differentiation keeps the derivatives beside
-    the values.
+    It keeps five arrays (B, H) per step; automatic differentiation keeps the derivatives too.
     """
     return _forward(projected, product, bias, h)[0]
 
 
-def _forward(projected: jax.Array, product: jax.Array, bias: jax.Array, h: jax.Array) -> Any:
+def _forward(
+    projected: jax.Array, product: jax.Array, bias: jax.Array, h: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     r_x, u_x, candidate_x = gates(projected, 3)
     r_h, u_h, candidate_h = gates(product, 3)
     r, u = sigmoid(r_x + r_h), sigmoid(u_x + u_h)
@@ -132,7 +132,7 @@ def _forward(projected: jax.Array, product: jax.Array, bias: jax.Array, h: jax.A
     return u * new + (1 - u) * h, (r, u, new, candidate_h, h)
 
 
-def _backward(residuals: Any, dh: jax.Array) -> tuple[jax.Array, ...]:
+def _backward(residuals: tuple[jax.Array, ...], dh: jax.Array) -> tuple[jax.Array, ...]:
     r, u, new, candidate_h, h = residuals
     dnew = dh * u * (1 - new * new)
     dr = dnew * candidate_h * r * (1 - r)

@@ -1,7 +1,6 @@
 """Recurrent highway networks. Shapes: B batch, D inputs, H state features, L depth."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +13,18 @@ from dlcore.nn.recurrent.initial import input_kernel, recurrent_kernel
 class Highway(Cell):
     """Several highway layers in each step of time (Zilly et al. 2017, eq. 6-9).
 
-    From s = h, the layers l = 1..L do s' = g t + s (1 - t), where g = tanh(x W + s U_l + b_l) and
-    t = sigmoid of the same with its own columns; only the first layer sees x. The carry gate is
-    coupled to the transform gate, 1 - t, as in all of the paper's experiments. Then h' = s.
+    From s = h, the layers l = 1..L compute s' = g t + s (1 - t), where g = tanh(x W + s U_l + b_l),
+    and t is a sigmoid of the same form with its own columns; only the first layer sees x. The carry
+    gate is coupled to the transform gate, 1 - t, as in all of the paper's experiments. Then h' = s.
 
     Parameters, in the order g, t: `input_kernel` (D, 2H), `recurrent_kernel_l` (H, 2H) for each
     layer, `bias` (2H,) of the first and `depth_bias` (L - 1, 2H) of the others. The bias of t
-    starts below 0, so that at first most of the state is carried through.
+    starts below 0, so that at first most of the state passes through.
 
     Attributes:
         features: H.
         depth: L.
-        transform_bias: where the biases of the transform gates start.
+        transform_bias: the initial bias of the transform gates.
     """
 
     depth: int = 2
@@ -35,7 +34,7 @@ class Highway(Cell):
     def recurrent(self) -> tuple[str, ...]:
         return tuple(f"recurrent_kernel_{layer}" for layer in range(1, self.depth + 1))
 
-    def init(self, key: jax.Array, inputs: int) -> dict[str, Any]:
+    def init(self, key: jax.Array, inputs: int) -> dict[str, jax.Array]:
         size = self.features
         input_key, *keys = jax.random.split(key, 1 + self.depth)
         bias = jnp.repeat(jnp.array([0.0, self.transform_bias]), size)

@@ -1,14 +1,14 @@
-"""Recurrent layers: cells run over padded sequences, in one direction or both, and stacked.
+"""Recurrent layers run cells over padded sequences, in one direction or both, alone or stacked.
 
-All take and give sequences [B, T, D]; `lengths` says how many steps of each are real. What lies
-past them, whatever it is, changes no output, no carry and no gradient, and gives 0; a sequence of
-length 0 leaves the carry as it was.
+All map sequences [B, T, D] to sequences; `lengths` holds the number of real steps of each. Padding,
+whatever it contains, changes no other output, carry or gradient, and its output is 0; a sequence of
+length 0 leaves the carry unchanged.
 
 Shapes: B batch, T time, D input features, F output features, H the width of the recurrent state.
 """
 
 import functools
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -20,22 +20,26 @@ from dlcore.nn.recurrent.cell import Carry, Cell, Params
 from dlcore.nn.recurrent.normalised import reverse_by_length
 from dlcore.nn.recurrent.scan import Noise, scan
 from dlcore.nn.sequences import length_mask
+from dlcore.types import Activations, PyTree
 
 Merge = Literal["concat", "sum"]
+# The carry of each layer by name, or in a bidirectional layer that of each direction.
+StackCarry = dict[str, PyTree]
 
 
 class Recurrent(nn.Module):
-    """A cell run over time.
+    """Runs a cell over time.
 
-    Parameters are the cell's, by its names; its running statistics, if it has any, are in the
+    The parameters have the cell's names; the cell's running statistics, if it has any, are in the
     collection "batch_stats".
 
     Attributes:
         cell: the cell.
-        reverse: whether to go from the last real step to the first.
-        state_dropout: variational dropout on what the recurrent matrices see, one mask for all
-            steps (Gal & Ghahramani 2016).
-        candidate_dropout: dropout on what each step adds to the carry (Semeniuta et al. 2016).
+        reverse: whether to run from the last real step to the first.
+        state_dropout: the rate of variational dropout on the inputs of the recurrent matrices, with
+            one mask for all steps (Gal & Ghahramani 2016).
+        candidate_dropout: the rate of dropout on the values that each step adds to the carry
+            (Semeniuta et al. 2016).
     """
 
     cell: Cell
@@ -57,16 +61,17 @@ class Recurrent(nn.Module):
 
         Args:
             x: [B, T, D].
-            carry: what to start from; by default the cell's start.
+            carry: the carry before the first step; by default the cell's initial carry.
             lengths: int [B], in 0..T; by default T.
-            detach: after how many steps the gradient through the carry is cut; None never.
-            train: whether there is dropout, and statistics are the batch's.
+            detach: the number of steps after which the gradient through the carry is cut; None
+                never cuts it.
+            train: whether to apply dropout and to use statistics of the batch.
 
         Returns:
             The carry after the last step and the outputs [B, T, F].
 
         Raises:
-            InputError: when a rate of dropout is outside [0, 1].
+            InputError: when a dropout rate is outside [0, 1].
         """
         cell, (batch, steps, inputs) = self.cell, x.shape
         params = self._parameters(inputs)
@@ -78,9 +83,9 @@ class Recurrent(nn.Module):
         x, mask = x.swapaxes(0, 1), None
         if lengths is not None:
             mask = length_mask(lengths, steps).T
-            # A gradient of 0 times padding that is not finite would be NaN.
+            # 0 times padding that is not finite would make the gradient NaN.
             x = jnp.where(mask[..., None], x, 0)
-        # Statistics of a step are over the sequences that take it together: all start together.
+        # The sequences that take a step together share its statistics, so all must start together.
         flipped = self.reverse and bool(stats)
         flip = functools.partial(
             reverse_by_length, lengths=jnp.full(batch, steps) if lengths is None else lengths
@@ -106,7 +111,7 @@ class Recurrent(nn.Module):
         draw = functools.partial(self.cell.init, inputs=inputs)
         if self.is_initializing():
             start = draw(self.make_rng("params"))
-        else:  # `param` compares their shapes and takes what there is.
+        else:  # `param` compares their shapes and returns the existing parameters.
             start = jax.tree.map(jnp.zeros_like, jax.eval_shape(draw, jax.random.key(0)))
         return {
             name: self.param(name, lambda key, value=value: value) for name, value in start.items()
@@ -128,7 +133,7 @@ class Bidirectional(nn.Module):
 
     Attributes:
         cell: the cell; each direction has its own parameters.
-        merge: "concat": the outputs side by side, forwards first; "sum": added.
+        merge: "concat" puts the outputs side by side, forwards first; "sum" adds them.
         state_dropout: see `Recurrent`.
         candidate_dropout: see there.
     """
@@ -148,7 +153,7 @@ class Bidirectional(nn.Module):
         detach: int | None = None,
         train: bool = False,
     ) -> tuple[dict[str, Carry], jax.Array]:
-        """As `Recurrent`; the carry is {"forward": ..., "backward": ...}.
+        """Runs over x as `Recurrent` does, with the carry {"forward": ..., "backward": ...}.
 
         Raises:
             InputError: for an unknown merge, and as `Recurrent`.
@@ -179,17 +184,17 @@ class Bidirectional(nn.Module):
 
 
 class RecurrentStack(nn.Module):
-    """Recurrent layers one on top of the other.
+    """A stack of recurrent layers.
 
     Attributes:
-        cells: one for each layer, from the lowest up.
+        cells: the cell of each layer, from the lowest up.
         bidirectional: whether each layer runs in both directions.
         merge: see `Bidirectional`.
-        residual: whether each layer but the lowest adds its input to its output; they must be of
-            one width.
-        dropout: the share of values that is dropped between the layers (Zaremba et al. 2014),
-            neither before the lowest nor after the highest.
-        variational: whether that drops the same features at all steps (Gal & Ghahramani 2016).
+        residual: whether each layer but the lowest adds its input to its output; both must have one
+            width.
+        dropout: the share of values dropped between the layers (Zaremba et al. 2014), not before
+            the lowest or after the highest.
+        variational: whether `dropout` drops the same features at all steps (Gal & Ghahramani 2016).
         state_dropout: see `Recurrent`.
         candidate_dropout: see there.
     """
@@ -208,12 +213,12 @@ class RecurrentStack(nn.Module):
         self,
         x: jax.Array,
         *,
-        carry: dict[str, Any] | None = None,
+        carry: StackCarry | None = None,
         lengths: jax.Array | None = None,
         detach: int | None = None,
         train: bool = False,
-    ) -> tuple[dict[str, Any], jax.Array, dict[str, jax.Array]]:
-        """As `Recurrent`; the carry is that of `initial_carry`.
+    ) -> tuple[StackCarry, jax.Array, Activations]:
+        """Runs over x as `Recurrent` does, with the carry of `initial_carry`.
 
         Returns:
             The carry after the last step, the outputs of the highest layer [B, T, F] and those of
@@ -256,11 +261,11 @@ class RecurrentStack(nn.Module):
         return carries, x, activations
 
     @nn.nowrap
-    def initial_carry(self, batch: int, length: int | None = None) -> dict[str, Any]:
-        """What the layers start from, each leaf [B, ...], for any length; needs no parameters."""
+    def initial_carry(self, batch: int, length: int | None = None) -> StackCarry:
+        """Returns the carry before the first step, each leaf [B, ...]; needs no parameters."""
         del length
 
-        def layer(cell: Cell) -> Any:
+        def layer(cell: Cell) -> Carry | dict[str, Carry]:
             if self.bidirectional:
                 return {way: cell.initial_carry(batch) for way in ("forward", "backward")}
             return cell.initial_carry(batch)
@@ -268,13 +273,17 @@ class RecurrentStack(nn.Module):
         return {f"layer_{i}": layer(cell) for i, cell in enumerate(self.cells)}
 
 
-def reset_carry(carry: Any, initial: Any, reset: jax.Array) -> Any:
-    """The carry, but the initial one in the rows that start a new sequence.
+def reset_carry(carry: PyTree, initial: PyTree, reset: jax.Array) -> PyTree:
+    """Replaces the carry by the initial one in the rows that start a new sequence.
 
     Args:
-        carry: leaves [B, ...].
-        initial: of the same structure.
-        reset: bool [B].
+        carry: a tree of arrays [B, ...].
+        initial: a tree of the same structure.
+        reset: bool [B], true where a new sequence starts.
+
+    >>> carry = {"h": jnp.array([[1.0], [2.0]])}
+    >>> reset_carry(carry, {"h": jnp.zeros((2, 1))}, jnp.array([True, False]))["h"].tolist()
+    [[0.0], [2.0]]
     """
 
     def leaf(start: jax.Array, now: jax.Array) -> jax.Array:
@@ -284,5 +293,5 @@ def reset_carry(carry: Any, initial: Any, reset: jax.Array) -> Any:
 
 
 def repeat_input(x: jax.Array, steps: int) -> jax.Array:
-    """The same input [B, D] at each of `steps` steps, [B, T, D]."""
+    """Repeats an input [B, D] at each of `steps` steps, [B, T, D]."""
     return jnp.broadcast_to(x[:, None], (x.shape[0], steps, x.shape[1]))

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jax.nn import sigmoid
 
 from dlcore.nn.recurrent.cell import Carry, Cell, Hooks, Params, expand, gates, zeros
 from dlcore.nn.recurrent.initial import input_kernel, recurrent_kernel
+from dlcore.types import PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,14 +23,14 @@ class LSTM(Cell):
 
     Attributes:
         features: H.
-        forget_bias: where the bias of the forget gate starts.
+        forget_bias: the initial bias of the forget gate.
     """
 
     forget_bias: float = 1.0
 
     recurrent: ClassVar[tuple[str, ...]] = ("recurrent_kernel",)
 
-    def init(self, key: jax.Array, inputs: int) -> dict[str, Any]:
+    def init(self, key: jax.Array, inputs: int) -> dict[str, jax.Array]:
         size = self.features
         input_key, recurrent_key = jax.random.split(key)
         return {
@@ -41,7 +42,9 @@ class LSTM(Cell):
     def initial_carry(self, batch: int) -> Carry:
         return {"h": zeros(batch, self.output_features), "c": zeros(batch, self.features)}
 
-    def step(self, params: Params, carry: Carry, projected: Any, hooks: Hooks) -> tuple[Carry, Any]:
+    def step(
+        self, params: Params, carry: Carry, projected: jax.Array, hooks: Hooks
+    ) -> tuple[Carry, PyTree]:
         pre = projected + hooks.product("recurrent_kernel", carry["h"])
         c, h = _update(pre, carry["c"], hooks)
         return {"h": h, "c": c}, h
@@ -49,16 +52,18 @@ class LSTM(Cell):
 
 @dataclasses.dataclass(frozen=True)
 class PeepholeLSTM(LSTM):
-    """The LSTM whose gates also see the cell (Gers & Schmidhuber 2000; Graves 2013, eq. 7-11).
+    """An LSTM whose gates also see the cell (Gers & Schmidhuber 2000; Graves 2013, eq. 7-11).
 
     i and f see the old cell, o the new one, each through a diagonal matrix: `peephole` (3, H), in
-    the order i, f, o. It starts at 0, where the cell is the standard one.
+    the order i, f, o. It starts at 0, which makes the cell the standard one.
     """
 
-    def init(self, key: jax.Array, inputs: int) -> dict[str, Any]:
+    def init(self, key: jax.Array, inputs: int) -> dict[str, jax.Array]:
         return super().init(key, inputs) | {"peephole": jnp.zeros((3, self.features))}
 
-    def step(self, params: Params, carry: Carry, projected: Any, hooks: Hooks) -> tuple[Carry, Any]:
+    def step(
+        self, params: Params, carry: Carry, projected: jax.Array, hooks: Hooks
+    ) -> tuple[Carry, PyTree]:
         c = carry["c"]
         i, f, g, o = gates(projected + hooks.product("recurrent_kernel", carry["h"]), 4)
         i_peep, f_peep, o_peep = (expand(vector, c.ndim) for vector in params["peephole"])
@@ -70,11 +75,11 @@ class PeepholeLSTM(LSTM):
 
 @dataclasses.dataclass(frozen=True)
 class ProjectionLSTM(LSTM):
-    """The LSTM with a recurrent projection: h' = (o tanh(c')) R (Sak et al. 2014, eq. 5).
+    """An LSTM with a recurrent projection: h' = (o tanh(c')) R (Sak et al. 2014, eq. 5).
 
-    h has P features, so a large cell does not cost a large recurrent matrix. Parameters beside the
-    LSTM's: `recurrent_kernel` is (P, 4H), `projection_kernel` (H, P). There are no peepholes and no
-    non-recurrent projection, as in PyTorch.
+    h has P features, so a large cell needs no large recurrent matrix. Beside the LSTM's other
+    parameters, `recurrent_kernel` is (P, 4H) and `projection_kernel` (H, P). As in PyTorch, there
+    are no peepholes and no non-recurrent projection.
 
     Attributes:
         projection: P; None takes half of H.
@@ -86,25 +91,27 @@ class ProjectionLSTM(LSTM):
     def output_features(self) -> int:
         return self.projection or max(1, self.features // 2)
 
-    def init(self, key: jax.Array, inputs: int) -> dict[str, Any]:
+    def init(self, key: jax.Array, inputs: int) -> dict[str, jax.Array]:
         key, projection_key = jax.random.split(key)
         projection = input_kernel(projection_key, self.features, self.output_features)
         return super().init(key, inputs) | {"projection_kernel": projection}
 
-    def step(self, params: Params, carry: Carry, projected: Any, hooks: Hooks) -> tuple[Carry, Any]:
+    def step(
+        self, params: Params, carry: Carry, projected: jax.Array, hooks: Hooks
+    ) -> tuple[Carry, PyTree]:
         pre = projected + hooks.product("recurrent_kernel", carry["h"])
         c, h = _update(pre, carry["c"], hooks)
-        # Not by `hooks.product`: variational dropout masks what has the width of h.
+        # Not through `hooks.product`, where variational dropout masks arrays of the width of h.
         h = h @ params["projection_kernel"]
         return {"h": h, "c": c}, h
 
 
 @dataclasses.dataclass(frozen=True)
 class AmidiLSTM(LSTM):
-    """The LSTM as a widespread cheat sheet prints it (Amidi & Amidi 2018), which is no paper's.
+    """The LSTM of a widespread cheat sheet (Amidi & Amidi 2018), which stems from no paper.
 
-    c~ = tanh(x W + (r a) U + b), c' = u c~ + f c, a' = o c'. It differs from the LSTM in a
-    relevance gate r on the old output, borrowed from the GRU, and in the missing tanh of the
+    c~ = tanh(x W + (r a) U + b), c' = u c~ + f c, a' = o c'. It differs from the LSTM by a
+    relevance gate r on the old output, borrowed from the GRU, and by the missing tanh of the
     output, which is therefore unbounded. u, f, r, o = sigmoid(x W + a U + b).
 
     Parameters: `input_kernel` (D, 5H) and `bias` (5H,) in the order u, f, r, o, c~;
@@ -113,7 +120,7 @@ class AmidiLSTM(LSTM):
 
     recurrent = ("recurrent_kernel", "candidate_kernel")
 
-    def init(self, key: jax.Array, inputs: int) -> dict[str, Any]:
+    def init(self, key: jax.Array, inputs: int) -> dict[str, jax.Array]:
         size = self.features
         key, input_key, candidate_key = jax.random.split(key, 3)
         params = super().init(key, inputs)
@@ -123,12 +130,14 @@ class AmidiLSTM(LSTM):
             "bias": jnp.concatenate([params["bias"], jnp.zeros(size)]),
         }
 
-    def step(self, params: Params, carry: Carry, projected: Any, hooks: Hooks) -> tuple[Carry, Any]:
+    def step(
+        self, params: Params, carry: Carry, projected: jax.Array, hooks: Hooks
+    ) -> tuple[Carry, PyTree]:
         a, c = carry["h"], carry["c"]
-        of_gates, of_candidate = jnp.split(projected, [4 * self.features], axis=-1)
-        pre = of_gates + hooks.product("recurrent_kernel", a)
+        gates_x, candidate_x = jnp.split(projected, [4 * self.features], axis=-1)
+        pre = gates_x + hooks.product("recurrent_kernel", a)
         u, f, r, o = (sigmoid(gate) for gate in gates(pre, 4))
-        candidate = jnp.tanh(of_candidate + hooks.product("candidate_kernel", r * a))
+        candidate = jnp.tanh(candidate_x + hooks.product("candidate_kernel", r * a))
         c = u * hooks.candidate(candidate) + f * c
         a = o * c
         return {"h": a, "c": c}, a
@@ -143,7 +152,7 @@ def _update(pre: jax.Array, c: jax.Array, hooks: Hooks) -> tuple[jax.Array, jax.
 def plain_lstm_update(
     pre: jax.Array, c: jax.Array, candidate: Callable[[jax.Array], jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    """(c', o tanh(c')) of (B, H) each from the gates before their nonlinearities (B, 4H) and c."""
+    """Returns c' and o tanh(c'), (B, H) each, from the gates' pre-activations (B, 4H) and c."""
     i, f, g, o = gates(pre, 4)
     c = sigmoid(f) * c + sigmoid(i) * candidate(jnp.tanh(g))
     return c, sigmoid(o) * jnp.tanh(c)
@@ -151,15 +160,17 @@ def plain_lstm_update(
 
 @jax.custom_vjp
 def lstm_update(pre: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`plain_lstm_update` without a candidate's mask, whose gradient needs less memory.
+    """Computes `plain_lstm_update` without a mask, by a gradient that needs less memory.
 
-    Automatic differentiation keeps every derivative of every step beside the values; these are six
-    arrays (B, H) per step, from which the derivatives follow.
+    It keeps six arrays (B, H) per step, from which all derivatives follow; automatic
+    differentiation keeps the derivatives too.
     """
     return _forward(pre, c)[0]
 
 
-def _forward(pre: jax.Array, c: jax.Array) -> tuple[Any, Any]:
+def _forward(
+    pre: jax.Array, c: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, ...]]:
     i, f, g, o = gates(pre, 4)
     i, f, g, o = sigmoid(i), sigmoid(f), jnp.tanh(g), sigmoid(o)
     new = f * c + i * g
@@ -167,7 +178,9 @@ def _forward(pre: jax.Array, c: jax.Array) -> tuple[Any, Any]:
     return (new, o * squashed), (i, f, g, o, c, squashed)
 
 
-def _backward(residuals: Any, cotangents: Any) -> tuple[jax.Array, jax.Array]:
+def _backward(
+    residuals: tuple[jax.Array, ...], cotangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     i, f, g, o, c, squashed = residuals
     dc, dh = cotangents
     dc = dc + dh * o * (1 - squashed * squashed)

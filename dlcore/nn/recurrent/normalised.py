@@ -1,11 +1,11 @@
-"""LSTMs with normalisation inside of the recurrence.
+"""LSTMs with normalisation inside the recurrence.
 
-Shapes: T time, B batch, D inputs, H features, S steps of their own statistics, `...` any axes.
+Shapes: T time, B batch, D inputs, H features, S steps with their own statistics, `...` any axes.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -16,30 +16,34 @@ from dlcore import parallel
 from dlcore.nn.recurrent.cell import Carry, Hooks, Params, expand, gates
 from dlcore.nn.recurrent.lstm import LSTM
 from dlcore.parallel import AxisName
+from dlcore.types import PyTree, at_least_float32
 
+# "mean" and "var".
 Moments = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerNormLSTM(LSTM):
-    """The LSTM with layer normalisation (Ba et al. 2016, eq. 20-22).
+    """An LSTM with layer normalisation (Ba et al. 2016, eq. 20-22).
 
-    i, f, g, o come from N(x W; a) + N(h U; a') + b and h' = o tanh(N(c'; a'', b'')), where N takes
+    i, f, g, o come from N(x W; a) + N(h U; a') + b and h' = o tanh(N(c'; a'', b'')), where N brings
     each example's vector (4H,) or (H,) to mean 0 and variance 1 and multiplies it by its gains.
 
     Parameters beside the LSTM's: the gains `input_scale` (4H,), `recurrent_scale` (4H,) and
-    `cell_scale` (H,), 1 at the start, and `cell_bias` (H,). The biases of the first two
-    normalisations would only add to `bias`, so there are none.
+    `cell_scale` (H,), initially 1, and `cell_bias` (H,). The first two normalisations have no
+    biases, which would only add to `bias`.
     """
 
-    def init(self, key: jax.Array, inputs: int) -> dict[str, Any]:
+    def init(self, key: jax.Array, inputs: int) -> dict[str, jax.Array]:
         return super().init(key, inputs) | _scales(self.features, 1.0)
 
     def project(self, params: Params, x: jax.Array) -> jax.Array:
         normal = _layer_norm(x @ params["input_kernel"])
         return _affine(normal, params["input_scale"], params["bias"])
 
-    def step(self, params: Params, carry: Carry, projected: Any, hooks: Hooks) -> tuple[Carry, Any]:
+    def step(
+        self, params: Params, carry: Carry, projected: jax.Array, hooks: Hooks
+    ) -> tuple[Carry, jax.Array]:
         product = hooks.product("recurrent_kernel", carry["h"])
         normal = _layer_norm(product)
         i, f, g, o = gates(projected + _affine(normal, params["recurrent_scale"]), 4)
@@ -50,14 +54,14 @@ class LayerNormLSTM(LSTM):
 
 
 class _Prepared(struct.PyTreeNode):
-    """What the steps of a batch-normalised LSTM take; the named axis is fixed before the scan.
+    """The arguments of a batch-normalised LSTM's steps; the named axis is fixed before the scan.
 
     Attributes:
-        projected: (T, B, 4H), normalised.
-        mask: (T, B), which rows count.
-        count: (T,), how many, on all devices.
+        projected: the normalised input products, (T, B, 4H).
+        mask: bool (T, B), true for the rows that count.
+        count: (T,), their number on all devices.
         batch: in training the statistics of the input products; else None.
-        running: in evaluation the statistics of the other two sites; else None.
+        running: in evaluation the running statistics of "recurrent" and "cell"; else None.
         axis_name: the named axis over which the rest of the batch lies.
     """
 
@@ -71,28 +75,28 @@ class _Prepared(struct.PyTreeNode):
 
 @dataclasses.dataclass(frozen=True)
 class BatchNormLSTM(LSTM):
-    """The LSTM with batch normalisation of its own at each step (Cooijmans et al. 2016, eq. 6-8).
+    """An LSTM with batch normalisation, separate for each step (Cooijmans et al. 2016, eq. 6-8).
 
-    i, f, g, o come from N(x W; a) + N(h U; a') + b and h' = o tanh(N(c'; a'', b'')), where N takes
-    each feature to mean 0 and variance 1 over the batch and multiplies it by its gain. Each step of
-    the first S has running statistics of its own, because the state is not yet in equilibrium
-    there; later ones use the last's. In training the statistics are the batch's, of all devices,
-    and the running ones follow as running = momentum * running + (1 - momentum) * batch; in
-    evaluation they are the running ones. Rows without an input at a step count for nothing there.
+    i, f, g, o come from N(x W; a) + N(h U; a') + b and h' = o tanh(N(c'; a'', b'')), where N brings
+    each feature to mean 0 and variance 1 over the batch and multiplies it by its gain. Each of the
+    first S steps has its own running statistics, because the state is not yet in equilibrium;
+    later steps use those of step S. Training uses the statistics of the batch, of all devices, and
+    updates running = momentum * running + (1 - momentum) * batch; evaluation uses the running ones.
+    Rows without an input at a step do not count there.
 
-    A step is counted from the start of the scan, so the sequences must start together: a backward
-    net takes its sequences reversed by length (`reverse_by_length`) and scans them forwards, and
-    the windows of truncated back-propagation would each begin at step 0 again.
+    Steps are counted from the start of the scan, so the sequences must start together: a backward
+    net reverses its sequences by length (`reverse_by_length`) and scans them forwards, and each
+    window of truncated back-propagation would begin at step 0 again.
 
     Parameters beside the LSTM's: the gains `input_scale` (4H,), `recurrent_scale` (4H,) and
-    `cell_scale` (H,), 0.1 at the start, where tanh still has a gradient, and `cell_bias` (H,).
+    `cell_scale` (H,), initially 0.1, where tanh still has a gradient, and `cell_bias` (H,).
     State: {"input", "recurrent", "cell"}, each {"mean", "var"} of (S, 4H), (S, 4H), (S, H).
 
     Attributes:
         features: H.
-        forget_bias: where the bias of the forget gate starts.
+        forget_bias: the initial bias of the forget gate.
         steps: S.
-        momentum: the share of the old running statistics that stays.
+        momentum: the share of the old running statistics that is kept.
         epsilon: added to the variance.
     """
 
@@ -100,10 +104,10 @@ class BatchNormLSTM(LSTM):
     momentum: float = 0.9
     epsilon: float = 1e-5
 
-    def init(self, key: jax.Array, inputs: int) -> dict[str, Any]:
+    def init(self, key: jax.Array, inputs: int) -> dict[str, jax.Array]:
         return super().init(key, inputs) | _scales(self.features, 0.1)
 
-    def init_state(self) -> dict[str, Any]:
+    def init_state(self) -> dict[str, Moments]:
         widths = {"input": 4 * self.features, "recurrent": 4 * self.features, "cell": self.features}
         return {
             site: {"mean": jnp.zeros((self.steps, width)), "var": jnp.ones((self.steps, width))}
@@ -115,7 +119,7 @@ class BatchNormLSTM(LSTM):
     ) -> _Prepared:
         axis_name = parallel.axis_name()
         mask = jnp.ones(x.shape[:2], bool) if mask is None else mask
-        count = _everywhere(mask.sum(1).astype(jnp.float32), axis_name)
+        count = _sum_over_devices(mask.sum(1).astype(jnp.float32), axis_name)
         product = x @ params["input_kernel"]
         if train:
             running, batch = None, _moments(product, mask, count, axis_name)
@@ -127,7 +131,9 @@ class BatchNormLSTM(LSTM):
         projected = self._normalise(product, moments, params["input_scale"], params["bias"])
         return _Prepared(projected, mask, count, batch, running, axis_name)
 
-    def step(self, params: Params, carry: Carry, projected: Any, hooks: Hooks) -> tuple[Carry, Any]:
+    def step(
+        self, params: Params, carry: Carry, projected: PyTree, hooks: Hooks
+    ) -> tuple[Carry, tuple[jax.Array, jax.Array, dict[str, Moments | None]]]:
         now: _Prepared = projected
         batch = {"input": now.batch}
 
@@ -144,7 +150,9 @@ class BatchNormLSTM(LSTM):
         h = sigmoid(o) * jnp.tanh(normalise("cell", c, params["cell_bias"]))
         return {"h": h, "c": c}, (h, now.count, batch)
 
-    def finish(self, state: Params, outputs: Any, train: bool) -> tuple[jax.Array, dict[str, Any]]:
+    def finish(
+        self, state: Params, outputs: PyTree, train: bool
+    ) -> tuple[jax.Array, dict[str, Moments]]:
         y, count, batch = outputs
         if not train:
             return y, dict(state)
@@ -159,7 +167,7 @@ class BatchNormLSTM(LSTM):
         return y, jax.tree.map(follow, dict(state), jax.lax.stop_gradient(batch))
 
     def __call__(self, params: Params, carry: Carry, x: jax.Array) -> NoReturn:
-        """Not for this cell: a step alone does not know its statistics.
+        """Fails, because a single step does not know its statistics.
 
         Raises:
             ValueError: always.
@@ -173,13 +181,19 @@ class BatchNormLSTM(LSTM):
         self, x: jax.Array, moments: Moments, scale: jax.Array, bias: jax.Array | None = None
     ) -> jax.Array:
         mean, var = moments["mean"][..., None, :], moments["var"][..., None, :]
-        return _affine(standardize(x, mean=mean, variance=var, epsilon=self.epsilon), scale, bias)
+        wide = x.astype(at_least_float32(x.dtype))
+        normal = standardize(wide, mean=mean, variance=var, epsilon=self.epsilon)
+        scale, bias = jax.tree.map(lambda leaf: leaf.astype(wide.dtype), (scale, bias))
+        return _affine(normal, scale, bias).astype(x.dtype)
 
 
 def reverse_by_length(x: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Reverses the first `lengths` (B,) steps of each sequence of x (T, B, ...); twice is nothing.
+    """Reverses the first `lengths` (B,) steps of each sequence of x (T, B, ...).
 
-    The rest, the padding, stays where it is.
+    The rest, the padding, stays in place.
+
+    >>> reverse_by_length(jnp.array([[1], [2], [0]]), jnp.array([2])).T.tolist()
+    [[2, 1, 0]]
     """
     times = jnp.arange(x.shape[0])[:, None]
     source = jnp.where(times < lengths[None], lengths[None] - 1 - times, times)
@@ -196,7 +210,7 @@ def _scales(features: int, start: float) -> dict[str, jax.Array]:
 
 
 def _layer_norm(x: jax.Array) -> jax.Array:
-    # Its own variance is E[x^2] - E[x]^2, which cancels.
+    # `standardize` by itself would compute the variance as E[x^2] - E[x]^2, which cancels.
     return standardize(x, variance=x.var(-1, keepdims=True))
 
 
@@ -205,20 +219,24 @@ def _affine(x: jax.Array, scale: jax.Array, bias: jax.Array | None = None) -> ja
     return x if bias is None else x + expand(bias, x.ndim)
 
 
-def _everywhere(total: jax.Array, axis_name: AxisName | None) -> jax.Array:
+def _sum_over_devices(total: jax.Array, axis_name: AxisName | None) -> jax.Array:
     return total if axis_name is None else jax.lax.psum(total, axis_name)
 
 
 def _moments(
     x: jax.Array, mask: jax.Array, count: jax.Array, axis_name: AxisName | None
 ) -> Moments:
-    """Mean and (biased) variance of x (..., B, K) over the `count` (...) rows in the mask."""
+    """Computes mean and (biased) variance of x (..., B, K) over the `count` (...) masked rows.
+
+    Both are float32 at least.
+    """
+    x = x.astype(at_least_float32(x.dtype))
     count = jnp.maximum(count, 1)[..., None]
 
     def average(values: jax.Array) -> jax.Array:
-        # Not a product: 0 times what padding overflows to would be NaN.
+        # Not a product with the mask: 0 times padding that is not finite would be NaN.
         total = jnp.where(mask[..., None], values, jnp.zeros_like(values)).sum(-2)
-        return _everywhere(total, axis_name) / count
+        return _sum_over_devices(total, axis_name) / count
 
     mean = average(x)
     return {"mean": mean, "var": average(jnp.square(x - mean[..., None, :]))}

@@ -1,9 +1,8 @@
-"""All cells by name."""
+"""The recurrent cells by name."""
 
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
 
 from dlcore import errors
 from dlcore.nn.recurrent.cell import Cell
@@ -28,16 +27,19 @@ CELLS: dict[str, Callable[..., Cell]] = {
 }
 
 
-def cell(name: str, features: int, **options: Any) -> Cell:
-    """The cell of that name.
+def cell(name: str, features: int, **options: float | str | None) -> Cell:
+    """Makes the cell of that name.
 
     Args:
         name: one of `CELLS`.
         features: the width of its state.
-        **options: its other attributes.
+        **options: the cell's other attributes.
 
     Raises:
         InputError: for an unknown name or option, or a width, depth or number of steps below 1.
+
+    >>> cell("highway", 64, depth=3)
+    Highway(features=64, depth=3, transform_bias=-2.0)
     """
     make = errors.pick("cell", name, CELLS)
     possible = set(inspect.signature(make).parameters) - {"features"}

@@ -1,7 +1,6 @@
 """The simple recurrent net. Shapes: B batch, D inputs, H state features."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,7 @@ class Vanilla(Cell):
     and inputs add to it (Le, Jaitly & Hinton 2015). With tanh U starts orthogonal.
     Parameters: `input_kernel` (D, H), `recurrent_kernel` (H, H), `bias` (H,).
 
-    Nothing of the old state is kept beside the new one, so recurrent dropout masks all of h'.
+    The new state keeps no part of the old one, so recurrent dropout masks all of h'.
 
     Attributes:
         features: H.
@@ -38,7 +37,7 @@ class Vanilla(Cell):
     def __post_init__(self) -> None:
         errors.pick("activation of a vanilla cell", self.activation, _ACTIVATIONS)
 
-    def init(self, key: jax.Array, inputs: int) -> dict[str, Any]:
+    def init(self, key: jax.Array, inputs: int) -> dict[str, jax.Array]:
         size = self.features
         input_key, recurrent_key = jax.random.split(key)
         identity = self.activation == "relu"

@@ -1,4 +1,4 @@
-"""Pictures: each function takes arrays and writes one PNG.
+"""Draws pictures: each function takes arrays and writes one PNG.
 
 Colours are those of Okabe and Ito (2008) and of Matplotlib's perceptually uniform maps, which
 readers who are colour-blind can tell apart.
@@ -10,6 +10,7 @@ from dlcore.report.plots.classes import plot_calibration as plot_calibration
 from dlcore.report.plots.classes import plot_confusion as plot_confusion
 from dlcore.report.plots.images import plot_filters as plot_filters
 from dlcore.report.plots.images import plot_mistakes as plot_mistakes
+from dlcore.report.plots.images import plot_rows as plot_rows
 from dlcore.report.plots.lines import plot_curves as plot_curves
 from dlcore.report.plots.lines import plot_gradient_by_distance as plot_gradient_by_distance
 from dlcore.report.plots.lines import plot_gradient_norms as plot_gradient_norms

@@ -1,4 +1,4 @@
-"""Pictures of attention weights. Shapes: H heads, T output tokens, S source tokens."""
+"""Draws attention weights. Shapes: H heads, T output tokens, S source tokens."""
 
 import pathlib
 import textwrap
@@ -21,17 +21,17 @@ def plot_attention(
     *,
     title: str = "",
 ) -> None:
-    """Where each output token looks: one map, or one for each head, all on one scale.
+    """Draws a map of attention weights, or one for each head, all on one scale.
 
-    A self-attention is shown by giving its tokens twice. Of long sentences the first tokens are
-    shown, and of many heads the first ones; the title says so.
+    A self-attention is shown by passing its tokens twice. Of long sentences only the first tokens
+    are shown, and of many heads only the first heads; the title says so.
 
     Args:
         weights: (H, T, S), at least 0.
         source: S tokens, from left to right.
         output: T tokens, from top to bottom.
         path: the PNG to write.
-        title: above the picture.
+        title: the title above the picture.
 
     Raises:
         ValueError: when the weights do not fit the tokens.
@@ -79,14 +79,14 @@ def plot_attention(
 
 
 def _visible(token: str) -> str:
-    """A token in a few characters, its white space as signs."""
+    """Shortens a token and makes its white space visible."""
     return shorten(token.translate(_VISIBLE))
 
 
 def _title(title: str, whole: tuple[int, ...], shown: tuple[int, ...], width: float) -> str:
-    """What is shown, in lines that fit a width in inches."""
+    """Writes the title and what was cut off, in lines that fit a width in inches."""
     kinds = zip(("heads", "output tokens", "source tokens"), whole, shown, strict=True)
-    cuts = [f"the first {part} of {total} {kind}" for kind, total, part in kinds if part < total]
+    cuts = [f"the first {count} of {total} {kind}" for kind, total, count in kinds if count < total]
     per_line = int(width * 9)
     lines = [shorten(title, 2 * per_line), *([f"({', '.join(cuts)})"] if cuts else [])]
     return "\n".join(textwrap.fill(line, per_line) for line in lines if line)

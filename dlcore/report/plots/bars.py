@@ -1,4 +1,4 @@
-"""Pictures of numbers that groups have."""
+"""Draws a number for each of several groups."""
 
 import pathlib
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ from dlcore.report.plots.figure import COLOURS, dress, new_figure, save
 def plot_bars(
     values: Mapping[str, float], path: pathlib.Path, *, title: str, x: str, y: str
 ) -> None:
-    """A bar for each group, with its number on top.
+    """Draws a bar for each group, with its number on top.
 
     Args:
-        values: at least 0, of each group by its name, in the order to show.
+        values: the number of each group by its name, at least 0, in the order to show.
         path: the PNG to write.
-        title: above the picture.
-        x: what the groups are.
-        y: what the numbers are, with their unit.
+        title: the title above the picture.
+        x: the label of the groups.
+        y: the label of the numbers, with their unit.
     """
     figure = new_figure(max(1.3 * len(values) + 1, 4), 3.6)
     axis = figure.subplots()

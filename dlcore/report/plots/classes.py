@@ -1,4 +1,4 @@
-"""Pictures of what classes are taken for. Shapes: K classes."""
+"""Draws how classes are confused and how reliable their probabilities are. Shapes: K classes."""
 
 import pathlib
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _MOST_CLASSES_WITH_NUMBERS = 20
 
 
 def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], path: pathlib.Path) -> None:
-    """The confusion matrix: counts as numbers, the share of the true class as colour.
+    """Draws the confusion matrix: counts as numbers, the share of the true class as colour.
 
     Args:
         matrix: (K, K) counts, true class by row, predicted class by column.
@@ -56,20 +56,20 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], path: pathlib
     save(figure, path)
 
 
-def plot_calibration(found: Calibration, path: pathlib.Path) -> None:
-    """The reliability diagram: the share that is right by confidence, and how often it is met.
+def plot_calibration(calibration: Calibration, path: pathlib.Path) -> None:
+    """Draws the reliability diagram: the share that is right and the count, by confidence.
 
     Args:
-        found: of `dlcore.metrics.calibration`.
+        calibration: the result of `dlcore.metrics.calibration`.
         path: the PNG to write.
     """
-    bins = len(found.counts)
+    bins = len(calibration.counts)
     left, width = np.arange(bins) / bins * 100, 100 / bins
     figure = new_figure(5.4, 5.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.bar(
         left,
-        found.accuracy * 100,
+        calibration.accuracy * 100,
         width,
         align="edge",
         color=COLOURS[0],
@@ -78,21 +78,21 @@ def plot_calibration(found: Calibration, path: pathlib.Path) -> None:
     )
     upper.plot([0, 100], [0, 100], "--", color="#555555", linewidth=1, label="as sure as right")
     upper.scatter(
-        found.confidence * 100,
-        found.accuracy * 100,
+        calibration.confidence * 100,
+        calibration.accuracy * 100,
         s=12,
         color="black",
         zorder=3,
         label="mean confidence",
     )
     upper.set(
-        title=f"Calibration: expected error {found.error:.2%}",
+        title=f"Calibration: expected error {calibration.error:.2%}",
         ylabel="right (%)",
         xlim=(0, 100),
         ylim=(0, 103),
     )
     upper.legend(framealpha=0.8, edgecolor="none", loc="upper left")
-    lower.bar(left, found.counts, width, align="edge", color=COLOURS[1], edgecolor="white")
+    lower.bar(left, calibration.counts, width, align="edge", color=COLOURS[1], edgecolor="white")
     lower.set(xlabel="confidence (%)", ylabel="predictions")
     lower.set_yscale("symlog", linthresh=1)
     for axis in (upper, lower):
@@ -101,7 +101,11 @@ def plot_calibration(found: Calibration, path: pathlib.Path) -> None:
 
 
 def _compact(number: int) -> str:
-    """A count in at most five characters, up to a billion."""
+    """Writes a count, up to a billion, in at most five characters.
+
+    >>> _compact(123456)
+    '123k'
+    """
     for unit, size in (("M", 1_000_000), ("k", 1_000)):
         if number >= 10 * size:
             return f"{number // size}{unit}"

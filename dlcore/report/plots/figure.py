@@ -1,26 +1,30 @@
-"""What all pictures share: how a figure is made, dressed and saved."""
+"""Makes, dresses and saves figures, for all pictures alike."""
 
 import pathlib
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
-def new_figure(width: float, height: float) -> Any:
-    """A figure of inches that needs no display: drawn by Agg, outside of pyplot's state."""
+def new_figure(width: float, height: float) -> "Figure":
+    """Makes a figure of this size in inches, drawn by Agg without a display or pyplot's state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", dpi=120)
 
 
-def dress(axis: Any) -> None:
+def dress(axis: "Axes") -> None:
     """Gives an axis of lines or points a light grid and no box."""
     axis.grid(True, which="major", color="#dddddd", linewidth=0.7)
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def save(figure: Any, path: pathlib.Path) -> None:
+def save(figure: "Figure", path: pathlib.Path) -> None:
     """Writes the PNG. Names in scripts that the font lacks are drawn as boxes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
@@ -28,6 +32,10 @@ def save(figure: Any, path: pathlib.Path) -> None:
 
 
 def shorten(name: str, most: int = 14) -> str:
-    """A name that fits its place; a dollar sign in it begins no formula."""
+    """Shortens a name to its place and escapes dollar signs, which would begin a formula.
+
+    >>> shorten("convolution_12", 8)
+    'convolu…'
+    """
     short = name if len(name) <= most else name[: most - 1] + "…"
     return short.replace("$", r"\$")

@@ -1,12 +1,15 @@
-"""Pictures of images. Shapes: N examples, K classes, H W C height, width and channels."""
+"""Draws images and filters. Shapes: N examples, K classes, H W C height, width and channels."""
 
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dlcore.report.plots.figure import new_figure, save, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def plot_mistakes(
@@ -18,7 +21,7 @@ def plot_mistakes(
     *,
     order: Sequence[int],
 ) -> None:
-    """Images that were taken for something else, and what for.
+    """Draws images that were misclassified, each with its true and its predicted class.
 
     Args:
         images: (N, H, W, C) uint8, C = 1 or 3.
@@ -26,7 +29,7 @@ def plot_mistakes(
         probabilities: (N, K).
         class_names: K names.
         path: the PNG to write.
-        order: which of the N to show.
+        order: the indices of the images to show.
     """
     columns = min(max(len(order), 1), 5)
     rows = max(-(-len(order) // columns), 1)
@@ -46,21 +49,40 @@ def plot_mistakes(
     save(figure, path)
 
 
-def _show(axis: Any, image: np.ndarray) -> None:
+def _show(axis: "Axes", image: np.ndarray) -> None:
     if image.shape[-1] == 1:
         axis.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     else:
         axis.imshow(image, interpolation="nearest")
 
 
-def plot_filters(kernel: np.ndarray, path: pathlib.Path, *, most: int = 64) -> None:
-    """The filters of the first layer.
+def plot_rows(rows: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
+    """Draws rows of images below each other, such as originals and what a model makes of them.
 
     Args:
-        kernel: (H, W, C, filters). C = 3 is shown as colour; else the mean over the channels, blue
-            below zero and red above it, all filters on one scale.
+        rows: (N, H, W, C) uint8, C = 1 or 3, of each row by its name.
         path: the PNG to write.
-        most: how many to show at most.
+    """
+    columns = max(map(len, rows.values()))
+    figure = new_figure(0.75 * columns + 1.5, 0.85 * len(rows))
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for axis in axes.ravel():
+        axis.set_axis_off()
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
+        line[0].text(-0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center")
+        for axis, image in zip(line, images, strict=False):
+            _show(axis, image)
+    save(figure, path)
+
+
+def plot_filters(kernel: np.ndarray, path: pathlib.Path, *, most: int = 64) -> None:
+    """Draws the filters of the first layer.
+
+    Args:
+        kernel: (H, W, C, filters). Three channels are shown in colour; otherwise the mean over the
+            channels, blue below zero and red above it. All filters share one scale.
+        path: the PNG to write.
+        most: the largest number of filters to show.
     """
     filters = np.moveaxis(np.asarray(kernel, np.float32), -1, 0)[:most]
     columns = min(len(filters), 8)

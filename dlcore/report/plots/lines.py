@@ -1,13 +1,16 @@
-"""Pictures of lines: over the steps of training, and over the steps of time."""
+"""Draws curves over the steps of training or over time."""
 
 import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from dlcore.report.plots.figure import COLOURS, dress, new_figure, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Curves = Mapping[str, tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]]
 
@@ -19,7 +22,13 @@ _TITLES = {"grad_norm": "Gradient norm", "clipped": "Gradients clipped"}
 
 
 class Reading(NamedTuple):
-    """How a metric is shown: its name in words, its unit (may be ""), and what to multiply by."""
+    """The form in which a metric is shown.
+
+    Attributes:
+        title: its name in words.
+        unit: its unit; "" for a number without one.
+        factor: the factor from the metric to the number that is shown.
+    """
 
     title: str
     unit: str
@@ -32,20 +41,24 @@ class Reading(NamedTuple):
         return f"{name} ({self.unit})" if self.unit else name
 
     def text(self, value: float) -> str:
-        """A value in figures that people compare."""
+        """Writes a value with the figures that people compare."""
         if self.unit == "%":
             return f"{100 * value:.2f} %"
         return f"{value:.4g} {self.unit}".rstrip()
 
     def difference(self, value: float) -> str:
-        """The difference of two values, with its sign."""
+        """Writes the difference of two values, with its sign."""
         if self.unit == "%":
             return f"{100 * value:+.2f} points"
         return f"{value:+.4g} {self.unit}".rstrip()
 
 
 def reading(metric: str) -> Reading:
-    """How to show the metric of that name."""
+    """Returns the form in which the metric of that name is shown.
+
+    >>> reading("top5_accuracy").text(0.98123)
+    '98.12 %'
+    """
     words = metric.replace("_", " ")
     title = _TITLES.get(metric) or words[:1].upper() + words[1:]
     if metric.endswith(_SHARES):
@@ -54,7 +67,7 @@ def reading(metric: str) -> Reading:
 
 
 def evaluated(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The main metrics of a run: the loss, and all that is measured on held-out data.
+    """Returns the main metrics of a run: the loss, and all that is measured on held-out data.
 
     Args:
         rows: the lines of metrics.jsonl.
@@ -73,15 +86,15 @@ def plot_lines(
     y: str,
     levels: Mapping[str, float] | None = None,
 ) -> None:
-    """Lines over one axis, logarithmic where they span more than a factor of ten.
+    """Draws curves over one axis, logarithmic where they span more than a factor of ten.
 
     Args:
-        curves: the abscissae and ordinates of each line by its name; what is not finite is left
-            out.
+        curves: the abscissae and ordinates of each curve by its name; values that are not finite
+            are left out.
         path: the PNG to write.
-        title: above the picture.
-        x: what the abscissa is, with its unit.
-        y: what the ordinate is, with its unit.
+        title: the title above the picture.
+        x: the label of the abscissa, with its unit.
+        y: the label of the ordinate, with its unit.
         levels: values to compare with, by name, drawn as dashed lines from side to side.
     """
     figure = new_figure(6.4, 4)
@@ -90,7 +103,7 @@ def plot_lines(
 
 
 def plot_curves(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
-    """The main metrics over the steps, and the norm of the gradient where it is reported.
+    """Draws the main metrics over the steps, and the norm of the gradient where it is reported.
 
     Args:
         rows: the lines of metrics.jsonl: "step", "split" and the metrics. Values that are None or
@@ -134,10 +147,10 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
 
 
 def plot_gradient_by_distance(curves: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
-    """How much of a gradient arrives how far back in time.
+    """Draws how the norm of a gradient changes with the distance back in time.
 
     Args:
-        curves: of each net by its name, what `gradient_by_distance` gave.
+        curves: the result of `dlcore.check.gradient_by_distance` for each net by its name.
         path: the PNG to write.
     """
     plot_lines(
@@ -152,13 +165,13 @@ def plot_gradient_by_distance(curves: Mapping[str, np.ndarray], path: pathlib.Pa
 def plot_gradient_norms(
     steps: Sequence[int], norms: Sequence[float], path: pathlib.Path, *, threshold: float
 ) -> None:
-    """The norm of the gradient before and after clipping by the global norm, over training.
+    """Draws the norm of the gradient before and after clipping by the global norm.
 
     Args:
-        steps: of training.
-        norms: before clipping.
+        steps: the steps of training.
+        norms: the norms before clipping.
         path: the PNG to write.
-        threshold: the greatest norm that is left.
+        threshold: the greatest norm after clipping.
     """
     before = np.asarray(norms, np.float64)
     plot_lines(
@@ -175,7 +188,7 @@ def plot_gradient_norms(
 
 
 def _draw(
-    axis: Any,
+    axis: "Axes",
     curves: Curves,
     levels: Mapping[str, float],
     *,
@@ -214,7 +227,7 @@ def _draw(
         axis.legend(framealpha=0.8, edgecolor="none")
 
 
-def _logarithmic(axis: Any, span: float) -> None:
+def _logarithmic(axis: "Axes", span: float) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axis.set_yscale("log", nonpositive="mask")

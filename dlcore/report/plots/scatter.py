@@ -1,8 +1,7 @@
-"""Pictures of points with names. Shapes: N points, D features."""
+"""Draws points with names. Shapes: N points, D features."""
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -15,13 +14,13 @@ _LEAST = 4  # points, below which there is nothing to arrange
 def tsne(vectors: np.ndarray, *, perplexity: float = 30, steps: int = 1000) -> np.ndarray:
     """Places vectors in the plane, neighbours beside each other (van der Maaten & Hinton 2008).
 
-    It starts from the two principal components and computes all N^2 distances, so that the same
-    vectors have the same places: a second or two for 200.
+    The descent starts from the two principal components and computes all N^2 distances, so that
+    equal vectors get equal places. It takes a second or two for 200 points.
 
     Args:
         vectors: (N, D); of unit length where their cosine is to count.
-        perplexity: how many neighbours a point has; at most (N - 1) / 3 is used.
-        steps: of the descent, at least 250.
+        perplexity: the number of neighbours of a point; at most (N - 1) / 3 is used.
+        steps: the number of steps of the descent, at least 250.
 
     Returns:
         float32 (N, 2).
@@ -47,13 +46,13 @@ def tsne(vectors: np.ndarray, *, perplexity: float = 30, steps: int = 1000) -> n
 def plot_names(
     names: Sequence[str], points: np.ndarray, path: pathlib.Path, *, title: str = ""
 ) -> None:
-    """Points with their names, each name beside its point where it covers no other if it can.
+    """Draws points with their names, which cover one another as little as possible.
 
     Args:
-        names: N of them; about 200 can be read.
+        names: N names; about 200 can be read.
         points: (N, 2).
         path: the PNG to write.
-        title: above the picture.
+        title: the title above the picture.
 
     Raises:
         ValueError: when the points are not (N, 2).
@@ -64,7 +63,7 @@ def plot_names(
     figure = new_figure(_SIDE, _SIDE)
     figure.suptitle(title)
     axis = figure.subplots()
-    axis.scatter(*points.T, s=9, color=COLOURS[0], linewidths=0)
+    axis.scatter(points[:, 0], points[:, 1], s=9, color=COLOURS[0], linewidths=0)
     axis.margins(0.06)
     axis.set_xticks([])
     axis.set_yticks([])
@@ -86,15 +85,15 @@ def plot_names(
 
 
 def _places(names: Sequence[str], points: np.ndarray, dpi: float) -> list[tuple[int, int]]:
-    """Where each name goes: to the right of its point, or where it covers the fewest others.
+    """Places each name to the right of its point, or where it covers the fewest other names.
 
     Args:
-        names: N of them.
-        points: in pixels, (N, 2).
-        dpi: pixels of an inch.
+        names: N names.
+        points: (N, 2), in pixels.
+        dpi: pixels per inch.
 
     Returns:
-        Steps to the right and upwards, -1 to 1 each.
+        For each name the offset from its point to the right and upwards, -1, 0 or 1 each.
     """
     pixel = dpi / 72  # of a typographic point
     sides = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)]
@@ -115,6 +114,6 @@ def _places(names: Sequence[str], points: np.ndarray, dpi: float) -> list[tuple[
     return chosen
 
 
-def _overlaps(box: np.ndarray, others: np.ndarray) -> Any:
-    """How many of the boxes share an area with one."""
-    return ((others[:, :2] < box[2:]) & (box[:2] < others[:, 2:])).all(axis=1).sum()
+def _overlaps(box: np.ndarray, others: np.ndarray) -> int:
+    """Counts the boxes that overlap one box."""
+    return int(((others[:, :2] < box[2:]) & (box[:2] < others[:, 2:])).all(axis=1).sum())

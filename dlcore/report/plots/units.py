@@ -1,4 +1,4 @@
-"""Pictures of what the units of a net do. Shapes: H units."""
+"""Draws the behaviour of single units. Shapes: H units."""
 
 import pathlib
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ from dlcore.report.plots.figure import COLOURS, dress, new_figure, save
 
 
 def plot_gates(gates: Mapping[str, tuple[np.ndarray, np.ndarray]], path: pathlib.Path) -> None:
-    """How often each unit's gates are shut and open (Karpathy et al. 2015, figure 2).
+    """Draws how often each unit's gates are shut and open (Karpathy et al. 2015, figure 2).
 
-    Units near the origin work as ordinary ones; those near a corner are always shut or always open.
+    Gates near the origin take all values; those near a corner are always shut or always open.
 
     Args:
-        gates: of each gate by its name, the share of steps at which each unit's is shut and at
-            which it is open, (H,) each, as `gate_statistics` gives them.
+        gates: for each gate by its name the shares of steps at which each unit's gate is shut and
+            at which it is open, (H,) each, as `dlcore.check.gate_statistics` returns them.
         path: the PNG to write.
     """
     figure = new_figure(3.4 * len(gates) + 0.4, 3.9)

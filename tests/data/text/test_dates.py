@@ -7,8 +7,8 @@ import pathlib
 import pytest
 
 from dlcore.data.builders import dates
+from dlcore.data.catalogue import prepared_builder
 from dlcore.data.text import load_parallel_text
-from dlcore.data.tfds import prepared_builder
 from dlcore.errors import InputError
 
 DAY = datetime.date(1969, 7, 20)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from dlcore.data.builders import docstrings, installed, python_docs, python_tokens
+from dlcore.data.catalogue import open_builder, prepared_builder
 from dlcore.data.text import load_corpus, load_labelled_text, load_tagged_text
-from dlcore.data.tfds import open_builder, prepared_builder, tfds
+from dlcore.data.tfds import tfds
 from dlcore.errors import InputError
 
 
@@ -142,7 +143,7 @@ def test_data_sets_of_another_kind(
 
 def test_glue_is_found(tmp_path: pathlib.Path) -> None:
     assert open_builder("glue/sst2", tmp_path).info.full_name.startswith("glue/sst2")
-    with pytest.raises(InputError, match="'glue/sst2' is not prepared in .*prepare_data.py glue/s"):
+    with pytest.raises(InputError, match="'glue/sst2' is not prepared in .*: dlcore prepare glue"):
         load_labelled_text("glue/sst2", data_dir=tmp_path)
 
 

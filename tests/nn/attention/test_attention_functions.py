@@ -1,4 +1,4 @@
-"""Attention against loops in NumPy, what its masks promise, and its gradient.
+"""Attention equals loops in NumPy and keeps the promises of its masks; its gradient is right.
 
 Shapes: B batch, Q queries, K keys, H heads, G key heads, D features, E value features.
 """
@@ -11,15 +11,16 @@ import pytest
 from dlcore.nn.attention.functions import attention, attention_weights, weighted_sum
 
 B, Q, K, H, G, D, E = 2, 5, 7, 4, 2, 8, 3
-KEYS = jax.random.split(jax.random.key(0), 6)
-QUERY = jax.random.normal(KEYS[0], (B, Q, H, D))
-KEY = jax.random.normal(KEYS[1], (B, K, G, D))
-VALUE = jax.random.normal(KEYS[2], (B, K, G, E))
-COTANGENT = jax.random.normal(KEYS[3], (B, Q, H, E))
-PADDING = (jnp.arange(K)[None] < jnp.array([[7], [4]]))[:, None, None]
-RANDOM = jax.random.bernoulli(KEYS[4], 0.6, (B, H, Q, K)).at[0, 1, 2].set(False)
+RNG = np.random.default_rng(0)
+QUERY = RNG.normal(size=(B, Q, H, D)).astype(np.float32)
+KEY = RNG.normal(size=(B, K, G, D)).astype(np.float32)
+VALUE = RNG.normal(size=(B, K, G, E)).astype(np.float32)
+COTANGENT = RNG.normal(size=(B, Q, H, E)).astype(np.float32)
+PADDING = (np.arange(K)[None] < np.array([[7], [4]]))[:, None, None]
+RANDOM = RNG.random((B, H, Q, K)) < 0.6
+RANDOM[0, 1, 2] = False
 SLOPES = np.array([1, 0.5, 0.25, 0], np.float32)
-PLACES = jax.random.randint(KEYS[5], (B, Q), 0, K)
+PLACES = RNG.integers(0, K, (B, Q), dtype=np.int32)
 
 CASES = {
     "plain": {},
@@ -36,7 +37,7 @@ CASES = {
 
 
 def loops(*, mask=True, slopes=None, positions=None, causal=False, scale=D**-0.5):
-    """The weights [B, H, Q, K] and the output [B, Q, H, E], one query at a time."""
+    """Computes the weights [B, H, Q, K] and the output [B, Q, H, E], one query at a time."""
     query, key, value = (np.asarray(x, np.float64) for x in (QUERY, KEY, VALUE))
     mask = np.broadcast_to(mask, (B, H, Q, K))
     places = np.broadcast_to(np.arange(K - Q, K) if positions is None else positions, (B, Q))
@@ -92,7 +93,7 @@ def test_the_gradient_is_that_of_differences():
 
     inputs, step = (QUERY, KEY, VALUE), 1e-2
     for at, gradient in enumerate(jax.grad(loss, (0, 1, 2))(*inputs)):
-        direction = jax.random.normal(KEYS[at], inputs[at].shape)
+        direction = RNG.normal(size=inputs[at].shape).astype(np.float32)
         ends = (
             loss(*inputs[:at], inputs[at] + sign * step * direction, *inputs[at + 1 :])
             for sign in (1, -1)
@@ -148,9 +149,10 @@ def test_the_future_has_no_gradient_on_the_past(chunk):
 def test_shared_heads_are_repeated_heads():
     key, value = (jnp.repeat(x, H // G, axis=2) for x in (KEY, VALUE))
     np.testing.assert_allclose(
-        attention(QUERY, KEY, VALUE, mask=RANDOM), attention(QUERY, key, value, mask=RANDOM),
+        attention(QUERY, KEY, VALUE, mask=RANDOM),
+        attention(QUERY, key, value, mask=RANDOM),
         atol=1e-6,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("slopes", [None, SLOPES])
@@ -158,9 +160,13 @@ def test_one_query_on_a_cache_gives_the_last_row(slopes):
     whole = attention(QUERY, KEY[:, :Q], VALUE[:, :Q], causal=True, slopes=slopes)
     for at in range(Q):
         one = attention(
-            QUERY[:, at : at + 1], KEY, VALUE,
-            causal=True, slopes=slopes, positions=jnp.array([at]),
-        )  # fmt: skip
+            QUERY[:, at : at + 1],
+            KEY,
+            VALUE,
+            causal=True,
+            slopes=slopes,
+            positions=jnp.array([at]),
+        )
         np.testing.assert_allclose(one[:, 0], whole[:, at], atol=1e-6)
 
 
@@ -176,7 +182,7 @@ def test_half_precision_has_a_softmax_in_single_precision():
     np.testing.assert_allclose(attention(*half), exact, atol=2**-7)
 
 
-# What accelerators leave to JAX, by arguments of `attention`, and what not.
+# Arguments of `attention`, and whether accelerators then call JAX's own function.
 SAME = {"query": QUERY, "key": KEY, "value": KEY}
 LIBRARY = {
     "plain": (SAME, True),

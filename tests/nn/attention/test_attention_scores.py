@@ -1,4 +1,4 @@
-"""Attention scores against loops over single states, and what padding and windows do."""
+"""Attention scores equal loops over single states; padding and windows have no other effects."""
 
 import functools
 
@@ -27,7 +27,7 @@ STATES, MEMORY, COVERED = normal(0, B, Q, F), normal(1, B, S, M), np.abs(normal(
 
 @functools.cache
 def case(name):
-    """(attention, parameters none of which is 0)."""
+    """Returns the attention and parameters, none of which is 0."""
     if name == "coverage":
         made = attention("additive", features=A, coverage=True)
     else:
@@ -44,7 +44,7 @@ def look(name, memory=MEMORY, states=STATES, positions=POSITIONS, covered=COVERE
 
 
 def score(name, p, s, h, c):
-    """Of one state, one place and its coverage."""
+    """Scores one memory step, with its coverage, for one state."""
     match name:
         case "additive":
             hidden = s @ p["query_kernel"] + h @ p["memory_kernel"] + p["bias"]
@@ -69,9 +69,7 @@ def weights_by_loops(name):
                 net = np.tanh(s @ p["position_kernel"]) @ p["position_score_kernel"]
                 centre = LENGTHS[b] / (1 + np.exp(-net))
             local = name.startswith("local")
-            places = [
-                i for i in range(LENGTHS[b]) if not local or abs(i + 1 - centre) <= WINDOW
-            ]  # fmt: skip
+            places = [i for i in range(LENGTHS[b]) if not local or abs(i + 1 - centre) <= WINDOW]
             e = [np.exp(score(name, p, s, MEMORY[b, i], COVERED[b, q, i])) for i in places]
             for i, value in zip(places, e, strict=True):
                 weights[b, q, i] = value / sum(e)
@@ -96,7 +94,7 @@ def test_against_loops(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_padding_changes_nothing(name):
-    """Neither values nor gradients, whatever it holds; nor how much of it there is."""
+    """Neither the contents nor the amount of padding change values or gradients."""
 
     def loss(memory, states, covered, mask):
         context, weights = look(name, memory, states, POSITIONS, covered, mask)
@@ -116,9 +114,11 @@ def test_padding_changes_nothing(name):
     np.testing.assert_array_equal(weights_too[..., S:], 0)
     np.testing.assert_array_equal(to_wider[~mask], 0)
     for ours, theirs in (
-        (weights, weights_too[..., :S]), (context, context_too),
-        (to_states, to_states_too), (to_memory, to_wider[:, :S]),
-    ):  # fmt: skip
+        (weights, weights_too[..., :S]),
+        (context, context_too),
+        (to_states, to_states_too),
+        (to_memory, to_wider[:, :S]),
+    ):
         np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-6)
 
 
@@ -150,7 +150,7 @@ def test_queries_meet_matrices_through_the_product_alone(name):
 
 
 def test_local_windows_by_hand():
-    """Equal scores: the window's places share the weight; far past the end there are none."""
+    """With equal scores the window's steps share the weight; far past the end there is none."""
     states = np.zeros((1, 3, F), np.float32)
     memory, mask = normal(3, 1, 5, M), np.array([[True] * 4 + [False]])
     made = attention("local_monotonic", window=1)
@@ -169,7 +169,7 @@ def test_local_windows_by_hand():
 
 
 def test_nowhere_to_look():
-    """Zeros, and gradients of 0."""
+    """Contexts, weights and gradients are 0."""
 
     def loss(scores):
         weights = masked_softmax(scores, jnp.array([False, False]))

@@ -1,4 +1,4 @@
-"""The decoder against one scan over whole steps that knows no trick."""
+"""The decoder equals a plain scan over whole steps, without its optimisations."""
 
 import functools
 
@@ -46,7 +46,7 @@ DECODERS = {
 
 
 def start(made):
-    """(parameters and carry, none of which is 0)."""
+    """Returns parameters and a carry, none of which is 0."""
     shapes = jax.eval_shape(functools.partial(made.init, inputs=E), jax.random.key(0))
     leaves, shape = jax.tree.flatten(shapes)
     params = [0.6 * normal(10 + i, *leaf.shape) for i, leaf in enumerate(leaves)]
@@ -65,7 +65,7 @@ def attended(made, params, memory):
 
 
 def by_steps(made, params, carry, x, memory, kept):
-    """h~ [R, T, F], the weights [R, T, S] and the last layers, each row on a memory of its own."""
+    """Computes h~ [R, T, F], the weights [R, T, S] and the last carry, one memory per row."""
     look = attended(made, params, memory)
     rows = look and jax.tree.map(lambda leaf: jnp.repeat(leaf, W, axis=0), look)
 
@@ -93,7 +93,7 @@ def by_steps(made, params, carry, x, memory, kept):
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_equals_single_steps(name):
-    """Values, and gradients to parameters, carry, inputs and memory; W rows share a memory."""
+    """Values and gradients of parameters, carry, inputs and memory agree; W rows share a memory."""
     made = DECODERS[name]
     params, carry = start(made)
     kept = KEPT if len(made.cells) > 1 else ()

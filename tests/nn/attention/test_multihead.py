@@ -1,4 +1,4 @@
-"""Multi-head attention against loops over rows, steps and heads."""
+"""Multi-head attention equals loops over rows, steps and heads."""
 
 import functools
 
@@ -23,7 +23,7 @@ CASES = {
     "alibi": {"alibi": True},
     "all": {"groups": 2, "rotary": True, "alibi": True, "qk_norm": True, "bias": True},
 }
-# Rows stand at different places; what follows is at distance 1 everywhere.
+# The rows start at different positions; neighbouring steps have distance 1 everywhere.
 POSITIONS = np.arange(T)[None] + np.array([[0], [3], [40]])
 MASK = np.random.default_rng(5).random((B, T, T)) < 0.7
 
@@ -37,7 +37,7 @@ X = normal(0, B, T, C)
 
 @functools.cache
 def case(name):
-    """(module, variables none of which is 0)."""
+    """Returns the module and variables, none of which is 0."""
     layer = MultiHeadAttention(C, H, **CASES[name])
     leaves, structure = jax.tree.flatten(layer.init(jax.random.key(0), X, positions=POSITIONS))
     return layer, structure.unflatten([normal(i, *leaf.shape) / 2 for i, leaf in enumerate(leaves)])
@@ -50,14 +50,14 @@ def apply(name, *args, method="__call__", **options):
 
 
 def turned(x, position):
-    """A head's features as complex numbers, multiplied by e^(i angle)."""
+    """Multiplies a head's features, as complex numbers, by e^(i angle)."""
     rates = 10_000.0 ** (-2 * np.arange(D // 2) / D)
     z = (x[: D // 2] + 1j * x[D // 2 :]) * np.exp(1j * position * rates)
     return np.concatenate([z.real, z.imag])
 
 
 def by_loops(name, x, memory, sees, positions=None):
-    """(output, weights), where query t of row b looks at step s of the memory if sees(b, t, s)."""
+    """Returns output and weights; query t of row b attends to memory step s if sees(b, t, s)."""
     layer, variables = case(name)
     p = jax.tree.map(np.asarray, variables["params"])
     groups = layer.groups or H
@@ -74,14 +74,14 @@ def by_loops(name, x, memory, sees, positions=None):
     output = np.zeros((*x.shape[:2], C))
     weights = np.zeros((len(x), H, x.shape[1], memory.shape[1]))
     for b in range(len(x)):
-        met = [(dense("key", row), dense("value", row)) for row in memory[b]]
+        projected = [(dense("key", row), dense("value", row)) for row in memory[b]]
         for t in range(x.shape[1]):
             queries, contexts = dense("query", x[b, t]), []
             for h in range(H):
                 g = h // (H // groups)
                 query = prepared(queries[h * D : (h + 1) * D], "query_norm", positions[b, t])
                 score, value = {}, {}
-                for s, (keys, values) in enumerate(met):
+                for s, (keys, values) in enumerate(projected):
                     if sees(b, t, s):
                         key = prepared(keys[g * D : (g + 1) * D], "key_norm", positions[b, s])
                         score[s] = query @ key / np.sqrt(D)
@@ -111,14 +111,14 @@ def test_self_attention_against_loops(name, causal):
 
 @pytest.mark.parametrize("name", ["biases", "two groups", "qk norm"])
 def test_beams_are_queries_on_one_memory(name):
-    """Three beams of each row, against loops in which each has its own copy of the memory."""
+    """Three beams per row give the results of loops in which each beam has its own memory."""
     beams = 3
     memory, x = normal(1, B, S, C), normal(2, B * beams, T, C)
     lengths = np.array([7, 4, 1])
-    met = apply(name, memory, method="meet")
-    assert met.key.shape == met.value.shape == (B, case(name)[0].groups or H, S, D)
+    keys_values = apply(name, memory, method="project_keys_values")
+    assert keys_values.key.shape == keys_values.value.shape == (B, case(name)[0].groups or H, S, D)
     mask = (np.arange(S)[None] < lengths[:, None])[:, None, None]
-    y, weights = apply(name, x, met, mask=mask, method="ask")
+    y, weights = apply(name, x, keys_values, mask=mask, method="attend")
     expected, expected_weights = by_loops(
         name, x, np.repeat(memory, beams, 0), lambda row, t, s: s < lengths[row // beams]
     )
@@ -131,24 +131,24 @@ def test_beams_are_queries_on_one_memory(name):
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("pieces, room", [((1,) * T, T), ((3, 1, 1), 3000)])
 def test_a_cache_changes_nothing(name, pieces, room):
-    """One with room for the steps, and one with room for thousands that never come."""
+    """The cache has room for exactly the steps, or for thousands that never come."""
     zeros, at = jnp.zeros((B, case(name)[0].groups or H, room, D)), 0
     cache = KeyValue(zeros, zeros)
     expected, _ = apply(name, X, positions=np.arange(T), causal=True)
     for steps in pieces:
         positions = np.broadcast_to(np.arange(at, at + steps), (B, steps))
-        y, cache = apply(name, X[:, at : at + steps], cache, positions, method="continued")
+        y, cache = apply(name, X[:, at : at + steps], cache, positions, method="attend_cached")
         np.testing.assert_allclose(y, expected[:, at : at + steps], rtol=1e-5, atol=1e-5)
         at += steps
     assert not any(leaf[:, :, T:].any() for leaf in cache)
 
 
 def test_a_step_past_the_cache_is_not_seen():
-    met = apply("plain", X, method="meet")
-    y, after = apply("plain", X[:, :1], met, np.full((B, 1), T), method="continued")
-    jax.tree.map(np.testing.assert_array_equal, after, met)
+    cache = apply("plain", X, method="project_keys_values")
+    y, after = apply("plain", X[:, :1], cache, np.full((B, 1), T), method="attend_cached")
+    jax.tree.map(np.testing.assert_array_equal, after, cache)
     np.testing.assert_allclose(
-        y, apply("plain", X[:, :1], met, method="ask")[0], rtol=1e-6, atol=1e-6
+        y, apply("plain", X[:, :1], cache, method="attend")[0], rtol=1e-6, atol=1e-6
     )
 
 

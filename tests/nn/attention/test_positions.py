@@ -1,4 +1,4 @@
-"""Sinusoids, rotations and slopes against their papers."""
+"""Sinusoids, rotations and slopes follow their papers."""
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +92,7 @@ def test_slopes_without_heads_are_an_error():
 
 
 def test_slopes_are_constants():
-    """Both forms of attention give them no gradient."""
+    """Neither form of attention gives the slopes a gradient."""
     slopes = jnp.asarray(alibi_slopes(H))
     found = jax.jit(jax.grad(lambda s: attention_weights(X, X, slopes=s).std()))(slopes)
     np.testing.assert_array_equal(found, np.zeros(H))

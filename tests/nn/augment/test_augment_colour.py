@@ -18,18 +18,18 @@ KEYS = jax.random.split(jax.random.key(0), 5)
 
 
 def run(step, image, keys=KEYS, **options):
-    """The images that the keys make of one image."""
+    """Augments one image with each of the keys."""
     mapped = jax.vmap(lambda key: step(key, jnp.asarray(image), **options))
     return np.asarray(jax.jit(mapped)(keys))
 
 
 def factors(strength):
-    """What each key gives between -strength and strength."""
+    """Returns the number that each key draws between -strength and strength."""
     return [strength * float(jax.random.uniform(key, minval=-1.0)) for key in KEYS]
 
 
 def assert_likely(hits, tries, probability):
-    """`hits` is within the range that a binomial leaves once in a million draws."""
+    """Asserts that `hits` lies in the range that a binomial leaves once in a million draws."""
     low, high = stats.binom.interval(1 - 1e-6, tries, probability)
     assert low <= hits <= high, f"{hits} of {tries} at {probability}"
 

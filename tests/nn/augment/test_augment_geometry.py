@@ -25,7 +25,7 @@ def draw(step, count=DRAWS, height=H, width=W, **options):
 
 
 def assert_likely(hits, tries, probability):
-    """`hits` is within the range that a binomial leaves once in a million draws."""
+    """Asserts that `hits` lies in the range that a binomial leaves once in a million draws."""
     low, high = stats.binom.interval(1 - 1e-6, tries, probability)
     assert low <= hits <= high, f"{hits} of {tries} at {probability}"
 
@@ -91,7 +91,7 @@ def test_a_padding_that_could_leave_nothing_is_refused():
 
 
 def plain_resized_crop(key, height, width, *, smallest, aspect):
-    """(top, left, rows, columns) from the numbers that the key gives, one try after the other."""
+    """Returns top, left, rows and columns from the key's numbers, one try after the other."""
     size_key, place_key = jax.random.split(key)
     share, stretch = np.asarray(jax.random.uniform(size_key, (2, 10)), np.float64)
     tries = []

@@ -24,14 +24,14 @@ MIXERS = {"mixup": mixing.mixup, "cutmix": mixing.cutmix}
 
 
 def mix(name, batch=BATCH, key=KEY, **options):
-    """What one step makes of a batch, with a key of its own for each example."""
+    """Applies one step to a batch, with a different key for each example."""
     keys = jax.random.split(key, len(batch["image"]))
     step = jax.jit(lambda keys, batch: MIXERS[name](keys, batch, num_classes=K, **options))
     return jax.tree.map(np.asarray, step(keys, jax.tree.map(jnp.asarray, batch)))
 
 
 def assert_likely(hits, tries, probability):
-    """`hits` is within the range that a binomial leaves once in a million draws."""
+    """Asserts that `hits` lies in the range that a binomial leaves once in a million draws."""
     low, high = stats.binom.interval(1 - 1e-6, tries, probability)
     assert low <= hits <= high, f"{hits} of {tries} at {probability}"
 
@@ -52,7 +52,7 @@ def test_mixup_equals_the_plain_version():
 
 
 def many_shares(name, **options):
-    """The share of its own image in each example: images of ones whose partners are zeros."""
+    """Returns each example's share of its own image, as images of ones meet partners of zeros."""
     count = 2000
     image = np.repeat(np.float32([1, 0]), count)[:, None, None, None]
     batch = {"image": np.tile(image, (1, 40, 40, 1)), "label": np.repeat([0, 1], count)}
@@ -90,7 +90,7 @@ def test_cutmix_puts_a_rectangle_of_the_partner_in_and_counts_its_pixels():
 
 
 def test_shares_of_cutmix_follow_the_papers_rule():
-    """Against the same rule drawn by NumPy: quantiles of one sample within the other's bounds."""
+    """Quantiles of the shares lie within the bounds of a sample that NumPy draws by the rule."""
     found = many_shares("cutmix")
     rng = np.random.default_rng(5)
     side = np.round(40 * np.sqrt(1 - rng.beta(1, 1, 200_000))).astype(int)
@@ -105,7 +105,7 @@ def test_shares_of_cutmix_follow_the_papers_rule():
 
 
 def test_cutmix_is_as_frequent_as_said():
-    # Few rectangles of Beta(4, 4) are too small to be seen.
+    # Few rectangles of Beta(4, 4) cover no pixel.
     untouched = (many_shares("cutmix", alpha=4.0, probability=0.3) == 1).sum()
     assert_likely(untouched, 2000, 0.7)
 
@@ -141,7 +141,7 @@ def test_what_cannot_be_mixed_is_refused(name):
 
 
 def seen_in_training(kind, accumulate):
-    """The augmented images and labels by their position in the batch.
+    """Returns the augmented images and labels by their position in the batch.
 
     They are the gradient of the sum of each example's products with its own parameters.
     """
@@ -157,7 +157,7 @@ def seen_in_training(kind, accumulate):
         return Mean(each, jnp.float32(len(here) / B)), Aux(model_state, {})
 
     tx = optax.sgd(1.0)
-    step = gradient_step(loss_fn, tx, accumulate=accumulate, layout=layout)
+    step = gradient_step(loss_fn, tx, accumulate=accumulate)
     params = {"image": jnp.zeros((B, H, W, 2)), "label": jnp.zeros((B, K))}
     state = layout.initialise(lambda: TrainState.create({"params": params}, tx, jax.random.key(7)))
     state, _ = runtime.compile_step(step, layout)(state, BATCH)

@@ -22,7 +22,7 @@ GEOMETRY = [
 
 
 def shift(y, x):
-    """One map: the result shows at (0, 0) what the input has at (y, x)."""
+    """Returns a map that shows the input's point (y, x) at (0, 0) of the result."""
     return jnp.array([[[1.0, 0, y], [0, 1, x], [0, 0, 1]]])
 
 
@@ -48,7 +48,7 @@ def test_boxes_follow_the_pixels(text):
         white = np.argwhere(image > 127)
         if len(white) == 0 or not real:
             continue
-        # A corner that is cut off leaves a bounding box that is larger than what is seen of it.
+        # Clipping a corner leaves a bounding box that is larger than the visible part.
         inside = (box > 0.01).all() and box[2] < H - 0.01 and box[3] < W - 0.01
         if inside or text in ("flip", "crop:10", "resized_crop:0.3"):
             expected = [*white.min(0), *(white.max(0) + 1)]
@@ -72,9 +72,11 @@ def test_landmarks_follow_a_bright_dot(text):
     new = jax.tree.map(np.asarray, jax.jit(augment.augmentation(text))(jax.random.key(2), batch))
     followed = 0
     for image, point, visible in zip(
-        new["image"][..., 0], new["landmarks"][:, 0], new["landmarks_mask"][:, 0],
+        new["image"][..., 0],
+        new["landmarks"][:, 0],
+        new["landmarks_mask"][:, 0],
         strict=True,
-    ):  # fmt: skip
+    ):
         margin = min(*point, H - point[0], W - point[1])
         assert visible == (margin >= 0)
         if margin > 4:
@@ -102,7 +104,7 @@ def test_boxes_are_clipped_and_vanish_when_little_is_left():
     expected[0, 2] = 0
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(kept, [[1, 1, 0, 0]])
-    # Nothing at all is left of the third, whatever is asked for.
+    # Nothing is left of the third box, so it vanishes at any threshold.
     _, kept = warp_boxes(boxes, mask, shift(0.0, 10.0), height=20, width=20, least_visible=0.0)
     np.testing.assert_array_equal(kept, [[1, 1, 0, 0]])
 
@@ -116,9 +118,12 @@ def test_a_turned_box_becomes_the_bounding_box_of_its_corners():
     box = np.array([30.0, 20, 36, 28])
     corners = [np.linalg.solve(to_input, [y, x, 1])[:2] for y in box[::2] for x in box[1::2]]
     found, kept = warp_boxes(
-        jnp.asarray(box, jnp.float32).reshape(1, 1, 4), jnp.ones((1, 1), bool),
-        jnp.asarray(to_input, jnp.float32)[None], height=90, width=90,
-    )  # fmt: skip
+        jnp.asarray(box, jnp.float32).reshape(1, 1, 4),
+        jnp.ones((1, 1), bool),
+        jnp.asarray(to_input, jnp.float32)[None],
+        height=90,
+        width=90,
+    )
     expected = [*np.min(corners, 0), *np.max(corners, 0)]
     np.testing.assert_allclose(found[0, 0], expected, rtol=1e-5)
     assert kept.all()

@@ -84,7 +84,7 @@ def test_examples_of_a_batch_and_steps_draw_apart():
     same = {**BATCH, "image": jnp.broadcast_to(BATCH["image"][:1], IMAGES.shape)}
     new = run("brightness", same)["image"].reshape(B, -1)
     assert len(np.unique(new.round(3), axis=0)) == B
-    # Both draw one factor in the same way; drawn from one key they would be equal.
+    # Both steps draw a factor in the same way; from one key the factors would be equal.
     pale = {"image": jnp.full((B, 2, 2, 3), 100.0).at[:, 0].set(110.0)}
     by_brightness = run("brightness", pale)["image"].mean((1, 2, 3)) / 105
     contrast = run("contrast", pale)["image"]
@@ -103,7 +103,7 @@ def test_parts_of_the_batch_get_the_images_of_the_whole():
 
 
 def test_values_are_read_in_the_order_of_the_definition():
-    # All of Beta(100, 100) is near a half; of probability 0 nothing is cut.
+    # Draws of Beta(100, 100) are all near a half; probability 0 cuts nothing.
     labels = run("mixup:100")["label"]
     assert np.abs(labels.max(-1) - 0.5).max() < 0.2
     np.testing.assert_array_equal(run("cutmix:1:0")["label"], np.eye(3)[np.arange(B) % 3])

@@ -11,7 +11,7 @@ STILL = {"rotation": 0.0, "stretch": 0.0, "shear": 0.0, "shift": 0.0}
 
 
 def random_affine(key, images, **limits):
-    """Each image by a map of its own."""
+    """Maps each image by its own affine map."""
     height, width = images.shape[1:3]
 
     def draw(position):
@@ -30,7 +30,7 @@ def test_without_any_change_images_stay_as_they_are():
     [({"rotation": 10.0}, np.deg2rad(10)), ({"shift": 0.1}, 0.1), ({"shear": 0.2}, 0.2)],
 )
 def test_a_ramp_shows_the_size_of_each_change(change, limit):
-    """On an image whose value is its row, the change of the centre rows gives the map's row."""
+    """In an image whose values are row numbers, the differences at the centre give the map."""
     ramp = np.tile(np.arange(40.0, dtype=np.float32)[:, None, None], (1, 40, 1))
     ramps = jnp.asarray(np.tile(ramp, (200, 1, 1, 1)))
     found = np.asarray(random_affine(jax.random.key(0), ramps, **STILL | change))[..., 0]

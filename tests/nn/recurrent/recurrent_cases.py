@@ -3,7 +3,6 @@
 Shapes: T time, B batch, D inputs, H features, F outputs.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -14,8 +13,8 @@ from dlcore.nn.recurrent import CELLS, Noise, cell, reverse_by_length, scan
 from dlcore.nn.recurrent.cell import Carry, Cell, Hooks
 
 T, B, D, H = 3, 2, 2, 3
-LENGTHS = jnp.array([3, 1])
-MASK = jnp.arange(T)[:, None] < LENGTHS[None]
+LENGTHS = np.array([3, 1], np.int32)
+MASK = np.arange(T)[:, None] < LENGTHS[None]
 ALL = {name: cell(name, H, **({"steps": 2} if "batch" in name else {})) for name in CELLS}
 
 
@@ -24,18 +23,18 @@ def normal(seed: int, *shape: int) -> jax.Array:
 
 
 def drawn(seed: int, tree: Any) -> Any:
-    """The tree with normal noise for its leaves: nothing is 0, 1 or orthogonal, as at the start."""
+    """Fills a tree with normal noise, so that nothing is 0, 1 or orthogonal as initially."""
     leaves, shape = jax.tree.flatten(tree)
     return jax.tree.unflatten(shape, [normal(seed + i, *x.shape) for i, x in enumerate(leaves)])
 
 
 def params_of(cell: Cell) -> dict[str, jax.Array]:
-    shapes = jax.eval_shape(functools.partial(cell.init, inputs=D), jax.random.key(0))
+    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), inputs=D))
     return jax.tree.map(lambda leaf: 0.6 * leaf, drawn(10, shapes))
 
 
 def state_of(cell: Cell) -> dict[str, Any]:
-    """Running statistics, the variances positive."""
+    """Draws running statistics with positive variances."""
     return jax.tree.map(lambda leaf: 1 + 0.3 * jnp.tanh(leaf), drawn(30, cell.init_state()))
 
 
@@ -44,15 +43,15 @@ def carry_of(cell: Cell, batch: int = B) -> Carry:
 
 
 def random_noise(cell: Cell, rows: int = B) -> Noise:
-    """Masks of both kinds, at rates 0.5 and 0.25."""
+    """Draws masks of both kinds, at rates 0.5 and 0.25."""
     width = cell.initial_carry(rows)["h"].shape[-1]
-    state = 2.0 * jax.random.bernoulli(jax.random.key(4), 0.5, (rows, width))
-    candidate = jax.random.bernoulli(jax.random.key(5), 0.75, (T + 2, rows, cell.features)) / 0.75
-    return Noise(state, candidate)
+    state = jax.random.bernoulli(jax.random.key(4), 0.5, (rows, width))
+    candidate = jax.random.bernoulli(jax.random.key(5), 0.75, (T + 2, rows, cell.features))
+    return Noise(2.0 * state.astype(jnp.float32), candidate.astype(jnp.float32) / 0.75)
 
 
 def run(cell, params, carry, x, *, lengths=LENGTHS, reverse=False, **options):
-    """The cell over x (T, B, D) in evaluation: the last carry and y (T, B, F)."""
+    """Runs the cell over x (T, B, D) in evaluation; returns the last carry and y (T, B, F)."""
     mask = jnp.arange(len(x))[:, None] < lengths[None]
     flipped = reverse and cell.init_state()
     if flipped:
@@ -72,7 +71,7 @@ def run(cell, params, carry, x, *, lengths=LENGTHS, reverse=False, **options):
 
 
 def one_by_one(cell, params, carry, x, *, lengths=(3, 1), reverse=False, detach=None, noise=None):
-    """The same without scan, mask or padding: each sequence alone, step after step."""
+    """Does the same as `run` without scan, mask or padding: each sequence alone, step by step."""
     noise = noise or Noise()
     carries, outputs = [], []
     state = state_of(cell)
@@ -104,8 +103,8 @@ def one_by_one(cell, params, carry, x, *, lengths=(3, 1), reverse=False, detach=
 
 
 def loss_and_gradients(net, cell, params, carry, x, **options):
-    """The outputs of a net, and its gradients to parameters, carry and input."""
-    # The same at all times, and y not linear, so that the loss knows no direction.
+    """Returns the outputs of a net and its gradients of parameters, carry and input."""
+    # All steps have the same weight, so that the loss does not depend on the direction.
     weights = normal(6, 1, B, cell.output_features)
 
     def loss(params, carry, x):

@@ -13,10 +13,8 @@ from dlcore.nn.recurrent import BatchNormLSTM, reverse_by_length, scan
 
 T, B = 4, 8
 CELL = BatchNormLSTM(H, steps=3, momentum=0.75, epsilon=1e-3)
-PARAMS = params_of(CELL)
-STATE = state_of(CELL)
 X = normal(0, T, B, D)
-LENGTHS = jnp.array([4, 4, 3, 3, 2, 2, 2, 1])
+LENGTHS = np.array([4, 4, 3, 3, 2, 2, 2, 1], np.int32)
 
 
 def sigmoid(x):
@@ -33,8 +31,10 @@ def apply(params, state, x, lengths, train=True):
 
 
 def numpy_net(x, lengths, train):
-    """Cooijmans et al. 2016, eq. 6-8; each step's statistics are those of the rows that run."""
-    p, state = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (PARAMS, STATE))
+    """Computes Cooijmans et al. 2016, eq. 6-8, with each step's statistics over its real rows."""
+    p, state = jax.tree.map(
+        lambda leaf: np.asarray(leaf, np.float64), (params_of(CELL), state_of(CELL))
+    )
     rows = x.shape[1]
     h, c, ys = np.zeros((rows, H)), np.zeros((rows, H)), np.zeros((len(x), rows, H))
     for t, now in enumerate(np.asarray(x, np.float64)):
@@ -71,50 +71,56 @@ def assert_close(actual, expected, tolerance=2e-5):
 
 @pytest.mark.parametrize("train", [True, False], ids=["train", "evaluation"])
 def test_numpy(train):
-    """Beyond the third step evaluation uses the statistics of the third."""
-    assert_close(apply(PARAMS, STATE, X, LENGTHS, train), numpy_net(X, LENGTHS, train))
+    """After the third step evaluation uses the statistics of the third."""
+    assert_close(
+        apply(params_of(CELL), state_of(CELL), X, LENGTHS, train), numpy_net(X, LENGTHS, train)
+    )
 
 
 def test_steps_that_no_sequence_reaches_leave_their_statistics():
     lengths = jnp.minimum(LENGTHS, 1)
-    _, state, _ = apply(PARAMS, STATE, X, lengths)
+    _, state, _ = apply(params_of(CELL), state_of(CELL), X, lengths)
     for site in ("input", "recurrent", "cell"):
         for name in ("mean", "var"):
-            old, new = STATE[site][name], state[site][name]
+            old, new = state_of(CELL)[site][name], state[site][name]
             np.testing.assert_array_equal(new[1:], old[1:])
             assert not np.array_equal(new[0], old[0])
 
 
 def test_padding_counts_for_nothing_in_training():
-    """Its garbage is in no statistic, so in no output and no gradient."""
+    """Garbage in the padding enters no statistics, and so no outputs and no gradients."""
     mask = (jnp.arange(T)[:, None] < LENGTHS[None])[..., None]
 
     @jax.jit
     def both(params, x):
         def loss(params, x):
-            y, state, _ = apply(params, STATE, x, LENGTHS)
+            y, state, _ = apply(params, state_of(CELL), x, LENGTHS)
             return jnp.sum(jnp.sin(3 * y)), (y, state)
 
         return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, x)
 
-    results = [both(PARAMS, jnp.where(mask, X, size * normal(1, T, B, D))) for size in (0, 1e30)]
+    results = [
+        both(params_of(CELL), jnp.where(mask, X, size * normal(1, T, B, D))) for size in (0, 1e30)
+    ]
     assert_close(results[1], results[0], 1e-6)
     assert not np.any(np.where(mask, 0, results[1][1][1]))
 
 
 def test_evaluation_of_one_is_that_of_the_batch():
-    whole, _, _ = apply(PARAMS, STATE, X, LENGTHS, train=False)
+    whole, _, _ = apply(params_of(CELL), state_of(CELL), X, LENGTHS, train=False)
     for row, length in ((0, 4), (4, 2)):
-        alone, _, _ = apply(PARAMS, STATE, X[:length, row : row + 1], jnp.array([length]), False)
+        alone, _, _ = apply(
+            params_of(CELL), state_of(CELL), X[:length, row : row + 1], jnp.array([length]), False
+        )
         assert_close(alone[:, 0], whole[:length, row], 1e-6)
 
 
 def test_devices_share_their_statistics():
-    """Four devices of two sequences each get what one gets from eight, gradients included."""
+    """Four devices with two sequences each give the results and gradients of one with eight."""
 
     def step(params, x, lengths):
         def loss(params):
-            y, state, _ = apply(params, STATE, x, lengths)
+            y, state, _ = apply(params, state_of(CELL), x, lengths)
             return jnp.sum(jnp.sin(3 * y)), (y, state)
 
         gradient, (y, state) = jax.grad(loss, has_aux=True)(params)
@@ -127,11 +133,11 @@ def test_devices_share_their_statistics():
             y, state, gradient = step(params, x, lengths)
         return y, state, jax.lax.psum(gradient, "data")
 
-    y, state, gradient = jax.jit(step)(PARAMS, X, LENGTHS)
+    y, state, gradient = jax.jit(step)(params_of(CELL), X, LENGTHS)
     parts = X.reshape(T, 4, 2, D).swapaxes(0, 1), LENGTHS.reshape(4, 2)
     parted_y, parted_state, parted_gradient = jax.pmap(
         part, "data", in_axes=(None, 0, 0), out_axes=(0, None, None)
-    )(PARAMS, *parts)
+    )(params_of(CELL), *parts)
     assert_close(parted_y.swapaxes(0, 1).reshape(T, B, H), y, 1e-6)
     assert_close(parted_state, state, 1e-6)
     assert_close(parted_gradient, gradient)
@@ -148,7 +154,7 @@ def test_start():
 
 def test_a_step_alone_is_refused():
     with pytest.raises(ValueError, match="prepare, scan and finish"):
-        CELL(PARAMS, CELL.initial_carry(B), X[0])
+        CELL(params_of(CELL), CELL.initial_carry(B), X[0])
 
 
 def test_reverse_by_length():

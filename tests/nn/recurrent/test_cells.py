@@ -1,4 +1,4 @@
-"""Every cell against a NumPy step written from its paper's equations, and how each starts."""
+"""Every cell equals a NumPy step written from its paper's equations and starts as it should."""
 
 import dataclasses
 
@@ -129,17 +129,17 @@ def assert_close(actual, expected):
 
 
 def test_every_cell_has_its_step():
-    """The batch-normalised cell has none alone and a file of its own."""
+    """The batch-normalised cell has no single step; its tests are in their own file."""
     assert STEPS.keys() == CELLS.keys() - {"lstm_batch_norm"}
 
 
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "candidate masked"])
 def test_step(name, masked):
-    """Without and with recurrent dropout of the candidate."""
+    """Steps agree without and with recurrent dropout of the candidate."""
     made = ALL[name]
     params, carry, x = params_of(made), carry_of(made), normal(0, B, D)
-    keep = 2.0 * (normal(1, B, H) > 0)
+    keep = 2.0 * (normal(1, B, H) > 0).astype(jnp.float32)
     if masked:
         hooks = Hooks(lambda name, h: h @ params[name], lambda update: update * keep)
         new, y = made.step(params, carry, made.project(params, x), hooks)
@@ -215,7 +215,7 @@ def test_irnn_starts_by_adding_its_inputs():
 
 
 def test_highway_starts_by_carrying():
-    """sigmoid(-2) = 0.12 of each layer is new, whatever the depth."""
+    """At any depth each layer changes a share sigmoid(-2) = 0.12 of the state."""
     for depth in (1, 3):
         params = Highway(H, depth=depth).init(jax.random.key(0), D)
         biases = np.concatenate([params["bias"][None], params["depth_bias"]])
@@ -247,7 +247,7 @@ def test_parameter_counts():
 
 
 def test_the_two_grus_differ_and_flax_has_the_second():
-    """With equal parameters they agree only where the reset gate or the old state has no say."""
+    """With equal parameters they agree only without effect of the reset gate or the old state."""
     before, after = GRU(H), GRUAfter(H)
     params = params_of(after) | {"recurrent_bias": jnp.zeros(H)}
     gates, candidate = jnp.split(params["recurrent_kernel"], [2 * H], axis=1)

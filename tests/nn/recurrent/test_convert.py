@@ -49,7 +49,7 @@ def golden(group):
 
 
 def whole_net(made, layers, bidirectional, x, mask):
-    """Layers of one or two directions: y (T, B, F) and the carries of each by PyTorch's order."""
+    """Runs layers of one or two directions; returns y (T, B, F) and carries in PyTorch's order."""
     carries = []
     for layer in range(len(layers) // (2 if bidirectional else 1)):
         outputs = []
@@ -72,11 +72,11 @@ def whole_net(made, layers, bidirectional, x, mask):
 
 @pytest.mark.parametrize("name", NETS)
 def test_pytorch(name):
-    """Padded sequences through stacks and both directions: outputs, carries and all gradients."""
+    """Stacks in both directions give PyTorch's outputs, carries and gradients of padded batches."""
     options, bidirectional = NETS[name]
     made = cell(name, 4, **options)
     x, state, slopes = GOLDEN[f"{name}/x"], golden(f"{name}/state"), golden(f"{name}/slope")
-    mask = jnp.arange(len(x))[:, None] < jnp.asarray(GOLDEN["lengths"])[None]
+    mask = jnp.asarray(np.arange(len(x))[:, None] < GOLDEN["lengths"][None])
     layers = stack_from_pytorch(made, state)
 
     @jax.jit
@@ -93,7 +93,7 @@ def test_pytorch(name):
     assert_close(y, GOLDEN[f"{name}/y"])
     assert_close(carry, golden(f"{name}/carry"))
     assert_close(dx, GOLDEN[f"{name}/dx"])
-    # A gradient converts as its parameter does; that of one bias is that of the sum of both.
+    # A gradient converts as its parameter does; each bias has the gradient of their sum.
     for key, slope in stack_to_pytorch(made, d_layers).items():
         if not key.startswith("bias_hh"):
             np.testing.assert_allclose(slope, slopes[key], rtol=1e-5, atol=1e-5)
@@ -120,7 +120,7 @@ def test_pytorch_live(name):
 
 @pytest.mark.parametrize("name", FLAX)
 def test_flax(name):
-    """Both ways: its parameters in our cell, ours in its."""
+    """Flax's parameters work in our cells, and ours in Flax's."""
     theirs, ours = FLAX[name], ALL[name.split()[0]]
     carry, x = carry_of(ours), normal(0, B, D)
     flax_carry = (carry["c"], carry["h"]) if "c" in carry else carry["h"]
@@ -164,20 +164,24 @@ def without(arrays, name):
     return {key: array for key, array in arrays.items() if key != name}
 
 
-LSTM_ARRAYS = to_pytorch(LSTM(H), params_of(LSTM(H)))
-GRU_TREE = to_flax(GRUAfter(H), params_of(GRUAfter(H)))
+def lstm_arrays():
+    return to_pytorch(LSTM(H), params_of(LSTM(H)))
+
+
+def gru_tree():
+    return to_flax(GRUAfter(H), params_of(GRUAfter(H)))
 
 
 @pytest.mark.parametrize(
     "convert, message",
     [
-        (lambda: from_pytorch(LSTM(H), without(LSTM_ARRAYS, "bias_hh")), "needs exactly bias_hh"),
+        (lambda: from_pytorch(LSTM(H), without(lstm_arrays(), "bias_hh")), "needs exactly bias_hh"),
         (lambda: from_pytorch(LSTM(H), {}), "given are no parameters"),
-        (lambda: from_pytorch(LSTM(H + 1), LSTM_ARRAYS), r"\(12, 2\), but .* needs \(16, 2\)"),
-        (lambda: from_pytorch(GRUAfter(H), LSTM_ARRAYS), r"\(12, 2\), but .* needs \(9, 2\)"),
-        (lambda: from_pytorch(ProjectionLSTM(H), LSTM_ARRAYS), "needs exactly .* weight_hr"),
-        (lambda: from_flax(GRUAfter(H), without(GRU_TREE, "hn")), "needs exactly hn/bias"),
-        (lambda: from_flax(LSTM(H), GRU_TREE), "given are hn/bias.* needs exactly hf/bias"),
+        (lambda: from_pytorch(LSTM(H + 1), lstm_arrays()), r"\(12, 2\), but .* needs \(16, 2\)"),
+        (lambda: from_pytorch(GRUAfter(H), lstm_arrays()), r"\(12, 2\), but .* needs \(9, 2\)"),
+        (lambda: from_pytorch(ProjectionLSTM(H), lstm_arrays()), "needs exactly .* weight_hr"),
+        (lambda: from_flax(GRUAfter(H), without(gru_tree(), "hn")), "needs exactly hn/bias"),
+        (lambda: from_flax(LSTM(H), gru_tree()), "given are hn/bias.* needs exactly hf/bias"),
         (lambda: from_flax(ProjectionLSTM(H), {}), "Flax has no ProjectionLSTM"),
         (lambda: stack_from_pytorch(LSTM(H), {"weight_ih": 0}), "'weight_ih' is no parameter of"),
     ],

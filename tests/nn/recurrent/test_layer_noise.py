@@ -1,4 +1,4 @@
-"""Noise inside of recurrent layers, and the running statistics of their cells."""
+"""Noise inside recurrent layers, and the running statistics of their cells."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ KEY = jax.random.key(1)
 
 @dataclasses.dataclass(frozen=True)
 class Counter(Cell):
-    """y = h' = x + h, and running statistics: how many inputs training has seen."""
+    """y = h' = x + h, with the number of inputs seen in training as running statistics."""
 
     recurrent = ("recurrent_kernel",)
 
@@ -60,7 +60,7 @@ def test_noise_only_in_training():
 
 
 def increments(rate, **inputs):
-    """What a `Counter` adds at each step to h = sum of x, without a recurrent matrix of its own."""
+    """Returns the values that a `Counter` adds at each step to h = sum of x."""
     layer = Recurrent(Counter(8), **rate)
     variables = layer.init(KEY, jnp.ones((B, T, 8)), lengths=jnp.full(B, T))
     rngs = {"dropout": jax.random.key(5)}
@@ -112,7 +112,7 @@ def test_bad_rates(name):
 
 @pytest.mark.parametrize("name", CELLS)
 def test_every_cell_in_both_directions(name):
-    """With all noise: shapes, padding without effect, parameters and statistics that take part."""
+    """With all noise, shapes are right, padding has no effect, and all variables take part."""
     layer = Bidirectional(cell(name, F), state_dropout=0.3, candidate_dropout=0.3)
     variables = jax.jit(layer.init)(KEY, X)
     longer = jnp.concatenate([X, jnp.full((B, 2, D), np.nan)], axis=1)
@@ -132,12 +132,12 @@ def test_every_cell_in_both_directions(name):
     same(padded_stats, stats, rtol=1e-5, atol=1e-6)
     assert bool(stats) == ("batch_stats" in variables) == (name == "lstm_batch_norm")
     for leaf in jax.tree.leaves(stats):
-        # No sequence reaches step 6; what later steps hold is still the start.
+        # No sequence reaches step 6, so later steps keep their initial statistics.
         assert (leaf[:6] != leaf[6:7]).any() and (leaf[6:] == leaf[6:7]).all()
 
 
 def test_statistics_backwards_count_from_the_end():
-    """A reversed net over x is a forward net over each sequence turned round."""
+    """A reversed net over x equals a forward net over each reversed sequence."""
     lengths = jnp.array([6, 3, 2, 2])
     turned = np.array(X)
     for row, length in enumerate(map(int, lengths)):

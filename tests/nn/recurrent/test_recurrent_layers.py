@@ -1,4 +1,4 @@
-"""Recurrent layers against a plain loop over the cell, and what padding and noise may change."""
+"""Recurrent layers equal a plain loop over the cell, with padding and with noise."""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ LAYERS = {
 
 @pytest.fixture(scope="module", params=LAYERS)
 def case(request):
-    """(module, variables, apply), apply compiled and in training mode."""
+    """Returns the module, its variables and `apply`, compiled and in training mode."""
     module = LAYERS[request.param]
     variables = jax.jit(module.init)(KEY, X)
 
@@ -50,7 +50,7 @@ def case(request):
 
 
 def loop(cell, params, x, length, reverse):
-    """The carry and outputs of one sequence [D], step by step, without padding."""
+    """Computes carry and outputs of one sequence, step by step, without padding."""
     carry, ys = cell.initial_carry(1), [None] * length
     for t in reversed(range(length)) if reverse else range(length):
         carry, ys[t] = cell(params, carry, x[None, t])
@@ -123,7 +123,7 @@ def test_residual_widths():
 
 
 def test_padding_changes_nothing(case):
-    """With noise too: a longer batch draws the same masks at the steps that it shares."""
+    """This holds with noise too: a longer batch draws the same masks at the common steps."""
     _, variables, apply = case
     garbage = jnp.array([np.nan, np.inf, 1e30]).reshape(1, 3, 1)
     longer = jnp.concatenate([X, jnp.broadcast_to(garbage, (B, 3, D))], axis=1)
@@ -165,7 +165,7 @@ def test_jit_and_repetition_change_nothing():
 
 
 def test_the_batch_is_cut_anywhere(case):
-    """Rows 1 and 3 as a micro-batch give what they give in the whole batch, noise included."""
+    """Rows 1 and 3 as a micro-batch give their results in the whole batch, noise included."""
     module, variables, apply = case
 
     @jax.jit

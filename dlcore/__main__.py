@@ -1,0 +1,17 @@
+"""The command `dlcore`: `dlcore JOB --flags`, `dlcore prepare NAME`, `dlcore --help`."""
+
+import sys
+
+from dlcore.launch import process
+
+
+def main() -> None:
+    """Runs the command of the process's arguments, and ends the process."""
+    process.restart_with_huge_pages()
+    from dlcore.launch.command import command
+
+    command(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""The data sets that a name can mean: the embedded ones and those of TensorFlow Datasets."""
+
+import contextlib
+import difflib
+import io
+import os
+import pathlib
+import re
+
+# Importing the embedded builders makes TFDS find them by their names.
+from dlcore.data.builders import EMBEDDED
+from dlcore.data.tfds import tfds
+from dlcore.errors import InputError, choose
+
+PathLike = str | os.PathLike[str]
+
+_IMAGES = ("cifar10", "cifar100", "fashion_mnist", "imagenet2012", "mnist")
+_TEXTS = ("glue/sst2", "imdb_reviews", "lm1b")
+_TRANSLATIONS = ("ted_hrlr_translate", "wmt14_translate/de-en")
+# The data sets that `dlcore prepare` is tested on.
+PREPARABLE = _IMAGES + _TEXTS + _TRANSLATIONS
+
+# The most configurations that an error lists: enough for every pair of languages of WMT.
+_LISTED = 100
+_NAME = re.compile(r"(\w+)(/[\w.\-]+)?(:[\d.*]+)?")
+
+
+def open_builder(name: str, data_dir: PathLike | None = None) -> tfds.core.DatasetBuilder:
+    """Returns the TFDS builder of a data set, which need not be prepared.
+
+    Args:
+        name: NAME, NAME/CONFIG or either with :VERSION.
+        data_dir: the folder of prepared data sets; None stands for TFDS' own,
+            ~/tensorflow_datasets.
+
+    Raises:
+        InputError: when there is no such data set.
+    """
+    parts = _NAME.fullmatch(name)
+    if parts is None:
+        raise InputError(
+            f"data set {name!r} is not a name; give NAME, NAME/CONFIG or NAME:VERSION, such as "
+            "mnist or mnist:3.0.1"
+        )
+    if data_dir is not None:
+        data_dir = pathlib.Path(data_dir).expanduser()
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        names = tfds.list_builders(with_community_datasets=False)
+        likely = difflib.get_close_matches(parts[1], names, n=3)
+        raise choose("data set", name, {*likely, *EMBEDDED, *PREPARABLE}) from None
+    except (ValueError, AssertionError):
+        builder_class = tfds.builder_cls(parts[1])
+        configs = ", ".join([*builder_class.builder_configs][:_LISTED]) or "none"
+        known = {builder_class.VERSION, *builder_class.SUPPORTED_VERSIONS} | {
+            config.version for config in builder_class.builder_configs.values()
+        }
+        versions = ", ".join(sorted(map(str, known - {None})))
+        raise InputError(
+            f"data set {name!r} does not exist in this form; configurations of {parts[1]}: "
+            f"{configs}; versions: {versions}"
+        ) from None
+
+
+def is_preparable(name: str) -> bool:
+    """Returns whether `dlcore prepare` is tested on a data set of this name, version or not."""
+    name = name.partition(":")[0]
+    return name in PREPARABLE or name.partition("/")[0] in PREPARABLE
+
+
+def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+    """Returns whether the disk holds the complete data of a builder."""
+    # TFDS logs a warning when it is asked about a folder that is not there.
+    return builder.data_path.exists() and builder.is_prepared()
+
+
+def prepared_builder(name: str, data_dir: PathLike | None = None) -> tfds.core.DatasetBuilder:
+    """Returns the TFDS builder of a prepared data set; never touches the network.
+
+    An embedded data set is prepared on its first use.
+
+    Args:
+        name: NAME, NAME/CONFIG or either with :VERSION.
+        data_dir: the folder of prepared data sets; None stands for TFDS' own,
+            ~/tensorflow_datasets.
+
+    Raises:
+        InputError: when there is no such data set, or it is not prepared (the message holds the
+            command that prepares it), or it was prepared in a format that needs TensorFlow.
+    """
+    builder = open_builder(name, data_dir)
+    if not is_prepared(builder):
+        if builder.name not in EMBEDDED:
+            command = (
+                "dlcore prepare" if is_preparable(name) else "tfds build --file_format=array_record"
+            )
+            raise InputError(
+                f"data set {name!r} is not prepared in {builder.data_dir_root}; prepare it with: "
+                f"{command} {name} --data_dir={builder.data_dir_root}"
+            )
+        _prepare_embedded(builder)
+        # A builder looks for its files when it is created, so the first one knows of none.
+        builder = open_builder(name, data_dir)
+    file_format = builder.info.file_format.value
+    if file_format != "array_record":
+        raise InputError(
+            f"data set {name!r} in {builder.data_dir} is stored as {file_format}, which needs "
+            "TensorFlow; prepare it in another data_dir as array_record"
+        )
+    return builder
+
+
+def _prepare_embedded(builder: tfds.core.DatasetBuilder) -> None:
+    """Writes an embedded data set; of several processes the first one to finish wins."""
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    silence = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+            builder.download_and_prepare(download_config=config, file_format="array_record")
+    except OSError as error:
+        # TFDS renames a finished folder into place, which fails when another did it before.
+        if not is_prepared(builder):
+            raise InputError(
+                f"cannot write data set {builder.name!r} to {builder.data_dir}: {error}; give a "
+                "folder that can be written with --data_dir"
+            ) from error

@@ -1,0 +1,50 @@
+"""A run from the outside: configurations and their flags, tasks, and what is done with them.
+
+The modules that import much are reached by the names below when they are used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dlcore.launch.config import Config as Config
+    from dlcore.launch.config import DataConfig as DataConfig
+    from dlcore.launch.config import DevicesConfig as DevicesConfig
+    from dlcore.launch.config import Group as Group
+    from dlcore.launch.config import OptimizerConfig as OptimizerConfig
+    from dlcore.launch.config import RunConfig as RunConfig
+    from dlcore.launch.config import ScheduleConfig as ScheduleConfig
+    from dlcore.launch.entry import main as main
+    from dlcore.launch.loading import Trained as Trained
+    from dlcore.launch.loading import load as load
+    from dlcore.launch.process import say as say
+    from dlcore.launch.running import run as run
+    from dlcore.launch.task import Check as Check
+    from dlcore.launch.task import Data as Data
+    from dlcore.launch.task import Outcome as Outcome
+    from dlcore.launch.task import Task as Task
+
+_MODULES = {
+    "config": (
+        "Config",
+        "DataConfig",
+        "DevicesConfig",
+        "Group",
+        "OptimizerConfig",
+        "RunConfig",
+        "ScheduleConfig",
+    ),
+    "loading": ("Trained", "load"),
+    "entry": ("main",),
+    "process": ("say",),
+    "running": ("run",),
+    "task": ("Check", "Data", "Outcome", "Task"),
+}
+_NAMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)

@@ -1,0 +1,82 @@
+"""The command `dlcore`: runs jobs, and prepares data sets."""
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from dlcore.errors import InputError, choose
+from dlcore.launch import jobs
+from dlcore.launch.entry import guarded, main
+
+_PREPARE = """dlcore prepare NAME [--data_dir=DIR] [--archives=DIR]
+
+Prepares a data set for `--dataset=NAME`, without TensorFlow: downloads it, or takes its archives
+from the folder --archives that they were placed in by hand. Names: """
+
+
+def command(arguments: Sequence[str]) -> NoReturn:
+    """Runs `dlcore ARGUMENTS`, and ends the process."""
+    guarded(lambda: _command([*arguments]))
+
+
+def _command(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(overview())
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name == "--version":
+        from dlcore import __version__
+
+        print(f"dlcore {__version__}")
+        return 0
+    if name == "prepare":
+        return _prepare(rest)
+    if name not in jobs.names():
+        raise choose("job", name, [*jobs.names(), "prepare"])
+    job = jobs.module(name)
+    if hasattr(job, "main"):  # a job that trains nothing itself
+        return int(job.main(rest))
+    main(jobs.task_class(name), rest)
+
+
+def overview() -> str:
+    """Returns the help of the command: all jobs, each with its first line."""
+    width = max(map(len, [*jobs.names(), "prepare"]))
+    lines = [f"  {name:<{width}}  {jobs.summary(name)}" for name in jobs.names()]
+    return "\n".join(
+        [
+            "dlcore JOB [--flags]     trains, evaluates, checks or uses a model",
+            "dlcore JOB --help        lists the flags of a job",
+            "dlcore prepare NAME      prepares a data set of TensorFlow Datasets",
+            "",
+            "Jobs:",
+            *lines,
+        ]
+    )
+
+
+def _prepare(arguments: list[str]) -> int:
+    from dlcore.data.prepare import PREPARABLE, prepare
+
+    if "--help" in arguments or not arguments:
+        print(_PREPARE + ", ".join(PREPARABLE))
+        return 0 if arguments else 2
+    options: dict[str, str] = {}
+    names: list[str] = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if option in ("--data_dir", "--archives") and equals:
+            options[option.removeprefix("--")] = value
+        elif argument.startswith("-"):
+            raise InputError(
+                f"unknown flag {argument}; dlcore prepare NAME --data_dir= --archives="
+            )
+        else:
+            names.append(argument)
+    if len(names) != 1:
+        raise InputError("give the name of one data set, such as mnist; --help says more")
+    builder = prepare(names[0], **options)
+    splits = ", ".join(
+        f"{split.num_examples:,} {name}" for name, split in sorted(builder.info.splits.items())
+    )
+    print(f"{builder.info.full_name} is prepared in {builder.data_dir}: {splits}")
+    return 0

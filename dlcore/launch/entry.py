@@ -1,0 +1,101 @@
+"""The entry of a job: from command-line arguments to an exit status."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from absl import logging
+
+from dlcore.errors import InputError
+from dlcore.launch import flags, jobs, planning
+from dlcore.launch.checking import check
+from dlcore.launch.loading import trained_by
+from dlcore.launch.predictions import predict
+from dlcore.launch.process import START, say
+from dlcore.launch.running import Interrupted, run
+from dlcore.launch.task import Task
+from dlcore.runtime import processes
+
+
+def main(task: type[Task[Any, Any]], arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs a job's command and ends the process.
+
+    The status is 0, 1 when a check fails or a plan does not fit, 2 for an error in the input (one
+    line, no traceback), 130 after Ctrl-C.
+
+    Args:
+        task: the job.
+        arguments: of the command line, by default those of this process.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # Orbax logs the life of each checkpoint and the traceback of each failure that it also raises.
+    # When one of its writes fails, it closes the event loop under the others, which complain.
+    logging.set_verbosity(logging.FATAL)
+    sys.unraisablehook = _without_leftovers
+    guarded(lambda: _command(task, arguments))
+
+
+def guarded(command: Any) -> NoReturn:
+    """Runs a command that returns its exit status, and ends the process with it.
+
+    Bad input is one line on standard error and status 2; anything else that fails, a traceback and
+    status 1, which ends the other processes of a run too.
+    """
+    try:
+        status = command()
+    except InputError as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        status = 2
+    except Interrupted as interrupted:
+        say(str(interrupted))
+        # The other processes may still be writing their parts of the checkpoint.
+        sys.exit(130 if interrupted.signal == "SIGINT" else 0)
+    except KeyboardInterrupt:  # before training, or the second one during it
+        print("interrupted; what was saved before stays", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:  # whoever read the output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except SystemExit:
+        raise
+    except BaseException as error:
+        processes.fail(error)
+    if status:
+        processes.exit_process(status)
+    sys.exit(0)
+
+
+def _command(task: type[Task[Any, Any]], arguments: Sequence[str]) -> int:
+    config_class, _ = task.parts()
+    name = task.name()
+    if flags.wants_help(arguments):
+        text = (sys.modules[task.__module__].__doc__ or task.__doc__ or name).strip()
+        print(f"{text}\n\nFlags of {name}:\n\n{flags.help_text(config_class)}")
+        return 0
+    recipes = jobs.recipes(name)
+    config, given = flags.parse(
+        config_class, arguments, recipes=recipes if recipes.is_dir() else None
+    )
+    config = planning.settle(config)
+    if config.plan:
+        return 0 if planning.print_plan(task(config)) else 1
+    processes.initialize(config.coordinator, config.num_processes, config.process_id)
+    if config.check:
+        if processes.is_distributed():
+            raise InputError("--check is for one process")
+        return 0 if check(task(config)) else 1
+    if config.predict is not None:
+        predict(trained_by(task, config, given), config.predict, config.predict_to)
+        return 0
+    if task.use(config, given):
+        return 0
+    started = START if time.perf_counter() - START < 3600 else time.perf_counter()
+    run(task(config), started=started)
+    return 0
+
+
+def _without_leftovers(unraisable: "sys.UnraisableHookArgs") -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)

@@ -1,0 +1,128 @@
+"""The absl flags of a configuration: derived from its fields, read once, at the entry.
+
+The flags live in a `FlagValues` of their own, so that a job changes nothing for whoever imports it.
+"""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from absl import flags
+
+from dlcore.errors import InputError, choose
+from dlcore.launch.config import Group, specs
+from dlcore.launch.fields import Kind, Switch
+
+ConfigT = TypeVar("ConfigT", bound=Group)
+
+
+class _Parser(flags.ArgumentParser[Any]):
+    """Reads the value of a flag; the configuration checks whether it is possible."""
+
+    def __init__(self, name: str, kind: Kind):
+        self._name, self._kind = name, kind
+
+    def parse(self, argument: Any) -> Any:
+        if not isinstance(argument, str):
+            return argument
+        try:
+            return self._kind.parse(argument)
+        except ValueError:
+            raise ValueError(str(self._kind.error(self._name, argument))) from None
+
+    def flag_type(self) -> str:
+        return self._kind.describe()
+
+
+def define(config: type[Group]) -> flags.FlagValues:
+    """Returns the flags of a configuration's fields, by group, with their defaults."""
+    values = flags.FlagValues()
+    for name, default, spec, title in specs(config):
+        parser = _Parser(name, spec.kind)
+        flag: flags.Flag[Any]
+        if isinstance(spec.kind, Switch):
+            flag = flags.BooleanFlag(name, default, spec.help)
+        elif spec.kind.several == "repeated":
+            flag = flags.MultiFlag(parser, None, name, list(default), spec.help)
+        elif spec.kind.several == "listed":
+            separator = flags.ListSerializer(",")
+            flag = flags.Flag(flags.ListParser(), separator, name, list(default), spec.help)
+        else:
+            flag = flags.Flag(parser, None, name, default, spec.help)
+        flags.DEFINE_flag(flag, values, module_name=title)
+    return values
+
+
+def parse(
+    config: type[ConfigT], arguments: Sequence[str], *, recipes: pathlib.Path | None = None
+) -> tuple[ConfigT, set[str]]:
+    """Returns the configuration that command-line arguments describe, and the names of those given.
+
+    `--flagfile=FILE` stands for the flags in a file, `--recipe=NAME` for those of a named run.
+
+    Args:
+        config: the class of the configuration.
+        arguments: without the program's name.
+        recipes: the folder of the job's recipes, if it has any.
+
+    Raises:
+        InputError: for arguments that are no flags, values that are not possible, and flags that
+            the configuration does not read.
+    """
+    values = define(config)
+    arguments = [_recipe(argument, recipes) for argument in arguments]
+    try:
+        rest = values(["job", *arguments])[1:]
+    except flags.Error as error:
+        raise InputError(f"{' '.join(str(error).split())} (see --help)") from None
+    except OSError as error:
+        raise InputError(f"cannot read the flag file {error.filename}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError("the flag file is not text; give a file of flags, one a line") from None
+    if rest:
+        raise InputError(f"arguments {rest} are not flags; see --help")
+    given = {flag.name for flag in values._flags().values() if flag.present}
+    make: Any = config
+    parsed: ConfigT = make(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.flag_values_dict().items()
+        }
+    )
+    parsed.refuse_unread(sorted(given))
+    return parsed, given
+
+
+def wants_help(arguments: Sequence[str]) -> bool:
+    """Returns whether command-line arguments ask for help."""
+    return any(argument in ("--help", "-h", "--helpfull", "-help") for argument in arguments)
+
+
+def help_text(config: type[Group]) -> str:
+    """Returns the flags of a configuration with their defaults, by group."""
+    groups: dict[str, list[str]] = {}
+    for name, default, spec, title in specs(config):
+        shown = "" if default in (None, (), "") else f" (default {default!r})"
+        possible = "" if isinstance(spec.kind, Switch) else f": {spec.kind.describe()}"
+        if possible.startswith((": a text", ": a path")):
+            possible = ""
+        switch = "[no]" if isinstance(spec.kind, Switch) else ""
+        groups.setdefault(title, []).append(
+            f"  --{switch}{name}\n      {spec.help}{possible}{shown}"
+        )
+    groups["Flag files"] = [
+        "  --flagfile\n      take the flags that a file holds, one a line",
+        "  --recipe\n      take the flags of a named run; a wrong name lists all",
+    ]
+    return "\n\n".join(f"{title}\n" + "\n".join(lines) for title, lines in groups.items())
+
+
+def _recipe(argument: str, folder: pathlib.Path | None) -> str:
+    prefix = "--recipe="
+    if not argument.startswith(prefix):
+        return argument
+    name = argument.removeprefix(prefix)
+    known = sorted(path.stem for path in folder.glob("*.flags")) if folder is not None else []
+    if folder is None or name not in known:
+        raise choose("recipe", name, known or ["none"])
+    return f"--flagfile={folder / name}.flags"

@@ -1,0 +1,120 @@
+"""--predict: what a trained model says of files, folders, or standard input."""
+
+import csv
+import io
+import json
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
+
+import tqdm
+from PIL import Image
+
+from dlcore.data.text.files import read_lines
+from dlcore.errors import InputError
+from dlcore.launch.loading import Trained
+from dlcore.launch.process import say
+from dlcore.train.logs import writing
+
+_SUFFIXES = set(Image.registered_extensions())  # of images, with their dots
+_TOGETHER = 256  # inputs that are read and answered together
+
+
+def predict(trained: Trained[Any, Any], source: str, target: str) -> None:
+    """Answers each input of a source, in order.
+
+    Args:
+        trained: the run.
+        source: a file, a folder or "-" for standard input: images (from standard input their
+            paths, one a line), or lines of text.
+        target: a file that ends in .csv or .jsonl, or "-" for JSON lines on standard output.
+
+    Raises:
+        InputError: when the model answers nothing, or an input cannot be read.
+    """
+    reads = trained.task.reads
+    if reads is None:
+        raise InputError(f"{trained.task.name()} has a model that answers nothing; see --help")
+    form = "jsonl" if target == "-" else pathlib.Path(target).suffix.removeprefix(".")
+    if form not in ("csv", "jsonl"):
+        raise InputError(f"--predict_to={target} is neither -, a .csv nor a .jsonl file")
+    inputs = _images(source) if reads == "images" else input_lines(source)
+    if remark := trained.task.remark(inputs):
+        say(remark)
+    rows = _rows(trained, inputs)
+    if target == "-":
+        _write(rows, form, sys.stdout)
+        return
+    path = pathlib.Path(target)
+    with writing(path), io.StringIO(newline="") as buffer:
+        _write(rows, form, buffer)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(buffer.getvalue(), encoding="utf-8", newline="")
+        partial.replace(path)
+    say(f"{len(inputs):,} predictions: {path}")
+
+
+def _rows(trained: Trained[Any, Any], inputs: Sequence[str]) -> Iterator[dict[str, Any]]:
+    starts = range(0, len(inputs), _TOGETHER)
+    for start in tqdm.tqdm(starts, desc="predicting", delay=2, leave=False, file=sys.stderr):
+        together = inputs[start : start + _TOGETHER]
+        for given, answer in zip(together, trained.answers(together), strict=True):
+            yield {"input": given, **answer}
+
+
+def _write(rows: Iterator[dict[str, Any]], form: str, target: TextIO) -> None:
+    if form == "jsonl":
+        for row in rows:
+            target.write(json.dumps(row, ensure_ascii=False) + "\n")
+        return
+    flat = [_flat(row) for row in rows]
+    # Some rows may have more columns than others, such as fewer or more answers.
+    writer = csv.DictWriter(target, [*dict.fromkeys(name for row in flat for name in row)])
+    writer.writeheader()
+    writer.writerows(flat)
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row of plain values; the second dict of a list becomes the columns NAME_2 ..."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            for number, item in enumerate(value[1:], 2):
+                flat |= {f"{key}_{number}": part for key, part in item.items()}
+        elif isinstance(value, list):
+            flat[name] = " ".join(map(str, value))
+        else:
+            flat[name] = value
+    return flat
+
+
+def _images(source: str) -> list[str]:
+    if source == "-":
+        return [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    path = pathlib.Path(source).expanduser()
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        images = [str(file) for file in files if file.suffix.lower() in _SUFFIXES]
+        if len(images) < len(files):
+            say(f"{len(files) - len(images):,} files in {path} are no images and are left out")
+        if not images:
+            raise InputError(f"there are no images in {path}; give a folder of images, or a file")
+        return images
+    if not path.exists():
+        raise InputError(f"there is no file {path}; give an image, a folder of images, or -")
+    return [str(path)]
+
+
+def input_lines(source: str) -> list[str]:
+    """Returns the lines of a file, or of standard input for "-".
+
+    Raises:
+        InputError: when they cannot be read.
+    """
+    if source != "-":
+        return read_lines(pathlib.Path(source).expanduser())
+    try:
+        return [line.rstrip("\n") for line in sys.stdin]
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is not {error.encoding}; convert it") from None

@@ -1,0 +1,44 @@
+"""The process of a command: when it started, how it speaks, and how its C library keeps memory.
+
+Nothing heavy is imported here: a command that starts once more does so before its imports.
+"""
+
+import os
+import sys
+import time
+
+START = time.perf_counter()  # before the heavy imports, which are part of what a user waits for
+
+# XLA's CPU backend allocates the buffers of a step anew at each step, and the kernel clears their
+# pages: up to a third of a step where these are small. The C library asks for large ones, and keeps
+# what was freed, only when it was told so before the process started.
+TUNABLES = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:"
+    "glibc.malloc.trim_threshold=2147483647:glibc.malloc.top_pad=67108864"
+)
+
+
+def restart_with_huge_pages() -> None:
+    """Starts a command once more, unless its environment already says how to keep memory."""
+    if "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = TUNABLES
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def is_command(package: str) -> bool:
+    """Returns whether this process was started as `python -m PACKAGE...`."""
+    return any(
+        option == "-m" and (module == package or module.startswith(f"{package}."))
+        for option, module in zip(sys.orig_argv[1:], sys.orig_argv[2:], strict=False)
+    )
+
+
+def say(line: str) -> None:
+    """Prints a line about the run for the person at the terminal; of several processes one speaks.
+
+    Standard output is for results.
+    """
+    from dlcore.runtime import processes
+
+    if processes.is_primary():
+        print(line, file=sys.stderr)

@@ -1,0 +1,305 @@
+"""A run of a task, from its configuration to its summary."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from dlcore import optim, runtime
+from dlcore.errors import InputError
+from dlcore.launch import accounting, info
+from dlcore.launch import workdir as folders
+from dlcore.launch.process import say
+from dlcore.launch.task import Data, Outcome, Task, make_state
+from dlcore.plan.cost import model_flops
+from dlcore.report import write_report
+from dlcore.runtime import processes
+from dlcore.runtime.provenance import provenance
+from dlcore.train import (
+    Accounting,
+    Best,
+    Checkpointing,
+    Evaluation,
+    Hook,
+    Logging,
+    Profiling,
+    StopOnSignal,
+    Watchdog,
+    evaluate,
+    fit,
+    restore_hooks,
+)
+from dlcore.train.logs import RunLog, write_json
+from dlcore.types import Batch, Carry, Metrics, TrainState, Variables
+
+
+class Interrupted(Exception):
+    """A signal ended a run, which saved its state.
+
+    Attributes:
+        signal: its name, such as "SIGTERM".
+    """
+
+    def __init__(self, signal: str, message: str):
+        super().__init__(message)
+        self.signal = signal
+
+
+def run(task: Task[Any, Any], *, started: float | None = None) -> Outcome:
+    """Trains a task, or continues to, in the folder of its configuration.
+
+        launch.run(ImageClassification(Config(model="mlp", steps=100, workdir="runs/mlp")))
+
+    Args:
+        task: of a configuration; it gets what its data settles.
+        started: when the command started, by `time.perf_counter`; now by default.
+
+    Raises:
+        InputError: for whatever is wrong with the configuration, the data or the folder.
+        Interrupted: when a signal ended the run.
+    """
+    started = time.perf_counter() if started is None else started
+    runtime.configure()
+    if task.config.smoke:
+        task.config = task.config.shrunk()
+    task.workdir = _folder(task)
+    launched = task.config
+    with folders.claimed(task.workdir, launched):
+        data = prepare(task)
+        if (counted := task.without_training()) is not None:
+            return _conclude_untrained(task, launched, *counted, started)
+        return _finish(task, launched, data, _train(task, launched, data), started)
+
+
+def _folder(task: Task[Any, Any]) -> pathlib.Path:
+    if task.config.workdir is not None:
+        return pathlib.Path(task.config.workdir)
+    if processes.is_distributed():
+        raise InputError("several processes need a --workdir, a folder that all of them see")
+    if task.config.smoke:
+        return pathlib.Path(tempfile.mkdtemp(prefix="dlcore-smoke-"))
+    return folders.new_folder(task.name())
+
+
+def prepare(task: Task[Any, Any], *, remember: bool = True) -> Data[Any]:
+    """Reads the data of a task, and settles what it remembers of it.
+
+    Args:
+        task: the task.
+        remember: whether the folder of the run is read and written.
+    """
+    data = task.data()
+    task.info = data.info
+    if remember and task.info is not None and folders.holds_run(task.workdir):
+        task.info = info.settle(task.workdir, data.info)
+    elif remember and processes.is_primary():
+        info.write(task.workdir, task.name(), task.info)
+    return data
+
+
+def metric_fn(task: Task[Any, Any]) -> Callable[[TrainState, Batch], tuple[Metrics, Carry]]:
+    """Returns the metrics of a task in the form of an evaluation."""
+
+    def evaluated(state: TrainState, batch: Batch) -> tuple[Metrics, Carry]:
+        found = task.metrics(state, batch)
+        return found if isinstance(found, tuple) else (found, None)
+
+    return evaluated
+
+
+def with_average(state: TrainState) -> TrainState:
+    """Returns the state with the average of its weights, where --ema keeps one."""
+    return state.replace(params=optim.averaged(state.opt_state, state.params))
+
+
+def variables_of(state: TrainState) -> Variables:
+    """Returns the variables that a state reports."""
+    state = with_average(state)
+    return {"params": state.params, **state.model_state}
+
+
+def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
+    config = task.config
+    if config.patience is not None and data.validation is None:
+        raise InputError(
+            "--patience without --validation would choose the model on the test data; add "
+            "--validation=0.1 to hold out a tenth of the training data"
+        )
+    from dlcore.train.checkpoint import Checkpoints
+
+    layout, precision = task.layout(), runtime.precision(config.precision)
+    step = task.step()
+    compiled = runtime.compile_evaluation(metric_fn(task), layout, precision=precision)
+    split = "test" if data.validation is None else "validation"
+
+    def evaluate_on(split: str, state: TrainState) -> dict[str, float]:
+        batches = data.test if split == "test" or data.validation is None else data.validation
+        return task.summarise(evaluate(compiled, state, batches()), split)
+
+    def follow(state: TrainState) -> dict[str, float]:
+        metrics = evaluate_on(split, with_average(state))
+        if not processes.is_distributed():
+            task.observe(variables_of(state), int(state.step))
+        return metrics
+
+    name, mode = task.metric
+    best = Best(name, mode=mode, patience=config.patience)
+    checkpoints = Checkpoints(
+        checkpoint_folder(task), config.identity(), defaults=config.defaults(), keep=task.keep
+    )
+    evaluation = Evaluation(follow, every=config.eval_every or 0, split=split, best=best)
+    saving = Checkpointing(checkpoints, every=config.checkpoint_every)
+    abstract = layout.abstract(lambda: make_state(task))
+    restored = checkpoints.restore(abstract)
+    if restored:
+        state = restored.state
+        for line in restored.skipped:
+            say(f"skipped a damaged checkpoint: {line}")
+        say(f"continuing {task.workdir} from step {restored.step}")
+    else:
+        state = task.adopt(layout.initialise(lambda: make_state(task)))
+    first = restored.step if restored else 0
+    if processes.is_primary():
+        folders.record(task.workdir, task.name(), launched, config)
+    accounting.say_places(layout, state)
+    profile = accounting.profile(config, task.workdir)
+    peak = accounting.peak_flops(state, config.chip)
+    log = RunLog(task.workdir, start=first, steps=config.steps, shown=("loss", name))
+    with contextlib.closing(log):
+        hooks: list[Hook] = [
+            Watchdog(config.stall_seconds),
+            *([Profiling(profile)] if profile is not None else []),
+            Logging(log, every=config.log_every),
+            evaluation,
+            StopOnSignal(),
+            saving,
+            Accounting(model_flops, peak),
+        ]
+        if restored:
+            restore_hooks(hooks, restored.loop)
+        result = fit(
+            step,
+            state,
+            data.train,
+            steps=first if best.exhausted else config.steps or first,
+            layout=layout,
+            precision=precision,
+            hooks=hooks,
+        )
+    if result.reason.startswith("SIG"):
+        checkpoints.close()
+        raise Interrupted(
+            result.reason,
+            f"{result.reason}: saved step {int(result.state.step)} in {task.workdir}; the same "
+            f"command with --workdir={task.workdir} continues it",
+        )
+    state = result.state
+    if config.patience is not None and best.value is not None:
+        chosen = checkpoints.restore(abstract, best=True)
+        assert chosen is not None
+        state = chosen.state
+    checkpoints.close()
+    # The last step was just evaluated on the test data, unless those were held-out ones.
+    tested = split == "test" and result.steps > 0
+    metrics = result.evaluation if tested else evaluate_on("test", with_average(state))
+    return Outcome(variables_of(state), metrics, int(state.step), result)
+
+
+def checkpoint_folder(task: Task[Any, Any]) -> str:
+    """Returns where the checkpoints of a run are."""
+    return task.config.checkpoint_dir or str(task.workdir / "checkpoints")
+
+
+def _conclude_untrained(
+    task: Task[Any, Any], launched: Any, metrics: dict[str, float], how: str, started: float
+) -> Outcome:
+    """Writes what a run leaves that had nothing to train, and prints its result."""
+    folders.record(task.workdir, task.name(), launched, task.config)
+    finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    taken = {"seconds": time.perf_counter() - started, **provenance()}
+    summary = {"experiment": task.name(), "metrics": finite, **taken}
+    write_json(task.workdir / "summary.json", summary)
+    print_result(task.name(), task.workdir, metrics, how, started)
+    return Outcome({"params": {}}, metrics, 0, None)
+
+
+def _finish(
+    task: Task[Any, Any], launched: Any, data: Data[Any], outcome: Outcome, started: float
+) -> Outcome:
+    """Writes what a run leaves, and prints its result; several processes leave the rest to one."""
+    if processes.is_distributed():
+        if processes.is_primary():
+            conclude(task, data, outcome, started)
+            say("reports, exports and samples are made by the same command in one process")
+        processes.all_agree(True)
+        return outcome
+    outcome = dataclasses.replace(outcome, variables=task.reported(outcome.variables))
+    outcome = task.finish(outcome)
+    conclude(task, data, outcome, started)
+    if task.config.report:
+        say(f"report: {write_report(task.workdir, [*task.report(outcome)])}")
+    return outcome
+
+
+def conclude(task: Task[Any, Any], data: Data[Any], outcome: Outcome, started: float) -> None:
+    """Writes summary.json and prints the result.
+
+    Of a run that was finished before, the summary stays as it was.
+    """
+    result, path = outcome.result, task.workdir / "summary.json"
+    assert result is not None, "a run that trained"
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(outcome.variables["params"]))
+    if result.steps or not path.exists():
+        write_summary(task, data, outcome, parameters, started)
+    elif outcome.metrics.keys() != json.loads(path.read_text()).get("metrics", {}).keys():
+        say(f"{path} stays as the run left it")
+    print_result(
+        task.name(),
+        task.workdir,
+        outcome.metrics,
+        f"at step {outcome.step}, {parameters:,} parameters",
+        started,
+    )
+
+
+def write_summary(
+    task: Task[Any, Any], data: Data[Any], outcome: Outcome, parameters: int, started: float
+) -> None:
+    """Writes summary.json: the result, the time taken and where the run came from."""
+    result = outcome.result
+    assert result is not None, "a run that trained"
+    per_second = (result.steps - 1) / result.seconds if result.steps > 1 else None
+    units = data.per_step or {"examples": task.config.batch_size}
+    summary = {
+        "experiment": task.name(),
+        "step": outcome.step,
+        "metrics": outcome.metrics,
+        "parameters": parameters,
+        "stopped_by": result.reason,
+        "seconds_to_first_step": result.first_step and result.first_step - started,
+        **{f"{unit}_per_second": per_second and per_second * n for unit, n in units.items()},
+        "recompilations": result.recompilations,
+        **accounting.summary(result, task.config.chip),
+        **outcome.summary,
+        "seconds": time.perf_counter() - started,
+        **provenance(),
+    }
+    write_json(task.workdir / "summary.json", summary)
+
+
+def print_result(
+    job: str, workdir: pathlib.Path, metrics: dict[str, float], how: str, started: float
+) -> None:
+    """Prints the result of a run on standard output."""
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    seconds = time.perf_counter() - started
+    print(f"{job}: test {shown} {how}, {seconds:.1f} s; written to {workdir}")
+    sys.stdout.flush()

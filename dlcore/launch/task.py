@@ -1,0 +1,420 @@
+"""A job as one class: what a person launches with a configuration.
+
+    @dataclasses.dataclass(frozen=True)
+    class Config(launch.Config, steps=2000):
+        width: int = integer(128, 1, 4096, "units of the hidden layer")
+
+    class MyJob(launch.Task[Config, MyInfo]):
+        def data(self): ...
+        def init(self, key): ...
+        def loss(self, params, model_state, batch, rng): ...
+        def metrics(self, state, batch): ...
+
+    if __name__ == "__main__":
+        launch.main(MyJob)
+
+Everything else that a run does is common: flags, folder, layouts, precision, resuming, logs,
+evaluations, `--check`, `--plan`, `--smoke`, `--report`, `--predict` (see `dlcore.launch.running`).
+"""
+
+import abc
+import dataclasses
+import inspect
+import json
+import pathlib
+import typing
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import jax
+import numpy as np
+import optax
+
+from dlcore import optim, runtime
+from dlcore.data import Loader, Split, evaluation_batches
+from dlcore.errors import InputError
+from dlcore.launch.config import RunConfig
+from dlcore.plan.walk import ApplyFn
+from dlcore.report import Section
+from dlcore.runtime import sharding
+from dlcore.train import Result, gradient_step
+from dlcore.types import (
+    Aux,
+    Batch,
+    Carry,
+    LossFn,
+    Mean,
+    Metrics,
+    Params,
+    PyTree,
+    Step,
+    TrainState,
+    Variables,
+)
+
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
+InfoT = TypeVar("InfoT")
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(Generic[InfoT]):
+    """The data of a run.
+
+    Attributes:
+        train: the training batches from a given step on, without end; the batch of a step is a
+            function of the seed and the step alone.
+        test: one pass over the test data.
+        validation: one pass over training data held out to choose the model with, if there is any.
+        info: what the run must remember of the data: classes, scaling, vocabulary.
+        per_step: how many of which unit a step takes in; None stands for a batch of examples.
+    """
+
+    train: Callable[[int], Iterator[Batch]]
+    test: Callable[[], Iterator[Batch]]
+    info: InfoT
+    validation: Callable[[], Iterator[Batch]] | None = None
+    per_step: Mapping[str, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Tells `--check` about a job's model, beside its loss and its step; see `check.check_model`.
+
+    Attributes:
+        forward: (variables, inputs) -> (outputs, activations by name), in evaluation mode.
+        inputs: the name of the model's inputs in a batch.
+        chance: the loss of guessing evenly in nats; None where there is no such number.
+    """
+
+    forward: ApplyFn | None = None
+    inputs: str | None = None
+    chance: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A finished run.
+
+    Attributes:
+        variables: what the run reports: those of the best evaluation under --patience, else the
+            last; averaged where --ema keeps an average.
+        metrics: on the test data.
+        step: of the variables.
+        result: how training went; None where there was nothing to train.
+        summary: further entries of summary.json.
+    """
+
+    variables: Variables
+    metrics: dict[str, float]
+    step: int
+    result: Result | None
+    summary: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def extended(self, metrics: Mapping[str, float], **summary: Any) -> "Outcome":
+        """Returns the outcome with further metrics and entries of summary.json."""
+        return dataclasses.replace(
+            self, metrics={**self.metrics, **metrics}, summary={**self.summary, **summary}
+        )
+
+
+class Task(abc.ABC, Generic[ConfigT, InfoT]):
+    """A job: it trains a model from a configuration.
+
+    A subclass names its configuration and what it remembers of its data, a frozen dataclass or
+    None: `class MyJob(launch.Task[Config, MyInfo])`.
+
+    Attributes:
+        config: the configuration; a task may replace what its data settles.
+        info: what the run remembers of its data; there once the data was read, or a run was loaded.
+        workdir: the folder of the run.
+        metric: the main metric of an evaluation, and whether "max" or "min" is better.
+        keep: how many of the newest checkpoints stay.
+        rules: how the axis "model" of a mesh cuts the parameters, where that fits.
+        reads: what `predict` takes in from files: "images", "lines" of text, or None where the
+            model answers nothing.
+    """
+
+    metric: tuple[str, Literal["min", "max"]] = ("loss", "min")
+    rules: ClassVar[sharding.Rules] = ()
+    reads: ClassVar[str | None] = None
+    info: InfoT
+    workdir: pathlib.Path
+
+    def __init__(self, config: ConfigT):
+        self.config = config
+
+    @property
+    def keep(self) -> int:
+        return 3
+
+    @classmethod
+    def parts(cls) -> tuple[type[Any], type[Any]]:
+        """Returns the class of the configuration and that of what the run remembers."""
+        for base in getattr(cls, "__orig_bases__", ()):
+            if typing.get_origin(base) is Task:
+                config, info = typing.get_args(base)
+                return config, info
+        raise TypeError(f"{cls.__name__} does not say launch.Task[Config, Info]")
+
+    @classmethod
+    def name(cls) -> str:
+        """Returns the name of the job: that of its module, or of the class in a notebook."""
+        module = cls.__module__
+        if module == "__main__":
+            spec = getattr(inspect.getmodule(cls), "__spec__", None)
+            module = (
+                getattr(spec, "name", "")
+                or pathlib.Path(
+                    getattr(inspect.getmodule(cls), "__file__", None) or cls.__name__
+                ).stem
+            )
+        names = [part for part in module.split(".") if part != "__main__"]
+        if "experiments" in names[:-1]:  # dlcore.experiments.JOB, perhaps with a module of it
+            return names[names.index("experiments") + 1]
+        return names[-1]
+
+    # What each job has.
+
+    @abc.abstractmethod
+    def data(self) -> Data[InfoT]:
+        """Reads the data; InputError where it cannot be read."""
+
+    @abc.abstractmethod
+    def init(self, key: jax.Array) -> Variables:
+        """Returns the model's first variables."""
+
+    def loss(
+        self, params: Params, model_state: PyTree, batch: Batch, rng: jax.Array
+    ) -> tuple[Mean, Aux]:
+        """Returns the loss of a batch; a job with a `step` of its own has none."""
+        raise NotImplementedError(f"{type(self).__name__} has neither a loss nor a step")
+
+    @abc.abstractmethod
+    def metrics(self, state: TrainState, batch: Batch) -> Metrics | tuple[Metrics, Carry]:
+        """Returns the means of an evaluation; with the carry for models that read on."""
+
+    # What a job may have.
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """Returns the optimizer, by default that of the configuration."""
+        return make_optimizer(self.config, self.frozen())
+
+    def step(self) -> Step:
+        """Returns the step, by default one along the gradient of the loss."""
+        config: Any = self.config
+        loss: LossFn = self.loss
+        if config.penalty is not None and not config.proximal:
+            loss = optim.with_penalty(
+                loss, optim.elastic_net(config.penalty_strength, mix=config.mix())
+            )
+        return gradient_step(loss, self.optimizer(), accumulate=config.accumulate)
+
+    def carry(self) -> Carry:
+        """Returns what the rows of the first batch start from, for models that read on."""
+        return None
+
+    def frozen(self) -> tuple[tuple[str, bool], ...]:
+        """Returns which parameters are not trained, as path rules."""
+        return ()
+
+    def adopt(self, state: TrainState) -> TrainState:
+        """Returns the state that a new run starts from, such as with the weights of another."""
+        return state
+
+    def summarise(self, means: dict[str, float], split: str) -> dict[str, float]:
+        """Returns the metrics to report of an evaluation's means."""
+        return means
+
+    def observe(self, variables: Variables, step: int) -> None:
+        """Looks at the variables after each evaluation, such as to write samples."""
+
+    def checks(self, data: Data[InfoT]) -> Check:
+        """Returns what `--check` needs beside the loss and the step."""
+        return Check()
+
+    def reported(self, variables: Variables) -> Variables:
+        """Returns the variables that the run reports and a load gives, given those that it kept.
+
+        The checkpoints of the run are on disk.
+        """
+        return variables
+
+    def without_training(self) -> tuple[dict[str, float], str] | None:
+        """Returns the metrics of a model that has nothing to train, and its name; None otherwise.
+
+        Such a run ends with them, once the data was read.
+        """
+        return None
+
+    def finish(self, outcome: Outcome) -> Outcome:
+        """Writes what the job writes at the end; returns the outcome with what it found."""
+        return outcome
+
+    def report(self, outcome: Outcome) -> Sequence[Section]:
+        """Returns the job's own sections of the report, after the curves."""
+        return ()
+
+    @classmethod
+    def use(cls, config: Any, given: Collection[str]) -> bool:
+        """Does what a command asks instead of training; returns whether it asked for anything.
+
+        `loading.trained_by(cls, config, given)` is the run that it names.
+
+        Args:
+            config: of the command.
+            given: the names of the flags that were given.
+        """
+        return False
+
+    def predict(self, variables: Variables, inputs: Sequence[Any]) -> Any:
+        """Returns the model's outputs for inputs of the kind that `reads` names."""
+        raise InputError(f"{self.name()} has no predictions")
+
+    def answers(self, inputs: Sequence[Any], outputs: Any) -> list[dict[str, Any]]:
+        """Returns one row of predictions for each input, for `--predict`: values by column.
+
+        By default the one column "output", an array as a list.
+        """
+        return [{"output": np.asarray(output).tolist()} for output in outputs]
+
+    def remark(self, inputs: Sequence[Any]) -> str | None:
+        """Returns what is said once beside the predictions, such as how many inputs are cut."""
+        return None
+
+    # What jobs use.
+
+    def first_variables(self) -> Variables:
+        """Returns the variables that the run with this seed starts from."""
+        return jax.jit(self.init)(jax.random.split(jax.random.key(self.config.seed))[0])
+
+    def computing(self, variables: Variables) -> Variables:
+        """Returns the variables with the parameters in the type that the run computes in."""
+        precision = runtime.precision(self.config.precision)
+        return {**variables, "params": precision.cast(variables["params"])}
+
+    def layout(self) -> runtime.Layout:
+        """Returns the layout of the configuration, with the job's rules for the axis "model"."""
+        return make_layout(self.config, self.rules)
+
+    def part(self) -> dict[str, int]:
+        """Returns which part of each batch this process feeds, as the loaders take it."""
+        return dict(zip(("process_index", "process_count"), self.layout().part, strict=True))
+
+    def split_data(self, train: Split, test: Split, info: InfoT) -> Data[InfoT]:
+        """Returns shuffled batches of examples, less the share of --validation, and passes."""
+        config: Any = self.config
+        train, held_out = split_validation(train, config.validation, config.seed)
+        loader = Loader(train, config.batch_size, seed=config.seed, **self.part())
+        return Data(
+            loader.batches,
+            self.passes(test),
+            info,
+            None if held_out is None else self.passes(held_out),
+        )
+
+    def passes(self, split: Split) -> Callable[[], Iterator[Batch]]:
+        """Returns a function that makes passes over a split, of which a process sees its part."""
+        config: Any = self.config
+        return lambda: evaluation_batches(split, config.batch_size, **self.part())
+
+
+def make_optimizer(
+    config: Any, frozen: tuple[tuple[str, bool], ...] = ()
+) -> optax.GradientTransformation:
+    """Returns the optimizer that a configuration with `OptimizerConfig` describes."""
+    clips = [
+        clip(threshold)
+        for clip, threshold in (
+            (optim.clip_by_value, config.clip_value),
+            (optim.clip_by_leaf_norm, config.clip_leaf_norm),
+            (optim.clip_by_global_norm, config.clip_norm),
+        )
+        if threshold is not None
+    ]
+    rates = config.learning_rates()
+    tx = optim.optimizer(
+        config.optimizer,
+        rates,
+        weight_decay=config.weight_decay,
+        clip=clips[0] if len(clips) == 1 else optax.chain(*clips) if clips else None,
+        frozen=frozen,
+        factors=[*map(_factor, config.rate_factor)],
+        average=None if config.proximal else config.ema,
+        **dict(map(_hyperparameter, config.hyper)),
+    )
+    if config.penalty is not None and frozen:
+        raise InputError("--penalty would move frozen parameters; leave it out")
+    if not config.proximal:
+        return tx
+    l1, l2 = ((1 - config.mix()) * config.penalty_strength, config.mix() * config.penalty_strength)
+    average = () if config.ema is None else (optim.average_weights(config.ema),)
+    return optax.chain(tx, optim.proximal(rates, l1=l1, l2=l2), *average)
+
+
+def _factor(given: str) -> tuple[str, float]:
+    """Returns the rule of --rate_factor=REGEX:FACTOR."""
+    pattern, _, factor = given.rpartition(":")
+    try:
+        value = float(factor)
+    except ValueError:
+        value = np.nan
+    if not pattern or not 0 <= value < np.inf:
+        raise InputError(
+            f"--rate_factor={given} is not REGEX:FACTOR with a factor of 0 or more; write "
+            "something like embedding:0.1"
+        )
+    return pattern, value
+
+
+def _hyperparameter(given: str) -> tuple[str, Any]:
+    """Returns name and value of --hyper=NAME=VALUE."""
+    name, _, value = given.partition("=")
+    if name in inspect.signature(optim.optimizer).parameters:
+        raise InputError(f"--hyper={given}: {name} is no hyperparameter of an update rule")
+    try:
+        return name, json.loads(value.lower())
+    except ValueError:
+        raise InputError(
+            f"--hyper={given} is not NAME=VALUE with a number, true, false or null; write beta=0.9"
+        ) from None
+
+
+def make_layout(config: Any, defaults: sharding.Rules = ()) -> runtime.Layout:
+    """Returns the layout that a configuration describes.
+
+    Raises:
+        InputError: when it does not fit the devices, or its devices the batch.
+    """
+    kind = config.layout or ("mesh" if config.mesh or config.shard else "jit")
+    rules = [runtime.parse_rule(rule) for rule in config.shard]
+    layout = runtime.layout(kind, mesh=config.mesh, rules=rules, defaults=defaults)
+    if not config.unread("batch_size"):
+        layout.check_batch_size(config.batch_size, config.accumulate)
+    return layout
+
+
+def make_state(task: Task[Any, Any]) -> TrainState:
+    """Returns the state at step 0 of the run with --seed."""
+    from dlcore.train.spikes import SpikeGuardedState
+
+    init_key, run_key = jax.random.split(jax.random.key(task.config.seed))
+    kind = SpikeGuardedState if task.config.skip_spikes else TrainState
+    return kind.create(task.init(init_key), task.optimizer(), run_key, task.carry())
+
+
+def split_validation(data: Split, share: float, seed: int) -> tuple[Split, Split | None]:
+    """Returns training data less a random share of it, and that share; None for a share of 0.
+
+    Raises:
+        InputError: when one of the two would be empty.
+    """
+    if share == 0:
+        return data, None
+    count = round(share * len(data))
+    if not 0 < count < len(data):
+        raise InputError(
+            f"--validation={share} of {len(data)} examples is {count}; give a share that leaves "
+            "examples to train on and to validate with"
+        )
+    order = np.random.default_rng(seed).permutation(len(data))
+    return data.subset(np.sort(order[count:])), data.subset(np.sort(order[:count]))

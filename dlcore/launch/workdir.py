@@ -1,0 +1,114 @@
+"""The folder of a run: who may write into it, and what identifies the run there."""
+
+import contextlib
+import datetime
+import fcntl
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from dlcore.errors import InputError
+from dlcore.launch.config import RunConfig
+from dlcore.runtime import processes
+from dlcore.train.fingerprint import difference
+from dlcore.train.logs import write_json, writing
+
+CONFIG, FLAGS = "config.json", "flags.txt"
+
+
+def new_folder(job: str) -> pathlib.Path:
+    """Returns the folder of a run that is given none."""
+    return pathlib.Path("runs") / job / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+
+
+def holds_run(workdir: pathlib.Path) -> bool:
+    """Returns whether a run was begun in a folder."""
+    return (workdir / CONFIG).exists()
+
+
+@contextlib.contextmanager
+def claimed(workdir: pathlib.Path, config: RunConfig) -> Iterator[None]:
+    """Makes the folder of a run and keeps it for this process while open.
+
+    Raises:
+        InputError: when it cannot be written, holds another run, or is in use.
+    """
+    if config.resume == "must" and not holds_run(workdir):
+        raise InputError(f"--resume=must, but there is no run in {workdir}")
+    if not processes.is_primary():
+        yield
+        return
+    with writing(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another process is running in {workdir}; wait for it, or choose another --workdir"
+            ) from None
+        if holds_run(workdir):
+            _check_same_run(workdir, config)
+        yield
+
+
+def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns the values of config.json.
+
+    Raises:
+        InputError: when there is none, or it is not JSON.
+    """
+    try:
+        found = json.loads((workdir / CONFIG).read_text())
+    except FileNotFoundError:
+        raise InputError(f"there is no run in {workdir}; give the --workdir of a run") from None
+    except (ValueError, OSError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{workdir}/{CONFIG} is not JSON, so the run there cannot be known; choose another "
+            "--workdir"
+        )
+    return found
+
+
+def same_run(was: dict[str, Any], config: RunConfig) -> str | None:
+    """Returns how a configuration differs from that of a run, in words, or None.
+
+    Options that a run does not name, since they came later, have their defaults there.
+    """
+    now = config.identity()
+    known = config.json()
+    absent = {name: default for name, default in config.defaults().items() if name in now}
+    was = {
+        name: value for name, value in (absent | was).items() if name in now or name not in known
+    }
+    return None if was == now else difference(was, now)
+
+
+def _check_same_run(workdir: pathlib.Path, config: RunConfig) -> None:
+    if config.resume == "never":
+        raise InputError(f"--resume=never, but {workdir} holds a run; choose another --workdir")
+    if why := same_run(read_config(workdir), config):
+        raise InputError(
+            f"{workdir} holds another run ({why}); choose another --workdir, or repeat that run by "
+            f"--flagfile={workdir / FLAGS}"
+        )
+
+
+def record(workdir: pathlib.Path, job: str, launched: RunConfig, config: RunConfig) -> None:
+    """Writes flags.txt, which repeats a run, and config.json, which identifies it.
+
+    Args:
+        workdir: of the run.
+        job: its name.
+        launched: the configuration that it was launched with.
+        config: that with what the data settled.
+    """
+    path = workdir / FLAGS
+    lines = [line for line in launched.lines() if not line.startswith("--resume=")]
+    with writing(workdir):
+        path.write_text("\n".join([f"# dlcore {job} --flagfile={path}", *lines]) + "\n")
+    write_json(workdir / CONFIG, config.json())

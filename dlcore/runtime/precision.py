@@ -1,0 +1,100 @@
+"""The types of numbers that a step computes with, told once, to what compiles it.
+
+Mixed precision in the manner of Micikevicius et al. 2018 and of the policies of DeepMind's jmp:
+parameters, gradients and what the optimizer remembers are of one type, what is computed between
+them of another, and sums over examples of a third. Models have no argument for it: they compute in
+the type of the parameters that they are given.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dlcore import errors
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """The types of a step's numbers.
+
+    Attributes:
+        params: of the parameters that the optimizer changes, of their gradients, and of all that
+            it remembers.
+        compute: of the parameters that a model sees, and so of what it computes.
+        output: of losses and metrics, at least.
+    """
+
+    params: Any = jnp.float32
+    compute: Any = jnp.float32
+    output: Any = jnp.float32
+
+    def cast(self, params: Tree) -> Tree:
+        """The parameters as a model sees them; leaves of another type than `params` stay."""
+
+        def cast(leaf: jax.Array) -> jax.Array:
+            return leaf.astype(self.compute) if leaf.dtype == self.params else leaf
+
+        return params if self.params == self.compute else jax.tree.map(cast, params)
+
+    def widen(self, tree: Tree) -> Tree:
+        """A tree with the floats that are narrower than `output` brought to it."""
+
+        def widen(leaf: Any) -> jax.Array:
+            leaf = jnp.asarray(leaf)
+            floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+            narrow = floating and leaf.dtype.itemsize < jnp.dtype(self.output).itemsize
+            return leaf.astype(self.output) if narrow else leaf
+
+        return jax.tree.map(widen, tree)
+
+
+FLOAT32 = Precision()
+_PRECISIONS = {
+    "float32": FLOAT32,
+    "bfloat16": Precision(compute=jnp.bfloat16),
+}
+NAMES = tuple(_PRECISIONS)
+_current: ContextVar[Precision] = ContextVar("precision", default=FLOAT32)
+
+
+def precision(name: str) -> Precision:
+    """The precision of a name: "float32", or "bfloat16" between parameters and sums of float32.
+
+    Raises:
+        InputError: for another name.
+    """
+    return errors.pick("precision", name, _PRECISIONS)
+
+
+def current_precision() -> Precision:
+    """The precision of what is being traced; float32 unless told otherwise."""
+    return _current.get()
+
+
+@contextlib.contextmanager
+def computing_in(precision: Precision) -> Iterator[None]:
+    """While open, steps and evaluations are traced for this precision."""
+    token = _current.set(precision)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def as_before(new: Tree, old: Tree) -> Tree:
+    """The new tree with the types of the old one's leaves, if it has the same structure."""
+
+    def cast(new: Any, old: Any) -> Any:
+        if not hasattr(old, "dtype") or getattr(new, "dtype", None) == old.dtype:
+            return new
+        return jnp.asarray(new).astype(old.dtype)
+
+    same = hash(jax.tree.structure(new)) == hash(jax.tree.structure(old))
+    return jax.tree.map(cast, new, old) if same else new

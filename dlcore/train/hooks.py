@@ -1,0 +1,261 @@
+"""What a run does beside its steps, for `fit`, in the order in which they are usually given.
+
+hooks = [
+    Logging(log, every=100),
+    Evaluation(evaluate, every=1000, best=Best("accuracy")),
+    StopOnSignal(),
+    Checkpointing(checkpoints, every=500),
+    Accounting(count_flops=model_flops),
+]
+restored = checkpoints.restore(layout.abstract(make_state))
+if restored:
+    restore_hooks(hooks, restored.loop)
+state = restored.state if restored else layout.initialise(make_state)
+result = fit(step, state, batches, steps=10_000, layout=layout, hooks=hooks)
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlcore.runtime import processes
+from dlcore.train.evaluation import Best
+from dlcore.train.loop import Hook, Loop
+from dlcore.train.packed import CountFlops
+from dlcore.train.signals import StopOnSignal as StopOnSignal
+from dlcore.types import TrainState
+
+if TYPE_CHECKING:  # Orbax and the log's libraries take long to import.
+    from dlcore.train.checkpoint import Checkpoints
+    from dlcore.train.logs import RunLog
+    from dlcore.train.profiling import Profile
+
+Evaluate = Callable[[TrainState], dict[str, float]]
+
+
+def restore_hooks(hooks: Iterable[Hook], saved: Mapping[str, Any]) -> None:
+    """Lets hooks go on from what a checkpoint remembered, its `Restored.loop`."""
+    for hook in hooks:
+        hook.load(saved)
+
+
+class Logging(Hook):
+    """Reports the training metrics, averaged since the last report, and all evaluations.
+
+    Args:
+        log: where to report.
+        every: steps between reports.
+    """
+
+    def __init__(self, log: "RunLog", *, every: int = 100):
+        self._log, self._every = log, every
+        self._window: np.ndarray | None = None
+        self._before: dict[str, list[float]] = {}  # the window that a checkpoint remembered
+        self._recompilations = 0
+
+    def read(self, loop: Loop, number: int, values: np.ndarray) -> None:
+        if self._window is None:
+            self._window = np.array([self._before.get(name, [0.0, 0.0]) for name in loop.names])
+        self._window += values
+        if number % self._every == 0:
+            self._report(loop, number, self._window)
+            self._window, self._before = None, {}
+
+    def _report(self, loop: Loop, number: int, window: np.ndarray) -> None:
+        means = window[:, 0] / np.where(window[:, 1], window[:, 1], np.nan)
+        metrics = dict(zip(loop.names, means.tolist(), strict=True))
+        self._log.metrics(number, "train", metrics, speed=loop.account.speed())
+        if loop.recompilations > self._recompilations:
+            self._recompilations = loop.recompilations
+            changes = loop.account.changes
+            self._log.say(f"the step was compiled again by step {number}: {changes}")
+
+    def after_step(self, loop: Loop) -> None:
+        self._log.advance()
+
+    def report(self, loop: Loop, split: str, metrics: Mapping[str, float]) -> None:
+        self._log.metrics(loop.number, split, metrics)
+
+    def saved(self, loop: Loop) -> dict[str, Any]:
+        if self._window is None:
+            return {"window": self._before}
+        return {"window": dict(zip(loop.names, self._window.tolist(), strict=True))}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        self._before = dict(saved.get("window", {}))
+
+
+class Evaluation(Hook):
+    """Evaluates the state on held-out data, and after the last step in any case.
+
+    Args:
+        evaluate: the metrics of a state.
+        every: steps between evaluations; 0 evaluates only after the last step.
+        split: the name of the held-out data in the reports.
+        best: which evaluation is the best and when to stop; None follows none.
+    """
+
+    def __init__(
+        self, evaluate: Evaluate, *, every: int = 0, split: str = "test", best: Best | None = None
+    ):
+        self._evaluate, self._every, self._split = evaluate, every, split
+        self.best = best
+        self._last: dict[str, float] = {}
+
+    def start(self, loop: Loop) -> None:
+        loop.evaluation = self._last
+
+    def after_step(self, loop: Loop) -> None:
+        if loop.number != loop.steps and not (self._every and loop.number % self._every == 0):
+            return
+        loop.read()
+        with loop.account.spending("evaluation"):
+            self._last = self._evaluate(loop.state)
+        loop.evaluation = self._last
+        loop.report(self._split, self._last)
+        if self.best is not None:
+            if self.best.update(loop.number, self._last):
+                loop.best = loop.number
+            if self.best.exhausted:
+                loop.stop("patience")
+
+    def saved(self, loop: Loop) -> dict[str, Any]:
+        return {"best": self.best and self.best.saved(), "evaluation": self._last}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        self._last = dict(saved.get("evaluation", {}))
+        if self.best is not None and saved.get("best") is not None:
+            self.best.load(saved["best"])
+
+
+class Checkpointing(Hook):
+    """Saves the last step, whatever ends the run but an error, and each new best evaluation.
+
+    With the state it saves what all hooks must remember. It stands after those.
+
+    Args:
+        checkpoints: where to save.
+        every: further steps to save at; 0 for none.
+    """
+
+    def __init__(self, checkpoints: "Checkpoints", *, every: int = 0):
+        self._checkpoints, self._every = checkpoints, every
+        self._skipped = 0
+        self._last: int | None = None
+
+    def start(self, loop: Loop) -> None:
+        """Takes over what the checkpoint remembered.
+
+        Raises:
+            ValueError: when a hook with something to remember comes later, for a checkpoint would
+                be without what it does after the same step; or when two hooks save the same key.
+        """
+        loop.skipped, self._last = self._skipped, None
+        behind = [
+            type(hook).__name__
+            for hook in loop.hooks[loop.hooks.index(self) + 1 :]
+            if type(hook).saved is not Hook.saved
+        ]
+        if behind:
+            raise ValueError(
+                f"Checkpointing comes before {', '.join(behind)}, whose memory it saves; put it "
+                "after them"
+            )
+        self._memory(loop)
+
+    def after_step(self, loop: Loop) -> None:
+        if (self._every and loop.number % self._every == 0) or loop.best == loop.number:
+            self._save(loop)
+
+    def finish(self, loop: Loop) -> None:
+        if loop.taken:
+            self._save(loop)
+
+    def close(self, loop: Loop) -> None:
+        if not loop.failed:
+            self._checkpoints.wait()
+
+    def saved(self, loop: Loop) -> dict[str, Any]:
+        return {"skipped": loop.skipped}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        self._skipped = saved.get("skipped", 0)
+
+    def _save(self, loop: Loop) -> None:
+        if self._last == loop.number:
+            return
+        loop.read()
+        with loop.account.spending("checkpoints"):
+            best = loop.best == loop.number
+            self._checkpoints.save(loop.number, loop.state, self._memory(loop), best=best)
+        self._last = loop.number
+
+    def _memory(self, loop: Loop) -> dict[str, Any]:
+        memory: dict[str, Any] = {}
+        for hook in loop.hooks:
+            saved = hook.saved(loop)
+            if twice := sorted(memory.keys() & saved.keys()):
+                raise ValueError(f"two hooks save {', '.join(twice)}; give one of them")
+            memory |= saved
+        return {"window": {}, "best": None, "evaluation": {}} | memory
+
+
+class Accounting(Hook):
+    """Counts the FLOPs of the model, for the result and the figures of the log.
+
+    The seconds by what they were spent on are in every result.
+
+    Args:
+        count_flops: the FLOPs of the model in a traced step, from its jaxpr; None counts none.
+        peak_flops: per second, of all the devices together; None where it is not known.
+    """
+
+    def __init__(self, count_flops: CountFlops | None = None, peak_flops: float | None = None):
+        self._count_flops, self._peak_flops = count_flops, peak_flops
+
+    def start(self, loop: Loop) -> None:
+        loop.packed.count_flops = self._count_flops
+        loop.account.peak_flops = self._peak_flops
+
+
+class Profiling(Hook):
+    """Traces some steps, for TensorBoard or Perfetto.
+
+    Args:
+        profile: which steps, and where to write.
+    """
+
+    def __init__(self, profile: "Profile"):
+        self._profile = profile
+
+    def before_step(self, loop: Loop) -> None:
+        self._profile.before(loop.number + 1)
+
+    def after_step(self, loop: Loop) -> None:
+        self._profile.after(loop.number, loop.state)
+
+    def close(self, loop: Loop) -> None:
+        self._profile.close()
+
+
+class Watchdog(Hook):
+    """Ends the process, with all its tracebacks, when it shows no life for long.
+
+    Steps and the batches of evaluations are signs of life.
+
+    Args:
+        seconds: for how long; 0 never ends it.
+    """
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+
+    def start(self, loop: Loop) -> None:
+        processes.set_watchdog(self._seconds)
+
+    def after_step(self, loop: Loop) -> None:
+        processes.heartbeat()
+
+    def close(self, loop: Loop) -> None:
+        processes.set_watchdog(0)

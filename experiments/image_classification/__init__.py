@@ -1,0 +1,390 @@
+"""Image classification: convolutional and other networks on images by class.
+
+By default LeNet-5 on scikit-learn's handwritten digits (1,500 to train on, 297 held out), which
+needs no network. `--data_path` takes a folder of images by class, `--dataset` any prepared TFDS
+data set with an image and a label. `--predict=FOLDER --workdir=DIR` classifies images.
+"""
+
+import dataclasses
+import functools
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlcore import launch
+from dlcore.check import activation_deviations
+from dlcore.data import (
+    ImageData,
+    Split,
+    channel_moments,
+    evaluation_batches,
+    evenly_spaced,
+    load_images,
+    read_images,
+)
+from dlcore.errors import InputError, choose
+from dlcore.launch.fields import (
+    LARGEST,
+    LARGEST_NUMBER,
+    choice,
+    integer,
+    names,
+    number,
+    path,
+    text,
+    texts,
+)
+from dlcore.metrics import classification
+from dlcore.models import IMAGE_MODELS, image_spec
+from dlcore.models.cnn.torch_names import family_of
+from dlcore.nn.augment import STEPS, Augment, augmentation, principal_colours
+from dlcore.nn.remat import POLICIES
+from dlcore.nn.views import VIEWS, over_views
+from dlcore.report import Section
+from dlcore.types import Aux, Batch, Mean, Metrics, Params, PyTree, TrainState, Variables
+
+from . import report, transfer
+
+SAMPLE = 10_000  # images that are enough to measure on
+# Of ImageNet's red, green and blue, as torchvision's weights expect images to be scaled.
+IMAGENET = (np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375]))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(
+    launch.Config,
+    dataset="digits",
+    steps=2000,
+    batch_size=128,
+    learning_rate=2e-3,
+    schedule="cosine",
+    weight_decay=0.05,
+    eval_every=250,
+):
+    """The configuration of an image classifier."""
+
+    model: str = choice("lenet5", IMAGE_MODELS, "network to train")
+    option: tuple[str, ...] = texts(
+        "NAME=VALUE of the model, such as width=0.125; a wrong name lists all"
+    )
+    image_size: int | None = integer(
+        None, 1, 1 << 15, "side of the images in pixels; default the model's or the data's own"
+    )
+    augment: str = text(
+        "affine",
+        "random changes of training images, with numbers where wanted, as flip,crop:4; "
+        f"steps: {', '.join(STEPS)}",
+    )
+    remat: str = choice(
+        "none", POLICIES, "what the gradient computes again to save memory", free=True
+    )
+    classes: tuple[str, ...] = names("classes whose examples alone are taken")
+    examples: int | None = integer(
+        None, 1, LARGEST, "training examples to take, drawn at random; default all"
+    )
+    label_smoothing: float = number(0.0, 0, 1, "share of the target spread over all classes")
+    auxiliary_weight: float = number(
+        0.3, 0, LARGEST_NUMBER, "weight of auxiliary heads' losses; 0.3 is GoogLeNet's"
+    )
+    moments: str = choice(
+        "data", ("data", "imagenet"), "mean and deviation of the pixels that scale the images"
+    )
+    views: str = choice("one", VIEWS, "views of a test image that are averaged over", free=True)
+    init_from: str | None = path(
+        None, "start from the weights of this run, or of a .safetensors or .pth file"
+    )
+    export: str | None = path(
+        None, ".safetensors file for the weights by torchvision's names", free=True
+    )
+    transfer: str | None = choice(
+        None,
+        ("head", "top", "all"),
+        "with --init_from, train a new output layer alone, with the "
+        f"{transfer.TOP} modules before it, or all",
+    )
+    top: int = integer(5, 1, LARGEST, "classes that --predict lists", free=True)
+
+    def for_check(self) -> "Config":
+        return dataclasses.replace(super().for_check(), augment="none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """The facts about its data that a classifier remembers.
+
+    Attributes:
+        class_names: the name of each label.
+        image_shape: (H, W, C) of the images.
+        mean: of each channel, in units of 0..255.
+        deviation: of each channel.
+    """
+
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    mean: np.ndarray = dataclasses.field(compare=False)
+    deviation: np.ndarray = dataclasses.field(compare=False)
+
+
+class ImageClassification(launch.Task[Config, Info]):
+    """A classifier of images, trained by cross-entropy."""
+
+    metric = ("accuracy", "max")
+    reads = "images"
+
+    def data(self) -> launch.Data[Info]:
+        config = self.config
+        if config.export is not None:
+            family_of(self.build(10))  # Says now, not after training, that there are no names.
+        spec = image_spec(config.model)
+        data = load_images(
+            config.dataset,
+            data_dir=config.data_dir,
+            data_path=config.data_path,
+            image_size=config.image_size or spec.image_size,
+        )
+        data = restrict(data, config)
+        launch.say(
+            f"{config.model} on {data.name}: {len(data.train):,} images to train on, "
+            f"{len(data.test):,} to test, {len(data.class_names)} classes, shape {data.image_shape}"
+        )
+        self.augment = make_augment(data, config.augment)
+        self.test = data.test
+        mean, deviation = moments(data, config.moments)
+        info = Info(data.class_names, data.image_shape, mean, deviation)
+        return self.split_data(data.train, data.test, info)
+
+    def build(self, num_classes: int) -> nn.Module:
+        """Returns the network of --model with its --option, see `model_options`."""
+        options = model_options(self.config)
+        return image_spec(self.config.model).build(num_classes=num_classes, **options)
+
+    @functools.cached_property
+    def model(self) -> nn.Module:
+        """The network."""
+        return self.build(len(self.info.class_names))
+
+    def forward(self, variables: Variables, images: jax.Array, **options: Any) -> Any:
+        """Maps images of 0..255 to what the network's apply gives, in the parameters' type."""
+        mean, deviation = (
+            np.float32(value)[None, None, None] for value in (self.info.mean, self.info.deviation)
+        )
+        x = (images.astype(jnp.float32) - mean) / jnp.maximum(deviation, 1.0)
+        kind = jnp.result_type(*jax.tree.leaves(variables["params"]))
+        return self.model.apply(variables, x.astype(kind), **options)
+
+    def init(self, key: jax.Array) -> Variables:
+        variables: Variables = self.model.init(key, jnp.zeros((1, *self.info.image_shape)))
+        return variables
+
+    def loss(
+        self, params: Params, model_state: PyTree, batch: Batch, rng: jax.Array
+    ) -> tuple[Mean, Aux]:
+        augment_key, dropout_key = jax.random.split(rng)
+        batch = self.augment(augment_key, batch)
+        (logits, activations), new_state = self.forward(
+            {"params": params, **model_state},
+            batch["image"],
+            # A frozen body is measured as it is: no noise, and no new statistics of its batches.
+            train=self.config.transfer != "head",
+            rngs={"dropout": dropout_key},
+            mutable=list(model_state),
+        )
+
+        def metrics_of(logits: jax.Array) -> Metrics:
+            return classification(
+                logits,
+                batch["label"],
+                batch["weight"],
+                label_smoothing=self.config.label_smoothing,
+            )
+
+        metrics = metrics_of(logits)
+        loss = metrics.pop("loss")
+        for name, head in activations.items():
+            if name.startswith("auxiliary_"):
+                total = loss.total + self.config.auxiliary_weight * metrics_of(head)["loss"].total
+                loss = Mean(total, loss.weight)
+        return loss, Aux(dict(new_state), metrics)
+
+    def metrics(self, state: TrainState, batch: Batch) -> Metrics:
+        logits = self.logits({"params": state.params, **state.model_state}, batch["image"])
+        return classification(logits, batch["label"], batch["weight"])
+
+    def logits(self, variables: Variables, images: jax.Array) -> jax.Array:
+        """Returns logits, or the logarithm of the mean of the probabilities over --views."""
+        views = over_views(lambda x: self.forward(variables, x)[0], VIEWS[self.config.views])
+        return views(images)
+
+    def frozen(self) -> tuple[tuple[str, bool], ...]:
+        return transfer.frozen_rules(self.config, self.model, self.info.image_shape)
+
+    def adopt(self, state: TrainState) -> TrainState:
+        return transfer.adopt(state, self.config, self.model)
+
+    def checks(self, data: launch.Data[Info]) -> launch.Check:
+        return launch.Check(self.forward, "image", float(np.log(len(self.info.class_names))))
+
+    def finish(self, outcome: launch.Outcome) -> launch.Outcome:
+        transfer.export(outcome.variables, self.config, self.model)
+        if not self.config.report:
+            return outcome
+        sample = evenly_spaced(self.test, 64)
+        images = sample.gather(np.arange(len(sample)))["image"]
+        self.layers = {
+            name: activation_deviations(self.forward, variables, images)
+            for name, variables in (
+                ("before training", self.first_variables()),
+                ("after training", outcome.variables),
+            )
+        }
+        return outcome.extended({}, layers=self.layers["before training"])
+
+    def report(self, outcome: launch.Outcome) -> Sequence[Section]:
+        test = evenly_spaced(self.test, SAMPLE)
+        batches = evaluation_batches(test, self.config.batch_size)
+        outputs = [self.probabilities(outcome.variables, batch["image"]) for batch in batches]
+        everything = test.gather(np.arange(len(test)))
+        return report.image_sections(
+            everything["image"],
+            everything["label"],
+            np.concatenate(outputs)[: len(test)],
+            class_names=self.info.class_names,
+            filters=report.first_filters(outcome.variables["params"], self.info.image_shape),
+            layers=self.layers,
+        )
+
+    @functools.cached_property
+    def probabilities(self) -> Callable[[Variables, Any], jax.Array]:
+        """Maps (variables, images [N, H, W, C]) to the probabilities of the classes, float32."""
+        return jax.jit(
+            lambda variables, images: jax.nn.softmax(
+                self.logits(variables, images).astype(jnp.float32)
+            )
+        )
+
+    def predict(self, variables: Variables, inputs: Sequence[Any]) -> np.ndarray:
+        """Returns the probabilities of the classes, float32 [N, K].
+
+        Args:
+            variables: of the network.
+            inputs: uint8 arrays [H, W, C] of the run's shape, or paths of image files, which are
+                brought to it as --image_size does.
+        """
+        images = read_images(inputs, self.info.image_shape)
+        size = 64
+        padded = np.concatenate([images, np.repeat(images[-1:], -len(images) % size, axis=0)])
+        parts = [
+            np.asarray(self.probabilities(variables, padded[start : start + size]))
+            for start in range(0, len(padded), size)
+        ]
+        return np.concatenate(parts)[: len(images)]
+
+    def answers(self, inputs: Sequence[Any], outputs: np.ndarray) -> list[dict[str, Any]]:
+        names = self.info.class_names
+        rows = []
+        for probabilities in outputs:
+            order = np.argsort(-probabilities, kind="stable")[: self.config.top]
+            top = [
+                {"class": names[index], "probability": float(probabilities[index])}
+                for index in order
+            ]
+            rows.append({**top[0], "top": top})
+        return rows
+
+
+def model_options(config: Config) -> dict[str, Any]:
+    """Returns the keyword arguments that --option and --remat give a network.
+
+    Raises:
+        InputError: for an option that the model does not have, or a value that is none.
+    """
+    known = inspect.signature(image_spec(config.model).build).parameters
+    possible = sorted(set(known) - {"num_classes", "remat", "parent", "name"})
+    options: dict[str, Any] = {}
+    for given in config.option:
+        name, _, value = given.partition("=")
+        if name not in possible:
+            raise choose(f"option of {config.model}", name, possible or ["none"])
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+        default = known[name].default
+        if isinstance(default, tuple) and isinstance(options[name], list):
+            options[name] = tuple(options[name])
+        kinds = (int, float) if isinstance(default, float) else (type(default),)
+        if default is not None and type(options[name]) not in kinds:
+            raise InputError(
+                f"--option={given}: {name} of {config.model} is like {json.dumps(default)}, "
+                "its default; give such a value"
+            )
+    if config.check and "scan_from" in known:
+        options["scan_from"] = 1_000_000  # The tables of layers do not look into loops.
+    if config.remat != "none":
+        if "remat" not in known:
+            raise InputError(f"--model={config.model} has no --remat; residual and dense nets have")
+        options["remat"] = config.remat
+    return options
+
+
+def restrict(data: ImageData, config: Config) -> ImageData:
+    """Returns the data of --classes, with --examples to train on; labels stay as they are.
+
+    Raises:
+        InputError: for a class that there is not, or more examples than there are.
+    """
+    train, test = data.train, data.test
+    if config.classes:
+        for name in config.classes:
+            if name not in data.class_names:
+                raise choose("class", name, data.class_names)
+        wanted = [data.class_names.index(name) for name in config.classes]
+        train, test = (
+            split.subset(np.flatnonzero(np.isin(_labels(split), wanted))) for split in (train, test)
+        )
+    if config.examples is not None:
+        if config.examples > len(train):
+            raise InputError(
+                f"--examples={config.examples}, but there are {len(train)} to train on"
+            )
+        order = np.random.default_rng(config.seed).permutation(len(train))
+        train = train.subset(np.sort(order[: config.examples]))
+    return dataclasses.replace(data, train=train, test=test)
+
+
+def _labels(split: Split) -> np.ndarray:
+    parts = range(0, len(split), SAMPLE)
+    return np.concatenate(
+        [split.gather(np.arange(i, min(i + SAMPLE, len(split))))["label"] for i in parts]
+    )
+
+
+def make_augment(data: ImageData, steps: str) -> Augment:
+    """Returns the augmentation of --augment."""
+    colours = None
+    if "lighting" in steps:
+        sample = evenly_spaced(data.train, SAMPLE)
+        colours = principal_colours(sample.gather(np.arange(len(sample)))["image"])
+    return augmentation(steps, num_classes=len(data.class_names), colours=colours)
+
+
+def moments(data: ImageData, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and deviation of each channel, on at most `SAMPLE` training images or ImageNet.
+
+    Raises:
+        InputError: for --moments=imagenet of images without colours.
+    """
+    if source == "data":
+        return channel_moments(evenly_spaced(data.train, SAMPLE))
+    if data.image_shape[-1] != 3:
+        raise InputError(
+            f"--moments=imagenet are of 3 channels, the images of {data.name} have "
+            f"{data.image_shape[-1]}; leave it out"
+        )
+    return IMAGENET

@@ -1,0 +1,92 @@
+"""The report sections of an image classifier. Shapes: N examples, K classes, H W C of an image."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dlcore.paths import leaves_by_path
+from dlcore.report.classes import (
+    calibration_section,
+    class_section,
+    confusion_section,
+    worst_mistakes,
+)
+from dlcore.report.plots import plot_filters, plot_lines, plot_mistakes
+from dlcore.report.sections import Section, picture_section
+from dlcore.types import Params
+
+_MOST_MISTAKES = 20
+
+
+def image_sections(
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    *,
+    class_names: Sequence[str],
+    filters: np.ndarray | None = None,
+    layers: Mapping[str, Mapping[str, float]] | None = None,
+) -> list[Section]:
+    """Shows the confusion matrix, classes, calibration, worst mistakes, filters and layers.
+
+    Args:
+        images: (N, H, W, C) uint8, the test images.
+        labels: (N,) their classes.
+        probabilities: (N, K) the model's predictions.
+        class_names: K names.
+        filters: (h, w, C, filters) of the first layer, see `first_filters`.
+        layers: standard deviations of the activations for each state of the model by its name, see
+            `dlcore.check.activation_deviations`.
+    """
+    worst = worst_mistakes(labels, probabilities)[:_MOST_MISTAKES]
+    sections = [
+        confusion_section(labels, probabilities.argmax(axis=1), class_names),
+        class_section(labels, probabilities.argmax(axis=1), class_names),
+        calibration_section(labels, probabilities),
+        picture_section(
+            "Worst mistakes",
+            "mistakes",
+            lambda path: plot_mistakes(
+                images, labels, probabilities, class_names, path, order=worst.tolist()
+            ),
+        ),
+    ]
+    if filters is not None:
+        sections.append(
+            picture_section(
+                "First-layer filters", "filters", lambda path: plot_filters(filters, path)
+            )
+        )
+    if layers is not None:
+        curves = {name: (range(len(x)), list(x.values())) for name, x in layers.items()}
+        sections.append(
+            picture_section(
+                "Activations by layer",
+                "layers",
+                lambda path: plot_lines(
+                    curves,
+                    path,
+                    title="Activations by layer",
+                    x="layer, in order of execution",
+                    y="standard deviation",
+                ),
+            )
+        )
+    return sections
+
+
+def first_filters(params: Params, image_shape: Sequence[int]) -> np.ndarray | None:
+    """Returns the first layer's filters as pictures (h, w, C, filters), or None without any.
+
+    Args:
+        params: the parameters. The first leaf that is a convolution over C channels or a product
+            with all H W C pixels holds the filters.
+        image_shape: (H, W, C).
+    """
+    for leaf in leaves_by_path(params).values():
+        shape = np.shape(leaf)
+        if len(shape) == 4 and shape[2] == image_shape[-1] and shape[0] > 1:
+            return np.asarray(leaf)
+        if len(shape) == 2 and shape[0] == np.prod(image_shape):
+            return np.asarray(leaf).reshape(*image_shape, shape[1])
+    return None

@@ -1,0 +1,64 @@
+"""The n-gram model of a language model's tokens: a baseline, or all there is (--model=ngram)."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from dlcore.data.text import Corpus, Vocabulary
+from dlcore.metrics import language_scores
+from dlcore.models.text import NGram
+
+Ids = dict[str, np.ndarray]  # the tokens of "train", "valid" and "test"
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """An n-gram model, counted on the training text.
+
+    Attributes:
+        name: of the model, such as "kneser_ney 5-gram".
+        model: the model.
+        scores: its scores on the test text.
+    """
+
+    name: str
+    model: NGram
+    scores: dict[str, float]
+
+    def describe(self) -> str:
+        """Returns the scores in one line."""
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in self.scores.items())
+        return f"{self.name}: test {shown}"
+
+
+def count(config: Any, vocabulary: Vocabulary, corpus: Corpus, ids: Ids) -> Counted:
+    """Counts the n-grams of the training text, and scores the test text."""
+    model = NGram.count(
+        ids["train"],
+        order=config.order,
+        vocab_size=len(vocabulary),
+        smoothing=config.smoothing,
+        k=config.add_k,
+    )
+    nats = -float(model.log_probs(ids["test"]).mean())
+    found = {"loss": nats, **scores(nats, vocabulary, corpus, ids, "test")}
+    return Counted(f"{config.smoothing} {config.order}-gram", model, found)
+
+
+def scores(
+    nats: float, vocabulary: Vocabulary, corpus: Corpus, ids: Ids, split: str
+) -> dict[str, float]:
+    """Returns the scores of `nats` per token on a split.
+
+    Bits per character only where every character is spelt out, and perplexities per word only
+    where tokens are not words.
+    """
+    text = getattr(corpus, split)
+    spelt = vocabulary.level != "word"
+    return language_scores(
+        nats,
+        tokens=len(ids[split]),
+        words=len(text.split()) if vocabulary.level == "bpe" else None,
+        characters=len(text) if spelt else None,
+    )

@@ -1,0 +1,77 @@
+"""Jobs and recipes by name."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from dlcore.errors import InputError
+from dlcore.launch import command, flags, jobs
+from dlcore.launch.fields import Spec
+
+TASKS = [name for name in jobs.names() if name != "comparison"]
+
+
+def test_the_overview_lists_every_job_with_a_line():
+    shown = command.overview()
+    for name in jobs.names():
+        line = next(line for line in shown.splitlines() if line.strip().startswith(f"{name} "))
+        assert len(line.split(maxsplit=1)[1]) > 10
+    assert "dlcore prepare NAME" in shown
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_job_is_a_task_with_a_configuration_of_documented_fields(name):
+    task = jobs.task_class(name)
+    config, info = task.parts()
+    assert task.name() == name
+    for field in dataclasses.fields(config):
+        spec = field.metadata["spec"]
+        assert (
+            isinstance(spec, Spec)
+            and spec.help
+            and spec.help[0].islower()
+            or spec.help[0].isupper()
+        )
+        assert not spec.help.startswith(("of ", "whether of ")), f"--{field.name}: {spec.help}"
+    assert config() == config.from_json(config().json())
+    assert config().lines() == []
+    assert flags.parse(config, [])[0] == config()
+
+
+@pytest.mark.parametrize(
+    ("job", "recipe"),
+    [(job, path.stem) for job in TASKS for path in sorted(jobs.recipes(job).glob("*.flags"))],
+)
+def test_every_recipe_parses_by_its_name(job, recipe):
+    config, _ = jobs.task_class(job).parts()
+    parsed, given = flags.parse(config, [f"--recipe={recipe}"], recipes=jobs.recipes(job))
+    assert given and parsed != config()
+
+
+def test_an_unknown_job_is_one_line():
+    with pytest.raises(InputError, match="unknown job 'trees'; choose one of: .*word_vectors"):
+        jobs.module("trees")
+
+
+def test_the_command(tmp_path):
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "dlcore", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+
+    # A folder of that name of somebody else's is not taken for ours.
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "__init__.py").write_text("raise SystemExit('not ours')\n")
+    process = run("image_classification", "--help")
+    assert process.returncode == 0 and "--learning_rate" in process.stdout, process.stderr
+    process = run("imagee")
+    assert process.returncode == 2 and process.stderr.startswith("error: unknown job 'imagee'")
+    assert run("--version").stdout.startswith("dlcore 0.")
+    assert run("prepare", "mnistt").stderr.startswith("error: unknown data set 'mnistt'")
+    assert "mnist" in run("prepare", "--help").stdout
