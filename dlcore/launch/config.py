@@ -291,6 +291,17 @@ class RunConfig(Group):
             values["batch_size"] = min(config.batch_size, 64)
         return dataclasses.replace(self, **values)
 
+    def for_use(self) -> Self:
+        """Returns the configuration of a trained run without where and how it was trained."""
+        values: dict[str, Any] = {
+            field.name: field.default
+            for field in dataclasses.fields(DevicesConfig)
+            if _has(self, field.name)
+        }
+        return dataclasses.replace(
+            self, **values, smoke=False, check=False, report=False, profile=None, resume="auto"
+        )
+
 
 def _has(config: Group, name: str) -> bool:
     return name in {field.name for field in dataclasses.fields(config)}

@@ -1,8 +1,8 @@
 """The entry of a job: from command-line arguments to an exit status."""
 
 import os
+import pathlib
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -10,6 +10,7 @@ from absl import logging
 
 from dlcore.errors import InputError
 from dlcore.launch import flags, jobs, planning
+from dlcore.launch import workdir as folders
 from dlcore.launch.checking import check
 from dlcore.launch.loading import trained_by
 from dlcore.launch.predictions import predict
@@ -76,7 +77,10 @@ def _command(task: type[Task[Any, Any]], arguments: Sequence[str]) -> int:
         return 0
     recipes = jobs.recipes(name)
     config, given = flags.parse(
-        config_class, arguments, recipes=recipes if recipes.is_dir() else None
+        config_class,
+        arguments,
+        recipes=recipes if recipes.is_dir() else None,
+        base=_run_asked(task, arguments),
     )
     config = planning.settle(config)
     if config.plan:
@@ -91,9 +95,23 @@ def _command(task: type[Task[Any, Any]], arguments: Sequence[str]) -> int:
         return 0
     if task.use(config, given):
         return 0
-    started = START if time.perf_counter() - START < 3600 else time.perf_counter()
-    run(task(config), started=started)
+    run(task(config), started=START)
     return 0
+
+
+def _run_asked(task: type[Task[Any, Any]], arguments: Sequence[str]) -> Any:
+    """Returns the configuration of the run in --workdir, where a command asks that run something.
+
+    So the other flags of such a command are checked beside the run's own options.
+    """
+    workdir = flags.value_of(arguments, "workdir")
+    if workdir is None or not any(flags.value_of(arguments, name) for name in task.asks):
+        return None
+    folder = pathlib.Path(workdir)
+    if not folders.holds_run(folder):
+        return None
+    config_class, _ = task.parts()
+    return config_class.from_json(folders.read_config(folder)).for_use()
 
 
 def _without_leftovers(unraisable: "sys.UnraisableHookArgs") -> None:

@@ -54,7 +54,11 @@ def define(config: type[Group]) -> flags.FlagValues:
 
 
 def parse(
-    config: type[ConfigT], arguments: Sequence[str], *, recipes: pathlib.Path | None = None
+    config: type[ConfigT],
+    arguments: Sequence[str],
+    *,
+    recipes: pathlib.Path | None = None,
+    base: ConfigT | None = None,
 ) -> tuple[ConfigT, set[str]]:
     """Returns the configuration that command-line arguments describe, and the names of those given.
 
@@ -64,6 +68,7 @@ def parse(
         config: the class of the configuration.
         arguments: without the program's name.
         recipes: the folder of the job's recipes, if it has any.
+        base: the configuration that the arguments change; the defaults by default.
 
     Raises:
         InputError: for arguments that are no flags, values that are not possible, and flags that
@@ -82,15 +87,28 @@ def parse(
     if rest:
         raise InputError(f"arguments {rest} are not flags; see --help")
     given = {flag.name for flag in values._flags().values() if flag.present}
-    make: Any = config
-    parsed: ConfigT = make(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.flag_values_dict().items()
-        }
-    )
+    changes = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in values.flag_values_dict().items()
+        if name in given
+    }
+    parsed = (config() if base is None else base).changed(**changes)
     parsed.refuse_unread(sorted(given))
     return parsed, given
+
+
+def value_of(arguments: Sequence[str], name: str) -> str | None:
+    """Returns the value of a flag as it stands in arguments, the last one; None without.
+
+    >>> value_of(["--workdir=a", "--steps", "3"], "steps")
+    '3'
+    """
+    value = None
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        given, equals, text = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and given == name:
+            value = text if equals else following
+    return value
 
 
 def wants_help(arguments: Sequence[str]) -> bool:

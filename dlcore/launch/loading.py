@@ -92,22 +92,7 @@ def load(
             f"{folder} is a run of other options ({folders.same_run(values, changed)}); they "
             "cannot be changed after training"
         )
-    # Where and how a run went on is no business of who uses it.
-    changed = dataclasses.replace(
-        changed,
-        workdir=str(folder),
-        layout=None,
-        mesh=None,
-        shard=(),
-        coordinator=None,
-        num_processes=None,
-        process_id=None,
-        smoke=False,
-        check=False,
-        plan=False,
-        devices=None,
-    )
-    found = kind(changed)
+    found = kind(dataclasses.replace(changed.for_use(), workdir=str(folder)))
     found.workdir = folder
     found.info = info.read(folder, info_class) if info_class is not type(None) else None
     return _restored(found)

@@ -175,13 +175,13 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
     log = RunLog(task.workdir, start=first, steps=config.steps, shown=("loss", name))
     with contextlib.closing(log):
         hooks: list[Hook] = [
-            Watchdog(config.stall_seconds),
             *([Profiling(profile)] if profile is not None else []),
             Logging(log, every=config.log_every),
             evaluation,
             StopOnSignal(),
             saving,
             Accounting(model_flops, peak),
+            Watchdog(config.stall_seconds),  # last, to watch over the last checkpoint too
         ]
         if restored:
             restore_hooks(hooks, restored.loop)

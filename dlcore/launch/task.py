@@ -132,11 +132,13 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         rules: how the axis "model" of a mesh cuts the parameters, where that fits.
         reads: what `predict` takes in from files: "images", "lines" of text, or None where the
             model answers nothing.
+        asks: the flags that ask the run in --workdir something, instead of training.
     """
 
     metric: tuple[str, Literal["min", "max"]] = ("loss", "min")
     rules: ClassVar[sharding.Rules] = ()
     reads: ClassVar[str | None] = None
+    asks: ClassVar[tuple[str, ...]] = ("predict",)
     info: InfoT
     workdir: pathlib.Path
 

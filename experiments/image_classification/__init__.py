@@ -172,7 +172,8 @@ class ImageClassification(launch.Task[Config, Info]):
     def forward(self, variables: Variables, images: jax.Array, **options: Any) -> Any:
         """Maps images of 0..255 to what the network's apply gives, in the parameters' type."""
         mean, deviation = (
-            np.float32(value)[None, None, None] for value in (self.info.mean, self.info.deviation)
+            value.astype(np.float32)[None, None, None]
+            for value in (self.info.mean, self.info.deviation)
         )
         x = (images.astype(jnp.float32) - mean) / jnp.maximum(deviation, 1.0)
         kind = jnp.result_type(*jax.tree.leaves(variables["params"]))
@@ -186,7 +187,7 @@ class ImageClassification(launch.Task[Config, Info]):
         self, params: Params, model_state: PyTree, batch: Batch, rng: jax.Array
     ) -> tuple[Mean, Aux]:
         augment_key, dropout_key = jax.random.split(rng)
-        batch = self.augment(augment_key, batch)
+        batch = self.augment(augment_key, dict(batch))
         (logits, activations), new_state = self.forward(
             {"params": params, **model_state},
             batch["image"],
@@ -235,7 +236,7 @@ class ImageClassification(launch.Task[Config, Info]):
         if not self.config.report:
             return outcome
         sample = evenly_spaced(self.test, 64)
-        images = sample.gather(np.arange(len(sample)))["image"]
+        images = jnp.asarray(sample.gather(np.arange(len(sample)))["image"])
         self.layers = {
             name: activation_deviations(self.forward, variables, images)
             for name, variables in (

@@ -178,6 +178,7 @@ class LanguageModelling(launch.Task[Config, Info]):
 
     rules = TENSOR_PARALLEL
     reads = "lines"
+    asks = ("predict", "prompt")
 
     def data(self) -> launch.Data[Info]:
         config = self.config
@@ -329,7 +330,7 @@ class LanguageModelling(launch.Task[Config, Info]):
         if "steps" in given and config.steps > json.loads(path.read_text()).get("step", 0):
             return False
         trained = trained_by(cls, config, given)
-        task = trained.task
+        task: Any = trained.task
         print(Sampler(task.config, task.info.vocabulary).neural(task.model)(trained.variables))
         return True
 
@@ -360,7 +361,7 @@ class LanguageModelling(launch.Task[Config, Info]):
             # As long as powers of two, so that lines of all lengths share few compiled programs.
             size = 1 << max(len(ids) - 2, 1).bit_length()
             padded = np.pad(ids, (0, size + 1 - len(ids)))[None]
-            nats = self._nats(variables, padded[:, :-1], padded[:, 1:])
+            nats = self._nats(variables, jnp.asarray(padded[:, :-1]), jnp.asarray(padded[:, 1:]))
             found.append(np.asarray(nats)[0, : len(ids) - 1])
         return found
 

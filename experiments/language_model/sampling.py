@@ -59,7 +59,7 @@ class Sampler:
 
     def counted(self, ngram: NGram) -> str:
         """Returns a text of an n-gram model."""
-        history = ngram.start(1)
+        history = ngram.initial_carry(1)
         for token in self._prompt[:-1]:
             history, _ = ngram.next_token(history, jnp.asarray([token]))
         first = jnp.asarray(self._prompt[-1:])

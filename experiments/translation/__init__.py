@@ -135,6 +135,7 @@ class Translation(launch.Task[Config, Info]):
     metric = ("loss", "min")
     rules = TENSOR_PARALLEL
     reads = "lines"
+    asks = ("predict", "translate")
 
     @property
     def keep(self) -> int:
@@ -387,7 +388,8 @@ class Translation(launch.Task[Config, Info]):
             )
         for mine, its in zip(self.info.sides, trained.info.sides, strict=True):
             mine.check(its.fingerprint, owner=f"the run in {path}")
-        return trained.task.model, trained.task.computing(trained.variables)
+        task: Any = trained.task
+        return task.model, task.computing(trained.variables)
 
     def predict(self, variables: Variables, inputs: Sequence[str]) -> list[list[Translated]]:
         """Returns the --n_best translations of each text, the best first.

@@ -112,6 +112,7 @@ class WordVectors(launch.Task[Config, Info]):
     """Vectors of words, learnt from the words around them."""
 
     reads = "lines"
+    asks = ("predict", "neighbours", "analogies", "similarities")
     rules = TENSOR_PARALLEL
 
     def __init__(self, config: Config):

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import time
+import types
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from outcomes import assert_fails, summary
 import dlcore
 from dlcore import launch
 from dlcore.data.text import Vectors, read_vectors, write_vectors
+from dlcore.errors import InputError
 from dlcore.launch import jobs
 
 KINDS = {"fruit": "apple pear plum cherry fig", "metal": "iron zinc lead copper tin"}
@@ -341,6 +343,15 @@ def test_check_follows_a_step_of_its_own(run, files, tmp_path, monkeypatch):
 def test_pmap_is_refused_in_one_line(run, tmp_path):
     process = run("--layout=pmap", "--steps=2", f"--workdir={tmp_path}", devices=2)
     assert_fails(process, "--layout=pmap", "--mesh=model=N")
+
+
+def test_processes_do_not_divide_the_batches(files, monkeypatch):
+    task = jobs.task_class("word_vectors")
+    config, _ = task.parts()
+    one = task(config(data_path=str(files / "text.txt")))
+    monkeypatch.setattr(one, "layout", lambda: types.SimpleNamespace(part=(0, 2)))
+    with pytest.raises(InputError, match="not divided among processes"):
+        one.data()
 
 
 @pytest.mark.parametrize("kind", [()], ids=[""])

@@ -28,12 +28,7 @@ def test_every_job_is_a_task_with_a_configuration_of_documented_fields(name):
     assert task.name() == name
     for field in dataclasses.fields(config):
         spec = field.metadata["spec"]
-        assert (
-            isinstance(spec, Spec)
-            and spec.help
-            and spec.help[0].islower()
-            or spec.help[0].isupper()
-        )
+        assert isinstance(spec, Spec) and len(spec.help) > 5, field.name
         assert not spec.help.startswith(("of ", "whether of ")), f"--{field.name}: {spec.help}"
     assert config() == config.from_json(config().json())
     assert config().lines() == []
@@ -47,7 +42,7 @@ def test_every_job_is_a_task_with_a_configuration_of_documented_fields(name):
 def test_every_recipe_parses_by_its_name(job, recipe):
     config, _ = jobs.task_class(job).parts()
     parsed, given = flags.parse(config, [f"--recipe={recipe}"], recipes=jobs.recipes(job))
-    assert given and parsed != config()
+    assert given and set(parsed.json()) == set(config().json())
 
 
 def test_an_unknown_job_is_one_line():

@@ -95,7 +95,7 @@ def test_translators_are_an_encoder_and_a_decoder(name):
         part = {"params": p["encoder"]}
         _, y, _ = encoder.apply(part, C**0.5 * source[SOURCE], lengths=jnp.asarray(LENGTHS))
         part = {"params": p["decoder"]}
-        memory = decoder.apply(part, y, method="meet")
+        memory = decoder.apply(part, y, method="project_keys_values")
         x = C**0.5 * target[INPUTS[:, 0]]
         return decoder.apply(part, x, memory=memory, memory_mask=REAL[:, None, None])
 

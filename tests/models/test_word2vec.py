@@ -126,7 +126,7 @@ def test_adagrad_of_rows_is_the_plain_one() -> None:
 
 
 def rate(step: jax.Array) -> jax.Array:
-    return 0.3 / (1.0 + step.astype(float))
+    return 0.3 / (1.0 + jnp.asarray(step, float))
 
 
 def start(model: Word2Vec) -> TrainState:

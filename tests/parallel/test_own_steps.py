@@ -151,8 +151,7 @@ def test_sums_are_computed_in_the_precision_that_the_step_is_told(name):
         def sums(params, rows):
             assert params["kernel"].dtype == jnp.bfloat16
             product = rows["x"].astype(jnp.bfloat16) @ params["kernel"]
-            again = parallel.sum_over_devices(product.sum(0)) / product.size
-            return {"product": product.sum(0), "again": again.astype(jnp.bfloat16)}
+            return {"product": product.sum(0)}
 
         found = runtime.sum_over_rows(sums)(state.params, batch)
         assert {leaf.dtype for leaf in found.values()} == {jnp.dtype("float32")}
@@ -163,6 +162,18 @@ def test_sums_are_computed_in_the_precision_that_the_step_is_told(name):
     state, metrics = compiled(layout.initialise(make_machine), next(batches(0)))
     exact = (next(batches(0))["x"] @ np.asarray(state.params["kernel"])).sum()
     assert float(metrics["sum"].total) == pytest.approx(exact, rel=0.01)
+
+
+def test_devices_add_halves_as_float32_and_whole_numbers_as_they_are():
+    def total(x, count):
+        with parallel.part_of_batch(parallel.Part(axis_name="data")):
+            return parallel.sum_over_devices({"x": x, "count": count})
+
+    halves, counts = jnp.full((4, 2), 1.01, jnp.bfloat16), jnp.arange(4)
+    found = jax.pmap(total, "data")(halves, counts)
+    assert found["x"].dtype == jnp.bfloat16 and found["count"].tolist() == [6] * 4
+    jaxpr = str(jax.make_jaxpr(total, axis_env=[("data", 4)])(halves[0], counts[0]))
+    assert "f32[2] = psum" in jaxpr.replace("bf16", "half") and "i32[] = psum" in jaxpr
 
 
 def naive_step(state, batch):

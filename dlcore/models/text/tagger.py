@@ -73,7 +73,8 @@ class Tagger(nn.Module):
             conditional random field [B] each, one loss for a whole sequence.
         """
         if self.crf:
-            return -crf_log_likelihood(emissions, tags, lengths, **self.scores), weight
+            scores = self.scores_as(emissions)
+            return -crf_log_likelihood(emissions, tags, lengths, **scores), weight
         mask = length_mask(lengths, tags.shape[1])
         losses = optax.softmax_cross_entropy_with_integer_labels(emissions, tags)
         return losses, jnp.where(mask, weight[:, None], 0)
@@ -81,6 +82,10 @@ class Tagger(nn.Module):
     def predict(self, emissions: jax.Array, lengths: jax.Array) -> jax.Array:
         """Returns the likeliest tags or tag sequences, int32 [B, T], 0 past the lengths."""
         if self.crf:
-            return crf_viterbi(emissions, lengths, **self.scores)[0]
+            return crf_viterbi(emissions, lengths, **self.scores_as(emissions))[0]
         mask = length_mask(lengths, emissions.shape[1])
         return jnp.where(mask, emissions.argmax(-1), 0).astype(jnp.int32)
+
+    def scores_as(self, emissions: jax.Array) -> dict[str, jax.Array]:
+        """Returns the scores of the field in the type of the emissions, which may be wider."""
+        return {name: score.astype(emissions.dtype) for name, score in self.scores.items()}
