@@ -226,8 +226,17 @@ class LanguageModelling(launch.Task[Config, Info]):
 
     @functools.cached_property
     def model(self) -> LanguageModel:
-        """The network."""
+        """The network.
+
+        Raises:
+            InputError: for n-grams, whose counts no run keeps.
+        """
         config = self.config
+        if config.model == "ngram":
+            raise InputError(
+                "a run of --model=ngram has no network, and its counts are not kept; count again "
+                "by the same command"
+            )
         output = output_layer(config.softmax, self.info.counts, samples=config.samples)
         options: dict[str, Any] = {
             "tie": config.tie,

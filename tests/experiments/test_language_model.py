@@ -125,7 +125,7 @@ def test_a_transformer_learns_writes_from_its_cache_and_shows_its_attention(run,
         "--steps=80", "--layers=2", f"--workdir={tmp_path}", "--prompt=my aunt", "--generate=40"
     )
     assert again.returncode == 0, again.stderr
-    assert "my aunt" in again.stdout and len(again.stdout.split()) > 40
+    assert again.stdout.startswith("my aunt") and len(again.stdout.split()) > 30
 
 
 @transformer
@@ -223,7 +223,7 @@ def test_an_ngram_model_refuses_what_it_does_not_read(count, tmp_path, flag):
 
 def test_a_counted_model_cannot_be_loaded_and_says_so(count, tmp_path):
     assert count("--order=2", f"--workdir={tmp_path}").returncode == 0
-    with pytest.raises(InputError, match="no checkpoint"):
+    with pytest.raises(InputError, match="counts are not kept"):
         dlcore.load(tmp_path)
 
 

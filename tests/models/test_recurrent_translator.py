@@ -218,7 +218,9 @@ def test_bfloat16():
         prediction, _ = model.apply(variables, SOURCE, LENGTH, INPUTS)
         return nats(prediction, INPUTS).mean()
 
-    value, gradient = loss(jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), variables))
+    # The first carry is float32, and cells mix it with what is computed in bfloat16.
+    with jax.numpy_dtype_promotion("standard"):
+        value, gradient = loss(jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), variables))
     logs, _ = apply(model, variables)
     expected = -jnp.take_along_axis(logs, INPUTS[..., None], -1).mean()
     np.testing.assert_allclose(value, expected, rtol=0.02)

@@ -169,7 +169,7 @@ def test_sgd_converges_at_the_predicted_rate():
 def test_reports_the_learning_rate_of_the_last_step_and_the_clipped_share():
     tx = optimizer(
         "adam",
-        lambda t: 0.5 / (t + 1),
+        lambda t: 0.5 / (jnp.asarray(t, float) + 1),
         clip=clip_by_global_norm(1e-3),
         frozen=[("scale", True)],
     )

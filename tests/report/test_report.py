@@ -6,16 +6,12 @@ import re
 
 import numpy as np
 import pytest
-from dlcore.report.language import worst_passages
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
 from dlcore.errors import InputError
 from dlcore.report import (
     confusion_matrix,
-    first_filters,
     heat_section,
-    image_sections,
-    language_sections,
     picture_section,
     tagging_sections,
     text_sections,
@@ -23,6 +19,8 @@ from dlcore.report import (
     write_report,
 )
 from dlcore.report.classes import class_section
+from experiments.image_classification.report import first_filters, image_sections
+from experiments.language_model.report import language_sections, worst_passages
 
 RANDOM = np.random.default_rng(0)
 
