@@ -48,7 +48,7 @@ from dlcore.types import (
 )
 
 from . import counted, report
-from .sampling import Sampler, write_sample
+from .sampling import SAMPLING, Sampler, write_sample
 
 RECURRENT = tuple(CELLS)
 NEURAL = ("transformer", *RECURRENT)
@@ -299,7 +299,7 @@ class LanguageModelling(launch.Task[Config, Info]):
 
     def observe(self, variables: Variables, step: int) -> None:
         if self.config.generate:
-            write_sample(self.workdir, step, self.sample(variables))
+            write_sample(self.workdir, step, self.sample(self.computing(variables)))
 
     def log_probs(self, variables: Variables, tokens: jax.Array) -> tuple[jax.Array, Activations]:
         """Returns the log-probabilities of all words after each token, and the activations."""
@@ -326,12 +326,18 @@ class LanguageModelling(launch.Task[Config, Info]):
         scores = {self.config.model: outcome.metrics}
         if self.counted is not None:
             scores[self.counted.name] = self.counted.scores
-        return report.sections(self, outcome.variables, scores)
+        return report.sections(self, self.computing(outcome.variables), scores)
 
     @classmethod
     def use(cls, config: Config, given: Collection[str]) -> bool:
-        """Continues --prompt by a run that has ended, unless more steps are asked for."""
-        if "prompt" not in given or config.workdir is None:
+        """Continues --prompt by a run that has ended, unless more steps are asked for.
+
+        Flags of sampling alone ask for that too; beside others they belong to a run.
+        """
+        alone = SAMPLING & {*given} and {*given} <= SAMPLING | {"workdir"}
+        if config.workdir is None or not ("prompt" in given or alone):
+            return False
+        if config.model == "ngram" and "model" in given:  # counted again
             return False
         path = pathlib.Path(config.workdir) / "summary.json"
         if not path.exists():
@@ -340,7 +346,8 @@ class LanguageModelling(launch.Task[Config, Info]):
             return False
         trained = trained_by(cls, config, given)
         task: Any = trained.task
-        print(Sampler(task.config, task.info.vocabulary).neural(task.model)(trained.variables))
+        write = Sampler(task.config, task.info.vocabulary).neural(task.model)
+        print(write(task.computing(trained.variables)))
         return True
 
     @functools.cached_property
@@ -357,21 +364,22 @@ class LanguageModelling(launch.Task[Config, Info]):
 
     def predict(self, variables: Variables, inputs: Sequence[str]) -> list[np.ndarray]:
         """Returns -log P of each token of each line, its end included, in nats."""
-        found = []
+        found, config = [], self.config
+        learned = config.model == "transformer" and config.position == "learned"
         for line in inputs:
             ids = self.info.vocabulary.encode(f"\n{line}\n")
-            if self.config.model == "transformer" and self.config.position == "learned":
-                longest = self.config.window
-                if len(ids) - 1 > longest:
-                    raise InputError(
-                        f"a line of {len(ids) - 1} tokens is longer than the --window={longest} "
-                        "positions that this run has learned; shorten it"
-                    )
+            count = len(ids) - 1
+            if learned and count > config.window:
+                raise InputError(
+                    f"a line of {count} tokens is longer than the --window={config.window} "
+                    "positions that this run has learned; shorten it"
+                )
             # As long as powers of two, so that lines of all lengths share few compiled programs.
-            size = 1 << max(len(ids) - 2, 1).bit_length()
+            size = 1 << max(count - 1, 1).bit_length()
+            size = min(size, config.window) if learned else size
             padded = np.pad(ids, (0, size + 1 - len(ids)))[None]
             nats = self._nats(variables, jnp.asarray(padded[:, :-1]), jnp.asarray(padded[:, 1:]))
-            found.append(np.asarray(nats)[0, : len(ids) - 1])
+            found.append(np.asarray(nats)[0, :count])
         return found
 
     def answers(self, inputs: Sequence[str], outputs: list[np.ndarray]) -> list[dict[str, Any]]:

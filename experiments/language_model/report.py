@@ -49,7 +49,8 @@ def sections(
     )
     if isinstance(task.model.body, Transformer):
         return [*found, *_attention(task, variables, test)]
-    return [*found, *_through_time(task.model, variables, task.first_variables(), test)]
+    first = task.computing(task.first_variables())
+    return [*found, *_through_time(task.model, variables, first, test)]
 
 
 def language_sections(

@@ -16,6 +16,9 @@ from dlcore.models.text import LanguageModel, NGram
 from dlcore.train.logs import writing
 from dlcore.types import Variables
 
+# The options of sampling, which a run may change.
+SAMPLING = frozenset({"prompt", "generate", "temperature", "top_k", "top_p", "min_p"})
+
 
 class Sampler:
     """Continues --prompt, with the randomness of --seed.

@@ -30,6 +30,10 @@ def corpus(tmp_path_factory):
     return path
 
 
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.fixture
 def kind():
     """The flags that only one kind of model reads; recurrent ones by default."""
@@ -129,6 +133,20 @@ def test_a_transformer_learns_writes_from_its_cache_and_shows_its_attention(run,
 
 
 @transformer
+def test_a_line_of_as_many_tokens_as_learned_positions_is_scored(run, tmp_path):
+    learned = ("--position=learned", "--generate=0", "--steps=2", "--warmup_steps=0")
+    assert run(*learned, f"--workdir={tmp_path}").returncode == 0
+    trained = dlcore.load(tmp_path)
+    line = "the cat sees a dog . the cat sees a dog ."  # and its end: one more than the window
+    with pytest.raises(InputError, match="a line of 13 tokens is longer than the --window=12"):
+        trained.predict([line])
+    scored = trained.predict([line[:-2], line[:-6]])
+    assert [len(nats) for nats in scored] == [12, 11]
+    # What comes after a token does not change it, so neither does padding.
+    np.testing.assert_allclose(scored[0][:10], scored[1][:10], rtol=1e-5)
+
+
+@transformer
 @pytest.mark.parametrize(
     "flags",
     [
@@ -221,10 +239,46 @@ def test_an_ngram_model_refuses_what_it_does_not_read(count, tmp_path, flag):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_counted_model_cannot_be_loaded_and_says_so(count, tmp_path):
+@pytest.mark.parametrize(
+    ("chosen", "flags"),
+    [
+        ("model=lstm", ("--heads=2", "--kv_heads=1", "--feed_forward=8", "--norm=layer")),
+        ("model=lstm", ("--nonorm_first", "--activation=relu", "--position=alibi", "--qk_norm")),
+        ("model=gru", ("--bias", "--chunk=4", "--remat=full")),
+        (
+            "model=transformer",
+            ("--embedding_size=4", "--residual", "--variational", "--state_dropout=0.1"),
+        ),
+        ("model=transformer", ("--candidate_dropout=0.1", "--detach=4")),
+        ("softmax=full", ("--samples=8",)),
+        ("softmax=hierarchical", ("--samples=8",)),
+        ("order=0", ("--smoothing=mle",)),
+        ("smoothing=kneser_ney", ("--add_k=1",)),
+    ],
+)
+def test_a_flag_that_the_chosen_value_does_not_read_is_refused(capfd, tmp_path, chosen, flags):
+    for flag in flags:
+        process = run_here(
+            capfd, "language_model", [f"--{chosen}", flag, f"--workdir={tmp_path / 'run'}"]
+        )
+        name = flag.partition("=")[0].replace("--nonorm_first", "--norm_first")
+        assert_fails(process, f"--{chosen} does not read {name}; leave it out")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_counted_model_cannot_be_loaded_and_says_so(capfd, count, tmp_path):
     assert count("--order=2", f"--workdir={tmp_path}").returncode == 0
     with pytest.raises(InputError, match="counts are not kept"):
         dlcore.load(tmp_path)
+    before = files(tmp_path)
+    assert_fails(
+        run_here(capfd, "language_model", [f"--workdir={tmp_path}", "--prompt=the"]),
+        "counts are not kept; count again by the same command",
+    )
+    assert files(tmp_path) == before
+    again = count("--order=2", f"--workdir={tmp_path}", "--prompt=my aunt")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "samples" / "00000000.txt").read_text().startswith("my aunt")
 
 
 @pytest.mark.parametrize(
@@ -257,11 +311,7 @@ def test_a_killed_run_continues_bit_for_bit(run, start, tmp_path, devices, layou
 def test_a_finished_run_is_used_without_its_flags_and_left_alone(capfd, run, tmp_path):
     workdir = tmp_path / "run"
     assert run("--steps=20", f"--workdir={workdir}").returncode == 0
-
-    def files():
-        return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
-
-    before = files()
+    before = files(workdir)
 
     def use(*flags):
         return run_here(capfd, "language_model", [f"--workdir={workdir}", *flags])
@@ -269,6 +319,9 @@ def test_a_finished_run_is_used_without_its_flags_and_left_alone(capfd, run, tmp
     process = use("--prompt=my aunt", "--generate=3")
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith("my aunt") and len(process.stdout.split()) <= 6
+    alone = use("--generate=3", "--temperature=0")
+    assert alone.returncode == 0, alone.stderr
+    assert alone.stdout.startswith("\n") and len(alone.stdout.split()) <= 3
     assert_fails(use("--prompt=my aunt", "--hidden=33"), "hidden: 32 then, 33 now")
 
     (tmp_path / "lines.txt").write_text("the cat sees a dog .\n\n. . sees sees the the\n")
@@ -277,7 +330,7 @@ def test_a_finished_run_is_used_without_its_flags_and_left_alone(capfd, run, tmp
     likely, empty, unlikely = map(json.loads, process.stdout.splitlines())
     assert likely["perplexity"] < unlikely["perplexity"] and likely["tokens"] == 7
     assert empty["tokens"] == 1 and likely["log_probability"] < 0
-    assert files() == before
+    assert files(workdir) == before
 
     trained = dlcore.load(workdir)
     (nats,) = trained.predict(["the cat sees a dog ."])
