@@ -74,7 +74,7 @@ class Config(
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """What a tagger remembers of its data.
+    """The facts about its data that a tagger remembers.
 
     Attributes:
         tag_names: the name of each tag.

@@ -18,6 +18,7 @@ import numpy as np
 from dlcore import launch
 from dlcore.data import evaluation_batches
 from dlcore.data.text import Sequences, Vocabulary, load_labelled_text
+from dlcore.launch.answers import class_answers
 from dlcore.launch.fields import LARGEST, choice, integer, number
 from dlcore.launch.text import (
     EncoderConfig,
@@ -63,7 +64,7 @@ class Config(
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """What a classifier remembers of its data.
+    """The facts about its data that a classifier remembers.
 
     Attributes:
         class_names: the name of each label.
@@ -164,16 +165,7 @@ class TextClassification(launch.Task[Config, Info]):
         return not_read([self.info.vocabulary.encode(line) for line in inputs], self.config.limit)
 
     def answers(self, inputs: Sequence[str], outputs: np.ndarray) -> list[dict[str, Any]]:
-        names = self.info.class_names
-        rows = []
-        for probabilities in outputs:
-            order = np.argsort(-probabilities, kind="stable")[: self.config.top]
-            top = [
-                {"class": names[index], "probability": float(probabilities[index])}
-                for index in order
-            ]
-            rows.append({**top[0], "top": top})
-        return rows
+        return class_answers(outputs, self.info.class_names, self.config.top)
 
     def report(self, outcome: launch.Outcome) -> Sequence[Section]:
         names, tokens = self.info.class_names, self.info.vocabulary.tokens

@@ -135,7 +135,7 @@ def _vocabulary(path: pathlib.Path) -> Vocabulary:
 def _read(workdir: pathlib.Path) -> dict[str, Any]:
     path = workdir / _FILE
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         found["job"], found["data"]
     except FileNotFoundError:
         raise InputError(

@@ -127,7 +127,7 @@ def _restored(task: Task[Any, Any]) -> Trained[Any, Any]:
     abstract = task.layout().abstract(lambda: make_state(task))
     path = task.workdir / "summary.json"
     try:
-        summary = json.loads(path.read_text())
+        summary = json.loads(path.read_text(encoding="utf-8"))
         step = summary["step"] if task.config.patience is not None else None
     except FileNotFoundError:
         summary, step = {}, None

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 import pathlib
 import sys
@@ -259,8 +258,6 @@ def conclude(task: Task[Any, Any], data: Data[Any], outcome: Outcome, started: f
     parameters = sum(leaf.size for leaf in jax.tree.leaves(outcome.variables["params"]))
     if result.steps or not path.exists():
         write_summary(task, data, outcome, parameters, started)
-    elif outcome.metrics.keys() != json.loads(path.read_text()).get("metrics", {}).keys():
-        say(f"{path} stays as the run left it")
     print_result(
         task.name(),
         task.workdir,

@@ -41,7 +41,7 @@ def claimed(workdir: pathlib.Path, config: RunConfig) -> Iterator[None]:
         return
     with writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("w")
+        lock = (workdir / ".lock").open("w", encoding="utf-8")
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -61,7 +61,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
         InputError: when there is none, or it is not JSON.
     """
     try:
-        found = json.loads((workdir / CONFIG).read_text())
+        found = json.loads((workdir / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"there is no run in {workdir}; give the --workdir of a run") from None
     except (ValueError, OSError):
@@ -110,5 +110,6 @@ def record(workdir: pathlib.Path, job: str, launched: RunConfig, config: RunConf
     path = workdir / FLAGS
     lines = [line for line in launched.lines() if not line.startswith("--resume=")]
     with writing(workdir):
-        path.write_text("\n".join([f"# dlcore {job} --flagfile={path}", *lines]) + "\n")
+        text = "\n".join([f"# dlcore {job} --flagfile={path}", *lines]) + "\n"
+        path.write_text(text, encoding="utf-8")
     write_json(workdir / CONFIG, config.json())

@@ -1,4 +1,4 @@
-"""Whether the devices agree about what each of them should hold a copy of."""
+"""Compares the copies that devices hold of what should be the same on all of them."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def differing(tree: Any, mesh: Mesh) -> str | None:
 
 
 def _differs(leaf: jax.Array, axis: str) -> jax.Array:
-    """Whether the copies of a leaf differ by more than rounding, a bool."""
+    """Returns whether the copies of a leaf differ by more than rounding, a bool."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     if not jnp.issubdtype(leaf.dtype, jnp.floating):

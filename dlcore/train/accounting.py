@@ -62,7 +62,7 @@ class Account:
 
     @contextlib.contextmanager
     def spending(self, part: str) -> Iterator[None]:
-        """What passes while it is open belongs to a part, what passed before to the host."""
+        """Counts the time while it is open for a part, and the time before it for the host."""
         self.lap("host")
         yield
         self.lap(part)

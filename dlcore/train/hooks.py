@@ -1,4 +1,4 @@
-"""What a run does beside its steps, for `fit`, in the order in which they are usually given.
+"""The hooks of `fit`, which do all that a run does beside its steps, in their usual order.
 
 hooks = [
     Logging(log, every=100),

@@ -55,7 +55,7 @@ class Result:
 
 
 class Hook:
-    """What a run does beside its steps; a subclass overrides what it needs and `fit` calls no more.
+    """Does something beside the steps of a run; `fit` calls only what a subclass overrides.
 
     What a hook must remember for a run that continues, it gives by `saved` and takes by `load`; all
     hooks share one dict, so its keys are its own.
@@ -97,7 +97,7 @@ class Hook:
 
 
 class Loop:
-    """What hooks see of a run, and how they act on it.
+    """A run as hooks see it and act on it.
 
     Attributes:
         state: after `number` steps.

@@ -143,8 +143,8 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
         InputError: when a file is missing or damaged.
     """
     try:
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-        summary = json.loads((folder / "summary.json").read_text())
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         return {"summary": summary, "rows": [json.loads(line) for line in lines]}
     except (OSError, ValueError):
         raise InputError(

@@ -29,6 +29,7 @@ from dlcore.data import (
     read_images,
 )
 from dlcore.errors import InputError, choose
+from dlcore.launch.answers import class_answers
 from dlcore.launch.fields import (
     LARGEST,
     LARGEST_NUMBER,
@@ -287,16 +288,7 @@ class ImageClassification(launch.Task[Config, Info]):
         return np.concatenate(parts)[: len(images)]
 
     def answers(self, inputs: Sequence[Any], outputs: np.ndarray) -> list[dict[str, Any]]:
-        names = self.info.class_names
-        rows = []
-        for probabilities in outputs:
-            order = np.argsort(-probabilities, kind="stable")[: self.config.top]
-            top = [
-                {"class": names[index], "probability": float(probabilities[index])}
-                for index in order
-            ]
-            rows.append({**top[0], "top": top})
-        return rows
+        return class_answers(outputs, self.info.class_names, self.config.top)
 
 
 def model_options(config: Config) -> dict[str, Any]:

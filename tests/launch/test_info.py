@@ -1,4 +1,4 @@
-"""What a run remembers of its data."""
+"""A run remembers facts about its data, and refuses other data when it continues."""
 
 import dataclasses
 
