@@ -10,7 +10,7 @@ from dlcore.check.layers import render_parameters as render_parameters
 from dlcore.check.layers import totals as totals
 from dlcore.check.model import Finding as Finding
 from dlcore.check.model import check_model as check_model
-from dlcore.check.model import render_findings as render_findings
+from dlcore.check.model import verdict as verdict
 from dlcore.check.overfit import Verdict as Verdict
 from dlcore.check.overfit import dead_units as dead_units
 from dlcore.check.overfit import overfit_one_batch as overfit_one_batch

@@ -61,11 +61,14 @@ class Finding:
         return line if self.passed else f"{line}\n      likely cause: {self.cause}"
 
 
-def render_findings(findings: Sequence[Finding]) -> str:
-    """Writes all findings, and a last line that counts the failed ones."""
+def verdict(findings: Sequence[Finding]) -> str:
+    """Returns one line that counts the failed findings.
+
+    >>> verdict([Finding("loss", False, "9 nats", "2.3 nats", "a wrong scale")])
+    '1 of 1 checks failed'
+    """
     failed = sum(not finding.passed for finding in findings)
-    verdict = f"{failed} of {len(findings)} checks failed" if failed else "all checks passed"
-    return "\n".join([*(finding.render() for finding in findings), verdict])
+    return f"{failed} of {len(findings)} checks failed" if failed else "all checks passed"
 
 
 def check_model(

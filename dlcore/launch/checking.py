@@ -6,7 +6,7 @@ import tempfile
 from typing import Any
 
 from dlcore import runtime
-from dlcore.check import check_model
+from dlcore.check import check_model, verdict
 from dlcore.launch.running import prepare
 from dlcore.launch.task import Task, make_state
 
@@ -30,4 +30,5 @@ def check(task: Task[Any, Any]) -> bool:
             inputs=needs.inputs,
             chance=needs.chance,
         )
+    print(verdict(findings))
     return all(finding.passed for finding in findings)

@@ -17,7 +17,6 @@ from dlcore.launch.loading import Trained
 from dlcore.launch.process import say
 from dlcore.train.logs import writing
 
-_SUFFIXES = set(Image.registered_extensions())  # of images, with their dots
 _TOGETHER = 256  # inputs that are read and answered together
 
 
@@ -95,7 +94,9 @@ def _images(source: str) -> list[str]:
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
-        images = [str(file) for file in files if file.suffix.lower() in _SUFFIXES]
+        # Asked for here, because it imports the readers of all formats.
+        suffixes = Image.registered_extensions()
+        images = [str(file) for file in files if file.suffix.lower() in suffixes]
         if len(images) < len(files):
             say(f"{len(files) - len(images):,} files in {path} are no images and are left out")
         if not images:

@@ -19,6 +19,7 @@ evaluations, `--check`, `--plan`, `--smoke`, `--report`, `--predict` (see `dlcor
 
 import abc
 import dataclasses
+import functools
 import inspect
 import json
 import pathlib
@@ -189,7 +190,7 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         self, params: Params, model_state: PyTree, batch: Batch, rng: jax.Array
     ) -> tuple[Mean, Aux]:
         """Returns the loss of a batch; a job with a `step` of its own has none."""
-        raise NotImplementedError(f"{type(self).__name__} has neither a loss nor a step")
+        raise TypeError(f"{type(self).__name__} has neither a loss nor a step; give it one of them")
 
     @abc.abstractmethod
     def metrics(self, state: TrainState, batch: Batch) -> Metrics | tuple[Metrics, Carry]:
@@ -317,7 +318,7 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
     def passes(self, split: Split) -> Callable[[], Iterator[Batch]]:
         """Returns a function that makes passes over a split, of which a process sees its part."""
         config: Any = self.config
-        return lambda: evaluation_batches(split, config.batch_size, **self.part())
+        return functools.partial(evaluation_batches, split, config.batch_size, **self.part())
 
 
 def make_optimizer(

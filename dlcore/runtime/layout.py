@@ -60,9 +60,9 @@ class Layout(abc.ABC):
         """The step traced for arrays that need not be there, to be read instead of run.
 
         Raises:
-            NotImplementedError: for pmap, which computes what a mesh of the axis "data" does.
+            InputError: for pmap, which computes what a mesh of the axis "data" does.
         """
-        raise NotImplementedError(f"{type(self).__name__} lowers no step; take a mesh")
+        raise InputError("pmap lowers no step; plan --layout=mesh, which computes the same")
 
     @abc.abstractmethod
     def compile_evaluation(self, function: StateFn) -> StateFn:

@@ -342,9 +342,8 @@ class LanguageModelling(launch.Task[Config, Info]):
         path = pathlib.Path(config.workdir) / "summary.json"
         if not path.exists():
             return False
-        if "steps" in given and config.steps > json.loads(path.read_text(encoding="utf-8")).get(
-            "step", 0
-        ):
+        reached = json.loads(path.read_text(encoding="utf-8")).get("step", 0)
+        if "steps" in given and config.steps > reached:
             return False
         trained = trained_by(cls, config, given)
         task: Any = trained.task

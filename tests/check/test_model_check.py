@@ -12,7 +12,7 @@ import optax
 import pytest
 from sklearn.datasets import load_digits
 
-from dlcore.check.model import Finding, check_model, render_findings
+from dlcore.check.model import Finding, check_model, verdict
 from dlcore.types import Mean
 
 
@@ -132,12 +132,12 @@ def test_a_healthy_classifier_passes():
         "overfit one batch",
         "dead units",
     ]
-    assert all(finding.passed for finding in findings), render_findings(findings)
+    assert all(finding.passed for finding in findings), verdict(findings)
     assert findings[0].value == "1,370, all used"
     assert findings[1].value == "by gradient 4x4 pixels at 3..6, 3..6"
     assert findings[4].value.endswith(" 0 kinks")
     assert "Conv_0" in printed[0] and printed[1:] == [finding.render() for finding in findings]
-    assert render_findings(findings).endswith("all checks passed")
+    assert verdict(findings) == "all checks passed"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_each_fault_fails_its_check(fault, failing, cause):
     assert failing <= {finding.name for finding in failed}
     assert "likely cause: " in failed[0].render()
     assert cause in " ".join(finding.cause for finding in failed)
-    assert f"{len(failed)} of 7 checks failed" in render_findings(findings)
+    assert verdict(findings) == f"{len(failed)} of 7 checks failed"
 
 
 def test_images_are_drawn_in_the_range_of_pixels():
