@@ -1,4 +1,4 @@
-"""What must be settled before JAX touches a device: XLA's flags and its cache."""
+"""The settings that must be made before JAX touches a device: XLA's flags and its cache."""
 
 import os
 import pathlib

@@ -49,7 +49,7 @@ def value_and_grad(
 
 
 def _copied(jaxpr: Jaxpr) -> list[int | None]:
-    """Of each output, the number of the input that it is, or is in another precision."""
+    """Returns for each output the number of the input that it copies, in whatever precision."""
     origins: dict[Any, int | None] = {var: number for number, var in enumerate(jaxpr.invars)}
 
     def origin(atom: Any) -> int | None:

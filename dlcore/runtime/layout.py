@@ -35,7 +35,7 @@ value_and_grad = functools.partial(jax.value_and_grad, has_aux=True)
 
 
 class Layout(abc.ABC):
-    """Where state and batches lie.
+    """A layout of state and batches on the devices.
 
     Attributes:
         axis_name: the named axes over which the examples are spread while a gradient is computed,

@@ -228,5 +228,5 @@ class OnMesh(Layout):
 
 
 def _parts(specs: sharding.Specs) -> sharding.Specs:
-    """What of the places is along "fsdp"."""
+    """Returns the parts of placements that lie along "fsdp"."""
     return jax.tree.map(functools.partial(sharding.along, sharding.FSDP), specs)

@@ -88,7 +88,7 @@ class Pmap(Layout):
         return jax.tree.map(split, batch)
 
     def _local(self, rest: State, carry: Any) -> tuple[State, Any]:
-        """Of arrays over all processes what this one holds, which is what `pmap` takes."""
+        """Returns the parts of arrays that this process holds, which `pmap` takes."""
         if jax.process_count() > 1:
             to_local = multihost_utils.global_array_to_host_local_array
             rest = to_local(rest, self._mesh, PartitionSpec())

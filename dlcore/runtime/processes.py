@@ -93,17 +93,17 @@ def cluster(environment: Mapping[str, str]) -> str | None:
 
 
 def is_distributed() -> bool:
-    """Whether the run has more than one process."""
+    """Returns whether the run has more than one process."""
     return _joined and jax.process_count() > 1
 
 
 def is_primary() -> bool:
-    """Whether this is the process that writes and speaks for all, process 0."""
+    """Returns whether this process, number 0, writes and speaks for all."""
     return not _joined or jax.process_index() == 0
 
 
 def all_agree(ok: bool) -> bool:
-    """Whether it is so in all processes, each of which must ask; waits for the slowest."""
+    """Returns whether `ok` is true in all processes; each must call it, and waits for the rest."""
     if not is_distributed():
         return ok
     return bool(np.all(multihost_utils.process_allgather(np.asarray(ok))))

@@ -1,4 +1,4 @@
-"""What a result was made with."""
+"""The provenance of a result: packages, code and devices."""
 
 import importlib.metadata
 import pathlib

@@ -1,4 +1,4 @@
-"""Where each leaf of a training state lies on a mesh: by rules on its path, and fully sharded.
+"""Places the leaves of a training state on a mesh: by rules on their paths, and fully sharded.
 
 A mesh has three axes. The examples of a batch are spread over "data" and "fsdp". What "fsdp" holds
 of the state beyond that, each device holds a part of, and gathers it when it computes. What rules
@@ -96,7 +96,7 @@ def place(shapes: Any, mesh: Mesh, rules: Rules) -> Specs:
 
 
 def along(axis: str, spec: PartitionSpec) -> PartitionSpec:
-    """What of a place is along one axis of the mesh."""
+    """Returns the part of a placement that lies along one axis of the mesh."""
     return PartitionSpec(*[name if name == axis else None for name in spec])
 
 
@@ -150,7 +150,7 @@ def parse_rule(text: str) -> tuple[str, PartitionSpec]:
 
 
 def rows_of_process(mesh: Mesh) -> tuple[int, int]:
-    """Which part of each batch this process feeds, and of how many parts.
+    """Returns which part of each batch this process feeds, and of how many parts.
 
     Processes that share the examples, since "model" spreads over them, feed the same part.
 

@@ -1,4 +1,4 @@
-"""What the steps of a run compute, and where their time goes.
+"""An account of what the steps of a run compute and of their time.
 
 FLOPs are floating-point operations of the model: those that a step needs on all its devices
 together, without what is computed again to save memory. Their share of the devices' peak is the
@@ -55,7 +55,7 @@ class Account:
         self._last = time.perf_counter()
 
     def lap(self, part: str) -> None:
-        """What passed since the last lap belongs to a part: each moment belongs to one."""
+        """Counts the time since the last lap for a part; each moment counts for one."""
         now = time.perf_counter()
         self.seconds[part] += now - self._last
         self._last = now
@@ -109,7 +109,7 @@ class Account:
 def figures(
     steps: int, seconds: Mapping[str, float], flops: float, peak_flops: float | None
 ) -> dict[str, float]:
-    """What to report of some steps: speeds, and the seconds of a step by part.
+    """Returns the figures to report of some steps: speeds, and the seconds of a step by part.
 
     Args:
         steps: how many.

@@ -25,7 +25,7 @@ _DAMAGED = "Checkpoints in which a fault was found when they were to be restored
 
 
 class Restored(NamedTuple):
-    """What a restore found.
+    """A restored checkpoint.
 
     Attributes:
         step: the step of the checkpoint.

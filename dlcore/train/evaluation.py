@@ -86,11 +86,11 @@ class Best:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the patience is used up."""
+        """True once the patience is used up."""
         return self.patience is not None and self.waited >= self.patience
 
     def saved(self) -> dict[str, Any]:
-        """What a checkpoint must hold."""
+        """Returns the values that a checkpoint must hold."""
         return {"value": self.value, "step": self.step, "waited": self.waited}
 
     def load(self, saved: dict[str, Any]) -> None:

@@ -55,7 +55,7 @@ def describe(tree: Any) -> dict[str, str]:
 
 
 def difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What differs between two configurations or descriptions, in words, the first five of it."""
+    """Returns the first five differences of two configurations or descriptions, in words."""
     absent = object()
     names = sorted(name for name in {*was, *now} if was.get(name, absent) != now.get(name, absent))
     parts = [

@@ -1,4 +1,4 @@
-"""What a run writes while it goes on: metrics.jsonl, TensorBoard and one progress line."""
+"""The logs that a run writes while it goes on: metrics.jsonl, TensorBoard and one progress line."""
 
 import contextlib
 import json
@@ -149,7 +149,7 @@ class RunLog:
 
 
 def _shown_speed(speed: Mapping[str, float]) -> dict[str, str]:
-    """What the progress line shows of the speed."""
+    """Returns the figures of the speed that the progress line shows."""
     shown = {}
     if "model_flop_utilisation" in speed:
         shown["of peak"] = f"{speed['model_flop_utilisation']:.1%}"

@@ -29,7 +29,7 @@ Batches = Callable[[int], Iterator[Batch]]
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a run ended.
+    """The end of a run.
 
     Attributes:
         state: the state after the last step.

@@ -58,7 +58,7 @@ class RecentLosses(flax.struct.PyTreeNode):
         )
 
     def is_spike(self, loss: jax.Array) -> jax.Array:
-        """Whether a step of this loss is to be skipped, a bool; False where it is not finite."""
+        """Returns whether to skip a step of this loss, a bool; False where it is not finite."""
         # Differences of neighbouring losses are exact, so neither sum below cancels.
         newest = self.losses[-1]
         offsets = self.losses - newest

@@ -12,7 +12,7 @@ from dlcore import paths
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a transplant did, by the paths of the target.
+    """An account of a transplant, by the paths of the target.
 
     Attributes:
         restored: where each restored leaf came from.

@@ -41,7 +41,7 @@ _ROWS = 32  # sentences that are searched together
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchConfig(launch.Group):
-    """How outputs are searched, and by which models; it may change when a run continues."""
+    """The search for outputs, and its models; both may change when a run continues."""
 
     title = "Search"
 
