@@ -75,7 +75,7 @@ def run(task: Task[Any, Any], *, started: float | None = None) -> Outcome:
         data = prepare(task)
         if (counted := task.without_training()) is not None:
             return _conclude_untrained(task, launched, *counted, started)
-        return _finish(task, launched, data, _train(task, launched, data), started)
+        return _finish(task, data, _train(task, launched, data), started)
 
 
 def _folder(task: Task[Any, Any]) -> pathlib.Path:
@@ -167,7 +167,7 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
         state = task.adopt(layout.initialise(lambda: make_state(task)))
     first = restored.step if restored else 0
     if processes.is_primary():
-        folders.record(task.workdir, task.name(), launched, config)
+        folders.record(task.workdir, task.name(), launched)
     accounting.say_places(layout, state)
     profile = accounting.profile(config, task.workdir)
     peak = accounting.peak_flops(state, config.chip)
@@ -221,7 +221,7 @@ def _conclude_untrained(
     task: Task[Any, Any], launched: Any, metrics: dict[str, float], how: str, started: float
 ) -> Outcome:
     """Writes what a run leaves that had nothing to train, and prints its result."""
-    folders.record(task.workdir, task.name(), launched, task.config)
+    folders.record(task.workdir, task.name(), launched)
     finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     taken = {"seconds": time.perf_counter() - started, **provenance()}
     summary = {"experiment": task.name(), "metrics": finite, **taken}
@@ -230,9 +230,7 @@ def _conclude_untrained(
     return Outcome({"params": {}}, metrics, 0, None)
 
 
-def _finish(
-    task: Task[Any, Any], launched: Any, data: Data[Any], outcome: Outcome, started: float
-) -> Outcome:
+def _finish(task: Task[Any, Any], data: Data[Any], outcome: Outcome, started: float) -> Outcome:
     """Writes what a run leaves, and prints its result; several processes leave the rest to one."""
     if processes.is_distributed():
         if processes.is_primary():

@@ -98,18 +98,17 @@ def _check_same_run(workdir: pathlib.Path, config: RunConfig) -> None:
         )
 
 
-def record(workdir: pathlib.Path, job: str, launched: RunConfig, config: RunConfig) -> None:
+def record(workdir: pathlib.Path, job: str, config: RunConfig) -> None:
     """Writes flags.txt, which repeats a run, and config.json, which identifies it.
 
     Args:
         workdir: of the run.
         job: its name.
-        launched: the configuration that it was launched with.
-        config: that with what the data settled.
+        config: the configuration that it was launched with, before its data settled anything.
     """
     path = workdir / FLAGS
-    lines = [line for line in launched.lines() if not line.startswith("--resume=")]
+    lines = [line for line in config.lines() if not line.startswith("--resume=")]
+    text = "\n".join([f"# dlcore {job} --flagfile={path}", *lines]) + "\n"
     with writing(workdir):
-        text = "\n".join([f"# dlcore {job} --flagfile={path}", *lines]) + "\n"
         path.write_text(text, encoding="utf-8")
     write_json(workdir / CONFIG, config.json())

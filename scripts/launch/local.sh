@@ -11,7 +11,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 run=(env)
 if [ "${1:-}" = --print ]; then run=(printf '%q ') && shift; fi
 count=${1:-} job=${2:-}
-known() { [[ $1 =~ ^[a-z]\w*$ && (-e experiments/$1.py || -e experiments/$1/__main__.py) ]]; }
+known() { [[ $1 =~ ^[a-z][a-z0-9_]*$ && (-e experiments/$1.py || -e experiments/$1/__main__.py) ]]; }
 if [[ ! $count =~ ^[1-9][0-9]*$ ]] || ! known "$job"; then
     echo "error: no number '$count' or no job '$job'; usage: local.sh [--print] N JOB [--flags]" >&2
     exit 2

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 print=
 if [ "${1:-}" = --print ]; then print=yes && shift; fi
 tpu=${1:-} zone=${2:-} job=${3:-}
-known() { [[ $1 =~ ^[a-z]\w*$ && (-e experiments/$1.py || -e experiments/$1/__main__.py) ]]; }
+known() { [[ $1 =~ ^[a-z][a-z0-9_]*$ && (-e experiments/$1.py || -e experiments/$1/__main__.py) ]]; }
 if [ "$job" != --stop ] && ! known "$job"; then
     echo "error: no job '$job'; usage: tpu_vm.sh [--print] TPU ZONE JOB [--flags] | --stop" >&2
     exit 2

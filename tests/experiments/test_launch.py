@@ -13,6 +13,8 @@ import pytest
 import yaml
 from stand_ins import CLUSTER, JOB, assert_gone, end, starting, wait_for
 
+from dlcore.launch import jobs
+
 LAUNCH = pathlib.Path(__file__).resolve().parent.parent.parent / "scripts" / "launch"
 JOB_COMMAND = ["python", "-m", "experiments.standin", "--workdir=../w", "--x=a b"]
 
@@ -137,7 +139,14 @@ def test_dry_runs_print_the_commands_and_run_nothing(start, checkout, tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    ["local.sh 0 standin", "local.sh 2 no", "tpu_vm.sh t z no", "slurm.sbatch no", "local.sh"],
+    [
+        "local.sh 0 standin",
+        "local.sh 2 no",
+        "tpu_vm.sh t z no",
+        "slurm.sbatch no",
+        "local.sh",
+        "local.sh 2 ../experiments/standin",
+    ],
 )
 def test_a_wrong_job_or_number_is_one_line_and_status_2(start, command):
     status, _, errors = end(start("bash", *f"scripts/launch/{command}".split()))
@@ -187,8 +196,7 @@ def test_kubernetes_names_job_coordinator_and_index_consistently():
     assert (spec["completionMode"], spec["parallelism"]) == ("Indexed", pods)
     args = container["args"]
     assert args[:2] == ["python", "-m"]
-    root = LAUNCH.parent.parent
-    assert (root / (args[2].replace(".", "/") + ".py")).exists()
+    assert args[2].removeprefix("experiments.") in jobs.names()
     flags = dict(flag[2:].split("=") for flag in args[3:])
     assert re.fullmatch(rf"{name}-0\.{pod['subdomain']}:\d+", flags["coordinator"])
     assert int(flags["num_processes"]) == pods

@@ -81,7 +81,7 @@ def test_shapes_that_differ_are_reported_and_start_anew(run, source, tmp_path):
     [
         (["--transfer=head"], ["--transfer without --init_from", "give both"]),
         (["--moments=imagenet"], ["are of 3 channels, the images of digits", "have 1"]),
-        (["--init_from=/nowhere"], ["no checkpoints in /nowhere"]),
+        (["--init_from=/nowhere"], ["there is no run in /nowhere"]),
         (["--model=lenet5", "--init_from=SOURCE"], ["no weight of", "fits lenet5", "dense_0"]),
         (["--transfer=top", "--init_from=SOURCE"], ["mlp has only 2 modules", "--transfer=all"]),
         (["--option=width=2"], ["unknown option of mlp 'width'", "dropout, features"]),
