@@ -5,7 +5,9 @@ of the run, what the loop must remember, and each leaf's type, shape and fingerp
 """
 
 import contextlib
+import logging
 import os
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,6 +24,18 @@ from dlcore.train.fingerprint import describe, difference, fingerprints
 Config = Mapping[str, Any]
 Directory: TypeAlias = str | os.PathLike[str]
 _DAMAGED = "Checkpoints in which a fault was found when they were to be restored.\n"
+
+
+def _of_others(record: logging.LogRecord) -> bool:
+    """Tells whether what asyncio logs is anything but an error that Orbax met."""
+    error = record.exc_info[1] if record.exc_info else None
+    frames = traceback.extract_tb(error.__traceback__ if error else None)
+    return not any(f"{os.sep}orbax{os.sep}" in frame.filename for frame in frames)
+
+
+# Orbax writes and reads the leaves side by side and raises the first error, which is told here in
+# one line. The errors of the other leaves asyncio would log, each with its traceback.
+logging.getLogger("asyncio").addFilter(_of_others)
 
 
 class Restored(NamedTuple):
