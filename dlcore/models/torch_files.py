@@ -2,8 +2,9 @@
 
 Three formats: safetensors; the ZIP archive of `torch.save` since PyTorch 1.6; and its older form,
 five pickles one after another and the raw storages after them. A pickle is a program that may call
-any function; the unpickler here knows the few that a state dict needs, builds nothing with them but
-descriptions of tensors, and refuses everything else.
+any function; the unpickler here knows the few that a state dict needs and builds nothing with them
+but descriptions of tensors. Whatever else a program calls is never looked up: an inert placeholder
+stands for it.
 """
 
 import math
@@ -11,7 +12,7 @@ import os
 import pathlib
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -21,8 +22,6 @@ from dlcore.errors import InputError
 
 # The first pickle of the older form.
 _MAGIC = 0x1950A86A20F9469CFC6C
-# A checkpoint may hold the state dict under one of these.
-_WRAPPERS = ("state_dict", "model")
 # The type of an element in the file. bfloat16 is the upper half of a float32.
 _STORAGES = {
     "DoubleStorage": "f8",
@@ -35,6 +34,8 @@ _STORAGES = {
     "CharStorage": "i1",
     "ByteStorage": "u1",
     "BoolStorage": "?",
+    "ComplexFloatStorage": "c8",
+    "ComplexDoubleStorage": "c16",
 }
 _SAFETENSORS = {
     "F64": "f8",
@@ -55,17 +56,18 @@ _DTYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".s
 
 
 def read_torch_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Reads the arrays of a state dict by their names.
+    """Reads the arrays of a file by their names, in the order of the file.
 
-    float16 and bfloat16 become float32, which holds all of their values. A checkpoint that has its
-    weights under "state_dict" or "model" is unwrapped, and the prefix "module." of a model that was
-    trained in parallel is removed.
+    float16 and bfloat16 become float32, which holds all of their values. A dict within a dict lends
+    its name to what it holds: of {"state_dict": {"fc.bias": ...}} the array state_dict.fc.bias is
+    returned. `cnn.torch_weights.find_weights` finds a model's own arrays among them. Numbers,
+    texts, objects and what an optimizer keeps for each parameter are left out.
 
     Args:
         path: a .safetensors, .pth or .pt file; the format is recognised by its content.
 
     Raises:
-        InputError: when the file cannot be read, is damaged, or holds anything but weights.
+        InputError: when the file cannot be read, is damaged, or holds no arrays by name.
     """
     path = pathlib.Path(path)
     try:
@@ -73,11 +75,10 @@ def read_torch_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             start = file.read(9)
             file.seek(0)
             if start[8:] == b"{":
-                arrays = _read_safetensors(file, path)
-            elif start[:2] == b"PK":
-                arrays = _read_zip(file, path)
-            else:
-                arrays = _read_pickles(file, path)
+                return _read_safetensors(file, path)
+            if start[:2] == b"PK":
+                return _read_zip(file, path)
+            return _read_pickles(file, path)
     except InputError:
         raise
     except Exception as reason:  # whatever a damaged file makes the readers raise
@@ -85,10 +86,6 @@ def read_torch_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             f"cannot read {path}: {str(reason) or type(reason).__name__}; give a whole "
             ".safetensors file or one that torch.save wrote"
         ) from reason
-    prefix = "module."
-    if all(name.startswith(prefix) for name in arrays):
-        return {name.removeprefix(prefix): array for name, array in arrays.items()}
-    return arrays
 
 
 def write_torch_file(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
@@ -138,12 +135,38 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds descriptions of tensors instead of tensors; see the module's docstring."""
+_Named = tuple[str, _Tensor]
 
-    def __init__(self, file: IO[bytes], path: pathlib.Path):
+
+class _Placeholder:
+    """Stands for an object that weights do not need: takes everything in and keeps nothing.
+
+    The methods are those by which a pickle fills objects, lists, dicts and sets.
+    """
+
+    def __new__(cls, *_: Any, **__: Any) -> "_Placeholder":
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any):
+        pass
+
+    def _take(self, *_: Any) -> None:
+        pass
+
+    __setstate__ = append = extend = __setitem__ = add = _take
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds descriptions of tensors instead of tensors; see the module's docstring.
+
+    Attributes:
+        storages: those that tensors share, by their keys.
+        foreign: the names of what placeholders stand for.
+    """
+
+    def __init__(self, file: IO[bytes]):
         super().__init__(file)
-        self._path = path
+        self.foreign: list[str] = []
         self.storages: dict[str, _Storage] = {}
         # Bound methods and strings: on them a pickle can set no attribute that anything reads.
         functions: dict[str, Callable[..., Any] | str] = {
@@ -158,18 +181,18 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
-        if full not in self._known:
-            raise InputError(
-                f"{self._path} wants to call {full}, which weights do not need, and nothing was "
-                "called; save the state dict alone, torch.save(model.state_dict(), ...), or as "
-                ".safetensors"
-            )
-        return self._known[full]
+        if full in self._known:
+            return self._known[full]
+        self.foreign.append(full)
+        # A class of its own, on which a pickle may set attributes.
+        return type("Placeholder", (_Placeholder,), {})
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def persistent_load(self, pid: Any) -> Any:
         tag, kind, key, _, length, *view = pid
-        if tag != "storage" or kind not in _STORAGES or any(view) or length < 0:
+        if tag != "storage" or any(view) or length < 0:
             raise ValueError(f"no storage is {pid!r}")
+        if not isinstance(kind, str) or kind not in _STORAGES:
+            return _Placeholder()  # of numbers that are no weights here, such as complex ones
         return self.storages.setdefault(str(key), _Storage(kind, str(key), length))
 
     def _ordered_dict(self, items: Any = ()) -> Any:
@@ -181,7 +204,9 @@ class _Unpickler(pickle.Unpickler):
 
         return Dict(items)
 
-    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
+    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Any:
+        if isinstance(storage, _Placeholder):
+            return storage
         numbers = (offset, *shape, *strides)
         whole = all(type(n) is int and n >= 0 for n in numbers)
         if type(storage) is not _Storage or not whole or len(shape) != len(strides):
@@ -226,52 +251,79 @@ def _read_zip(file: IO[bytes], path: pathlib.Path) -> dict[str, np.ndarray]:
         if f"{folder}/byteorder" in names:
             order = {b"little": "<", b"big": ">"}[archive.read(f"{folder}/byteorder")]
         with archive.open(pickles[0]) as program:
-            unpickler = _Unpickler(program, path)
+            unpickler = _Unpickler(program)
             tree = unpickler.load()
 
         def read(storage: _Storage) -> bytes:
             return archive.read(f"{folder}/data/{storage.key}")
 
-        return _arrays(tree, read, order, path)
+        return _arrays(tree, read, order, path, unpickler.foreign)
 
 
 def _read_pickles(file: IO[bytes], path: pathlib.Path) -> dict[str, np.ndarray]:
-    if _Unpickler(file, path).load() != _MAGIC:
+    if _Unpickler(file).load() != _MAGIC:
         raise ValueError("it is of another program")
-    _, system = (_Unpickler(file, path).load() for _ in range(2))
-    unpickler = _Unpickler(file, path)
+    _, system = (_Unpickler(file).load() for _ in range(2))
+    unpickler = _Unpickler(file)
     tree = unpickler.load()
-    keys = _Unpickler(file, path).load()
+    keys = _Unpickler(file).load()
     # The storages follow in the order of the keys, each after its length.
     places, end = {}, file.tell()
     for key in keys:
+        if key not in unpickler.storages:
+            break  # of a type whose size is not known, and so are the places behind it
         storage = unpickler.storages[key]
         places[key] = end
         end += 8 + storage.length * _dtype(_STORAGES[storage.kind], "<").itemsize
 
     def read(storage: _Storage) -> bytes:
+        if storage.key not in places:
+            raise ValueError(f"storage {storage.key} lies behind one of a type that is not known")
         file.seek(places[storage.key])
         length = int.from_bytes(file.read(8), "little")
         if length != storage.length:
             raise ValueError(f"storage {storage.key} has {length} elements, not {storage.length}")
         return file.read(length * _dtype(_STORAGES[storage.kind], "<").itemsize)
 
-    return _arrays(tree, read, "<" if system["little_endian"] else ">", path)
+    order = "<" if system["little_endian"] else ">"
+    return _arrays(tree, read, order, path, unpickler.foreign)
+
+
+def _tensors(tree: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[_Named]:
+    """Yields the tensors that dicts hold by names, each with its name and those of the dicts.
+
+    A dict that stands in several places is read in the first, so that no file takes long.
+    """
+    seen = set() if seen is None else seen
+    if not isinstance(tree, dict) or id(tree) in seen:
+        return
+    seen.add(id(tree))
+    for name, value in tree.items():
+        if isinstance(name, str) and isinstance(value, _Tensor):
+            yield prefix + name, value
+        elif isinstance(name, str):
+            yield from _tensors(value, f"{prefix}{name}.", seen)
 
 
 def _arrays(
-    tree: Any, read: Callable[[_Storage], bytes], order: str, path: pathlib.Path
+    tree: Any,
+    read: Callable[[_Storage], bytes],
+    order: str,
+    path: pathlib.Path,
+    foreign: Sequence[str],
 ) -> dict[str, np.ndarray]:
-    """Returns the arrays of the tensors in the state dict that `tree` is or holds."""
-    for wrapper in _WRAPPERS:
-        if isinstance(tree, dict) and isinstance(tree.get(wrapper), dict):
-            tree = tree[wrapper]
-    entries = tree.items() if isinstance(tree, dict) else ()
-    tensors = {name: tensor for name, tensor in entries if isinstance(tensor, _Tensor)}
-    if not tensors or not all(isinstance(name, str) for name in tensors):
+    """Returns the arrays of the tensors in `tree`; `foreign` are the names of other objects."""
+    tensors: dict[str, _Tensor] = {}
+    for name, tensor in _tensors(tree):
+        if name in tensors:
+            raise ValueError(f"it has two tensors of the name {name}")
+        tensors[name] = tensor
+    if not tensors:
+        objects = ", ".join([*dict.fromkeys(foreign)][:3])
         raise InputError(
-            f"{path} holds no state dict, a dict of tensors by name, nor has it one under "
-            f"{' or '.join(map(repr, _WRAPPERS))}; save model.state_dict()"
+            f"{path} holds no state dict, a dict of tensors by name"
+            f"{f', but objects that are not made here ({objects})' if objects else ''}; save "
+            "the state dict, torch.save(model.state_dict(), ...)"
         )
     by_storage: dict[_Storage, list[str]] = {}
     for name, tensor in tensors.items():

@@ -6,6 +6,7 @@ step (the learning rate, the clipped share) is read off its state by `reported`.
 
 from dlcore.optim.averaging import average_weights as average_weights
 from dlcore.optim.averaging import averaged as averaged
+from dlcore.optim.averaging import start_average as start_average
 from dlcore.optim.clipping import clip_by_global_norm as clip_by_global_norm
 from dlcore.optim.clipping import clip_by_leaf_norm as clip_by_leaf_norm
 from dlcore.optim.clipping import clip_by_value as clip_by_value

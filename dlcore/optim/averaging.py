@@ -72,3 +72,24 @@ def averaged(opt_state: PyTree, params: Params) -> Params:
         params,
         averages[0].params,
     )
+
+
+def start_average(opt_state: PyTree, params: Params) -> PyTree:
+    """Returns `opt_state` with its average, if there is one, starting at `params`."""
+
+    def place(old: jax.Array, value: jax.Array) -> jax.Array:
+        # A copy: the step donates both.
+        return jax.device_put(jnp.array(value), old.sharding)
+
+    def leaf_of(node: PyTree) -> PyTree:
+        if not isinstance(node, Average):
+            return node
+        average = jax.tree.map(
+            lambda old, value: old if isinstance(old, optax.MaskedNode) else place(old, value),
+            node.params,
+            params,
+            is_leaf=lambda old: isinstance(old, optax.MaskedNode),
+        )
+        return node._replace(params=average)
+
+    return jax.tree.map(leaf_of, opt_state, is_leaf=lambda node: isinstance(node, Average))

@@ -42,7 +42,7 @@ def transplant(
     """The target with the leaves that the rules choose taken from the source.
 
     Args:
-        source: a tree of arrays, such as `load_variables` gives.
+        source: a tree of arrays, such as those of `dlcore.load(workdir).variables`.
         target: a tree of arrays; a leaf that is not restored keeps its value, one that is keeps
             its type and its sharding.
         rules: on the target's paths, first match wins: (regular expression, path in the source),

@@ -100,6 +100,9 @@ class Config(
     init_from: str | None = path(
         None, "start from the weights of this run, or of a .safetensors or .pth file"
     )
+    init_prefix: str | None = text(
+        None, "with --init_from=FILE, what stands before the names to take, such as model_ema"
+    )
     export: str | None = path(
         None, ".safetensors file for the weights by torchvision's names", free=True
     )
@@ -227,7 +230,7 @@ class ImageClassification(launch.Task[Config, Info]):
         return transfer.frozen_rules(self.config, self.model, self.info.image_shape)
 
     def adopt(self, state: TrainState) -> TrainState:
-        return transfer.adopt(state, self.config, self.model)
+        return transfer.adopt(state, self.config, self.model, self.info.image_shape)
 
     def checks(self, data: launch.Data[Info]) -> launch.Check:
         return launch.Check(self.forward, "image", float(np.log(len(self.info.class_names))))

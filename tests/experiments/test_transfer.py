@@ -80,8 +80,9 @@ def test_shapes_that_differ_are_reported_and_start_anew(run, source, tmp_path):
     ("flags", "words"),
     [
         (["--transfer=head"], ["--transfer without --init_from", "give both"]),
+        (["--init_from=SOURCE", "--init_prefix=ema"], ["--init_prefix is for files of weights"]),
         (["--moments=imagenet"], ["are of 3 channels, the images of digits", "have 1"]),
-        (["--init_from=/nowhere"], ["there is no run in /nowhere"]),
+        (["--init_from=/nowhere"], ["there is neither a file nor a folder /nowhere"]),
         (["--model=lenet5", "--init_from=SOURCE"], ["no weight of", "fits lenet5", "dense_0"]),
         (["--transfer=top", "--init_from=SOURCE"], ["mlp has only 2 modules", "--transfer=all"]),
         (["--option=width=2"], ["unknown option of mlp 'width'", "dropout, features"]),
@@ -105,8 +106,7 @@ def test_views_and_average_are_what_is_evaluated(run, source, tmp_path):
     losses = [summary(folder)["metrics"]["loss"] for folder in (
         source, tmp_path / "ema", tmp_path / "flip"
     )]  # fmt: skip
-    # The average starts at random weights, of which little is left after two steps.
-    assert losses[1] == pytest.approx(losses[0], rel=0.5) and losses[1] != losses[0]
+    assert losses[1] == losses[0]
     assert losses[2] > losses[0]
     assert np.isfinite(losses).all()
 

@@ -37,6 +37,25 @@ def test_it_is_the_loop(decay):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), got, expected)
 
 
+def test_it_starts_anew_at_other_weights():
+    """What else the optimizer keeps stays, and no buffer is shared: a step donates all."""
+    tx = optim.optimizer("adam", 0.1, frozen=[("^body/", True)], average=0.9)
+    *_, (_, state) = walk(tx, 2)
+    other = jax.tree.map(lambda leaf: leaf + 5, PARAMS)
+    new = optim.start_average(state, other)
+    assert jax.tree.structure(new) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, optim.averaged(new, other), other)
+    changed = [
+        np.array_equal(old, now)
+        for old, now in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True)
+    ]
+    assert changed.count(False) == 1  # the average of the one leaf that is trained
+    pointers = {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(other)}
+    assert not pointers & {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(new)}
+    plain = optim.optimizer("adam", 0.1).init(PARAMS)
+    jax.tree.map(np.testing.assert_array_equal, optim.start_average(plain, other), plain)
+
+
 def test_it_changes_no_step():
     plain = [params for params, _ in walk(optim.optimizer("adam", 0.1), 5)]
     beside = [params for params, _ in walk(optim.optimizer("adam", 0.1, average=0.9), 5)]

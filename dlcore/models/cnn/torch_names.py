@@ -21,6 +21,8 @@ from dlcore.models.cnn.vgg import CONFIGURATIONS, VGG
 
 Rules = Sequence[tuple[str, str]]
 _LEAVES: Rules = ((r"/(kernel|scale)$", "/weight"), (r"/(mean|var)$", "/running_{1}"), ("/", "."))
+# The paths of the layers that give the classes, those of auxiliary heads too.
+OUTPUT = re.compile(r"(?:^|/)output/")
 # PyTorch's batch normalisations count their steps, for an average over all steps that no model
 # here uses.
 _COUNTERS = r"\.num_batches_tracked$"

@@ -3,9 +3,10 @@
 Shapes: H W a filter or a map, I input and O output channels or features.
 """
 
+import collections
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -15,16 +16,120 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from dlcore.errors import InputError
-from dlcore.models.cnn.torch_names import Family, family_of, name_of, rewritten
+from dlcore.errors import InputError, choose
+from dlcore.models.cnn.torch_names import OUTPUT, Family, family_of, name_of, rewritten
 from dlcore.paths import leaves_by_path
 from dlcore.types import Variables
 
 # Every network takes images of this size, and its arrays have the same names at any other.
 _SIDE = 64
+# What PyTorch's own wrappers of modules put into the names of those that they wrap.
+_WRAPPERS = re.compile(
+    r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+# The arrays that the layers of PyTorch have here; profilers and averages add others.
+_LAYER = re.compile(r"(?:^|\.)(?:weight|bias|running_mean|running_var)$")
+_AVERAGE = re.compile(r"(?:^|[._])(?:ema|swa|averaged?)(?=[._])", re.IGNORECASE)
 
 
-def from_torch(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> Variables:
+class Found(NamedTuple):
+    """A model's own arrays among those of a file.
+
+    Attributes:
+        arrays: the arrays by the names that `from_torch` knows.
+        prefix: what stood before these names, such as "model._orig_mod.".
+        others: further prefixes under which the file has as many of the names.
+        extra: names in the file that are not of this model, but of what was trained beside it,
+            measured or counted.
+    """
+
+    arrays: dict[str, np.ndarray]
+    prefix: str
+    others: tuple[str, ...]
+    extra: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.arrays)} arrays" + (f" under {self.prefix}" if self.prefix else "")]
+        if self.others:
+            lines.append(f"as many are under {', '.join(self.others)}; --init_prefix chooses")
+        if self.extra:
+            lines.append(f"{len(self.extra)} others are left out: {_some(self.extra)}")
+        return "; ".join(lines)
+
+
+def find_weights(
+    model: nn.Module, arrays: Mapping[str, np.ndarray], within: str = "", *, output: bool = True
+) -> Found:
+    """Finds the arrays of a model in a file, whatever single prefix their names have there.
+
+    The prefix is the one under which most of the model's names are found, such as that of the dict
+    that holds them (`state_dict.`), of a module that wraps the model (`module.`, `model.`) or of
+    several of these. Where several have as many, averages (`model_ema.`) come last. What PyTorch's
+    own wrappers add within the model, as torch.compile does, is removed.
+
+    Args:
+        model: as for `from_torch`.
+        arrays: arrays by name, such as `torch_files.read_torch_file` reads.
+        within: the beginning of the prefix, without which any is taken.
+        output: whether the output layers are wanted; without them whatever stands in their place,
+            or beside the model's modules, is left out.
+
+    Raises:
+        InputError: for another model, or when no name begins like that.
+    """
+    family = family_of(model)
+    start = within and within.removesuffix(".") + "."
+    inside = [name for name in arrays if name.startswith(start)]
+    if start and not inside:
+        raise choose("prefix of weights", within, {name.partition(".")[0] for name in arrays})
+    leaves = _leaves(model, family, {})
+    names = {part.name: path for path in leaves for part in _parts(family, path, leaves[path])}
+    # The names that are found under each prefix, the longest first and in the order of the file.
+    fitting: collections.Counter[str] = collections.Counter()
+    for name in inside:
+        places = [0, *(match.end() for match in re.finditer(r"\.", name))]
+        fitting.update(
+            name[:place]
+            for place in reversed(places)
+            if place >= len(start) and _plain(name[place:], family) in names
+        )
+
+    def order(prefix: str) -> tuple[int, bool, int]:
+        under = sum(name.startswith(prefix) for name in inside)
+        return -fitting[prefix], bool(_AVERAGE.search(prefix)), under
+
+    prefix, *rest = sorted(fitting, key=order) or [start]
+    others = tuple(
+        other
+        for other in rest
+        if fitting[other] == fitting[prefix] and not prefix.startswith(other)
+    )
+    wanted = {name for name, path in names.items() if output or not OUTPUT.search(path)}
+    heads = tuple({name.rpartition(".")[0] + "." for name in names.keys() - wanted})
+    modules = {name.partition(".")[0] for name in wanted}
+
+    def is_own(name: str) -> bool:
+        """Tells whether a name is the model's, or shows that the weights are of another model."""
+        if name in wanted or not _LAYER.search(name):
+            return name in wanted
+        return output or (not name.startswith(heads) and name.partition(".")[0] in modules)
+
+    own: dict[str, np.ndarray] = {}
+    extra = []
+    for name, array in arrays.items():
+        plain = _plain(name.removeprefix(prefix), family)
+        if name.startswith(others) or re.search(family.ignored, plain):
+            continue
+        if name.startswith(prefix) and is_own(plain):
+            own[plain] = array
+        else:
+            extra.append(name)
+    return Found(own, prefix, others, tuple(extra))
+
+
+def from_torch(
+    model: nn.Module, arrays: Mapping[str, np.ndarray], *, output: bool = True
+) -> Variables:
     """Makes the variables of a model from arrays by torchvision's names.
 
     The number of classes, the channels of the images and the map that a dense layer reads follow
@@ -34,15 +139,19 @@ def from_torch(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> Variables:
 
     Args:
         model: AlexNetOneTower, VGG, GoogLeNet with batch_norm, ResNet or DenseNet.
-        arrays: arrays by name, such as `torch_files.read_torch_file` reads.
+        arrays: arrays by name, such as `torch_files.read_torch_file` reads; see `find_weights` for
+            what may stand before the names, and beside them.
+        output: whether the output layers are wanted; without them the variables have none, and
+            neither need the arrays.
 
     Raises:
         InputError: for another model, or names and shapes that are not its own.
     """
     family = family_of(model)
-    arrays = {rewritten(name, family.older): array for name, array in arrays.items()}
-    arrays = {name: a for name, a in arrays.items() if not re.search(family.ignored, name)}
+    arrays = find_weights(model, arrays, output=output).arrays
     leaves = _leaves(model, family, arrays)
+    if not output:
+        leaves = {path: leaf for path, leaf in leaves.items() if not OUTPUT.search(path)}
     channels = _channels(family, leaves)
     wanted = {part.name: part for path in leaves for part in _parts(family, path, leaves[path])}
     _require(
@@ -113,6 +222,15 @@ def _leaves(
     return leaves_by_path(shapes)
 
 
+def _plain(name: str, family: Family) -> str:
+    """Returns a name in a file as today's PyTorch has it in a model that nothing wraps."""
+    return rewritten(_WRAPPERS.sub("", name), family.older)
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+
+
 def _parts(family: Family, path: str, leaf: jax.Array | jax.ShapeDtypeStruct) -> list[_Part]:
     if "/rest/" in path:
         paths = [path.replace("/rest/", f"/block_{1 + i}/") for i in range(leaf.shape[0])]
@@ -171,9 +289,7 @@ def _require(model: nn.Module, **problems: list[str]) -> None:
     """Raises for names that are missing, unexpected or of another shape."""
     if any(problems.values()):
         listed = "; ".join(
-            f"{len(names)} {kind}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-            for kind, names in problems.items()
-            if names
+            f"{len(names)} {kind}: {_some(names)}" for kind, names in problems.items() if names
         )
         raise InputError(
             f"these weights are not those of {type(model).__name__} as it was built: {listed}; "
