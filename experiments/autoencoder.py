@@ -8,7 +8,7 @@ import numpy as np
 from flax.linen import Dense, Sequential, relu
 
 from dlcore import launch
-from dlcore.data import load_images, read_images
+from dlcore.data import read_images
 from dlcore.launch.fields import integer
 from dlcore.report import Section, picture_section, plots
 from dlcore.types import Activations, Aux, Batch, Mean, Metrics, TrainState, Variables
@@ -23,16 +23,16 @@ class Config(launch.Config, steps=2000, learning_rate=2e-3, schedule="cosine", e
 @dataclasses.dataclass(frozen=True)
 class Info:
     shape: tuple[int, int, int]  # height, width and channels of the images
+    bits: int = 16  # of the values in image files that have more than 8
 
 
 class Autoencoder(launch.Task[Config, Info]):
     reads = "images"
 
     def data(self) -> launch.Data[Info]:
-        c = self.config
-        images = load_images(c.dataset, data_dir=c.data_dir, data_path=c.data_path)
+        images = self.images()
         self.shown = images.test.gather(np.arange(10) % len(images.test))["image"]
-        return self.split_data(images.train, images.test, Info(images.image_shape))
+        return self.split_data(images.train, images.test, Info(images.image_shape, images.bits))
 
     def net(self) -> Sequential:
         wide, code, pixels = self.config.hidden, self.config.code, int(np.prod(self.info.shape))
@@ -57,8 +57,8 @@ class Autoencoder(launch.Task[Config, Info]):
         return launch.Check(self.forward, "image")
 
     def predict(self, variables: Variables, inputs: Any) -> np.ndarray:
-        drawn, _ = jax.jit(self.forward)(variables, read_images(inputs, self.info.shape))
-        return np.asarray(255 * drawn.clip(0, 1)).astype(np.uint8)
+        images = read_images(inputs, self.info.shape, self.info.bits)
+        return np.asarray(255 * jax.jit(self.forward)(variables, images)[0].clip(0, 1), np.uint8)
 
     def report(self, outcome: launch.Outcome) -> list[Section]:
         drawn = self.predict(self.computing(outcome.variables), self.shown)

@@ -1,11 +1,13 @@
 """Reads a folder of images by class, as users keep their own data.
 
-The folder holds either `train/` and one of `test/`, `validation/` and `val/`, each with one folder
-per class, or the folders of the classes alone. In the second case a fixed fifth of every class is
-held out for the test.
+The folder holds either `train/` and one of `test/`, `validation/`, `valid/` and `val/`, each with
+one folder per class, or the folders of the classes alone. In the second case a fixed fifth of every
+class is held out for the test. What lies in folders within that of a class belongs to the class.
 """
 
+import os
 import pathlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,88 +15,199 @@ import numpy as np
 from dlcore.data.pictures import StoredImage
 from dlcore.errors import InputError
 
-_TEST_NAMES = ("test", "validation", "val")
-_LAYOUT = "expected train/ and test/ (or validation/, val/) or one folder per class"
+_TRAIN = ("train", "training")
+# The first of them that is there is what is tested on.
+_HELD_OUT = ("test", "testing", "validation", "valid", "val")
+_LAYOUT = "expected train/ and test/ (or validation/, valid/, val/) or one folder per class"
+# What operating systems leave in folders, beside names that begin with a dot.
+_SYSTEM = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
 class ImageFolder(NamedTuple):
-    """The images of a folder, not decoded yet, in the order of their file names."""
+    """The images of a folder, not decoded yet, in the order of their file names.
+
+    Attributes:
+        class_names: the name of each label.
+        train: the training images.
+        test: the held-out images.
+        notes: lines for the log about what was left out, or could have been meant otherwise.
+    """
 
     class_names: tuple[str, ...]
     train: list[StoredImage]
     test: list[StoredImage]
+    notes: tuple[str, ...]
 
 
-def read_folder(path: pathlib.Path) -> ImageFolder:
+def read_folder(path: pathlib.Path, *, allow_empty: bool = False) -> ImageFolder:
     """Lists a folder of images by class without opening an image.
 
+    Args:
+        path: the folder.
+        allow_empty: whether a class may have no images.
+
     Raises:
-        InputError: when the folder is missing or has another layout, when a class has no image,
-            when a class that the test split must be cut from has only one image, or when a class
-            is in test/ alone.
+        InputError: when the folder is missing, cannot be read or has another layout, when a class
+            has no image, when a class that the test split must be cut from has only one image, or
+            when a class is in test/ alone.
     """
-    folders = _folders(path)
-    if "train" not in folders:
-        return _split(folders)
-    held_out = [name for name in _TEST_NAMES if name in folders]
-    if not held_out:
-        raise InputError(f"{path} has train/ but no test/, validation/ or val/; {_LAYOUT}")
-    train, test = _folders(folders["train"]), _folders(folders[held_out[0]])
-    if unknown := sorted(set(test) - set(train)):
-        raise InputError(
-            f"classes {', '.join(unknown)} are in {folders[held_out[0]]} but not in "
-            f"{folders['train']}; a class must have images to train on"
-        )
-    numbers = {name: number for number, name in enumerate(train)}
-    return ImageFolder(
-        tuple(train),
-        *(
-            [image for name in split for image in _images(split[name], numbers[name])]
+    try:
+        return _Reader(path, allow_empty).read()
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def shown(path: pathlib.Path | str) -> str:
+    """Returns a file's name as text; bytes that are not UTF-8 become escapes such as \\\\xe9."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+class _Reader:
+    """Reads one folder and keeps account of what it leaves out."""
+
+    def __init__(self, path: pathlib.Path, allow_empty: bool):
+        self._path = path
+        self._allow_empty = allow_empty
+        self._noted: dict[str, list[pathlib.Path]] = {}
+
+    def read(self) -> ImageFolder:
+        folders = self._folders(self._path)
+        named = {
+            folder.name.casefold(): folder
+            for folder in folders.values()
+            if folder.name.casefold() in (*_TRAIN, *_HELD_OUT)
+        }
+        parts = {name: folder for name, folder in named.items() if _has_folders(folder)}
+        if not parts:
+            self._note("taken as classes, since no folders are within", *named.values())
+            return self._split(folders)
+        train = next((parts[name] for name in _TRAIN if name in parts), None)
+        test = next((parts[name] for name in _HELD_OUT if name in parts), None)
+        if train is None or test is None:
+            there = ", ".join(f"{folder.name}/" for folder in parts.values())
+            missing = "train/" if train is None else "test/, validation/, valid/ or val/"
+            raise InputError(f"{self._path} has {there} but no {missing}; {_LAYOUT}")
+        for folder in folders.values():
+            if folder not in (train, test):
+                kind = f"left out, beside {train.name}/ and {test.name}/"
+                self._note(kind, *self._files(folder))
+        return self._parts(self._folders(train), self._folders(test))
+
+    def _parts(
+        self, train: Mapping[str, pathlib.Path], test: Mapping[str, pathlib.Path]
+    ) -> ImageFolder:
+        if unknown := sorted(set(test) - set(train)):
+            raise InputError(
+                f"classes {', '.join(map(shown, unknown))} are in {test[unknown[0]].parent} but "
+                f"not in {next(iter(train.values())).parent}; a class must have images to train on"
+            )
+        numbers = {name: number for number, name in enumerate(train)}
+        splits = [
+            [image for name in split for image in self._images(split[name], numbers[name])]
             for split in (train, test)
-        ),
-    )
+        ]
+        return self._result(train, *splits)
 
+    def _split(self, classes: Mapping[str, pathlib.Path]) -> ImageFolder:
+        """Holds out a fixed fifth of every class, at least one image."""
+        from sklearn import model_selection
 
-def _folders(path: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Returns the visible folders of `path`, at least one, by their sorted names."""
-    if not path.is_dir():
-        raise InputError(f"{path} is not a folder; {_LAYOUT}")
-    folders = sorted(item for item in path.iterdir() if item.is_dir() and item.name[0] != ".")
-    if not folders:
-        raise InputError(f"{path} has no folders of classes; {_LAYOUT}")
-    return {folder.name: folder for folder in folders}
-
-
-def _images(folder: pathlib.Path, label: int) -> list[StoredImage]:
-    """Returns the visible files of a class, at least one, sorted."""
-    files = sorted(item for item in folder.iterdir() if item.is_file() and item.name[0] != ".")
-    if not files:
-        raise InputError(f"{folder} has no images; add some or remove the folder")
-    return [StoredImage(file, label, str(file)) for file in files]
-
-
-def _split(classes: dict[str, pathlib.Path]) -> ImageFolder:
-    """Holds out a fixed fifth of every class, at least one image."""
-    from sklearn import model_selection
-
-    images = [
-        image for label, folder in enumerate(classes.values()) for image in _images(folder, label)
-    ]
-    labels = np.array([image.label for image in images])
-    counts = np.bincount(labels)
-    if counts.min() < 2:
-        alone = list(classes.values())[int(counts.argmin())]
-        raise InputError(
-            f"{alone} has 1 image; a class needs 2 or more to hold some out for the test, or give "
-            "train/ and test/"
+        images = [
+            image
+            for label, folder in enumerate(classes.values())
+            for image in self._images(folder, label)
+        ]
+        labels = [image.label for image in images]
+        counts = np.bincount(labels, minlength=len(classes))
+        if 1 in counts:
+            alone = list(classes.values())[int(np.argmax(counts == 1))]
+            raise InputError(
+                f"{shown(alone)} has 1 image; a class needs 2 or more to hold some out for the "
+                "test, or give train/ and test/"
+            )
+        if not images:
+            return self._result(classes, [], [])
+        splits = model_selection.train_test_split(
+            np.arange(len(images)),
+            test_size=max(-(-len(images) // 5), np.count_nonzero(counts)),
+            random_state=0,
+            stratify=labels,
         )
-    train, test = model_selection.train_test_split(
-        np.arange(len(images)),
-        test_size=max(-(-len(images) // 5), len(classes)),
-        random_state=0,
-        stratify=labels,
-    )
-    return ImageFolder(
-        tuple(classes),
-        *([images[index] for index in np.sort(indices)] for indices in (train, test)),
-    )
+        return self._result(
+            classes, *([images[index] for index in np.sort(indices)] for indices in splits)
+        )
+
+    def _result(
+        self, classes: Iterable[str], train: list[StoredImage], test: list[StoredImage]
+    ) -> ImageFolder:
+        if not train or not test:
+            raise InputError(f"{self._path} has no images to train on, or none to test on")
+        notes = []
+        for kind, paths in self._noted.items():
+            names = [shown(path.relative_to(self._path)) for path in paths[:3]]
+            names += ["..."] if len(paths) > 3 else []
+            notes.append(f"{self._path}: {kind}: {len(paths):,} ({', '.join(names)})")
+        return ImageFolder(tuple(map(shown, classes)), train, test, tuple(notes))
+
+    def _note(self, kind: str, *paths: pathlib.Path) -> None:
+        if paths:
+            self._noted.setdefault(kind, []).extend(paths)
+
+    def _folders(self, path: pathlib.Path) -> dict[str, pathlib.Path]:
+        """Returns the visible folders of `path`, at least one, by their sorted names."""
+        if not path.is_dir():
+            raise InputError(f"{path} is not a folder; {_LAYOUT}")
+        folders = {}
+        for item in self._visible(path):
+            if item.is_dir():
+                folders[item.name] = item
+            else:
+                self._note("left out, beside the folders of classes", item)
+        if not folders:
+            raise InputError(f"{path} has no folders of classes; {_LAYOUT}")
+        return folders
+
+    def _images(self, folder: pathlib.Path, label: int) -> list[StoredImage]:
+        """Returns the visible files of a class, sorted."""
+        files = [*self._files(folder)]
+        kind = "in folders within those of classes, taken for images of the class"
+        self._note(kind, *(file for file in files if file.parent != folder))
+        if not files and not self._allow_empty:
+            raise InputError(
+                f"{shown(folder)} has no images; add some, remove the folder or give "
+                "--allow_empty_classes"
+            )
+        if not files:
+            self._note("classes without images", folder)
+        return [StoredImage(file, label, shown(file)) for file in files]
+
+    def _files(
+        self, folder: pathlib.Path, around: tuple[pathlib.Path, ...] = ()
+    ) -> Iterator[pathlib.Path]:
+        """Yields the visible files in a folder and in those within it."""
+        around = (*around, folder.resolve())
+        for item in self._visible(folder):
+            if not item.is_dir():
+                yield item
+            elif item.resolve() not in around:
+                yield from self._files(item, around)
+            else:
+                self._note("left out, links to a folder around them", item)
+
+    def _visible(self, folder: pathlib.Path) -> Iterator[pathlib.Path]:
+        """Yields the files and folders in a folder by name, less what is hidden or not there."""
+        for item in sorted(folder.iterdir()):
+            if _is_hidden(item):
+                self._note("left out, hidden", item)
+            elif item.is_dir() or item.is_file():
+                yield item
+            else:
+                self._note("left out, links to nothing and what else is no file", item)
+
+
+def _is_hidden(path: pathlib.Path) -> bool:
+    return path.name.startswith(".") or path.name in _SYSTEM
+
+
+def _has_folders(path: pathlib.Path) -> bool:
+    return any(item.is_dir() and not _is_hidden(item) for item in path.iterdir())

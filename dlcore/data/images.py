@@ -5,6 +5,7 @@ Shapes: H W C the height, width and channels of an image.
 
 import os
 import pathlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
@@ -13,10 +14,13 @@ import numpy as np
 from dlcore.data import pictures
 from dlcore.data.image_folder import read_folder
 from dlcore.data.pictures import StoredImage
-from dlcore.data.sources import ImageData, Records
+from dlcore.data.sources import ImageData, Records, Split
+from dlcore.data.statistics import evenly_spaced
 from dlcore.errors import InputError
 
 PathLike = str | os.PathLike[str]
+# Images of a data set that is not decoded into memory that are looked at for the log.
+_SAMPLE = 256
 
 
 def load_images(
@@ -25,6 +29,7 @@ def load_images(
     data_dir: PathLike | None = None,
     data_path: PathLike | None = None,
     image_size: int | None = None,
+    allow_empty: bool = False,
     in_memory_bytes: int = 2 << 30,
 ) -> ImageData:
     """Loads a data set of images by class and decodes it into memory if it fits there.
@@ -38,6 +43,7 @@ def load_images(
         data_path: a folder of images by class (`dlcore.data.image_folder`), instead of `dataset`.
         image_size: the side in pixels of the square that every image is fitted into
             (`pictures.fit_square`); None keeps the images, which must then be of one size.
+        allow_empty: whether a class of `data_path` may have no images.
         in_memory_bytes: the most memory that decoded images may take. A larger data set is read and
             decoded batch by batch.
 
@@ -52,10 +58,13 @@ def load_images(
     shape: tuple[int | None, int | None, int | None]
     if data_path == "":
         raise InputError("the data path is empty; give a folder of images by class")
+    notes: tuple[str, ...] = ()
+    bits = 16
     if data_path is not None:
         path = pathlib.Path(data_path).expanduser()
         name, shape = str(path), (None, None, None)
-        class_names, train, test = read_folder(path)
+        class_names, train, test, notes = read_folder(path, allow_empty=allow_empty)
+        bits = pictures.bits_of(train)
     else:
         name, shape, class_names, train, test = _read_prepared(dataset, data_dir)
 
@@ -63,25 +72,45 @@ def load_images(
         shape = (image_size, image_size, shape[2])
     image_shape = _complete(shape, chain(train, test))
 
-    def decode(stored: StoredImage) -> dict[str, np.ndarray]:
+    def decode(stored: StoredImage, notes: list[str] | None = None) -> dict[str, np.ndarray]:
         if not 0 <= stored.label < len(class_names):
             raise InputError(
                 f"label {stored.label} of image {stored.name} is outside the classes "
                 f"0..{len(class_names) - 1}; correct it or choose another data set"
             )
         with pictures.opened(stored) as image:
-            array = pictures.pixels(image, channels=image_shape[2], size=image_size)
+            array = pictures.pixels(
+                image, channels=image_shape[2], size=image_size, bits=bits, notes=notes
+            )
         if array.shape != image_shape:
             raise _size_error(array.shape[:2], stored, image_shape[:2])
         return {"image": array, "label": np.asarray(stored.label, np.int32)}
 
-    splits = Records(train, decode), Records(test, decode)
-    for split in splits:
+    seen: set[tuple[str, str]] = set()  # notes of images by their names
+
+    def decode_and_note(stored: StoredImage) -> dict[str, np.ndarray]:
+        of_this: list[str] = []
+        example = decode(stored, of_this)
+        seen.update((note, stored.name) for note in of_this)
+        return example
+
+    records = [Records(part, decode_and_note) for part in (train, test)]
+    for split in records:
         # A fault that all images share should show now, not with the first batch.
         split.gather(np.zeros(1, int))
-    if sum(map(len, splits)) * int(np.prod(image_shape)) <= in_memory_bytes:
-        return ImageData(name, splits[0].load(), splits[1].load(), class_names, image_shape)
-    return ImageData(name, *splits, class_names, image_shape)
+    count = sum(map(len, records))
+    splits: Sequence[Split]
+    if count * int(np.prod(image_shape)) <= in_memory_bytes:
+        splits = [split.load() for split in records]
+        among = f"{count:,} images"
+    else:
+        splits = Records(train, decode), Records(test, decode)
+        sample = evenly_spaced(records[0], _SAMPLE)
+        sample.gather(np.arange(len(sample)))
+        among = f"{len(sample):,} images that were looked at"
+    counts = Counter(note for note, _ in sorted(seen))
+    notes += tuple(f"{name}: {n:,} of {among} {note}" for note, n in counts.items())
+    return ImageData(name, splits[0], splits[1], class_names, image_shape, bits, notes)
 
 
 def _read_prepared(
@@ -131,7 +160,7 @@ def _complete(
     if None in shape:
         for stored in images:
             with pictures.opened(stored) as image:
-                size = (image.height, image.width)
+                size = pictures.upright_size(image)
                 colour = colour or not pictures.is_gray(image)
             if height is None or width is None:
                 common_size = common_size or size

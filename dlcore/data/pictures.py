@@ -16,6 +16,22 @@ from PIL import Image
 from dlcore.errors import InputError
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_ORIENTATION = 0x0112  # the tag of EXIF that says how a camera was held
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What is noted of images that are not read as they are stored.
+TURNED = "turned upright as their EXIF orientation says"
+ON_WHITE = "with transparency, put on white"
+SCALED = "of more than 8 bits, scaled to 8"
+CUT = "brighter than the bits that the data has, cut there"
+UPPER = "of 16 bits in each of several channels, of which the upper 8 are read"
 
 
 class StoredImage(NamedTuple):
@@ -61,9 +77,38 @@ def opened(stored: StoredImage) -> Iterator[Image.Image]:
         ) from error
 
 
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Returns what brings an image upright, or None where it is or the tags cannot be read."""
+    try:
+        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # whatever damaged tags make the reader raise; the pixels may be whole
+        return None
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Returns height and width of an image once it is upright."""
+    # PIL says itself how a TIFF will lie. The tags of a PNG may follow its pixels, so that they are
+    # looked for only where they matter.
+    turn = None
+    if image.width != image.height and image.format != "TIFF":
+        turn = _turn(image)
+    swapped = turn is not None and turn.name in (
+        "TRANSPOSE",
+        "TRANSVERSE",
+        "ROTATE_90",
+        "ROTATE_270",
+    )
+    return (image.width, image.height) if swapped else (image.height, image.width)
+
+
 def is_gray(image: Image.Image) -> bool:
     """Returns whether the mode of an image has no colours."""
-    return image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
+    return image.mode in ("1", "L", "LA") or is_deep(image)
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Returns whether the mode of an image has more than 8 bits, in one channel."""
+    return image.mode == "I" or image.mode.startswith("I;16")
 
 
 def fit_square(image: Image.Image, size: int) -> Image.Image:
@@ -92,47 +137,101 @@ def fit_square(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def pixels(image: Image.Image, *, channels: int, size: int | None = None) -> np.ndarray:
+def bits_of(images: Sequence[StoredImage], most: int = 1000) -> int:
+    """Returns how many bits the values of images with more than 8 bits take, from 8 to 16.
+
+    Cameras and scanners put values of 10, 12 or 14 bits into files of 16.
+
+    Args:
+        images: the images of a data set, of which those with 8 bits do not count.
+        most: how many are looked at, evenly spaced.
+
+    Returns:
+        The bits; 16 where no image has more than 8, or any has more than 16.
+    """
+    largest = -1
+    for index in np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)):
+        with opened(images[index]) as image:
+            if is_deep(image):
+                largest = max(largest, int(np.asarray(image).max()))
+    return 16 if largest < 0 else min(16, max(8, largest.bit_length()))
+
+
+def pixels(
+    image: Image.Image,
+    *,
+    channels: int,
+    size: int | None = None,
+    bits: int = 16,
+    notes: list[str] | None = None,
+) -> np.ndarray:
     """Returns the pixels of an image, uint8 [H, W, C].
 
     Args:
-        image: an image of any mode of 8 or 16 bits a channel; of 16 the upper 8 are kept.
+        image: an image of any mode but "F", as it was opened: it is turned upright by its EXIF
+            orientation, and what is transparent is put on white, unless C is 4.
         channels: C; 1 (gray), 3 (red, green, blue) or 4 (and alpha).
         size: the side S of the square to fit it into (`fit_square`); None keeps H and W.
+        bits: of the values in modes of more than 8 bits, see `bits_of`; the upper 8 are kept.
+        notes: gets what is to be noted of the image, such as `ON_WHITE`.
 
     Raises:
-        ValueError: when the image has 32 bits a channel, whose range is unknown.
+        ValueError: when the values of a mode of 32 bits are not within 0..65535.
 
     >>> pixels(Image.new("L", (3, 2), 7), channels=3).shape
     (2, 3, 3)
     """
-    if image.mode in ("I", "F"):
+    found = []
+    if not is_deep(image) and ";16" in str(getattr(image, "tile", "")):
+        found.append(UPPER)
+    if _turn(image) is not None:
+        found.append(TURNED)
+    image.load()  # PIL itself turns a TIFF as it loads it, and says then that it is upright.
+    if (turn := _turn(image)) is not None:
+        image = image.transpose(turn)
+    if image.mode == "F":
         raise ValueError(f"pixels of 32 bits (mode {image.mode}) are not supported, 8 or 16 are")
-    if image.mode.startswith("I;16"):
+    if is_deep(image):
         # PIL's own conversion clips at 255.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError(
+                "pixels of 32 bits beyond 0..65535 are not supported, 8 or 16 bits are"
+            )
+        found += [SCALED, CUT] if values.max() >= 1 << bits else [SCALED]
+        image = Image.fromarray(np.minimum(values >> (bits - 8), 255).astype(np.uint8))
+    elif image.has_transparency_data and channels != 4:
+        whole = image.convert("RGBA")
+        if np.asarray(whole)[..., 3].min() < 255:
+            found.append(ON_WHITE)
+            image = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole)
     image = image.convert(MODES[channels])
+    if notes is not None:
+        notes += found
     if size is not None:
         image = fit_square(image, size)
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
 def read_images(
-    images: Sequence[np.ndarray | str | os.PathLike[str]], shape: tuple[int, int, int]
+    images: Sequence[np.ndarray | str | os.PathLike[str]],
+    shape: tuple[int, int, int],
+    bits: int = 16,
 ) -> np.ndarray:
-    """Returns images in one array, uint8 [N, H, W, C].
+    """Returns images in one array, uint8 [N, H, W, C], read as those of a data set.
 
     Args:
         images: uint8 arrays of H W C pixels, or paths of image files. Where the images are square,
             files are fitted into the square (`fit_square`); else they must be of the shape.
         shape: (H, W, C).
+        bits: of the data set (`pixels`).
 
     Raises:
         InputError: when a file cannot be read, or an image is of another shape.
     """
     found = np.empty((len(images), *shape), np.uint8)
     for number, image in enumerate(images):
-        array = image if isinstance(image, np.ndarray) else _read(image, shape)
+        array = image if isinstance(image, np.ndarray) else _read(image, shape, bits)
         if array.size != found[number].size:
             name = f"image {number}" if isinstance(image, np.ndarray) else f"image {image}"
             raise InputError(f"{name} has the shape {array.shape}; it must be {shape}")
@@ -140,7 +239,8 @@ def read_images(
     return found
 
 
-def _read(path: str | os.PathLike[str], shape: tuple[int, int, int]) -> np.ndarray:
+def _read(path: str | os.PathLike[str], shape: tuple[int, int, int], bits: int) -> np.ndarray:
     height, width, channels = shape
+    size = height if height == width else None
     with opened(StoredImage(pathlib.Path(path), 0, str(path))) as image:
-        return pixels(image, channels=channels, size=height if height == width else None)
+        return pixels(image, channels=channels, size=size, bits=bits)

@@ -134,6 +134,8 @@ class ImageData:
         test: the held-out split, of the same form.
         class_names: the name of each label.
         image_shape: (H, W, C) of every image.
+        bits: of the values in image files that have more than 8, see `pictures.bits_of`.
+        notes: lines for the log about what was left out or read otherwise than stored.
     """
 
     name: str
@@ -141,6 +143,8 @@ class ImageData:
     test: Split
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
+    bits: int = 16
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -49,7 +49,10 @@ def predict(trained: Trained[Any, Any], source: str, target: str) -> None:
     with writing(path), io.StringIO(newline="") as buffer:
         _write(rows, form, buffer)
         partial = path.with_name(path.name + ".partial")
-        partial.write_text(buffer.getvalue(), encoding="utf-8", newline="")
+        # Names of files need not be UTF-8; JSON has these escapes too.
+        partial.write_text(
+            buffer.getvalue(), encoding="utf-8", errors="backslashreplace", newline=""
+        )
         partial.replace(path)
     say(f"{len(inputs):,} predictions: {path}")
 

@@ -32,9 +32,10 @@ import numpy as np
 import optax
 
 from dlcore import optim, runtime
-from dlcore.data import Loader, Split, evaluation_batches
+from dlcore.data import ImageData, Loader, Split, evaluation_batches, load_images
 from dlcore.errors import InputError
 from dlcore.launch.config import RunConfig
+from dlcore.launch.process import say
 from dlcore.plan.walk import ApplyFn
 from dlcore.report import Section
 from dlcore.runtime import sharding
@@ -302,6 +303,20 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
     def part(self) -> dict[str, int]:
         """Returns which part of each batch this process feeds, as the loaders take it."""
         return dict(zip(("process_index", "process_count"), self.layout().part, strict=True))
+
+    def images(self, **options: Any) -> ImageData:
+        """Returns the images of --dataset or --data_path, and says what is noted of them.
+
+        Args:
+            options: of `dlcore.data.load_images`.
+        """
+        config: Any = self.config
+        data = load_images(
+            config.dataset, data_dir=config.data_dir, data_path=config.data_path, **options
+        )
+        for note in data.notes:
+            say(note)
+        return data
 
     def split_data(self, train: Split, test: Split, info: InfoT) -> Data[InfoT]:
         """Returns shuffled batches of examples, less the share of --validation, and passes."""

@@ -25,7 +25,6 @@ from dlcore.data import (
     channel_moments,
     evaluation_batches,
     evenly_spaced,
-    load_images,
     read_images,
 )
 from dlcore.errors import InputError, choose
@@ -38,6 +37,7 @@ from dlcore.launch.fields import (
     names,
     number,
     path,
+    switch,
     text,
     texts,
 )
@@ -85,6 +85,7 @@ class Config(
     remat: str = choice(
         "none", POLICIES, "what the gradient computes again to save memory", free=True
     )
+    allow_empty_classes: bool = switch(False, "whether a class of --data_path may have no images")
     classes: tuple[str, ...] = names("classes whose examples alone are taken")
     examples: int | None = integer(
         None, 1, LARGEST, "training examples to take, drawn at random; default all"
@@ -127,12 +128,14 @@ class Info:
         image_shape: (H, W, C) of the images.
         mean: of each channel, in units of 0..255.
         deviation: of each channel.
+        bits: of the values in image files that have more than 8.
     """
 
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     mean: np.ndarray = dataclasses.field(compare=False)
     deviation: np.ndarray = dataclasses.field(compare=False)
+    bits: int = 16
 
 
 class ImageClassification(launch.Task[Config, Info]):
@@ -146,11 +149,9 @@ class ImageClassification(launch.Task[Config, Info]):
         if config.export is not None:
             family_of(self.build(10))  # Says now, not after training, that there are no names.
         spec = image_spec(config.model)
-        data = load_images(
-            config.dataset,
-            data_dir=config.data_dir,
-            data_path=config.data_path,
+        data = self.images(
             image_size=config.image_size or spec.image_size,
+            allow_empty=config.allow_empty_classes,
         )
         data = restrict(data, config)
         launch.say(
@@ -160,7 +161,7 @@ class ImageClassification(launch.Task[Config, Info]):
         self.augment = make_augment(data, config.augment)
         self.test = data.test
         mean, deviation = moments(data, config.moments)
-        info = Info(data.class_names, data.image_shape, mean, deviation)
+        info = Info(data.class_names, data.image_shape, mean, deviation, data.bits)
         return self.split_data(data.train, data.test, info)
 
     def build(self, num_classes: int) -> nn.Module:
@@ -281,7 +282,7 @@ class ImageClassification(launch.Task[Config, Info]):
             inputs: uint8 arrays [H, W, C] of the run's shape, or paths of image files, which are
                 brought to it as --image_size does.
         """
-        images = read_images(inputs, self.info.image_shape)
+        images = read_images(inputs, self.info.image_shape, self.info.bits)
         size = 64
         padded = np.concatenate([images, np.repeat(images[-1:], -len(images) % size, axis=0)])
         parts = [

@@ -1,10 +1,26 @@
 import io
+import pathlib
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dlcore.data.pictures import StoredImage, fit_square, opened, pixels
+from dlcore.data.pictures import (
+    CUT,
+    ON_WHITE,
+    SCALED,
+    TURNED,
+    UPPER,
+    StoredImage,
+    bits_of,
+    fit_square,
+    opened,
+    pixels,
+    read_images,
+    upright_size,
+)
 from dlcore.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -66,12 +82,17 @@ def test_larger_images_are_resized_by_their_shorter_side(shape: tuple[int, int])
     ("mode", "colour", "channels", "expected"),
     [
         ("RGB", (10, 20, 30), 3, [10, 20, 30]),
-        ("RGBA", (10, 20, 30, 0), 3, [10, 20, 30]),
+        ("RGBA", (10, 20, 30, 255), 3, [10, 20, 30]),
+        ("RGBA", (10, 20, 30, 0), 3, [255, 255, 255]),
+        ("RGBA", (0, 100, 255, 51), 3, [204, 224, 255]),  # 0.2 of the colour, 0.8 of white
         ("RGBA", (10, 20, 30, 40), 4, [10, 20, 30, 40]),
         ("L", 77, 3, [77, 77, 77]),
-        ("LA", (77, 5), 1, [77]),
+        ("LA", (77, 255), 1, [77]),
+        ("LA", (5, 51), 1, [205]),
         ("1", 1, 1, [255]),
         ("I;16", 77 * 256 + 200, 1, [77]),
+        ("I;16B", 77 * 256 + 200, 3, [77, 77, 77]),
+        ("I", 77 * 256 + 200, 1, [77]),
         ("CMYK", (0, 255, 255, 0), 3, [255, 0, 0]),
         ("RGB", (255, 0, 0), 1, [76]),  # ITU-R 601: 0.299 of red.
     ],
@@ -102,6 +123,155 @@ def png(image: Image.Image) -> bytes:
 def test_damaged_files_are_named(data: bytes) -> None:
     with pytest.raises(InputError, match=r"cannot read image cat 7: .*; repair or remove it$"):
         with opened(StoredImage(data, 0, "cat 7")) as image:
+            pixels(image, channels=1)
+
+
+def stored(image: Image.Image, form: str = "png", **options: object) -> StoredImage:
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return StoredImage(file.getvalue(), 0, "x")
+
+
+# What was seen, of a camera that was held in each of the eight ways (EXIF 2.3, table 6).
+HELD = {
+    1: lambda seen: seen,
+    2: lambda seen: seen[:, ::-1],
+    3: lambda seen: seen[::-1, ::-1],
+    4: lambda seen: seen[::-1],
+    5: lambda seen: seen.swapaxes(0, 1),
+    6: lambda seen: np.rot90(seen, 1),
+    7: lambda seen: np.rot90(seen, 2).swapaxes(0, 1),
+    8: lambda seen: np.rot90(seen, -1),
+}
+
+
+@pytest.mark.parametrize("form", ["png", "tiff", "jpeg", "webp"])
+@pytest.mark.parametrize("orientation", HELD)
+def test_images_are_turned_upright(orientation: int, form: str) -> None:
+    seen = np.zeros((16, 24, 3), np.uint8)
+    seen[:8, :16, 0], seen[8:, 8:, 1] = 250, 200
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    lossless = {"quality": 100} if form == "jpeg" else {"lossless": True} if form == "webp" else {}
+    file = stored(Image.fromarray(HELD[orientation](seen).copy()), form, exif=tags, **lossless)
+    notes: list[str] = []
+    with opened(file) as image:
+        assert upright_size(image) == (16, 24)
+        found = pixels(image, channels=3, notes=notes)
+    assert np.abs(found.astype(int) - seen).mean() < (30 if form == "jpeg" else 1e-9)
+    assert notes == ([TURNED] if orientation > 1 else [])
+
+
+def test_damaged_tags_turn_nothing() -> None:
+    array = gray(3, 5)
+    for tags in (b"Exif\0\0nothing", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b""):
+        with opened(stored(Image.fromarray(array), exif=tags)) as image:
+            assert np.array_equal(pixels(image, channels=1)[..., 0], array)
+
+
+RGBA_INK = np.array([0, 0, 0, 1], np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["palette", "key of a palette", "key of gray", "key of colours"])
+def test_transparency_of_every_kind_is_put_on_white(kind: str) -> None:
+    """Black ink on nothing, as scans of signatures are."""
+    ink = np.zeros((4, 6), bool)
+    ink[1:3, 2] = True
+    file = {
+        "palette": lambda: stored(
+            Image.fromarray(np.where(ink, 255, 0)[..., None].astype(np.uint8) * RGBA_INK).quantize(
+                4
+            )
+        ),
+        "key of a palette": lambda: stored(
+            Image.fromarray(np.where(ink, 1, 0).astype(np.uint8)).convert("P"), transparency=0
+        ),
+        "key of gray": lambda: stored(
+            Image.fromarray(np.where(ink, 0, 7).astype(np.uint8)), transparency=7
+        ),
+        "key of colours": lambda: stored(
+            Image.fromarray(np.where(ink, 0, 7).astype(np.uint8)).convert("RGB"),
+            transparency=(7, 7, 7),
+        ),
+    }[kind]()
+    for channels in (1, 3):
+        notes: list[str] = []
+        with opened(file) as image:
+            found = pixels(image, channels=channels, notes=notes)
+        assert notes == [ON_WHITE]
+        assert (found[~ink] == 255).all() and (found[ink] < 5).all()
+
+
+def test_what_is_opaque_is_not_noted() -> None:
+    notes: list[str] = []
+    pixels(Image.new("RGBA", (3, 2), (1, 2, 3, 255)), channels=3, notes=notes)
+    pixels(Image.new("RGBA", (3, 2), (1, 2, 3, 0)), channels=4, notes=notes)
+    assert notes == []
+
+
+@pytest.mark.parametrize("bits", range(8, 17))
+@pytest.mark.parametrize("form", ["png", "tiff"])
+def test_values_are_scaled_by_the_bits_that_the_files_hold(bits: int, form: str) -> None:
+    """256 levels remain, whatever the bits, as one scale for all images."""
+    levels = np.arange(1 << bits, dtype=np.uint16)
+    bright = levels[-(1 << 8) :].reshape(16, 16)
+    files = [stored(Image.fromarray(part), form) for part in (bright >> 4, bright, bright >> 1)]
+    assert bits_of([*files, stored(Image.new("RGB", (2, 2), "white"))]) == bits
+    with opened(stored(Image.fromarray(levels.reshape(16, -1)), form)) as image:
+        notes: list[str] = []
+        found = pixels(image, channels=1, bits=bits, notes=notes)
+    assert np.array_equal(found.ravel(), levels * 256.0 // (1 << bits))
+    assert len(np.unique(found)) == 256 and notes == [SCALED]
+
+
+def test_values_beyond_the_bits_are_cut_and_noted() -> None:
+    notes: list[str] = []
+    image = Image.fromarray(np.array([[0, 4095, 4096, 65535]], np.uint16))
+    assert pixels(image, channels=1, bits=12, notes=notes).ravel().tolist() == [0, 255, 255, 255]
+    assert notes == [SCALED, CUT]
+    assert bits_of([]) == 16 and bits_of([stored(Image.new("L", (2, 2)))]) == 16
+
+
+def test_colours_of_16_bits_are_noted() -> None:
+    """A PNG by hand, for Pillow writes none: 2 x 1 pixels of red, green and blue."""
+    row = b"\0" + np.array([0x1234, 0, 0xFFFF, 0x0100, 0, 0], ">u2").tobytes()
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    file = b"\x89PNG\r\n\x1a\n"
+    for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(row)), (b"IEND", b"")):
+        checked = kind + body
+        file += struct.pack(">I", len(body)) + checked + struct.pack(">I", zlib.crc32(checked))
+    notes: list[str] = []
+    with opened(StoredImage(file, 0, "x")) as image:
+        found = pixels(image, channels=3, notes=notes)
+    assert found.tolist() == [[[0x12, 0, 0xFF], [1, 0, 0]]] and notes == [UPPER]
+
+
+def test_read_images_reads_as_a_data_set_is_read(tmp_path: pathlib.Path) -> None:
+    """Turned, on white, and of 12 bits."""
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    deep = np.arange(15, dtype=np.uint16).reshape(3, 5) * 290
+    Image.fromarray(deep).save(tmp_path / "deep.png", exif=tags)
+    ink = Image.new("LA", (5, 3), (0, 0))
+    ink.putpixel((1, 2), (0, 255))
+    ink.save(tmp_path / "ink.png", exif=tags)
+    for size in (None, 7):
+        shape = (5, 3, 1) if size is None else (size, size, 1)
+        found = read_images([tmp_path / "deep.png", tmp_path / "ink.png"], shape, bits=12)
+        if size is None:
+            assert np.array_equal(found[0, ..., 0], np.rot90(deep >> 4, -1))
+            assert found[1].sum() == 255 * 14 and found[1, 1, 0, 0] == 0
+        for path, array in zip(("deep.png", "ink.png"), found, strict=True):
+            with opened(StoredImage(tmp_path / path, 0, path)) as image:
+                expected = pixels(image, channels=1, size=size, bits=12)
+            assert np.array_equal(array, expected)
+
+
+@pytest.mark.parametrize("values", [[-1, 5], [0, 1 << 16]])
+def test_values_of_more_than_16_bits_are_refused(values: list[int]) -> None:
+    image = Image.fromarray(np.array([values], np.int32))
+    with pytest.raises(InputError, match="cannot read image x: pixels of 32 bits beyond 0..65535"):
+        with opened(stored(image, "tiff")) as image:
             pixels(image, channels=1)
 
 

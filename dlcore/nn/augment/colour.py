@@ -124,10 +124,19 @@ def cutout(key: jax.Array, image: jax.Array, *, size: int = 8, fill: Fill = 0.0)
         image: (H, W, C).
         size: the side in pixels.
         fill: one value, or one for each channel; the paper takes the mean of the images.
+
+    Raises:
+        InputError: when nothing of an image could remain.
     """
-    limits = jnp.array(image.shape[:2])
+    height, width = image.shape[:2]
+    if size >= min(height, width):
+        raise InputError(
+            f"cutout of {size} pixels can leave nothing of images of {height}x{width}; choose at "
+            f"most {min(height, width) - 1}"
+        )
+    limits = jnp.array([height, width])
     start = jax.random.randint(key, (2,), 0, limits) - size // 2
-    inside = rectangle(image.shape[0], image.shape[1], start, start + size)
+    inside = rectangle(height, width, start, start + size)
     return jnp.where(inside[..., None], fill_values(fill), image)
 
 

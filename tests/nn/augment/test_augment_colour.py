@@ -157,6 +157,15 @@ def test_cutout_fills_a_square_that_may_reach_over_the_edge(size):
         np.testing.assert_array_equal(result, expected)
 
 
+@pytest.mark.parametrize("size", [6, 7, 99])
+def test_a_cutout_that_could_leave_nothing_is_refused(size):
+    keys = jax.random.split(jax.random.key(2), 200)
+    found = run(colour.cutout, IMAGE, keys, size=5, fill=-1.0)
+    assert (found != -1).any(axis=(1, 2, 3)).all()
+    with pytest.raises(InputError, match=f"cutout of {size} .* 6x7; choose at most 5"):
+        run(colour.cutout, IMAGE, keys, size=size)
+
+
 def test_the_centre_of_cutout_is_any_pixel():
     keys = jax.random.split(jax.random.key(3), 2000)
     found = run(colour.cutout, np.ones((3, 4, 1), np.float32), keys, size=1)
