@@ -189,7 +189,7 @@ class LanguageModelling(launch.Task[Config, Info]):
             valid_share=config.validation,
             limit=config.characters,
         )
-        cut = {part: config.cut(getattr(corpus, part), 50_000) for part in Corpus._fields[1:]}
+        cut = {part: config.cut(getattr(corpus, part), 20_000) for part in Corpus._fields[1:]}
         self.corpus = corpus = corpus._replace(**cut)
         vocabulary = config.build_vocabulary(corpus.train)
         self.ids = ids = encode(vocabulary, corpus)

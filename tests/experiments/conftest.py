@@ -18,8 +18,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory, worker_id):
-    """One folder of prepared data sets for all tests of a worker."""
-    return tmp_path_factory.mktemp("data")
+    """One folder of prepared data sets for all tests, those of other workers included."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "data"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture

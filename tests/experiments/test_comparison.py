@@ -88,6 +88,7 @@ def test_bad_flags_are_one_clear_line(compare, tmp_path, given, words):
     assert {path.name for path in tmp_path.iterdir()} <= {"comparison"}
 
 
+@pytest.mark.slow
 def test_the_command_works_in_any_folder(data_dir, tmp_path):
     """A later run starts from the weights of one before it, by a relative path."""
     runs = ["--run=a:", "--run=b: --init_from={a} --learning_rate=0"]

@@ -65,7 +65,7 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", ["jit", pytest.param("mesh", marks=pytest.mark.slow)])
 def test_kill_9_at_random_steps_and_resume_is_bit_for_bit(run, start, tmp_path, name):
     flags, devices = LAYOUTS[name]
     whole, killed = tmp_path / "whole", tmp_path / "killed"

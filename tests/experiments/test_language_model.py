@@ -283,8 +283,11 @@ def test_a_counted_model_cannot_be_loaded_and_says_so(capfd, count, tmp_path):
 
 @pytest.mark.parametrize(
     ("devices", "layout"),
-    [(1, ()), (4, ("--layout=mesh", "--mesh=fsdp=4")), (4, ("--layout=pmap",))],
-    ids=["jit", "fsdp", "pmap"],
+    [
+        pytest.param(1, (), id="jit", marks=pytest.mark.slow),
+        pytest.param(4, ("--layout=mesh", "--mesh=fsdp=4"), id="fsdp"),
+        pytest.param(4, ("--layout=pmap",), id="pmap", marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_run_continues_bit_for_bit(run, start, tmp_path, devices, layout):
     """The carry of the streams is in the checkpoint with all the rest."""

@@ -99,14 +99,21 @@ def test_a_run_learns_leaves_its_files_and_repeats(run, tmp_path, job):
             "text_classification", ("--pooling=last", "--cell=gru", "--layers=2", "--residual"),
             marks=pytest.mark.slow,
         ),
-        ("text_classification", ("--pooling=attention", "--cell=lstm_batch_norm", "--level=char")),
+        pytest.param(
+            "text_classification",
+            ("--pooling=attention", "--cell=lstm_batch_norm", "--level=char"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "text_classification", ("--pooling=mean", "--nobidirectional", "--precision=bfloat16"),
             marks=pytest.mark.slow,
         ),
         ("text_classification", ("--cell=lstm_batch_norm", "--precision=bfloat16")),
         ("tagging", ("--crf", "--cell=lstm_peephole", "--variational", "--state_dropout=0.1")),
-        ("tagging", ("--crf", "--cell=lstm_batch_norm", "--precision=bfloat16")),
+        pytest.param(
+            "tagging", ("--crf", "--cell=lstm_batch_norm", "--precision=bfloat16"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "tagging", ("--cell=highway", "--embedding_dropout=0.1", "--limit=5"),
             marks=pytest.mark.slow,

@@ -88,7 +88,14 @@ COUNTS = {
     "densenet201": 20_013_928,
     "densenet264": 33_337_704,
 }
+# Those whose tests take seconds for the number of their layers.
+DEEP = {"densenet100", "densenet169", "densenet201", "densenet264"}
 KEY = jax.random.key(0)
+
+
+def marked(names, slow):
+    """The names, those among `slow` marked so."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in names]
 
 
 def apply(model, variables, images, seed=0, train=False):
@@ -138,7 +145,7 @@ def test_every_family_is_here():
     assert {type(image_model(name, num_classes=4)) for name in IMAGE_MODELS} == modules
 
 
-@pytest.mark.parametrize("name", IMAGE_MODELS)
+@pytest.mark.parametrize("name", marked(IMAGE_MODELS, DEEP))
 def test_shapes_and_parameter_counts(name):
     """The papers' counts; nothing is computed."""
     size = IMAGE_MODELS[name].image_size or 32
@@ -205,6 +212,7 @@ def test_batch_is_vmap_of_one(case):
     np.testing.assert_allclose(together, jax.vmap(one)(case.images), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("case", marked(SMALL, {"googlenet", "densenet121"}), indirect=True)
 def test_jit_is_no_jit(case):
     plain = apply(case.model, case.variables, case.images, train=True)
     jitted = case.run(case.variables, case.images, train=True)
@@ -212,6 +220,7 @@ def test_jit_is_no_jit(case):
     jax.tree.map(compare, plain, jitted)
 
 
+@pytest.mark.parametrize("case", marked(SMALL, SLOW | {"googlenet", "resnet18"}), indirect=True)
 def test_overfits_one_batch(case):
     name, model, _, _, variables, images = case
     labels = jnp.arange(4)

@@ -155,11 +155,7 @@ NETWORKS = {
         AlexNetOneTower(2, width=NARROW, hidden=1), "pool5", alexnet(2), 195
     ),
     "vgg16": vgg_network("D", 212),
-    "googlenet": Network(
-        GoogLeNet(2, auxiliary=False, width=NARROW), "inception_5b", googlenet(5, 3), 715
-    ),
     "resnet50": resnet(50, 427),
-    "resnet50 of the paper": resnet(50, 483, stride_in="1x1"),
     "resnet20": small_resnet(20, 81),
     "densenet of 10 layers": densenet((1, 2, 1, 1), 175),
     "densenet10": small_densenet(10, 2, 34),
@@ -169,6 +165,9 @@ SLOW = {
     "vgg13": vgg_network("B", 156),
     "vgg16_c": vgg_network("C", 156),
     "vgg19": vgg_network("E", 268),
+    "googlenet": Network(
+        GoogLeNet(2, auxiliary=False, width=NARROW), "inception_5b", googlenet(5, 3), 715
+    ),
     "googlenet of today": Network(
         GoogLeNet(2, auxiliary=False, batch_norm=True, width=NARROW),
         "inception_5b",
@@ -176,6 +175,7 @@ SLOW = {
         379,
     ),
     **{f"resnet{depth}": resnet(depth, field) for depth, field in {18: 435, 34: 899}.items()},
+    "resnet50 of the paper": resnet(50, 483, stride_in="1x1"),
     "resnet101": resnet(101, 971),
     "resnet101 of the paper": resnet(101, 1027, stride_in="1x1"),
     "resnet152": resnet(152, 1451),

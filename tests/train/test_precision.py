@@ -105,8 +105,15 @@ def train(model, layout, precision, steps=30, **how):
     return result
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("batch norm", "jit"), ("batch norm", "fsdp"), ("LSTM", "jit"),
+        pytest.param("batch norm", "pmap", marks=pytest.mark.slow),
+        pytest.param("LSTM", "pmap", marks=pytest.mark.slow),
+        pytest.param("LSTM", "fsdp", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_models_with_statistics_train_in_bfloat16(name, layout):
     plain = train(MODELS[name], LAYOUTS["jit"](), None)
     assert SEEN == {"params": {"float32"}, "statistics": {"float32"}, "logits": {"float32"}}
