@@ -14,5 +14,7 @@ from dlcore.data.sources import Batch as Batch
 from dlcore.data.sources import ImageData as ImageData
 from dlcore.data.sources import Records as Records
 from dlcore.data.sources import Split as Split
+from dlcore.data.statistics import balanced_weights as balanced_weights
 from dlcore.data.statistics import channel_moments as channel_moments
 from dlcore.data.statistics import evenly_spaced as evenly_spaced
+from dlcore.data.statistics import labels_of as labels_of

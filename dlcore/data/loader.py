@@ -6,6 +6,9 @@ comes exactly once per epoch, any step can be computed at any time, and no state
 process gathers its contiguous slice of the global batch, which is the same for any number of
 processes.
 
+With sampling weights an epoch draws as many examples as there are, but each as often as its weight
+says instead of once.
+
 Where examples differ in length, the permutation of an epoch puts examples of similar length into a
 batch, so that little is padded. All of the above holds there too.
 
@@ -52,9 +55,12 @@ class Loader:
         seed: the seed of the order of the examples.
         process_index: the number of this process, from 0 to P - 1.
         process_count: P, which must divide B.
+        sampling_weights: how often each example is drawn, relative to the others, [N]. An epoch has
+            N w_i / sum(w) copies of example i, rounded up or down at random.
 
     Raises:
         InputError: when B is not a positive multiple of P, the split is empty or the seed negative.
+        ValueError: when the sampling weights are not N numbers >= 0, some of them positive.
 
     >>> from dlcore.data import Arrays
     >>> split = Arrays({"label": np.arange(5, dtype=np.int32)})
@@ -73,7 +79,15 @@ class Loader:
         seed: int,
         process_index: int = 0,
         process_count: int = 1,
+        sampling_weights: np.ndarray | None = None,
     ):
+        if sampling_weights is not None:
+            total = np.sum(sampling_weights)
+            if len(sampling_weights) != len(split) or not 0 < total < np.inf:
+                raise ValueError(f"sampling weights must be {len(split)} finite numbers, not all 0")
+            if np.min(sampling_weights) < 0:
+                raise ValueError("sampling weights must not be negative")
+        self._sampling_weights = sampling_weights
         if seed < 0:
             raise InputError(f"seed {seed} is negative; give 0 or more")
         self._split = split
@@ -108,6 +122,9 @@ class Loader:
         """Returns the order of the examples in an epoch."""
         rng = np.random.Generator(np.random.Philox(key=np.array([self._seed, epoch], np.uint64)))
         order = rng.permutation(len(self._split))
+        if self._sampling_weights is not None:
+            drawn = _systematic(self._sampling_weights[order], rng.random())
+            order = rng.permutation(order[drawn])
         if not isinstance(self._split, Ragged):
             return order
         # Only batches that lie wholly in this epoch are sorted; those at its ends are shared with
@@ -119,6 +136,19 @@ class Loader:
         by_length = whole[np.lexsort((self._split.lengths[whole], pool))]
         batches = by_length.reshape(count, self._batch_size)
         return np.concatenate([head, rng.permutation(batches).ravel(), tail])
+
+
+def _systematic(weights: np.ndarray, offset: float) -> np.ndarray:
+    """Draws N indices [N] by weights [N] at even distances, of which `offset` in 0..1 is the first.
+
+    Systematic sampling has the least variance of all ways to draw (Carpenter et al. 1999): each
+    index comes as often as expected, rounded up or down.
+    """
+    ends = np.cumsum(weights, dtype=np.float64)
+    places = (np.arange(len(weights)) + offset) * (ends[-1] / len(weights))
+    found = np.searchsorted(ends, places, side="right")
+    # Rounding may put the last place at the very end, behind the last weight that is not 0.
+    return np.minimum(found, np.flatnonzero(weights)[-1])
 
 
 def evaluation_batches(

@@ -5,9 +5,35 @@ Shapes: N images, H W C the height, width and channels of an image.
 
 import numpy as np
 
-from dlcore.data.sources import Split
+from dlcore.data.sources import Arrays, Records, Split
 
 _CHUNK = 256
+
+
+def labels_of(split: Split) -> np.ndarray:
+    """Returns the "label" of each example, [N], without decoding images."""
+    if isinstance(split, Arrays):
+        return split.arrays["label"]
+    if isinstance(split, Records):
+        return np.array([stored.label for stored in split.source], np.int32)
+    parts = range(0, len(split), _CHUNK)
+    return np.concatenate(
+        [split.gather(np.arange(i, min(i + _CHUNK, len(split))))["label"] for i in parts]
+    )
+
+
+def balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns the weight of each class by which all classes have the same share, float64 [K].
+
+    N / (K n) for a class of n of the N examples, where K classes have any: the mean weight of an
+    example is 1 (King & Zeng 2001). A class without examples weighs 1.
+
+    >>> balanced_weights(np.array([0, 0, 0, 1]), 2).round(3).tolist()
+    [0.667, 2.0]
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    there = np.maximum(counts, 1) * np.count_nonzero(counts)
+    return np.where(counts, len(labels) / there, 1.0)
 
 
 def evenly_spaced(split: Split, most: int) -> Split:

@@ -25,7 +25,7 @@ import json
 import pathlib
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypedDict, TypeVar
 
 import jax
 import numpy as np
@@ -117,6 +117,13 @@ class Outcome:
         return dataclasses.replace(
             self, metrics={**self.metrics, **metrics}, summary={**self.summary, **summary}
         )
+
+
+class Part(TypedDict):
+    """The part of each batch that a process feeds, as the loaders take it."""
+
+    process_index: int
+    process_count: int
 
 
 class Task(abc.ABC, Generic[ConfigT, InfoT]):
@@ -300,9 +307,10 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         """Returns the layout of the configuration, with the job's rules for the axis "model"."""
         return make_layout(self.config, self.rules)
 
-    def part(self) -> dict[str, int]:
+    def part(self) -> Part:
         """Returns which part of each batch this process feeds, as the loaders take it."""
-        return dict(zip(("process_index", "process_count"), self.layout().part, strict=True))
+        index, count = self.layout().part
+        return {"process_index": index, "process_count": count}
 
     def images(self, **options: Any) -> ImageData:
         """Returns the images of --dataset or --data_path, and says what is noted of them.
@@ -318,11 +326,31 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
             say(note)
         return data
 
-    def split_data(self, train: Split, test: Split, info: InfoT) -> Data[InfoT]:
-        """Returns shuffled batches of examples, less the share of --validation, and passes."""
+    def split_data(
+        self,
+        train: Split,
+        test: Split,
+        info: InfoT,
+        sampling_weights: Callable[[Split], np.ndarray] | None = None,
+    ) -> Data[InfoT]:
+        """Returns shuffled batches of examples, less the share of --validation, and passes.
+
+        Args:
+            train: the training examples.
+            test: the test examples.
+            info: what the run must remember of them.
+            sampling_weights: gives how often each example of a split is drawn, see `Loader`; by
+                default all are drawn once in an epoch.
+        """
         config: Any = self.config
         train, held_out = split_validation(train, config.validation, config.seed)
-        loader = Loader(train, config.batch_size, seed=config.seed, **self.part())
+        loader = Loader(
+            train,
+            config.batch_size,
+            seed=config.seed,
+            sampling_weights=None if sampling_weights is None else sampling_weights(train),
+            **self.part(),
+        )
         return Data(
             loader.batches,
             self.passes(test),

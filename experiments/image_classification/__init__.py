@@ -22,9 +22,11 @@ from dlcore.check import activation_deviations
 from dlcore.data import (
     ImageData,
     Split,
+    balanced_weights,
     channel_moments,
     evaluation_batches,
     evenly_spaced,
+    labels_of,
     read_images,
 )
 from dlcore.errors import InputError, choose
@@ -91,6 +93,13 @@ class Config(
         None, 1, LARGEST, "training examples to take, drawn at random; default all"
     )
     label_smoothing: float = number(0.0, 0, 1, "share of the target spread over all classes")
+    class_weights: tuple[str, ...] = names(
+        "balanced, which lets all classes weigh the same in the loss, or NAME:WEIGHT of classes, "
+        "where others weigh 1"
+    )
+    sampling: str = choice(
+        "uniform", ("uniform", "balanced"), "how training draws: each example, or class, as often"
+    )
     auxiliary_weight: float = number(
         0.3, 0, LARGEST_NUMBER, "weight of auxiliary heads' losses; 0.3 is GoogLeNet's"
     )
@@ -143,6 +152,7 @@ class ImageClassification(launch.Task[Config, Info]):
 
     metric = ("accuracy", "max")
     reads = "images"
+    class_weights: np.ndarray | None = None
 
     def data(self) -> launch.Data[Info]:
         config = self.config
@@ -162,7 +172,14 @@ class ImageClassification(launch.Task[Config, Info]):
         self.test = data.test
         mean, deviation = moments(data, config.moments)
         info = Info(data.class_names, data.image_shape, mean, deviation, data.bits)
-        return self.split_data(data.train, data.test, info)
+        self.class_weights = make_class_weights(data, config)
+
+        def balanced(train: Split) -> np.ndarray:
+            labels = labels_of(train)
+            return balanced_weights(labels, len(data.class_names))[labels]
+
+        weights = balanced if config.sampling == "balanced" else None
+        return self.split_data(data.train, data.test, info, weights)
 
     def build(self, num_classes: int) -> nn.Module:
         """Returns the network of --model with its --option, see `model_options`."""
@@ -202,21 +219,35 @@ class ImageClassification(launch.Task[Config, Info]):
             mutable=list(model_state),
         )
 
-        def metrics_of(logits: jax.Array) -> Metrics:
+        weight = batch["weight"] * self.example_weights(batch["label"])
+
+        def metrics_of(logits: jax.Array, weight: jax.Array) -> Metrics:
             return classification(
-                logits,
-                batch["label"],
-                batch["weight"],
-                label_smoothing=self.config.label_smoothing,
+                logits, batch["label"], weight, label_smoothing=self.config.label_smoothing
             )
 
-        metrics = metrics_of(logits)
-        loss = metrics.pop("loss")
+        metrics = metrics_of(logits, batch["weight"])
+        loss = metrics_of(logits, weight)["loss"]
+        del metrics["loss"]
         for name, head in activations.items():
             if name.startswith("auxiliary_"):
-                total = loss.total + self.config.auxiliary_weight * metrics_of(head)["loss"].total
+                total = (
+                    loss.total
+                    + self.config.auxiliary_weight * metrics_of(head, weight)["loss"].total
+                )
                 loss = Mean(total, loss.weight)
         return loss, Aux(dict(new_state), metrics)
+
+    def example_weights(self, labels: jax.Array) -> jax.Array | float:
+        """Returns what examples weigh in the loss by --class_weights: (B,), or 1 for all.
+
+        Args:
+            labels: (B,) classes, or (B, K) probabilities, whose weights are averaged.
+        """
+        if self.class_weights is None:
+            return 1.0
+        of_class = jnp.asarray(self.class_weights, jnp.float32)
+        return of_class[labels] if labels.ndim == 1 else labels @ of_class
 
     def metrics(self, state: TrainState, batch: Batch) -> Metrics:
         logits = self.logits({"params": state.params, **state.model_state}, batch["image"])
@@ -343,7 +374,8 @@ def restrict(data: ImageData, config: Config) -> ImageData:
                 raise choose("class", name, data.class_names)
         wanted = [data.class_names.index(name) for name in config.classes]
         train, test = (
-            split.subset(np.flatnonzero(np.isin(_labels(split), wanted))) for split in (train, test)
+            split.subset(np.flatnonzero(np.isin(labels_of(split), wanted)))
+            for split in (train, test)
         )
     if config.examples is not None:
         if config.examples > len(train):
@@ -355,11 +387,32 @@ def restrict(data: ImageData, config: Config) -> ImageData:
     return dataclasses.replace(data, train=train, test=test)
 
 
-def _labels(split: Split) -> np.ndarray:
-    parts = range(0, len(split), SAMPLE)
-    return np.concatenate(
-        [split.gather(np.arange(i, min(i + SAMPLE, len(split))))["label"] for i in parts]
-    )
+def make_class_weights(data: ImageData, config: Config) -> np.ndarray | None:
+    """Returns the weight of each class in the loss [K], or None where all weigh 1.
+
+    Raises:
+        InputError: for a class that there is not, or a weight that is no positive number.
+    """
+    given = config.class_weights
+    if not given:
+        return None
+    if given == ("balanced",):
+        return balanced_weights(labels_of(data.train), len(data.class_names))
+    weights = np.ones(len(data.class_names))
+    for item in given:
+        name, _, text = item.rpartition(":")
+        try:
+            weight = float(text)
+        except ValueError:
+            weight = np.nan
+        if not 0 < weight < np.inf:
+            raise InputError(
+                f"--class_weights={item} is neither balanced nor NAME:WEIGHT with a weight above 0"
+            )
+        if name not in data.class_names:
+            raise choose("class", name, data.class_names)
+        weights[data.class_names.index(name)] = weight
+    return weights
 
 
 def make_augment(data: ImageData, steps: str) -> Augment:

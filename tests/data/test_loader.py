@@ -1,5 +1,5 @@
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -50,6 +50,43 @@ def test_every_example_once_per_epoch_in_a_new_order() -> None:
     epochs = [got[:N], got[N : 2 * N], got[2 * N :]]
     assert [sorted(epoch) for epoch in epochs] == [list(range(N))] * 3
     assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [[1.0] * N, [0, 0, 5, 0, 0, 0, 0, 0, 0, 0], [9, 1, 0, 0.5, 1, 1, 1, 1, 1, 1], range(N)],
+)
+def test_each_example_comes_as_often_as_its_weight_says(weights: Sequence[float]) -> None:
+    """Rounded up or down in each epoch, and exactly in the long run; every epoch is shuffled."""
+    shares = np.array(weights) * N / sum(weights)
+    epochs = 400
+    got = rows(Loader(in_memory(), epochs * N, seed=2, sampling_weights=np.array(weights)).batch(0))
+    counts = np.array([np.bincount(got[i : i + N], minlength=N) for i in range(0, len(got), N)])
+    assert (np.floor(shares) <= counts).all() and (counts <= np.ceil(shares)).all()
+    # Of a Bernoulli variable: six standard deviations.
+    rest = shares % 1
+    assert (np.abs(counts.mean(0) - shares) <= 6 * np.sqrt(rest * (1 - rest) / epochs)).all()
+    orders = {tuple(got[i : i + N]) for i in range(0, len(got), N)}
+    assert len(orders) > epochs / 2 or max(shares) == N
+
+
+def test_draws_by_weight_are_seekable_and_shared_by_processes(split: Split) -> None:
+    weights = np.arange(N)
+    whole = Loader(in_memory(), 8, seed=5, sampling_weights=weights)
+    for step in (0, 3, 10**9):
+        parts = [
+            Loader(
+                split, 8, seed=5, sampling_weights=weights, process_index=index, process_count=2
+            ).batch(step)
+            for index in range(2)
+        ]
+        assert [row for part in parts for row in rows(part)] == rows(whole.batch(step))
+
+
+@pytest.mark.parametrize("weights", [[0] * N, [1] * (N - 1), [-1] + [1] * (N - 1), [np.nan] * N])
+def test_weights_that_are_none_are_refused(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="sampling weights must"):
+        Loader(in_memory(), 2, seed=0, sampling_weights=np.array(weights))
 
 
 def test_seeds_give_different_orders() -> None:
