@@ -7,7 +7,7 @@ class is held out for the test. What lies in folders within that of a class belo
 
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +15,9 @@ import numpy as np
 from dlcore.data.pictures import StoredImage
 from dlcore.errors import InputError
 
-_TRAIN = ("train", "training")
+TRAIN = ("train", "training")
 # The first of them that is there is what is tested on.
-_HELD_OUT = ("test", "testing", "validation", "valid", "val")
+HELD_OUT = ("test", "testing", "validation", "valid", "val")
 _LAYOUT = "expected train/ and test/ (or validation/, valid/, val/) or one folder per class"
 # What operating systems leave in folders, beside names that begin with a dot.
 _SYSTEM = ("__MACOSX", "Thumbs.db", "desktop.ini")
@@ -62,6 +62,40 @@ def shown(path: pathlib.Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def note(path: pathlib.Path, kind: str, names: Sequence[str]) -> str:
+    """Returns the line for the log about things of a kind, with their number and some names."""
+    some = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
+    return f"{path}: {kind}: {len(names):,} ({some})"
+
+
+def hold_out(
+    images: Sequence[StoredImage], class_names: Sequence[str]
+) -> tuple[list[StoredImage], list[StoredImage]]:
+    """Splits images into those to train on and a fixed fifth of every class, at least one image.
+
+    Raises:
+        InputError: when a class has only one image.
+    """
+    from sklearn import model_selection
+
+    labels = [image.label for image in images]
+    counts = np.bincount(labels, minlength=len(class_names))
+    if 1 in counts:
+        raise InputError(
+            f"class {class_names[int(np.argmax(counts == 1))]} has 1 image; a class needs 2 or "
+            "more to hold some out for the test, or name train and test parts"
+        )
+    if not images:
+        return [], []
+    train, test = model_selection.train_test_split(
+        np.arange(len(images)),
+        test_size=max(-(-len(images) // 5), np.count_nonzero(counts)),
+        random_state=0,
+        stratify=labels,
+    )
+    return [images[i] for i in np.sort(train)], [images[i] for i in np.sort(test)]
+
+
 class _Reader:
     """Reads one folder and keeps account of what it leaves out."""
 
@@ -75,14 +109,14 @@ class _Reader:
         named = {
             folder.name.casefold(): folder
             for folder in folders.values()
-            if folder.name.casefold() in (*_TRAIN, *_HELD_OUT)
+            if folder.name.casefold() in (*TRAIN, *HELD_OUT)
         }
         parts = {name: folder for name, folder in named.items() if _has_folders(folder)}
         if not parts:
             self._note("taken as classes, since no folders are within", *named.values())
             return self._split(folders)
-        train = next((parts[name] for name in _TRAIN if name in parts), None)
-        test = next((parts[name] for name in _HELD_OUT if name in parts), None)
+        train = next((parts[name] for name in TRAIN if name in parts), None)
+        test = next((parts[name] for name in HELD_OUT if name in parts), None)
         if train is None or test is None:
             there = ", ".join(f"{folder.name}/" for folder in parts.values())
             missing = "train/" if train is None else "test/, validation/, valid/ or val/"
@@ -110,43 +144,22 @@ class _Reader:
 
     def _split(self, classes: Mapping[str, pathlib.Path]) -> ImageFolder:
         """Holds out a fixed fifth of every class, at least one image."""
-        from sklearn import model_selection
-
         images = [
             image
             for label, folder in enumerate(classes.values())
             for image in self._images(folder, label)
         ]
-        labels = [image.label for image in images]
-        counts = np.bincount(labels, minlength=len(classes))
-        if 1 in counts:
-            alone = list(classes.values())[int(np.argmax(counts == 1))]
-            raise InputError(
-                f"{shown(alone)} has 1 image; a class needs 2 or more to hold some out for the "
-                "test, or give train/ and test/"
-            )
-        if not images:
-            return self._result(classes, [], [])
-        splits = model_selection.train_test_split(
-            np.arange(len(images)),
-            test_size=max(-(-len(images) // 5), np.count_nonzero(counts)),
-            random_state=0,
-            stratify=labels,
-        )
-        return self._result(
-            classes, *([images[index] for index in np.sort(indices)] for indices in splits)
-        )
+        return self._result(classes, *hold_out(images, [*map(shown, classes)]))
 
     def _result(
         self, classes: Iterable[str], train: list[StoredImage], test: list[StoredImage]
     ) -> ImageFolder:
         if not train or not test:
             raise InputError(f"{self._path} has no images to train on, or none to test on")
-        notes = []
-        for kind, paths in self._noted.items():
-            names = [shown(path.relative_to(self._path)) for path in paths[:3]]
-            names += ["..."] if len(paths) > 3 else []
-            notes.append(f"{self._path}: {kind}: {len(paths):,} ({', '.join(names)})")
+        notes = [
+            note(self._path, kind, [shown(path.relative_to(self._path)) for path in paths])
+            for kind, paths in self._noted.items()
+        ]
         return ImageFolder(tuple(map(shown, classes)), train, test, tuple(notes))
 
     def _note(self, kind: str, *paths: pathlib.Path) -> None:

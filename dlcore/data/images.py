@@ -13,6 +13,7 @@ import numpy as np
 
 from dlcore.data import pictures
 from dlcore.data.image_folder import read_folder
+from dlcore.data.image_table import read_table
 from dlcore.data.pictures import StoredImage
 from dlcore.data.sources import ImageData, Records, Split
 from dlcore.data.statistics import evenly_spaced
@@ -40,7 +41,8 @@ def load_images(
             split or one without labels.
         data_dir: the folder of prepared data sets; None stands for TFDS' own,
             ~/tensorflow_datasets.
-        data_path: a folder of images by class (`dlcore.data.image_folder`), instead of `dataset`.
+        data_path: a folder of images by class (`dlcore.data.image_folder`) or a table of images and
+            their classes (`dlcore.data.image_table`), instead of `dataset`.
         image_size: the side in pixels of the square that every image is fitted into
             (`pictures.fit_square`); None keeps the images, which must then be of one size.
         allow_empty: whether a class of `data_path` may have no images.
@@ -63,7 +65,10 @@ def load_images(
     if data_path is not None:
         path = pathlib.Path(data_path).expanduser()
         name, shape = str(path), (None, None, None)
-        class_names, train, test, notes = read_folder(path, allow_empty=allow_empty)
+        if path.is_file():
+            class_names, train, test, notes = read_table(path)
+        else:
+            class_names, train, test, notes = read_folder(path, allow_empty=allow_empty)
         bits = pictures.bits_of(train)
     else:
         name, shape, class_names, train, test = _read_prepared(dataset, data_dir)

@@ -96,10 +96,11 @@ def _images(source: str) -> list[str]:
         return [line.rstrip("\n") for line in sys.stdin if line.strip()]
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
+        files = sorted(file for file in path.rglob("*") if not file.is_dir())
         # Asked for here, because it imports the readers of all formats.
         suffixes = Image.registered_extensions()
-        images = [str(file) for file in files if file.suffix.lower() in suffixes]
+        # A link may lead nowhere.
+        images = [str(f) for f in files if f.suffix.lower() in suffixes and f.is_file()]
         if len(images) < len(files):
             say(f"{len(files) - len(images):,} files in {path} are no images and are left out")
         if not images:

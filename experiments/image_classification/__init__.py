@@ -1,8 +1,9 @@
 """Image classification: convolutional and other networks on images by class.
 
 By default LeNet-5 on scikit-learn's handwritten digits (1,500 to train on, 297 held out), which
-needs no network. `--data_path` takes a folder of images by class, `--dataset` any prepared TFDS
-data set with an image and a label. `--predict=FOLDER --workdir=DIR` classifies images.
+needs no network. `--data_path` takes a folder of images by class or a CSV table of images and their
+classes, `--dataset` any prepared TFDS data set with an image and a label. `--predict=FOLDER
+--workdir=DIR` classifies images.
 """
 
 import dataclasses

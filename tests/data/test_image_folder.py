@@ -149,7 +149,7 @@ def broken_folder(root: pathlib.Path, case: str) -> None:
         ("empty", "has no folders of classes; expected train/ and test/"),
         ("flat", "has no folders of classes; expected train/ and test/"),
         ("class without images", "dog has no images; add some, remove the folder or give --allow"),
-        ("single image", "dog has 1 image; a class needs 2 or more"),
+        ("single image", "class dog has 1 image; a class needs 2 or more"),
         ("train alone", "has train/ but no test/, validation/, valid/ or val/; expected"),
         ("test alone", "has test/ but no train/; expected"),
         ("nothing but empty classes", "ant has no images; add some"),

@@ -79,3 +79,15 @@ def test_names_that_are_no_utf_8_are_answered(tmp_path):
         assert r"caf\udce9.png" in text
     row = json.loads((tmp_path / "out.jsonl").read_text(encoding="utf-8"))
     assert row == {"input": name, "class": "a"}
+
+
+def test_what_predictions_leave_out_is_counted(tmp_path, capsys):
+    Image.new("L", (2, 2)).save(tmp_path / "a.png")
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    task = types.SimpleNamespace(reads="images", remark=lambda inputs: None)
+    trained = types.SimpleNamespace(task=task, answers=lambda inputs: [{} for _ in inputs])
+    predict(trained, str(tmp_path), "-")
+    answered = capsys.readouterr()
+    assert json.loads(answered.out) == {"input": str(tmp_path / "a.png")}
+    assert f"2 files in {tmp_path} are no images and are left out" in answered.err

@@ -1,0 +1,117 @@
+"""Reads a table of images and their classes, as CSV with commas or tabs.
+
+Each row has the path of an image, relative to the folder of the table, and its class; a third
+column may say to which part of the data it belongs: train, and test, validation, valid or val.
+Without it a fixed fifth of every class is held out. The first row may name the columns, which may
+then stand anywhere.
+"""
+
+import csv
+import os
+import pathlib
+from collections.abc import Sequence
+
+from dlcore.data.image_folder import HELD_OUT, TRAIN, ImageFolder, hold_out, note, shown
+from dlcore.data.pictures import StoredImage
+from dlcore.errors import InputError
+
+# Names of the columns, and where they stand without names.
+_COLUMNS = (
+    ("image", "file", "filename", "file_name", "path", "filepath", "image_path"),
+    ("label", "class", "class_name", "category", "target"),
+    ("part", "split", "set", "subset"),
+)
+
+
+def read_table(path: pathlib.Path) -> ImageFolder:
+    """Lists the images of a table without opening one.
+
+    Raises:
+        InputError: when the table cannot be read, has no row that names an image and a class,
+            gives an image two classes, or names parts without one to train on and one to test on.
+    """
+    columns, rows = _columns(_rows(path), path)
+    left_out: dict[str, list[str]] = {}
+    classes: dict[str, str] = {}
+    parts: dict[str, str] = {}
+    for row in rows:
+        name, label, part = (row[at].strip() if at < len(row) else "" for at in columns)
+        if not os.path.isfile(path.parent / name):
+            left_out.setdefault("left out, no file", []).append(name)
+        elif not label:
+            left_out.setdefault("left out, without a class", []).append(name)
+        elif classes.setdefault(name, label) != label:
+            raise InputError(
+                f"{path} gives {name} the classes {classes[name]} and {label}; an image has one"
+            )
+        else:
+            parts[name] = part.casefold()
+    if not classes:
+        raise InputError(
+            f"{path} names no image with a class, looking for files in {path.parent}; its rows are "
+            "PATH,CLASS with paths relative to its own folder"
+        )
+    class_names = sorted({*classes.values()})
+    numbers = {name: number for number, name in enumerate(class_names)}
+    images = {
+        name: StoredImage(path.parent / name, numbers[label], shown(path.parent / name))
+        for name, label in classes.items()
+    }
+    if any(parts.values()):
+        train, test = _by_part(path, parts, left_out)
+        split = [images[name] for name in train], [images[name] for name in test]
+        without = sorted({*class_names} - {classes[name] for name in train})
+        if without:
+            raise InputError(
+                f"{path} has no images to train on of {', '.join(without)}; a class must have some"
+            )
+    else:
+        split = hold_out([*images.values()], class_names)
+    notes = tuple(note(path, kind, names) for kind, names in left_out.items())
+    return ImageFolder(tuple(class_names), *split, notes)
+
+
+def _rows(path: pathlib.Path) -> list[list[str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            delimiter = "\t" if "\t" in file.readline() else ","
+            file.seek(0)
+            return [row for row in csv.reader(file, delimiter=delimiter) if any(row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read {path} as a table in UTF-8: {error}") from error
+
+
+def _columns(
+    rows: Sequence[Sequence[str]], path: pathlib.Path
+) -> tuple[list[int], Sequence[Sequence[str]]]:
+    """Returns where path, class and part stand, and the rows less one that names columns."""
+    places = [0, 1, 2]
+    if not rows or os.path.isfile(path.parent / rows[0][0].strip()):
+        return places, rows
+    header = [name.strip().casefold() for name in rows[0]]
+    named = [next((header.index(n) for n in names if n in header), None) for names in _COLUMNS]
+    # Columns without known names are the first ones that are left.
+    rest = iter([at for at in range(len(header)) if at not in named])
+    found = [next(rest, len(header)) if at is None else at for at in named[:2]]
+    return [*found, len(header) if named[2] is None else named[2]], rows[1:]
+
+
+def _by_part(
+    path: pathlib.Path, parts: dict[str, str], left_out: dict[str, list[str]]
+) -> tuple[list[str], list[str]]:
+    """Returns the names to train on and to test on; notes what is of neither part."""
+    there = {*parts.values()}
+    train = next((part for part in TRAIN if part in there), None)
+    test = next((part for part in HELD_OUT if part in there), None)
+    if train is None or test is None:
+        raise InputError(
+            f"{path} has the parts {', '.join(sorted(there))}; it needs train, and test, "
+            "validation, valid or val"
+        )
+    for name, part in parts.items():
+        if part not in (train, test):
+            left_out.setdefault(f"left out, neither of {train} nor of {test}", []).append(name)
+    first, second = (
+        [name for name, part in parts.items() if part == wanted] for wanted in (train, test)
+    )
+    return first, second
