@@ -6,6 +6,7 @@
 # its status is that of the script. SIGTERM and Ctrl-C go to all, and all are waited for; Ctrl-\
 # ends them at once. No process stays behind, unless this script itself ends by kill -9.
 set -eu
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit; fi
 cd "$(dirname "$0")/../.."
 export PATH="$PWD/.venv/bin:$PATH"
 run=(env)

@@ -7,6 +7,7 @@
 # JAX finds the coordinator and the number of each machine by itself. The run outlives this
 # connection, writes to ~/dlcore/runs/tpu_vm.log, and each machine starts it again when it fails.
 set -eu
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit; fi
 cd "$(dirname "$0")/../.."
 print=
 if [ "${1:-}" = --print ]; then print=yes && shift; fi

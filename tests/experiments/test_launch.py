@@ -153,6 +153,18 @@ def test_a_wrong_job_or_number_is_one_line_and_status_2(start, command):
     assert status == 2 and errors.startswith("error: ") and errors.count("\n") == 1
 
 
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+@pytest.mark.parametrize("name", ["local.sh", "slurm.sbatch", "tpu_vm.sh", "supervise"])
+def test_help_is_the_usage_and_no_error(tmp_path, name, flag):
+    shell = sys.executable if name == "supervise" else "bash"
+    process = subprocess.run(
+        [shell, str(LAUNCH / name), flag], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert process.returncode == 0 and process.stderr == ""
+    lines = process.stdout.splitlines()
+    assert name in lines[0] and len(lines) > 5 and not any(line[:1] == "#" for line in lines)
+
+
 def test_slurm_saves_and_queues_again_when_the_time_is_up(start, checkout, tmp_path):
     process = start(
         "bash", "scripts/launch/slurm.sbatch", "standin", "--workdir=../w", "--sleep=100"
