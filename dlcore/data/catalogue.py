@@ -9,7 +9,7 @@ import re
 
 # Importing the embedded builders makes TFDS find them by their names.
 from dlcore.data.builders import EMBEDDED
-from dlcore.data.tfds import tfds
+from dlcore.data.tfds import own_features_only, tfds
 from dlcore.errors import InputError, choose
 
 PathLike = str | os.PathLike[str]
@@ -45,22 +45,48 @@ def open_builder(name: str, data_dir: PathLike | None = None) -> tfds.core.Datas
     if data_dir is not None:
         data_dir = pathlib.Path(data_dir).expanduser()
     try:
-        return tfds.builder(name, data_dir=data_dir)
+        with own_features_only(name):
+            return tfds.builder(name, data_dir=data_dir)
+    except InputError:
+        raise
     except tfds.core.DatasetNotFoundError:
         names = tfds.list_builders(with_community_datasets=False)
         likely = difflib.get_close_matches(parts[1], names, n=3)
         raise choose("data set", name, {*likely, *EMBEDDED, *PREPARABLE}) from None
-    except (ValueError, AssertionError):
+    except Exception as error:  # whatever TFDS raises on damaged files
+        raise _other_form(parts) or _damaged(name, data_dir, error) from error
+
+
+def _other_form(parts: re.Match[str]) -> InputError | None:
+    """Returns the error for a data set that does not exist in the form that is asked for."""
+    try:
         builder_class = tfds.builder_cls(parts[1])
-        configs = ", ".join([*builder_class.builder_configs][:_LISTED]) or "none"
-        known = {builder_class.VERSION, *builder_class.SUPPORTED_VERSIONS} | {
-            config.version for config in builder_class.builder_configs.values()
-        }
-        versions = ", ".join(sorted(map(str, known - {None})))
-        raise InputError(
-            f"data set {name!r} does not exist in this form; configurations of {parts[1]}: "
-            f"{configs}; versions: {versions}"
-        ) from None
+    except tfds.core.DatasetNotFoundError:
+        return None
+    known = {builder_class.VERSION, *builder_class.SUPPORTED_VERSIONS} | {
+        config.version for config in builder_class.builder_configs.values()
+    }
+    versions = {*map(str, known - {None})}
+    config, version = ((part or "")[1:] for part in parts.group(2, 3))
+    pattern = re.compile(re.escape(version).replace(r"\*", r"\d+"))
+    if (not config or config in builder_class.builder_configs) and (
+        not version or any(map(pattern.fullmatch, versions))
+    ):
+        return None
+    configs = ", ".join([*builder_class.builder_configs][:_LISTED]) or "none"
+    return InputError(
+        f"data set {parts[0]!r} does not exist in this form; configurations of {parts[1]}: "
+        f"{configs}; versions: {', '.join(sorted(versions))}"
+    )
+
+
+def _damaged(name: str, data_dir: PathLike | None, error: Exception) -> InputError:
+    """Returns the error for a prepared data set that TFDS cannot read."""
+    reason = " ".join(str(error).split())[:300]
+    return InputError(
+        f"data set {name!r} in {data_dir or '~/tensorflow_datasets'} is damaged "
+        f"({type(error).__name__}: {reason}); prepare it again"
+    )
 
 
 def is_preparable(name: str) -> bool:

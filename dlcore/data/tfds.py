@@ -6,9 +6,11 @@ and images; `without_tensorflow` gives TFDS, and nobody else, plain functions of
 """
 
 import contextlib
+import functools
 import resource
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -23,6 +25,12 @@ from dlcore.data.pictures import StoredImage
 from dlcore.data.stand_in import STAND_IN
 from dlcore.errors import InputError
 
+# The classes of features that come with TFDS, by the names that they have in its files.
+_FEATURES: dict[str, type[tfds.features.FeatureConnector]] = {
+    f"{feature.__module__}.{feature.__name__}": feature
+    for feature in vars(tfds.features).values()
+    if isinstance(feature, type) and issubclass(feature, tfds.features.FeatureConnector)
+}
 # Records that are read by one call; reading them one by one takes three times as long.
 _CHUNK = 1024
 
@@ -48,12 +56,42 @@ def without_tensorflow() -> Iterator[None]:
             resolved["_module"] = before
 
 
+@contextlib.contextmanager
+def own_features_only(name: str) -> Iterator[None]:
+    """Keeps TFDS from importing the modules that the files of a data set name.
+
+    A prepared data set names the Python class of each of its features, in features.json or in
+    dataset_info.json and at any depth, and TFDS imports the module of a class that it does not
+    know. All of these names go through the one function that is replaced here.
+
+    Args:
+        name: the name of the data set in error messages.
+
+    Raises:
+        InputError: inside the `with` block, for a class that is not one of TFDS's own.
+    """
+
+    def own(class_name: str) -> type[tfds.features.FeatureConnector]:
+        if not class_name:
+            raise ValueError("a feature has no class")
+        if class_name not in _FEATURES:
+            raise InputError(
+                f"data set {name!r} has a feature of the class {class_name!r}, which is none of "
+                "TFDS's own, and whose module could do anything; prepare it again with features "
+                "of tfds.features"
+            )
+        return _FEATURES[class_name]
+
+    with mock.patch.object(tfds.features.FeatureConnector, "cls_from_name", own):
+        yield
+
+
 class StoredImages(Sequence[StoredImage]):
     """A sequence of the images of one split of a prepared data set, not decoded yet."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
         self._name = f"of split {split!r} of {builder.info.full_name}"
-        self._source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        self._source, self._read = _open_source(builder, split, ("image", "label"))
 
     def __len__(self) -> int:
         return len(self._source)
@@ -61,7 +99,7 @@ class StoredImages(Sequence[StoredImage]):
     def __getitem__(self, index: int) -> StoredImage:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        record = self._source[index]
+        record = self._read(self._source[index])
         return StoredImage(record["image"], int(record["label"]), f"{index} {self._name}")
 
 
@@ -157,13 +195,34 @@ def read_examples(
 
     A text is a string, a class is an integer and a sequence is a list of these.
     """
-    source = builder.as_data_source(split)
+    source, read = _open_source(builder, split, names)
     with tqdm.tqdm(total=len(source), desc=f"reading {split}", delay=2, leave=False) as progress:
         for start in range(0, len(source), _CHUNK):
             records = source.__getitems__(range(start, min(start + _CHUNK, len(source))))
-            for record in records:
+            for record in map(read, records):
                 yield tuple(_plain(record[name]) for name in names)
             progress.update(len(records))
+
+
+def _open_source(
+    builder: tfds.core.DatasetBuilder, split: str, names: Sequence[str]
+) -> tuple[Sequence[bytes], Callable[[bytes], dict[str, Any]]]:
+    """Opens the records of a split and returns what reads the named features of a record.
+
+    The other features are not decoded, and images never are: TFDS would open them in any format.
+    """
+    features = {name: builder.info.features[name] for name in names}
+    raw = {
+        name: tfds.decode.SkipDecoding()
+        for name, feature in features.items()
+        if isinstance(feature, tfds.features.Image)
+    }
+    return (
+        builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES),
+        functools.partial(
+            tfds.features.FeaturesDict(features).deserialize_example_np, decoders=raw
+        ),
+    )
 
 
 def _listed(features: tfds.features.FeaturesDict) -> str:
