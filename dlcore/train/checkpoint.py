@@ -1,7 +1,8 @@
 """Checkpoints, by Orbax: asynchronous, fingerprinted, refused when they are of another run.
 
-A checkpoint of a step has two items: "state", the arrays, and "run", JSON with the configuration
-of the run, what the loop must remember, and each leaf's type, shape and fingerprint.
+A checkpoint of a step has two items: "state", the arrays, and "run", JSON with the step, the
+configuration of the run, what the loop must remember, each leaf's type, shape and fingerprint, and
+a fingerprint of its own. So neither the files nor the folder's name are believed.
 """
 
 import contextlib
@@ -18,8 +19,9 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from dlcore.errors import InputError
+from dlcore.paths import leaves_by_path
 from dlcore.runtime import processes
-from dlcore.train.fingerprint import describe, difference, fingerprints
+from dlcore.train.fingerprint import describe, difference, fingerprint_of_json, fingerprints
 
 Config = Mapping[str, Any]
 Directory: TypeAlias = str | os.PathLike[str]
@@ -63,6 +65,38 @@ class _Chosen(policies.PreservationPolicy):
         return [checkpoint.step == self.step for checkpoint in checkpoints]
 
 
+class _OwnSteps(ocp.path.step.NameFormat[ocp.path.step.Metadata]):
+    """Finds the checkpoints by step; numbered folders of other origin count for nothing."""
+
+    def __init__(self) -> None:
+        self._numbered = ocp.path.step.standard_name_format()
+
+    def build_name(self, step: int) -> str:
+        return self._numbered.build_name(step)
+
+    def find_all(self, base_path: Directory) -> Iterator[ocp.path.step.Metadata]:
+        return (found for found in self._numbered.find_all(base_path) if _is_own(found.path))
+
+    def find_step(self, base_path: Directory, step: int) -> ocp.path.step.Metadata:
+        return self._numbered.find_step(base_path, step)
+
+    def strangers(self, base_path: Directory) -> list[str]:
+        found = [item for item in self._numbered.find_all(base_path) if not _is_own(item.path)]
+        return [item.path.name for item in sorted(found, key=lambda item: item.step)]
+
+
+_STEPS = _OwnSteps()
+
+
+def _is_own(folder: epath.Path) -> bool:
+    """Tells whether a folder is a checkpoint of this module, or what is left of one."""
+    return (folder / "run").is_dir() or (folder / "state").is_dir()
+
+
+def _steps(folder: epath.Path) -> list[int]:
+    return sorted(found.step for found in _STEPS.find_all(folder)) if folder.is_dir() else []
+
+
 class Checkpoints:
     """The checkpoints of one run, in one folder.
 
@@ -71,6 +105,10 @@ class Checkpoints:
         config: what must be equal for a checkpoint to be continued, JSON values by name.
         defaults: the values of options that a checkpoint does not name, since they came later.
         keep: how many of the latest are kept; the best one is kept beside them.
+
+    Attributes:
+        directory: the folder.
+        strangers: the numbered folders in it that are no checkpoints; they are left alone.
 
     Raises:
         InputError: when the folder cannot be written.
@@ -93,8 +131,10 @@ class Checkpoints:
                         [policies.LatestN(keep), self._best]
                     ),
                     cleanup_tmp_directories=True,
+                    step_name_format=_STEPS,
                 ),
             )
+        self.strangers = _STEPS.strangers(self.directory)
         for step in self.steps()[::-1]:
             with contextlib.suppress(Exception):  # a damaged one, of which `restore` will tell
                 self._best.step = self._read_run(step)["best"]
@@ -128,19 +168,28 @@ class Checkpoints:
             best: whether this is the best yet, to be kept until a better one is saved.
 
         Raises:
-            InputError: when this or the save before could not be written.
+            InputError: when this or the save before could not be written, or a folder that is no
+                checkpoint has the step's name.
         """
         if step == self._manager.latest_step():
             return
+        if (self.directory / str(step)).exists():
+            raise InputError(
+                f"{self.directory / str(step)} is no checkpoint and stands in the way of that of "
+                f"step {step}; move it, then run the same command again: it continues from the "
+                "newest checkpoint"
+            )
         if best:
             self._best.step = step
         run = {
+            "step": step,
             "config": self._config,
             "best": self._best.step,
             "loop": dict(loop),
             "leaves": describe(state),
             "fingerprints": fingerprints(state),
         }
+        run["fingerprint"] = fingerprint_of_json(run)
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run))
         with self._writing():
             if not self._manager.save(step, args=items):
@@ -237,8 +286,7 @@ def read_state(
         InputError: when there is none, or none is whole.
     """
     folder = _absolute(directory)
-    steps = sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
-    wanted = [found for found in steps[::-1] if step in (None, found)]
+    wanted = [found for found in _steps(folder)[::-1] if step in (None, found)]
     if not wanted:
         which = "checkpoint" if step is None else f"checkpoint of step {step}"
         raise InputError(f"there is no {which} in {folder}; give the --workdir of a trained run")
@@ -271,16 +319,36 @@ def _read(
     # Not by the manager, which would wait for a process that could not read its part.
     reader = ocp.StandardCheckpointHandler()
     state = reader.restore(directory / str(step) / "state", args=ocp.args.StandardRestore(abstract))
-    found = fingerprints(state)
-    wrong = [path for path, number in run["fingerprints"].items() if found[path] != number]
-    if wrong:
-        raise ValueError(f"damaged array data in {', '.join(wrong[:3])}")
+    _check_arrays(state, run["fingerprints"])
+    _check_step(leaves_by_path(state).get("step", step), step)
     return state, run["loop"]
 
 
+def _check_arrays(state: Any, saved: Mapping[str, int]) -> None:
+    found = fingerprints(state)
+    wrong = [path for path, number in saved.items() if found[path] != number]
+    if wrong:
+        raise ValueError(f"damaged array data in {', '.join(wrong[:3])}")
+
+
 def _read_run(directory: epath.Path, step: int) -> dict[str, Any]:
+    """Returns the JSON item of a checkpoint.
+
+    Raises:
+        ValueError: when it is damaged, or of another step than the folder says.
+    """
     run: dict[str, Any] = ocp.JsonCheckpointHandler().restore(directory / str(step) / "run")
+    if "step" in run or "fingerprint" in run:  # those of earlier versions have neither
+        said = run.pop("fingerprint", None)
+        if fingerprint_of_json(run) != said:
+            raise ValueError("damaged data of the run")
+        _check_step(run["step"], step)
     return run
+
+
+def _check_step(found: Any, step: int) -> None:
+    if int(found) != step:
+        raise ValueError(f"a copy of the checkpoint of step {int(found)}")
 
 
 def _one_line(error: BaseException) -> str:
@@ -326,22 +394,34 @@ def average_params(directory: Directory, count: int) -> tuple[Any, list[int]]:
 
 
 def _newest_states(directory: Directory, count: int) -> Iterator[tuple[int, Any]]:
-    """The newest checkpoints of a run and their steps, the oldest first, on one device."""
+    """The newest checkpoints of a run and their steps, the oldest first, on one device.
+
+    Raises:
+        InputError: when there is none, or one of them is not whole.
+    """
     folder = _absolute(directory)
     if not folder.is_dir():
         raise InputError(f"no checkpoints in {folder}: there is no such folder")
-    steps = sorted(ocp.utils.checkpoint_steps(folder))[-count:]
+    steps = _steps(folder)[-count:]
     if not steps:
         raise InputError(f"no checkpoints in {folder}; give the folder WORKDIR/checkpoints")
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     reader = ocp.StandardCheckpointHandler()
     for step in steps:
         path = folder / str(step) / "state"
-        abstract = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-            reader.metadata(path).tree,
-        )
-        yield step, reader.restore(path, args=ocp.args.StandardRestore(abstract))
+        try:
+            abstract = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+                reader.metadata(path).tree,
+            )
+            state = reader.restore(path, args=ocp.args.StandardRestore(abstract))
+            _check_arrays(state, _read_run(folder, step)["fingerprints"])
+        except Exception as error:  # whatever a damaged file makes the readers raise
+            raise InputError(
+                f"the checkpoint of step {step} in {folder} is not whole ({_one_line(error)}); "
+                "move its folder away to take an older one"
+            ) from error
+        yield step, state
 
 
 def _absolute(directory: Directory) -> epath.Path:

@@ -1,10 +1,12 @@
-"""Fingerprints of arrays, what finds a flipped bit in a checkpoint, and descriptions of states.
+"""Fingerprints, which find a flipped bit in a checkpoint, and descriptions of states.
 
-Storage formats restore damaged array data without a word, so a checkpoint holds a number per leaf
-and a restored leaf must give the same one.
+Storage formats restore damaged data without a word, so a checkpoint holds a number for each leaf
+and one for its JSON, and what is restored must give the same.
 """
 
+import json
 import math
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +46,12 @@ def fingerprints(tree: Any) -> dict[str, int]:
     """The fingerprint of each leaf by its path; waits until the leaves are computed."""
     by_path = leaves_by_path(tree)
     return dict(zip(by_path, np.asarray(_stacked(list(by_path.values()))).tolist(), strict=True))
+
+
+def fingerprint_of_json(value: Any) -> int:
+    """The CRC-32 of a JSON value, the same once it was written and read."""
+    value = json.loads(json.dumps(value))  # makes lists of tuples, and names of numbers
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode("ascii"))
 
 
 def describe(tree: Any) -> dict[str, str]:

@@ -2,6 +2,7 @@ import gc
 import json
 import re
 import resource
+import shutil
 import signal
 import sys
 
@@ -14,10 +15,11 @@ import pytest
 
 from dlcore import runtime
 from dlcore.errors import InputError
-from dlcore.train.checkpoint import Checkpoints, average_params, load_variables
-from dlcore.train.fingerprint import fingerprints
+from dlcore.train.checkpoint import Checkpoints, average_params, load_variables, read_state
+from dlcore.train.fingerprint import fingerprint_of_json, fingerprints
 from dlcore.train.transplant import transplant
 
+KERNEL = "params/Dense_0/kernel"
 CONFIG = {"model": "network", "seed": 0}
 MODEL, TX = networks.Network(), optax.adam(1e-2)
 JIT = runtime.layout("jit")
@@ -58,6 +60,17 @@ def flip_a_bit(directory):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+
+
+def edit_run(step, edit, *, sign=False):
+    """Edits the JSON of a checkpoint; signed as if it were written that way."""
+    path = next((step / "run").rglob("metadata"))
+    run = json.loads(path.read_text(encoding="utf-8"))
+    edit(run)
+    if sign:
+        del run["fingerprint"]
+        run["fingerprint"] = fingerprint_of_json(run)
+    path.write_text(json.dumps(run), encoding="utf-8")
 
 
 def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
@@ -146,13 +159,76 @@ def test_remote_folders_are_refused_that_orbax_cannot_write_or_that_want_a_packa
 
 def test_array_data_that_reads_well_but_is_wrong_is_found(tmp_path):
     saved(tmp_path, [1, 2])
-    path = next((tmp_path / "2" / "run").rglob("metadata"))
-    run = json.loads(path.read_text())
-    run["fingerprints"]["params/Dense_0/kernel"] ^= 1
-    path.write_text(json.dumps(run))
+    edit_run(tmp_path / "2", lambda run: run["fingerprints"].update({KERNEL: 1}), sign=True)
+    with pytest.raises(InputError, match="step 2 in .* is not whole .damaged array data in par"):
+        load_variables(tmp_path)
     found = restored(tmp_path)
     assert found.step == 1
-    assert "damaged array data in params/Dense_0/kernel" in found.skipped[0]
+    assert f"damaged array data in {KERNEL}" in found.skipped[0]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda run: run["loop"].update(note=3),  # a sum of the metrics, say
+        lambda run: run["config"].update(model="netvork"),
+        lambda run: run["config"].update(seed=1),
+        lambda run: run.update(best=1),
+        lambda run: run["leaves"].update({KERNEL: "float32[16,33]"}),
+        lambda run: run["fingerprints"].update({KERNEL: 1}),
+        lambda run: run.update(step=1),
+        lambda run: run.update(fingerprinu=run.pop("fingerprint")),
+        lambda run: run.update(stfp=run.pop("step")),
+    ],
+    ids=["loop", "config", "number", "best", "leaves", "arrays", "step", "own", "name"],
+)
+def test_damage_of_the_json_is_found_and_an_older_whole_step_is_taken(tmp_path, edit):
+    saved(tmp_path / "c", [1, 2])
+    edit_run(tmp_path / "c" / "2", edit)
+    found = restored(tmp_path / "c")
+    assert (found.step, found.loop) == (1, {"note": 1})
+    assert "step 2 (damaged data of the run" in found.skipped[0]
+
+
+def test_a_checkpoint_of_a_version_without_a_fingerprint_of_the_json_is_continued(tmp_path):
+    saved(tmp_path, [1, 2])
+    edit_run(tmp_path / "2", lambda run: [run.pop(name) for name in ("step", "fingerprint")])
+    found = restored(tmp_path)
+    assert (found.step, found.loop, found.skipped) == (2, {"note": 2}, [])
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["new", "without step in the JSON"])
+def test_a_copy_of_a_step_under_another_name_is_not_believed(tmp_path, old):
+    saved(tmp_path / "c", [1, 2])
+    if old:
+        edit_run(tmp_path / "c" / "1", lambda run: [run.pop(n) for n in ("step", "fingerprint")])
+    shutil.copytree(tmp_path / "c" / "1", tmp_path / "c" / "7")
+    step, state = read_state(tmp_path / "c", JIT.abstract(make_state), CONFIG)
+    assert step == 2
+    found = restored(tmp_path / "c")
+    assert found.step == 2 and "step 7 (a copy of the checkpoint of step 1;" in found.skipped[0]
+
+
+def test_numbered_folders_of_others_are_left_alone_and_named(tmp_path):
+    directory = tmp_path / "c"
+    saved(directory, [1, 2])
+    for name in ("9", "0055", "foo_12", "6"):
+        (directory / name).mkdir()
+        (directory / name / "notes.txt").write_text("mine")
+    (directory / "77").write_text("mine")
+    before = sorted(path for path in tmp_path.rglob("*") if "notes" in path.name)
+    assert restored(directory).step == 2
+    assert load_variables(directory)["params"] and average_params(directory, 5)[1] == [1, 2]
+    checkpoints = Checkpoints(directory, CONFIG, keep=1)
+    assert checkpoints.strangers == ["6", "9"] and checkpoints.steps() == [1, 2]
+    checkpoints.save(3, state_at(3), {})
+    checkpoints.wait()
+    for step in (6, 77):
+        with pytest.raises(InputError, match=f"{step} is no checkpoint and stands in the way"):
+            checkpoints.save(step, state_at(step), {})
+    checkpoints.close()
+    assert sorted(path for path in tmp_path.rglob("*") if "notes" in path.name) == before
+    assert (directory / "77").read_text() == "mine" and restored(directory).step == 3
 
 
 def test_nothing_whole_left_is_an_error_and_not_a_fresh_start(tmp_path):
