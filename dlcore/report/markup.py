@@ -9,9 +9,13 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
        color: #222 }
 img { max-width: 100%; height: auto }
+.wide { overflow-x: auto }
+nav a { margin-right: 1rem }
+summary { cursor: pointer; color: #555 }
 table { border-collapse: collapse }
 td, th { padding: .2rem 1.5rem .2rem 0; border-bottom: 1px solid #ddd; text-align: left;
-         vertical-align: top; font-weight: normal; overflow-wrap: anywhere; white-space: pre-wrap }
+         vertical-align: top; font-weight: normal; overflow-wrap: break-word;
+         white-space: pre-wrap }
 th { color: #555; white-space: nowrap }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; border-left: 3px solid #ddd;
       padding-left: 1rem }
@@ -51,8 +55,14 @@ def preformatted(text: str) -> Html:
 
 
 def picture(name: str) -> Html:
-    """Shows a picture whose file lies beside the page."""
-    return Html(f'<img src="{escape(name)}" alt="{escape(name.removesuffix(".png"))}">')
+    """Shows a picture whose file lies beside the page; a click opens it alone, to be zoomed."""
+    file, title = escape(name), escape(name.rpartition(".")[0])
+    return Html(f'<a href="{file}"><img src="{file}" alt="{title}"></a>')
+
+
+def folded(title: str, content: Html) -> Html:
+    """Makes a part that shows its title alone until it is clicked."""
+    return Html(f"<details><summary>{escape(title)}</summary>{content}</details>")
 
 
 def table(rows: Iterable[Sequence[object]], *, header: Sequence[object] = ()) -> Html:
@@ -61,7 +71,7 @@ def table(rows: Iterable[Sequence[object]], *, header: Sequence[object] = ()) ->
     for first, *others in rows:
         cells = "".join(f"<td>{escape(cell)}</td>" for cell in others)
         lines.append(f"<tr><th>{escape(first)}</th>{cells}</tr>")
-    return join(["<table>", *lines, "</table>"])
+    return join(['<div class="wide"><table>', *lines, "</table></div>"])
 
 
 def heat(
@@ -95,11 +105,18 @@ def join(parts: Iterable[str]) -> Html:
 
 
 def page(title: str, sections: Iterable[tuple[str, Html]]) -> Html:
-    """Makes a whole page of sections (title, content)."""
-    body = "\n".join(f"<h2>{escape(name)}</h2>\n{content}" for name, content in sections)
+    """Makes a whole page of sections (title, content), with their list at its top."""
+    sections = [*sections]
+    links = (
+        f'<a href="#section-{i}">{escape(name)}</a>' for i, (name, _) in enumerate(sections, 1)
+    )
+    body = "\n".join(
+        f'<h2 id="section-{i}">{escape(name)}</h2>\n{content}'
+        for i, (name, content) in enumerate(sections, 1)
+    )
     return Html(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n"
-        f"<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
+        f"<body><h1>{escape(title)}</h1>\n<nav>{join(links)}</nav>\n{body}\n</body></html>\n"
     )

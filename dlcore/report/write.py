@@ -7,15 +7,23 @@ from typing import Any
 
 from dlcore.errors import InputError
 from dlcore.report import markup
-from dlcore.report.plots.lines import evaluated, plot_curves, reading
-from dlcore.report.sections import Section, picture_section
+from dlcore.report.markup import Html
+from dlcore.report.plots.lines import curves_of, evaluated, plot_metric, reading
+from dlcore.report.sections import Section
+
+_NOTE = (
+    "Both sides are of the last step at which both were measured. Those on training data are means "
+    "over the steps since the report before, of the model as it learned, with dropout and other "
+    "noise."
+)
 
 
 def write_report(workdir: str | pathlib.Path, sections: Sequence[Section] = ()) -> pathlib.Path:
     """Writes report/index.html and its pictures into the folder of a run.
 
     Args:
-        workdir: the folder with the run's metrics.jsonl and summary.json.
+        workdir: the folder with the run's metrics.jsonl and summary.json, and with its config.json
+            and flags.txt, whose model, data and flags the page begins with where they are there.
         sections: the job's own sections, which follow the result, the learning curves and the gap
             between training and held-out data.
 
@@ -28,10 +36,12 @@ def write_report(workdir: str | pathlib.Path, sections: Sequence[Section] = ()) 
     workdir = pathlib.Path(workdir)
     rows = [json.loads(line) for line in _read(workdir, "metrics.jsonl").splitlines()]
     summary = json.loads(_read(workdir, "summary.json"))
+    config = json.loads(_read(workdir, "config.json", "{}"))
+    flags = _read(workdir, "flags.txt", "")
     folder = workdir / "report"
     common = [
-        Section("Result", lambda _: markup.table(_flat(summary))),
-        picture_section("Learning curves", "curves", lambda path: plot_curves(rows, path)),
+        Section("Result", lambda _: _result(summary, config, flags)),
+        Section("Learning curves", lambda folder: _curves(rows, folder)),
         *_gap(rows),
     ]
     return write_page(folder, str(summary.get("experiment", "Run")), [*common, *sections])
@@ -60,26 +70,77 @@ def write_page(folder: pathlib.Path, title: str, sections: Sequence[Section]) ->
     return page
 
 
-def _read(workdir: pathlib.Path, name: str) -> str:
+def _read(workdir: pathlib.Path, name: str, otherwise: str | None = None) -> str:
     try:
         return (workdir / name).read_text(encoding="utf-8")
     except OSError as error:
+        if otherwise is not None and isinstance(error, FileNotFoundError):
+            return otherwise
         raise InputError(
             f"cannot read {workdir / name}: {error.strerror or error}; the report needs the "
             "folder of a run that has ended"
         ) from error
 
 
-def _gap(rows: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
-    """Yields a section with the last values of the metrics that training and held-out data share.
+def _result(summary: Mapping[str, Any], config: Mapping[str, Any], flags: str) -> Html:
+    """Shows what was trained on what with which result, how to repeat it, and all the numbers."""
+    metrics = summary.get("metrics", {})
+    scores = [
+        (reading(name).title, reading(name).text(value))
+        for name, value in metrics.items()
+        if value is not None
+    ]
+    seconds = summary.get("seconds")
+    facts = [
+        ("Model", config.get("model")),
+        ("Data", config.get("data_path") or config.get("dataset")),
+        *scores,
+        ("Steps", summary.get("step")),
+        ("Parameters", summary.get("parameters")),
+        ("Seconds", None if seconds is None else round(seconds)),
+    ]
+    first = [(name, _text(value)) for name, value in facts if value is not None]
+    command, *changed = flags.splitlines() or [""]
+    repeated = [
+        markup.heading("Command"),
+        markup.preformatted(command.removeprefix("# ")),
+        markup.heading("Flags that differ from the defaults"),
+        markup.preformatted("\n".join(changed) or "none"),
+    ]
+    return markup.join(
+        [
+            markup.table(first),
+            *(repeated if flags else []),
+            markup.folded("All numbers, times and versions", markup.table(_flat(summary))),
+        ]
+    )
 
-    The values on training data are those of the model as it learns, with dropout and other noise.
+
+def _curves(rows: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> Html:
+    """Draws one picture for each metric, as lines that stay sharp when one zooms in."""
+    names = [(metric, f"curve_{metric}.svg") for metric in curves_of(rows)]
+    for metric, name in names:
+        plot_metric(rows, metric, folder / name)
+    return markup.join(markup.picture(name) for _, name in names)
+
+
+def _gap(rows: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
+    """Yields a section with the metrics that training and held-out data share, at the same step.
+
+    Each is taken at the last step for which both were reported.
     """
     splits = list(dict.fromkeys(row["split"] for row in rows if row["split"] != "train"))
     lines = []
     for name in evaluated(rows):
-        last = {row["split"]: row[name] for row in rows if row.get(name) is not None}
-        if "train" not in last or len(last) == 1:
+        values = {
+            (row["split"], row["step"]): row[name] for row in rows if row.get(name) is not None
+        }
+        last = {}
+        for split in splits:
+            both = [step for part, step in values if part == split and ("train", step) in values]
+            if both:
+                last |= {part: values[part, max(both)] for part in ("train", split)}
+        if not last:
             continue
         shown = reading(name)
         line = [shown.title, shown.text(last["train"])]
@@ -90,7 +151,8 @@ def _gap(rows: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
         lines.append(line)
     if lines:
         header = ["", "train", *(text for split in splits for text in (split, "gap"))]
-        yield Section("Generalisation", lambda _: markup.table(lines, header=header))
+        table = markup.table(lines, header=header)
+        yield Section("Generalisation", lambda _: markup.join([table, markup.paragraph(_NOTE)]))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

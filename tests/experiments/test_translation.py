@@ -127,7 +127,7 @@ def test_the_report_shows_scores_errors_samples_and_attention(trained):
     for title in ("Translation scores", "BLEU by length", "Error analysis", "Samples", "Attention"):
         assert title in page
     pictures = {path.name for path in (folder / "report").glob("*.png")}
-    assert {"curves.png", "bleu_by_length.png", "attention_1.png", "attention_4.png"} <= pictures
+    assert {"bleu_by_length.png", "attention_1.png", "attention_4.png"} <= pictures
     assert all(name in page for name in pictures)
 
 

@@ -70,16 +70,23 @@ LANGUAGE = rows(
     ],
 )
 def test_curves_show_what_is_evaluated_and_the_gradient(drawn, log, titles):
-    assert [axis.get_title() for axis in drawn(plots.plot_curves, log)] == titles
+    names = lines.curves_of(log)
+    assert [drawn(plots.plot_metric, log, name)[0].get_title() for name in names] == titles
 
 
 def test_curves_have_units_and_lines_by_split(drawn):
-    loss, perplexity, _, _, clipped = drawn(plots.plot_curves, LANGUAGE)
+    loss, perplexity, clipped = (
+        drawn(plots.plot_metric, LANGUAGE, name)[0]
+        for name in ("loss", "perplexity_per_token", "clipped")
+    )
     assert loss.get_ylabel() == "loss (nats)" and clipped.get_ylabel() == "gradients clipped (%)"
     assert [line.get_label() for line in loss.lines] == ["train", "test"]
     assert [line.get_label() for line in perplexity.lines] == ["test"]
     assert clipped.lines[0].get_ydata().tolist() == [50, 25]
     assert loss.lines[1].get_xydata().tolist() == [[1, 3], [2, 1.5]]
+    # Whatever else is drawn: the held-out data has the same colour in every picture.
+    assert perplexity.lines[0].get_color() == loss.lines[1].get_color()
+    assert loss.lines[0].get_color() == clipped.lines[0].get_color() != loss.lines[1].get_color()
 
 
 @pytest.mark.parametrize(
@@ -101,7 +108,7 @@ def test_lines_are_logarithmic_where_they_span_decades(drawn, values, scale):
 
 
 def test_shares_stay_on_a_straight_scale(drawn):
-    _, accuracy = drawn(plots.plot_curves, rows(loss=(2, 3), accuracy=(0.9, 0.01)))
+    [accuracy] = drawn(plots.plot_metric, rows(accuracy=(0.9, 0.01)), "accuracy")
     assert accuracy.get_yscale() == "linear"
 
 

@@ -12,6 +12,7 @@ from dlcore.errors import InputError
 from dlcore.report import (
     confusion_matrix,
     heat_section,
+    markup,
     picture_section,
     tagging_sections,
     text_sections,
@@ -101,12 +102,14 @@ def test_the_report_of_images_is_whole(workdir):
     page = write_report(workdir, images(filters=RANDOM.normal(size=(3, 3, 1, 6))))
     assert page == workdir / "report" / "index.html"
     text = page.read_text(encoding="utf-8")
-    drawn = ("curves", "confusion", "calibration", "mistakes", "filters")
-    for name in (f"{picture}.png" for picture in drawn):
+    drawn = ("confusion", "calibration", "mistakes", "filters")
+    curves = ("loss", "accuracy", "perplexity_per_token", "grad_norm")
+    pictures = [f"{name}.png" for name in drawn] + [f"curve_{name}.svg" for name in curves]
+    for name in pictures:
         assert f'src="{name}"' in text and (page.parent / name).stat().st_size > 1000
     assert "digits &lt;small&gt;" in text and "<small>" not in text
     assert "61,706" in text and "final accuracy" in text and "cpu:0, cpu:1" in text
-    assert tables(text)[1] == [
+    assert tables(text)[2] == [
         ["", "train", "test", "gap"],
         ["Loss", "0.5 nats", "0.6 nats", "+0.1 nats"],
         ["Accuracy", "95.00 %", "91.00 %", "-4.00 points"],
@@ -142,9 +145,54 @@ def test_sections_come_in_their_order_after_the_common_ones(workdir):
     page = write_report(workdir, sections)
     text = page.read_text()
     titles = ["Result", "Learning curves", "Generalisation", "Gates &amp; more", "Attention"]
-    assert re.findall("<h2>(.*?)</h2>", text) == titles
-    assert '<img src="gates.png" alt="gates"><p>1 &lt; 2</p>' in text
+    assert re.findall("<h2[^>]*>(.*?)</h2>", text) == titles
+    anchors = re.findall('<h2 id="(.*?)">', text)
+    assert re.findall('<a href="#(.*?)">', text) == anchors and len({*anchors}) == len(titles)
+    assert '<img src="gates.png" alt="gates"></a><p>1 &lt; 2</p>' in text
     assert (page.parent / "gates.png").read_bytes() == b"x"
+
+
+def test_the_page_begins_with_what_was_trained_and_how(workdir):
+    (workdir / "config.json").write_text(
+        '{"model": "lenet<5>", "data_path": "", "dataset": "mnist"}'
+    )
+    (workdir / "flags.txt").write_text("# dlcore job --flagfile=f\n--steps=3\n--note=<b>\n")
+    summary = {"metrics": {"accuracy": 0.91, "loss": None}, "step": 3, "versions": {"jax": "1"}}
+    (workdir / "summary.json").write_text(json.dumps(summary))
+    text = write_report(workdir).read_text()
+    assert tables(text)[0] == [
+        ["Model", "lenet<5>"], ["Data", "mnist"], ["Accuracy", "91.00 %"], ["Steps", "3"],
+    ]  # fmt: skip
+    assert "<pre>dlcore job --flagfile=f</pre>" in text
+    assert "<pre>--steps=3\n--note=&lt;b&gt;</pre>" in text
+    folded = text[text.index("<details>") : text.index("</details>")]
+    assert "versions jax" in folded and text.count("versions jax") == 1
+
+
+def test_a_run_without_flags_and_metrics_begins_with_what_there_is(workdir):
+    text = write_report(workdir).read_text()
+    assert tables(text)[0] == [["Parameters", "61,706"]] and "Command" not in text
+
+
+@pytest.mark.parametrize("first", ["train", "test"])
+def test_the_gap_is_that_of_one_step(workdir, first):
+    """The last step of either side alone would compare two models."""
+    rows = [
+        {"step": step, "split": split, "loss": loss}
+        for step, split, loss in (
+            (10, "train", 3.0), (10, "test", 3.5), (20, "train", 2.0), (30, "test", 1.0),
+        )
+    ]  # fmt: skip
+    rows.sort(key=lambda row: row["split"] != first)
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = tables(write_report(workdir).read_text())
+    assert ["Loss", "3 nats", "3.5 nats", "+0.5 nats"] in found[-1]
+
+
+def test_parts_that_never_meet_have_no_gap(workdir):
+    rows = [{"step": 1, "split": "train", "loss": 1.0}, {"step": 2, "split": "test", "loss": 1.0}]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "Generalisation" not in write_report(workdir).read_text()
 
 
 def test_a_run_without_evaluation_has_no_gap(workdir):
@@ -159,7 +207,7 @@ def test_worst_mistakes_of_texts(tmp_path):
         texts, np.array([0, 1, 1, 1]), probabilities, class_names=["no", "<yes>"]
     )
     assert [section.title for section in sections] == ["Confusion matrix", "Worst mistakes"]
-    assert sections[0].content(tmp_path) == '<img src="confusion.png" alt="confusion">'
+    assert sections[0].content(tmp_path) == markup.picture("confusion.png")
     text = sections[1].content(tmp_path)
     assert tables(text) == [
         [

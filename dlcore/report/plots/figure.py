@@ -25,8 +25,14 @@ def dress(axis: "Axes") -> None:
 
 
 def save(figure: "Figure", path: pathlib.Path) -> None:
-    """Writes the PNG. Names in scripts that the font lacks are drawn as boxes."""
-    with warnings.catch_warnings():
+    """Writes the picture, as PNG or as SVG by the ending of its name.
+
+    Names in scripts that the font lacks are drawn as boxes in a PNG.
+    """
+    from matplotlib import rc_context
+
+    # The words of an SVG are text, so that it is small and can be searched.
+    with warnings.catch_warnings(), rc_context({"svg.fonttype": "none"}):
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(path)
 

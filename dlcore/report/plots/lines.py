@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 Curves = Mapping[str, tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]]
 
 _MOST_MARKERS = 40
-_COLUMNS = 3
+# A part of the data has one colour, whichever of the others are drawn beside it.
+_SPLITS = {"train": COLOURS[0], "test": COLOURS[1], "validation": COLOURS[2]}
 _DIAGNOSTICS = ("grad_norm", "clipped")
 _SHARES = ("accuracy", "precision", "recall", "f1", "clipped")
 _TITLES = {"grad_norm": "Gradient norm", "clipped": "Gradients clipped"}
@@ -102,47 +103,42 @@ def plot_lines(
     save(figure, path)
 
 
-def plot_curves(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
-    """Draws the main metrics over the steps, and the norm of the gradient where it is reported.
+def curves_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the metrics that have a curve: the main ones, and those of the gradient.
+
+    Args:
+        rows: the lines of metrics.jsonl.
+    """
+    names = dict.fromkeys([*evaluated(rows), *_DIAGNOSTICS])
+    return [name for name in names if any(row.get(name) is not None for row in rows)]
+
+
+def plot_metric(rows: Sequence[Mapping[str, Any]], metric: str, path: pathlib.Path) -> None:
+    """Draws a metric over the steps, on each part of the data.
 
     Args:
         rows: the lines of metrics.jsonl: "step", "split" and the metrics. Values that are None or
             missing are left out.
-        path: the PNG to write.
+        metric: its name there.
+        path: the picture to write.
     """
-    names = [
-        name
-        for name in dict.fromkeys([*evaluated(rows), *_DIAGNOSTICS])
-        if any(row.get(name) is not None for row in rows)
-    ]
-    columns = min(max(len(names), 1), _COLUMNS)
-    height = -(-max(len(names), 1) // columns)
-    figure = new_figure((5.2 if columns < 3 else 4.2) * columns, 3.6 * height)
-    axes = figure.subplots(height, columns, squeeze=False).ravel()
-    splits = list(dict.fromkeys(row["split"] for row in rows))
-    for axis, name in itertools.zip_longest(axes, names):
-        if name is None:
-            axis.set_axis_off()
-            continue
-        shown = reading(name)
-        curves = {}
-        for split in splits:
-            points = [
-                (row["step"], row[name] * shown.factor)
-                for row in rows
-                if row["split"] == split and row.get(name) is not None
-            ]
-            steps, values = zip(*points, strict=True) if points else ((), ())
-            curves[split] = (steps, values)
-        _draw(
-            axis,
-            curves,
-            {},
-            title=shown.title,
-            x="step",
-            y=shown.label,
-            logarithmic=shown.unit != "%",
-        )
+    shown = reading(metric)
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for row in rows:
+        if row.get(metric) is not None:
+            steps, values = curves.setdefault(row["split"], ([], []))
+            steps.append(row["step"])
+            values.append(row[metric] * shown.factor)
+    figure = new_figure(6.4, 4)
+    _draw(
+        figure.subplots(),
+        curves,
+        {},
+        title=shown.title,
+        x="step",
+        y=shown.label,
+        logarithmic=shown.unit != "%",
+    )
     save(figure, path)
 
 
@@ -209,7 +205,7 @@ def _draw(
         axis.plot(
             np.asarray(abscissae)[finite],
             values[finite],
-            color=colour,
+            color=_SPLITS.get(name, colour),
             marker=marker,
             markersize=3,
             linewidth=1.3,
