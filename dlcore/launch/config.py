@@ -32,6 +32,7 @@ from dlcore.launch.fields import (
 )
 from dlcore.optim.schedules import Schedule
 from dlcore.plan.chips import CHIPS
+from dlcore.train.tracking import TRACKERS
 
 T = TypeVar("T", str, list[Any])
 _PENALISED = ("lasso", "ridge", "elastic_net")
@@ -256,6 +257,9 @@ class RunConfig(Group):
         "-", "file of the answers, .csv or .jsonl; - for standard output", free=True
     )
     profile: str | None = text(None, "FROM:TO, steps to trace into WORKDIR/profile", free=True)
+    track: str | None = choice(
+        None, TRACKERS, "tracker that follows the run, by its own library", free=True
+    )
 
     # What a job without these fields does.
     accumulate: ClassVar[int] = 1
@@ -299,7 +303,14 @@ class RunConfig(Group):
             if _has(self, field.name)
         }
         return dataclasses.replace(
-            self, **values, smoke=False, check=False, report=False, profile=None, resume="auto"
+            self,
+            **values,
+            smoke=False,
+            check=False,
+            report=False,
+            profile=None,
+            track=None,
+            resume="auto",
         )
 
 

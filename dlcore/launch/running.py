@@ -37,6 +37,7 @@ from dlcore.train import (
     restore_hooks,
 )
 from dlcore.train.logs import RunLog, write_json
+from dlcore.train.tracking import Tracker, open_tracker
 from dlcore.types import Batch, Carry, Metrics, TrainState, Variables
 
 
@@ -171,7 +172,13 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
     accounting.say_places(layout, state)
     profile = accounting.profile(config, task.workdir)
     peak = accounting.peak_flops(state, config.chip)
-    log = RunLog(task.workdir, start=first, steps=config.steps, shown=("loss", name))
+    log = RunLog(
+        task.workdir,
+        start=first,
+        steps=config.steps,
+        shown=("loss", name),
+        tracker=_tracker(task),
+    )
     with contextlib.closing(log):
         hooks: list[Hook] = [
             *([Profiling(profile)] if profile is not None else []),
@@ -210,6 +217,14 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
     tested = split == "test" and result.steps > 0
     metrics = result.evaluation if tested else evaluate_on("test", with_average(state))
     return Outcome(variables_of(state), metrics, int(state.step), result)
+
+
+def _tracker(task: Task[Any, Any]) -> Tracker | None:
+    """Returns what follows the run for --track; the first of several processes alone has it."""
+    config, name = task.config, task.name()
+    if config.track is None or not processes.is_primary():
+        return None
+    return open_tracker(config.track, task.workdir, project=name, config=config.json(), say=say)
 
 
 def checkpoint_folder(task: Task[Any, Any]) -> str:

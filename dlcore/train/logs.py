@@ -7,12 +7,15 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from dlcore.errors import InputError
 from dlcore.runtime import processes
+
+if TYPE_CHECKING:
+    from dlcore.train.tracking import Tracker
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -51,6 +54,7 @@ class RunLog:
         steps: the last step, for the progress line.
         shown: the metrics that the progress line shows.
         progress: whether to show the progress line.
+        tracker: what follows the metrics besides, see `dlcore.train.tracking`.
 
     Raises:
         InputError: when the folder cannot be written.
@@ -64,6 +68,7 @@ class RunLog:
         steps: int | None = None,
         shown: tuple[str, ...] = ("loss",),
         progress: bool = True,
+        tracker: "Tracker | None" = None,
     ):
         self._file = None
         self._board = None
@@ -85,6 +90,7 @@ class RunLog:
             # Tells TensorBoard to drop what an earlier process wrote of later steps.
             started = SessionLog(status=SessionLog.START)
             self._board.add_event(Event(step=start + 1, session_log=started))
+        self._tracker = tracker
         self._shown = shown
         self._line: dict[str, str] = {}
         self._bar = tqdm(
@@ -125,6 +131,8 @@ class RunLog:
             tagged |= {f"speed/{name}": value for name, value in (speed or {}).items()}
             items = [self._summary.Value(tag=tag, simple_value=v) for tag, v in tagged.items()]
             self._board.add_summary(self._summary(value=items), step)
+        if self._tracker is not None:
+            self._tracker.metrics(step, split, metrics)
         for name in self._shown:
             if name in metrics:
                 self._line[f"{split} {name}"] = f"{metrics[name]:.4g}"
@@ -142,6 +150,8 @@ class RunLog:
     def close(self) -> None:
         """Ends the progress line and the files."""
         self._bar.close()
+        if self._tracker is not None:
+            self._tracker.close()
         if self._board is not None:
             self._board.close()
         if self._file is not None:

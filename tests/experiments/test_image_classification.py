@@ -5,7 +5,9 @@ import json
 import pathlib
 import random
 import signal
+import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -376,3 +378,26 @@ def test_a_run_whose_classes_changed_is_refused(run, tmp_path):
 )
 def test_numbers_and_paths_out_of_bounds_are_one_clear_line(run, flag):
     assert_fails(run("--steps=2", flag), flag.removeprefix("--").partition("=")[0])
+
+
+def test_a_tracker_follows_the_run_with_its_configuration(run, monkeypatch, tmp_path):
+    sent, module = [], types.ModuleType("mlflow")
+    module.set_experiment = lambda name: sent.append(name)
+    module.start_run = lambda **_: types.SimpleNamespace(info=types.SimpleNamespace(run_id="7"))
+    module.log_params = lambda values: sent.append(values)
+    module.log_metrics = lambda values, step: sent.append((step, *values))
+    module.end_run = lambda: sent.append("end")
+    monkeypatch.setitem(sys.modules, "mlflow", module)
+    process = run("--steps=2", "--log_every=1", "--track=mlflow", f"--workdir={tmp_path}")
+    assert process.returncode == 0, process.stderr
+    assert sent[0] == "image_classification" and sent[-1] == "end"
+    assert {"model": "mlp", "steps": 2}.items() <= sent[1].items()
+    steps = [(each[0], each[1].split("/")[0]) for each in sent if isinstance(each, tuple)]
+    assert steps == [(1, "train"), (2, "train"), (2, "test")]
+
+
+def test_a_tracker_that_is_not_installed_is_one_line_before_training(run, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    process = run("--steps=2", "--track=wandb", f"--workdir={tmp_path}")
+    assert_fails(process, "--track=wandb needs the library wandb", "pip install wandb")
+    assert not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text()
