@@ -11,11 +11,16 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dlcore.errors import InputError
+from dlcore.files import open_file
 
+# The formats of images that are read. PIL knows many more and goes by the content of a file, not by
+# its name; among them is PostScript, a programming language, for which it starts Ghostscript.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_MOST_PIXELS = 1 << 27  # of an image that is resized
 _ORIENTATION = 0x0112  # the tag of EXIF that says how a camera was held
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -57,11 +62,18 @@ def opened(stored: StoredImage) -> Iterator[Image.Image]:
             block.
     """
     try:
-        file = io.BytesIO(stored.file) if isinstance(stored.file, bytes) else stored.file
-        with Image.open(file) as image:
-            yield image
+        with (
+            io.BytesIO(stored.file) if isinstance(stored.file, bytes) else open_file(stored.file)
+        ) as file:
+            with Image.open(file, formats=FORMATS) as image:
+                yield image
     except InputError:
         raise
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"cannot read image {stored.name}: it is damaged, or of none of the formats "
+            f"{', '.join(FORMATS)}; repair or remove it"
+        ) from error
     # PIL's readers raise any of these on a damaged file.
     except (
         OSError,
@@ -118,6 +130,9 @@ def fit_square(image: Image.Image, size: int) -> Image.Image:
     of 28 x 28 become 32 x 32 by a border of 2, as in LeCun et al. 1998. A larger image is resized
     until its shorter side fits, and cropped at the centre.
 
+    Raises:
+        ValueError: when an image is so narrow that it would be resized to gigabytes.
+
     >>> fit_square(Image.new("L", (28, 28), 255), 32).getbbox()  # left, top, right, bottom
     (2, 2, 30, 30)
     """
@@ -132,6 +147,8 @@ def fit_square(image: Image.Image, size: int) -> Image.Image:
     scale = size / min(width, height)
     if scale != 1:
         resized = (max(size, round(width * scale)), max(size, round(height * scale)))
+        if resized[0] * resized[1] > _MOST_PIXELS:
+            raise ValueError(f"{width} x {height} pixels are too narrow to fit into a square")
         image = image.resize(resized, Image.Resampling.BILINEAR)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from dlcore.data.pictures import FORMATS
+
 
 class _Tensor(NamedTuple):
     """An eager tensor as far as TFDS uses one."""
@@ -21,7 +23,7 @@ class _Tensor(NamedTuple):
 
 def _decode(data: bytes, channels: int = 3) -> _Tensor:
     del channels  # The callers want red, green and blue, from CMYK files too.
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         return _Tensor(np.asarray(image.convert("RGB")))
 
 

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import tqdm
 from PIL import Image
 
+from dlcore.data.pictures import FORMATS
 from dlcore.data.text.files import read_lines
 from dlcore.errors import InputError
 from dlcore.launch.loading import Trained
@@ -98,7 +99,8 @@ def _images(source: str) -> list[str]:
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if not file.is_dir())
         # Asked for here, because it imports the readers of all formats.
-        suffixes = Image.registered_extensions()
+        known = Image.registered_extensions().items()
+        suffixes = {suffix for suffix, form in known if form in FORMATS}
         # A link may lead nowhere.
         images = [str(f) for f in files if f.suffix.lower() in suffixes and f.is_file()]
         if len(images) < len(files):

@@ -5,10 +5,12 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image, UnidentifiedImageError
 
+from dlcore.data import load_images
 from dlcore.data.pictures import (
     CUT,
+    FORMATS,
     ON_WHITE,
     SCALED,
     TURNED,
@@ -21,6 +23,7 @@ from dlcore.data.pictures import (
     read_images,
     upright_size,
 )
+from dlcore.data.stand_in import STAND_IN
 from dlcore.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -124,6 +127,76 @@ def test_damaged_files_are_named(data: bytes) -> None:
     with pytest.raises(InputError, match=r"cannot read image cat 7: .*; repair or remove it$"):
         with opened(StoredImage(data, 0, "cat 7")) as image:
             pixels(image, channels=1)
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.eps", "a"])
+def test_postscript_is_not_run(
+    name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever a picture is opened, whatever its name."""
+    started: list[object] = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given, **_: started.append(given))
+    (tmp_path / "data" / "cat").mkdir(parents=True)
+    (tmp_path / "data" / "dog").mkdir()
+    for place in ("cat/z.png", "dog/b.png", "dog/c.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "data" / place)
+    path = tmp_path / "data" / "cat" / name
+    path.write_bytes(POSTSCRIPT)
+    rows = f"cat/{name},cat cat/z.png,cat dog/b.png,dog dog/c.png,dog".split()
+    (tmp_path / "data" / "table.csv").write_text("\n".join(rows))
+    for read in (
+        lambda: load_images(data_path=tmp_path / "data"),
+        lambda: load_images(data_path=tmp_path / "data" / "table.csv"),
+        lambda: read_images([path], (8, 8, 3)),
+        lambda: bits_of([StoredImage(POSTSCRIPT, 0, name)]),
+    ):
+        with pytest.raises(InputError, match=f"cannot read image .*{name}: .* formats BMP, GIF"):
+            read()
+    for decode in (STAND_IN.image.decode_png, STAND_IN.image.decode_jpeg):
+        with pytest.raises(UnidentifiedImageError):
+            decode(POSTSCRIPT)
+    assert not started
+
+
+@pytest.mark.parametrize("form", ["eps", "pcx", "tga", "ico", "icns", "sgi", "msp", "dds"])
+def test_formats_that_are_not_read(form: str) -> None:
+    image = stored(Image.new("1" if form == "msp" else "RGB", (32, 32)), form)
+    with pytest.raises(InputError, match="cannot read image x: it is damaged, or of none of the"):
+        with opened(image):
+            pass
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_formats_that_are_read(form: str) -> None:
+    image = Image.new("RGB", (32, 32), (255, 255, 255))
+    with opened(stored(image, form)) as found:
+        assert pixels(found, channels=3).min() > 250
+
+
+def test_images_that_unpack_without_end() -> None:
+    """By their size, and by what becomes of a line that is fitted into a square."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        whole = kind + body
+        return struct.pack(">I", len(body)) + whole + struct.pack(">I", zlib.crc32(whole))
+
+    def file(width: int, height: int, data: bytes = b"") -> StoredImage:
+        header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+        chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+        return StoredImage(b"\x89PNG\r\n\x1a\n" + chunks, 0, "bomb")
+
+    for width, height in ((1 << 20, 1 << 20), (1 << 31, 1), (200_000_000, 1)):
+        with pytest.raises(InputError, match="cannot read image bomb: "):
+            with opened(file(width, height)) as image:
+                pixels(image, channels=3)
+    for width, height in ((1, 1 << 20), (1 << 20, 1)):
+        rows = (b"\0" + bytes((width + 7) // 8)) * height
+        with pytest.raises(InputError, match="cannot read image bomb: .* pixels are too narrow"):
+            with opened(file(width, height, rows)) as image:
+                pixels(image, channels=1, size=224)
 
 
 def stored(image: Image.Image, form: str = "png", **options: object) -> StoredImage:
