@@ -206,7 +206,7 @@ def read_examples(
 
 def _open_source(
     builder: tfds.core.DatasetBuilder, split: str, names: Sequence[str]
-) -> tuple[Sequence[bytes], Callable[[bytes], dict[str, Any]]]:
+) -> tuple[Any, Callable[[bytes], dict[str, Any]]]:
     """Opens the records of a split and returns what reads the named features of a record.
 
     The other features are not decoded, and images never are: TFDS would open them in any format.

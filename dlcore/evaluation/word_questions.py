@@ -2,10 +2,11 @@
 
 import math
 import os
-import pathlib
+import zlib
 from collections.abc import Iterator
 
 from dlcore.errors import InputError
+from dlcore.files import read_whole
 
 Analogy = tuple[str, str, str, str]
 """Four words (a, b, c, d), of which d stands to c as b stands to a."""
@@ -72,9 +73,9 @@ def read_similarities(path: str | os.PathLike[str]) -> list[tuple[str, str, floa
 def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
     """Yields the lines that are not blank, each with its place for error messages."""
     try:
-        data = pathlib.Path(path).read_bytes()
-    except OSError as error:
-        reason = error.strerror or error
+        data = read_whole(path)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot read {os.fspath(path)}: {reason}; give a text file") from None
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         place = f"line {number} of {os.fspath(path)}"

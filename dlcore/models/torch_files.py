@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 import pickle
+import reprlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple
@@ -19,6 +20,7 @@ import numpy as np
 import tqdm
 
 from dlcore.errors import InputError
+from dlcore.files import open_file
 
 # The first pickle of the older form.
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -52,6 +54,9 @@ _SAFETENSORS = {
     "U32": "u4",
     "U64": "u8",
 }
+# Tensors may share their numbers, or repeat them by strides of 0: tied weights count three or four
+# times. So the tensors of a file may take this many times its size, or this many bytes.
+_REPEATS, _SMALL = 16, 1 << 24
 _DTYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split()
 
 
@@ -71,7 +76,7 @@ def read_torch_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     path = pathlib.Path(path)
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(9)
             file.seek(0)
             if start[8:] == b"{":
@@ -81,11 +86,12 @@ def read_torch_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             return _read_pickles(file, path)
     except InputError:
         raise
-    except Exception as reason:  # whatever a damaged file makes the readers raise
+    except Exception as error:  # whatever a damaged file makes the readers raise
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(
-            f"cannot read {path}: {str(reason) or type(reason).__name__}; give a whole "
+            f"cannot read {path}: {reason}; give a whole "
             ".safetensors file or one that torch.save wrote"
-        ) from reason
+        ) from error
 
 
 def write_torch_file(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
@@ -156,8 +162,11 @@ class _Placeholder:
     __setstate__ = append = extend = __setitem__ = add = _take
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
     """Builds descriptions of tensors instead of tensors; see the module's docstring.
+
+    It is Python's own in Python, because that in C takes memory for whatever number a pickle gives
+    to an object, up to 32 GB.
 
     Attributes:
         storages: those that tensors share, by their keys.
@@ -189,8 +198,8 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         tag, kind, key, _, length, *view = pid
-        if tag != "storage" or any(view) or length < 0:
-            raise ValueError(f"no storage is {pid!r}")
+        if tag != "storage" or any(view) or length < 0 or not isinstance(key, str | int):
+            raise ValueError(f"no storage is {reprlib.repr(pid)}")
         if not isinstance(kind, str) or kind not in _STORAGES:
             return _Placeholder()  # of numbers that are no weights here, such as complex ones
         return self.storages.setdefault(str(key), _Storage(kind, str(key), length))
@@ -210,7 +219,8 @@ class _Unpickler(pickle.Unpickler):
         numbers = (offset, *shape, *strides)
         whole = all(type(n) is int and n >= 0 for n in numbers)
         if type(storage) is not _Storage or not whole or len(shape) != len(strides):
-            raise ValueError(f"no tensor is {(storage, offset, shape, strides)!r}")
+            given = reprlib.repr((storage, offset, shape, strides))
+            raise ValueError(f"no tensor is {given}")
         end = offset + 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
         if math.prod(shape) > 0 and end > storage.length:
             raise ValueError(f"a tensor of shape {shape} reaches beyond its storage")
@@ -325,6 +335,13 @@ def _arrays(
             f"{f', but objects that are not made here ({objects})' if objects else ''}; save "
             "the state dict, torch.save(model.state_dict(), ...)"
         )
+    size = path.stat().st_size
+    held = sum(
+        math.prod(tensor.shape) * _dtype(_STORAGES[tensor.storage.kind], order).itemsize
+        for tensor in tensors.values()
+    )
+    if held > max(_SMALL, _REPEATS * size):
+        raise ValueError(f"its {size:,} bytes would become {held:,} bytes of tensors")
     by_storage: dict[_Storage, list[str]] = {}
     for name, tensor in tensors.items():
         by_storage.setdefault(tensor.storage, []).append(name)
@@ -332,6 +349,10 @@ def _arrays(
     # One storage after another, so that the whole file is in memory only once.
     progress = tqdm.tqdm(by_storage.items(), f"reading {path.name}", delay=2, leave=False)
     for storage, names in progress:
+        if storage.length * _dtype(_STORAGES[storage.kind], order).itemsize > size:
+            raise ValueError(
+                f"storage {storage.key} has {storage.length:,} elements, more than the file"
+            )
         flat = _decoded(read(storage), _STORAGES[storage.kind], order)
         if flat.size < storage.length:
             raise ValueError(f"storage {storage.key} ends after {flat.size} of {storage.length}")

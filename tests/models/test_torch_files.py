@@ -6,13 +6,14 @@ import decimal
 import pathlib
 import pickle
 import struct
+import tracemalloc
 import zipfile
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from torch_opcodes import dictionary, number, save, tensor, text, together
+from torch_opcodes import dictionary, number, save, storage, tensor, text, together
 
 from dlcore.errors import InputError
 from dlcore.models.torch_files import read_torch_file, write_torch_file
@@ -215,6 +216,73 @@ def test_foreign_code_does_not_run(form, module, name, tmp_path):
 def test_programs_of_no_state_dict(form, program, tmp_path):
     with pytest.raises(InputError, match=r"a\.pth"):
         read_torch_file(save(form, tmp_path / "a.pth", program, TWO))
+
+
+# Programs of a few bytes that ask for far more: by shapes, by strides, by many names for the same
+# numbers, by the length of a storage, by the number of an object, and by tuples of tuples.
+NESTED = text("a") + b"2\x86" * 60
+GREEDY = {
+    "stride 0": dictionary(
+        {"w": tensor("FloatStorage", "0", 2, shape=(1 << 14, 1 << 14), strides=(0, 0))}
+    ),
+    "one stride 0": dictionary(
+        {"w": tensor("FloatStorage", "0", 2, shape=(1 << 28, 2), strides=(0, 1))}
+    ),
+    "overlapping rows": dictionary(
+        {"w": tensor("FloatStorage", "0", 5000, shape=(2500, 2500), strides=(1, 1))}
+    ),
+    "many names": dictionary(
+        {
+            f"w{number}": tensor("FloatStorage", "0", 5000, shape=(1000, 1000), strides=(1, 1))
+            for number in range(5)
+        }
+    ),
+    "beyond 64 bits": dictionary(
+        {"w": tensor("FloatStorage", "0", 2, shape=(1 << 62, 4), strides=(0, 0))}
+    ),
+    "long storage": dictionary(
+        {"w": tensor("FloatStorage", "0", 1 << 40, shape=(2,), strides=(1,))}
+    ),
+    "number of an object": b"Nr\x00\x00\x00\x030" + dictionary({"w": one(length=5000)}),
+    "key of a storage": together(text("storage"), b"ctorch\nFloatStorage\n", NESTED, b"Vcpu\nI2\n")
+    + b"Q",
+    "shape": b"ctorch._utils\n_rebuild_tensor_v2\n"
+    + together(storage("FloatStorage", "0", 2) + b"Q", number(0), NESTED, NESTED)
+    + b"R",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("program", GREEDY.values(), ids=GREEDY)
+def test_small_files_do_not_become_large(form, program, tmp_path):
+    path = save(form, tmp_path / "a.pth", program, {"0": np.zeros(5000, "<f4")})
+    tracemalloc.start()
+    try:
+        if program is GREEDY["number of an object"]:
+            assert [*read_torch_file(path)] == ["w"]
+        else:
+            with pytest.raises(InputError, match=r"^cannot read .*a\.pth: .{,800}$"):
+                read_torch_file(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 << 20
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_tied_and_repeated_numbers_are_read(form, tmp_path):
+    """As one table that three layers share, and a mask that is one number."""
+    elements = np.arange(6, dtype="<f4")
+    tied = {
+        name: tensor("FloatStorage", "0", 6, shape=(2, 3), strides=(3, 1)) for name in ("a", "b")
+    }
+    mask = tensor("FloatStorage", "0", 6, offset=5, shape=(512, 512), strides=(0, 0))
+    program = dictionary({**tied, "mask": mask})
+    whole = elements.reshape(2, 3)
+    check(
+        save(form, tmp_path / "a.pth", program, {"0": elements}),
+        {"a": whole, "b": whole, "mask": np.full((512, 512), 5, np.float32)},
+    )
 
 
 @pytest.mark.parametrize("form", [*FORMS, "safetensors"])

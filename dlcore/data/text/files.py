@@ -6,7 +6,6 @@ the part `train`, or `test`, `dev`, `valid`, `validation` or `val`: `train.tsv`,
 `en_ewt-ud-dev.conllu`, `wiki.valid.tokens`.
 """
 
-import gzip
 import os
 import pathlib
 import re
@@ -15,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from dlcore.errors import InputError
+from dlcore.files import read_whole
 
 HELD_OUT = ("test", "dev", "valid", "validation", "val")
 _LABEL_NAMES = ("label", "class", "category", "target")
@@ -146,8 +146,7 @@ def read_lines(path: pathlib.Path) -> list[str]:
 
 def _decoded(path: pathlib.Path) -> str:
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        text = data.decode("utf-8-sig")
+        text = read_whole(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         number = error.object.count(b"\n", 0, error.start) + 1
         raise InputError(

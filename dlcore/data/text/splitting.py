@@ -6,8 +6,6 @@ A line is a sentence; "\\n" and "\\r\\n" end one, and so does the end of a file.
 import codecs
 import collections
 import glob
-import gzip
-import io
 import os
 import pathlib
 import re
@@ -20,6 +18,7 @@ import tqdm
 
 from dlcore.data.text.files import Line, visible
 from dlcore.errors import InputError, choose
+from dlcore.files import open_file, unpacked
 
 Splitter = Callable[[str], list[str]]  # the words of a line
 
@@ -189,12 +188,9 @@ def _blocks(source: Source, title: str) -> Iterator[str]:
     with tqdm.tqdm(total=size, desc=title, unit="B", unit_scale=True, delay=2, leave=False) as bar:
         for path in paths:
             try:
-                with open(path, "rb") as file:
-                    text: IO[bytes] = file
-                    if file.peek(2)[:2] == b"\x1f\x8b":
-                        text = io.BufferedReader(gzip.open(file), _BLOCK)
+                with open_file(path) as file:
                     before = bar.n
-                    for block in _blocks_of_file(text, path):
+                    for block in _blocks_of_file(unpacked(file), path):
                         yield block
                         bar.update(before + file.tell() - bar.n)
             except (OSError, EOFError, zlib.error) as error:

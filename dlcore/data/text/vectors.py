@@ -25,6 +25,7 @@ import tqdm
 
 from dlcore.data.text.vector_lines import Block, fault, parse_block, parse_lines
 from dlcore.errors import InputError, pick
+from dlcore.files import open_file, unpacked
 
 _HEADER = re.compile(rb"(\d+) (\d+) ?\r?\n?")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
@@ -62,7 +63,8 @@ def read_vectors(
     words: list[str] = []
     keep = None if wanted is None else {_encoded(word) for word in wanted}
     try:
-        with _opened(name) as file:
+        with open_file(name) as packed:
+            file = unpacked(packed)
             layout = _layout(file, name)
             matrix = np.empty((0, layout.dimension), np.float32)
             read = _read_binary if layout.binary else _read_text
@@ -73,7 +75,8 @@ def read_vectors(
                 matrix[len(words) :] = block
                 words += map(_decoded, block_words)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"cannot read word vectors from {name}: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read word vectors from {name}: {reason}") from None
     return Vectors(words, matrix)
 
 
@@ -192,17 +195,6 @@ def _encoded(word: str) -> bytes:
 
 def _decoded(word: bytes) -> str:
     return word.decode(errors="surrogateescape")
-
-
-@contextlib.contextmanager
-def _opened(name: str) -> Iterator[io.BufferedReader]:
-    """Opens a file and unpacks it where it is packed."""
-    with open(name, "rb") as file:
-        if file.peek(2)[:2] == b"\x1f\x8b":
-            with gzip.open(file) as unpacked:
-                yield io.BufferedReader(unpacked, _BLOCK)
-        else:
-            yield file
 
 
 @contextlib.contextmanager

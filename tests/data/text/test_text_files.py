@@ -46,10 +46,10 @@ def test_files_without_text(
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("cut", [3, 20, 30])
+@pytest.mark.parametrize("cut", [3, 20, 40])
 def test_a_damaged_archive(tmp_path: pathlib.Path, cut: int) -> None:
     path = write(tmp_path / "a.gz", "some text that is long enough to be compressed")
-    path.write_bytes(path.read_bytes()[:cut] if cut < 30 else b"no archive at all")
+    path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(InputError, match="cannot read .*a.gz: .*; give a file or folder of text"):
         files.read_text(path)
 
