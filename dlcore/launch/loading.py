@@ -35,7 +35,7 @@ class Trained(Generic[ConfigT, InfoT]):
     """
 
     task: Task[Any, Any]
-    variables: Variables
+    variables: Variables = dataclasses.field(repr=False)
     step: int
     summary: dict[str, Any]
 

@@ -106,7 +106,7 @@ class Outcome:
         summary: further entries of summary.json.
     """
 
-    variables: Variables
+    variables: Variables = dataclasses.field(repr=False)
     metrics: dict[str, float]
     step: int
     result: Result | None

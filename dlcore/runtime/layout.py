@@ -97,6 +97,18 @@ class Layout(abc.ABC):
         shardings = self.shardings(jax.eval_shape(make_state))
         return jax.jit(make_state, out_shardings=shardings)()
 
+    def place(self, state: State) -> State:
+        """Brings the leaves of a state that was made elsewhere where they belong.
+
+        For a state that fits on one device; `initialise` makes a larger one.
+        """
+
+        def moved(leaf: Any, place: Any) -> Any:
+            here = isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(place, leaf.ndim)
+            return leaf if here else jax.device_put(leaf, place)
+
+        return jax.tree.map(moved, state, self.shardings(jax.eval_shape(lambda: state)))
+
     def abstract(self, make_state: Callable[[], State]) -> State:
         """The shapes, types and shardings of the state, without making it."""
         shapes = jax.eval_shape(make_state)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dlcore.errors import Diverged
+from dlcore.errors import Diverged, InputError
 from dlcore.runtime import Layout, Precision, compile_step
 from dlcore.runtime.layout import Jit
 from dlcore.train.accounting import Account
@@ -29,7 +30,7 @@ Batches = Callable[[int], Iterator[Batch]]
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The end of a run.
+    """The end of a run, of which all but the state is printed.
 
     Attributes:
         state: the state after the last step.
@@ -43,7 +44,7 @@ class Result:
         flops: of the model in these steps, the first one left out; 0 where they are not counted.
     """
 
-    state: TrainState
+    state: TrainState = dataclasses.field(repr=False)
     reason: str
     evaluation: dict[str, float]
     steps: int
@@ -124,7 +125,7 @@ class Loop:
         precision: Precision | None,
         hooks: Sequence[Hook],
     ):
-        self.state, self.steps, self.hooks = state, steps, tuple(hooks)
+        self.state, self.steps, self.hooks = layout.place(state), steps, tuple(hooks)
         self.number = self._start = int(state.step)
         self.reason: str | None = None
         self.skipped = 0
@@ -219,15 +220,20 @@ class Loop:
     def _train(self) -> None:
         before, after = self._overriding("before_step"), self._overriding("after_step")
         account, compiled, pending = self.account, self._compiled, self._pending
-        source = self._batches(self.number) if self.number < self.steps else iter(())
+        source = _source(self._batches, self.number) if self.number < self.steps else iter(())
         while self.number < self.steps and self.reason is None:
             for hook in before:
                 hook(self)
             account.lap("host")
-            batch = next(source)
+            batch = next(source, None)
             account.lap("data")
+            if not isinstance(batch, Mapping):
+                raise self._no_batch(batch)
             traces = compiled.traces
-            self.state, metrics = compiled(self.state, batch)
+            try:
+                self.state, metrics = compiled(self.state, batch)
+            except KeyError as error:
+                raise _without(batch, error) from error
             self.number += 1
             if compiled.traces > traces:
                 account.compiled(batch)
@@ -244,6 +250,19 @@ class Loop:
             for hook in after:
                 hook(self)
         self.read()
+
+    def _no_batch(self, found: Any) -> InputError:
+        """Returns the error for what came in place of the batch of the next step."""
+        if found is not None:
+            return InputError(
+                f"batch {self.number} is {_kind(found)}; a batch is a dict of arrays by name, such "
+                'as {"image": ..., "label": ..., "weight": ...}'
+            )
+        return InputError(
+            f"the batches end before number {self.number}, but training goes on to step "
+            f"{self.steps}; give batches that begin again when the data is used up, as those of "
+            f"dlcore.data.Loader do, or train for steps={self.number}"
+        )
 
     def _overriding(self, name: str) -> list[Callable[..., None]]:
         """A method of the hooks that have one of their own: a call of nothing costs time too."""
@@ -275,8 +294,11 @@ def fit(
 
     Args:
         step: (state, batch) -> (state, metrics), not compiled yet.
-        state: where to start, at `state.step`; it is donated.
-        batches: the batches from a given number on; batch n is that of step n + 1.
+        state: where to start, at `state.step`; it is donated. What does not lie where the layout
+            has it is brought there (`layout.place`); `layout.initialise` makes it there, part by
+            part, where it is too large for one device.
+        batches: gives the batches from a given number on, without end; batch n is that of step
+            n + 1.
         steps: the number of the last step.
         layout: how to compile the step; one device by default.
         precision: what to compute with; float32 by default.
@@ -284,7 +306,8 @@ def fit(
 
     Raises:
         Diverged: after 10 bad steps in a row; names the steps and the first bad batch.
-        InputError: when the layout refuses the step or a batch (`compile_step`), or a hook cannot
+        InputError: when `batches` gives no batches, they end, or the step looks for what they
+            lack; when the layout refuses the step or a batch (`compile_step`), or a hook cannot
             write.
     """
     loop = Loop(
@@ -299,6 +322,49 @@ def fit(
     return loop.run()
 
 
+def _source(batches: Batches, start: int) -> Iterator[Batch]:
+    """Returns the batches from number `start` on.
+
+    Raises:
+        InputError: when `batches` is no function that gives them.
+    """
+    wanted = "batches must be a function of the number of the first batch that gives an iterator"
+    if not callable(batches):
+        has = getattr(batches, "batches", None)
+        remedy = "give its method `batches`" if callable(has) else "give a generator function"
+        raise InputError(f"{wanted}, so that a run can continue, not {_kind(batches)}; {remedy}")
+    try:
+        inspect.signature(batches).bind(start)
+    except TypeError as error:
+        raise InputError(f"{wanted}; {_kind(batches)} cannot be called so: {error}") from None
+    except ValueError:  # it has no signature that Python knows
+        pass
+    found: Any = batches(start)
+    try:
+        return iter(found)
+    except TypeError:
+        raise InputError(f"{wanted}; this one gives {_kind(found)}") from None
+
+
+def _kind(value: Any) -> str:
+    """Names the type of a value, with its article."""
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _without(batch: Batch, error: KeyError) -> Exception:
+    """Returns the error for a name that the step does not find, when the batch lacks it."""
+    name = error.args[0] if error.args else None
+    if not isinstance(name, str) or name in batch:
+        return error
+    remedy = "add it to the batches"
+    if name == "weight":
+        remedy += ": one float32 for each row, 1 where it counts and 0 where it is padding"
+    return InputError(
+        f"the step looks for {name!r}, and the batch holds {', '.join(batch)}; {remedy}"
+    )
+
+
 def _diagnosis(last: int, count: int, batches: Batches) -> str:
     """The error after `count` bad steps in a row, with what the first bad batch holds."""
     first = last - count + 1
@@ -310,6 +376,6 @@ def _diagnosis(last: int, count: int, batches: Batches) -> str:
     return (
         f"the loss or its gradient was not finite in {count} steps in a row, {first} to {last}; "
         f"the parameters are still those of step {first - 1}; the first bad batch is number "
-        f"{first - 1} ({', '.join(fields)}); lower --learning_rate, set --clip_norm, or mend the "
-        "data, and start again with another --workdir"
+        f"{first - 1} ({', '.join(fields)}); lower the learning rate, clip the gradient's norm, or "
+        "mend the data, and start again in another folder"
     )

@@ -1,5 +1,6 @@
 import itertools
 import json
+import operator
 import os
 import signal
 
@@ -11,7 +12,10 @@ import optax
 import pytest
 
 from dlcore import runtime
-from dlcore.errors import Diverged
+from dlcore.data import Arrays, Loader
+from dlcore.errors import Diverged, InputError
+from dlcore.launch.loading import Trained
+from dlcore.launch.task import Outcome
 from dlcore.train import (
     Best,
     Checkpointing,
@@ -222,6 +226,81 @@ def test_a_batch_of_another_shape_is_reported_as_a_recompilation(tmp_path, capsy
 def test_a_run_without_hooks_just_trains():
     result = fit(make_step(), JIT.initialise(make_state), networks.batches, steps=3)
     assert (int(result.state.step), result.steps, result.evaluation) == (3, 3, {})
+
+
+def three(start):
+    return itertools.islice(networks.batches(start), 3)
+
+
+def without(*names):
+    return lambda start: (
+        {name: leaf for name, leaf in batch.items() if name not in names}
+        for batch in networks.batches(start)
+    )
+
+
+@pytest.mark.parametrize(
+    "batches, words",
+    [
+        (networks.batches(0), "a generator; give a generator function"),
+        ([networks.batch(0)], "a list; give a generator function"),
+        (networks.batch(0), "a dict; give a generator function"),
+        (None, "a NoneType"),
+        (Loader(Arrays(networks.batch(0)), 8, seed=0), "a Loader; give its method `batches`"),
+        (lambda: networks.batches(0), "a function cannot be called so: too many positional"),
+        (lambda start, end: [], "a function cannot be called so: missing a required"),
+        (lambda start: None, "this one gives a NoneType"),
+        (lambda start: 3, "this one gives an int"),
+        (lambda start: [(1, 2)], "batch 0 is a tuple; a batch is a dict of arrays"),
+        (lambda start: iter([np.zeros(3)]), "batch 0 is a ndarray; a batch is a dict"),
+        (lambda start: [], "the batches end before number 0"),
+        (three, "end before number 3, but training goes on to step 5;.*or train for steps=3"),
+        (without("weight"), "looks for 'weight', and the batch holds x, label; add it.*padding"),
+        (without("x", "weight"), "looks for 'x', and the batch holds label; add it to the batches"),
+    ],
+)
+def test_what_is_no_source_of_batches_is_one_clear_line(batches, words):
+    with pytest.raises(InputError, match=words) as error:
+        fit(make_step(), make_state(), batches, steps=5)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["x", ("pair", 1), 3])
+def test_what_the_step_misses_elsewhere_stays_as_it_is(name):
+    def step(state, batch):
+        raise KeyError(name)
+
+    with pytest.raises(KeyError):
+        fit(step, make_state(), networks.batches, steps=1)
+
+
+def test_iterables_serve_as_batches():
+    result = fit(make_step(), make_state(), lambda start: [networks.batch(start)] * 2, steps=2)
+    assert result.steps == 2
+
+
+@pytest.mark.parametrize("layout", [runtime.layout("mesh"), FSDP, runtime.layout("pmap")])
+def test_a_state_made_anywhere_is_brought_where_the_layout_has_it(layout):
+    options = {"steps": 2, "layout": layout}
+    placed = fit(make_step(), layout.initialise(make_state), networks.batches, **options).state
+    result = fit(make_step(), make_state(), networks.batches, **options)
+    networks.assert_close(result.state, placed)
+    leaves = zip(jax.tree.leaves(result.state), jax.tree.leaves(placed), strict=True)
+    assert all(a.sharding.is_equivalent_to(b.sharding, a.ndim) for a, b in leaves)
+
+
+def test_a_state_that_is_in_its_place_is_not_copied():
+    state = JIT.initialise(make_state)
+    placed = JIT.place(state)
+    assert all(map(operator.is_, jax.tree.leaves(placed), jax.tree.leaves(state)))
+
+
+def test_the_result_is_printed_without_its_parameters():
+    result = fit(make_step(), make_state(), networks.batches, steps=2)
+    assert "steps=2" in repr(result) and len(repr(result)) < 500
+    outcome = Outcome(result.state.params, {"accuracy": 0.5}, 2, result)
+    assert "0.5" in repr(outcome) and "dense" not in repr(outcome).lower()
+    assert len(repr(Trained(None, result.state.params, 2, {}))) < 100
 
 
 def test_metrics_that_are_not_finite_are_null_in_the_file(tmp_path):
