@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Iterable, Sequence
+from urllib.parse import quote
 
 import numpy as np
 
@@ -58,6 +59,11 @@ def picture(name: str) -> Html:
     """Shows a picture whose file lies beside the page; a click opens it alone, to be zoomed."""
     file, title = escape(name), escape(name.rpartition(".")[0])
     return Html(f'<a href="{file}"><img src="{file}" alt="{title}"></a>')
+
+
+def link(target: str, text: str) -> Html:
+    """Links to another page, by its path from this one."""
+    return Html(f'<a href="{escape(quote(target))}">{escape(text)}</a>')
 
 
 def folded(title: str, content: Html) -> Html:

@@ -135,7 +135,7 @@ def _gap(rows: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
         values = {
             (row["split"], row["step"]): row[name] for row in rows if row.get(name) is not None
         }
-        last = {}
+        last: dict[str, float] = {}
         for split in splits:
             both = [step for part, step in values if part == split and ("train", step) in values]
             if both:

@@ -33,7 +33,7 @@ from dlcore.report import write_page
 from dlcore.runtime.provenance import provenance
 from dlcore.train.logs import write_json, writing
 
-from .report import comparison_sections
+from .report import comparison_sections, runs_section
 
 NAME = "comparison"
 _OWN = ("report", "summary.json")  # what the comparison itself writes beside the runs
@@ -193,7 +193,11 @@ def compare(config: Config) -> dict[str, dict[str, dict[str, float]]]:
     summary = {"experiment": NAME, "job": config.job, "runs": scores}
     taken = {"seconds": time.perf_counter() - started}
     write_json(workdir / "summary.json", {**summary, **taken, **provenance()})
-    page = write_page(workdir / "report", f"Comparison: {config.job}", comparison_sections(found))
+    result, *details = comparison_sections(found)
+    shared = _split(config.all, "--all")
+    explained = runs_section(runs, job=config.job, shared=shared, seeds=len(seeds))
+    sections = [result, explained, *details]
+    page = write_page(workdir / "report", f"Comparison: {config.job}", sections)
     _print(scores, page, len(turns))
     return scores
 

@@ -1,5 +1,6 @@
 """The report sections that show several runs of one job side by side."""
 
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,6 +43,42 @@ def comparison_sections(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list
             )
         )
     return sections
+
+
+def runs_section(
+    runs: Mapping[str, Sequence[str]], *, job: str, shared: Sequence[str], seeds: int
+) -> Section:
+    """Explains the runs: what all have in common, the flags of each, and where its reports are.
+
+    Args:
+        runs: the flags of each run by its name.
+        job: the job that they are runs of.
+        shared: the flags of all.
+        seeds: the number of repetitions of each.
+    """
+
+    def content(_: Any) -> markup.Html:
+        flags = f", all with {shlex.join(shared)}" if shared else ""
+        repeated = f"each with the seeds 0 to {seeds - 1}" if seeds > 1 else "each with the seed 0"
+        rows = [
+            [
+                name,
+                shlex.join(own) or "the defaults",
+                markup.join(
+                    markup.link(f"../{name}/{seed}/report/index.html", f"seed {seed} ")
+                    for seed in range(seeds)
+                ),
+            ]
+            for name, own in runs.items()
+        ]
+        return markup.join(
+            [
+                markup.paragraph(f"Runs of {job}{flags}; {repeated}."),
+                markup.table(rows, header=["run", "flags", "reports"]),
+            ]
+        )
+
+    return Section("Runs", content)
 
 
 def _curves_section(curves: Any, split: str, metric: str) -> Section:

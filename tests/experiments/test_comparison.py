@@ -1,8 +1,10 @@
 """Runs side by side, as a user starts them."""
 
+import html
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -53,6 +55,10 @@ def test_runs_are_compared_over_their_seeds(compare, tmp_path):
     page = (folder / "report" / "index.html").read_text()
     for picture in ("train_loss", "test_accuracy", "layers"):
         assert (folder / "report" / f"{picture}.png").exists() and picture in page
+    assert "Runs of image_classification, all with --model=mlp --steps=20" in page
+    assert "--learning_rate=0.01 '--option=features=[32]'" in html.unescape(page)
+    links = re.findall(r'href="(\.\./.*?)"', page)
+    assert len(links) == 4 and all((folder / "report" / link).exists() for link in links)
     assert json.loads((folder / "slow" / "0" / "config.json").read_text())["seed"] == 0
 
     # What has ended is not run again.
