@@ -6,7 +6,6 @@ anywhere in its path. Sharding, weight decay, freezing, learning-rate factors an
 all use such rules.
 """
 
-import re
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -14,6 +13,7 @@ import jax
 from jax.tree_util import KeyPath
 
 from dlcore.errors import InputError
+from dlcore.patterns import Pattern
 from dlcore.types import PyTree
 
 T = TypeVar("T")
@@ -39,12 +39,12 @@ def match(tree: PyTree, rules: Rules[T], default: T) -> PyTree:
 
     Args:
         tree: any pytree; only its paths are read.
-        rules: (regular expression, value) pairs; the first that `re.search` finds in a path wins.
+        rules: (regular expression, value) pairs; the first that is found in a path wins.
         default: the value for paths that no rule matches.
 
     Raises:
         InputError: when a rule matches no path of the tree (a rule without effect is a mistake), or
-            is not a regular expression.
+            is not a regular expression, or takes too long.
 
     >>> match({"dense": {"kernel": 1, "bias": 0}}, [("bias$", False)], True)
     {'dense': {'bias': False, 'kernel': True}}
@@ -52,10 +52,7 @@ def match(tree: PyTree, rules: Rules[T], default: T) -> PyTree:
     paths = list(leaves_by_path(tree))
     compiled = []
     for pattern, value in rules:
-        try:
-            expression = re.compile(pattern)
-        except re.error as error:
-            raise InputError(f"rule {pattern!r} is not a regular expression: {error}") from None
+        expression = Pattern(f"rule {pattern!r}", pattern)
         if not any(expression.search(path) for path in paths):
             raise InputError(
                 f"rule {pattern!r} matches none of the {len(paths)} paths; they are: "

@@ -1,5 +1,6 @@
 import pytest
 
+from dlcore import patterns
 from dlcore.errors import InputError
 from dlcore.paths import leaves_by_path, match
 
@@ -35,3 +36,11 @@ def test_a_rule_without_effect_is_an_error_that_shows_the_paths():
 def test_a_broken_expression_is_an_error_in_one_line():
     with pytest.raises(InputError, match=r"rule '\(' is not a regular expression"):
         match(TREE, [("(", 1)], default=0)
+
+
+@pytest.mark.parametrize("rule", [r"(?:[a-z]|\w)*[/x]$", r"(?:.|\w)+(?:0|1)/(?:k|s)$"])
+def test_an_expression_that_never_ends_is_an_error_in_one_line(monkeypatch, rule):
+    monkeypatch.setattr(patterns, "_SECONDS", 0.05)
+    tree = {"encoder_layer_normalisation_0": {"self_attention_projection": {"kernel": 0}}}
+    with pytest.raises(InputError, match=r"rule '.*' takes more than 0.05 s for the 62 char"):
+        match(tree, [(rule, 1)], default=0)

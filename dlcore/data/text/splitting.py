@@ -19,6 +19,7 @@ import tqdm
 from dlcore.data.text.files import Line, visible
 from dlcore.errors import InputError, choose
 from dlcore.files import open_file, unpacked
+from dlcore.patterns import Pattern
 
 Splitter = Callable[[str], list[str]]  # the words of a line
 
@@ -58,7 +59,8 @@ def find_splitter(name: str) -> Splitter:
     of the match that the group holds.
 
     Raises:
-        InputError: for another name, or a pattern that is wrong or has several groups.
+        InputError: for another name, or a pattern that is wrong or has several groups; when a line
+            is split, for a pattern that takes too long.
 
     >>> find_splitter("words")("Don't panic: 42!")
     ["Don't", 'panic', '42']
@@ -69,10 +71,7 @@ def find_splitter(name: str) -> Splitter:
         if name not in SPLITTERS:
             raise choose("splitter", name, [*SPLITTERS, f"{_REGEX}PATTERN"])
         return SPLITTERS[name]
-    try:
-        pattern = re.compile(name.removeprefix(_REGEX))
-    except re.error as error:
-        raise InputError(f"splitter {name!r} is no regular expression: {error}") from None
+    pattern = Pattern(f"splitter {name!r}", name.removeprefix(_REGEX))
     if pattern.groups > 1:
         raise InputError(
             f"splitter {name!r} has {pattern.groups} groups; write all but one as (?:...)"

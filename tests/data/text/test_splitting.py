@@ -1,8 +1,10 @@
 import gzip
 import os
+import re
 
 import pytest
 
+from dlcore import patterns
 from dlcore.data.text import splitting
 from dlcore.data.text.splitting import Lines, WordNumbers, find_splitter, fingerprint, sentences
 from dlcore.errors import InputError
@@ -30,13 +32,50 @@ def test_splitters(text_file, splitter: str, lower: bool, words: list[str]) -> N
     ("splitter", "message"),
     [
         ("comma", "unknown splitter 'comma'; choose one of: letters, regex:PATTERN, space, words"),
-        ("regex:(a", r"splitter 'regex:\(a' is no regular expression: missing \)"),
+        ("regex:(a", r"splitter 'regex:\(a' is not a regular expression: missing \)"),
         ("regex:(a)(b)", "has 2 groups; write all but one as"),
     ],
 )
 def test_splitters_that_are_not_possible(splitter: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         find_splitter(splitter)
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", r"(?:\w*)*\s", "((?:a*)*b)", "(?:a+)*!!"])
+def test_patterns_that_repeat_repeats_end(pattern: str) -> None:
+    assert find_splitter(f"regex:{pattern}")("a" * 40 + "!" + "x" * 100) == []
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(?:a|a)*$", "(?:a|aa)+$", "((?:a|a|a)*)[bx]!", "(?:a|aa)+[!b]a"]
+)
+def test_patterns_that_never_end_are_refused(text_file, monkeypatch, pattern: str) -> None:
+    monkeypatch.setattr(patterns, "_SECONDS", 0.05)
+    path = text_file("short\n" + "a" * 40 + "!" + "x" * 100)
+    message = (
+        r"splitter 'regex:.*' takes more than 0.05 s for the 141 characters 'aaa.*\.\.\.'; write"
+    )
+    with pytest.raises(InputError, match=message) as error:
+        list(sentences(path, splitter=f"regex:{pattern}"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"\w+",
+        r"[^\W\d_]+",
+        r"\S+",
+        "(?i)DO",
+        r"\b\w",
+        "[a-zé]+(?:['’][a-z]+)?",
+        r"(\w+)\t",
+        "^.|.$",
+    ],
+)
+def test_patterns_mean_what_they_mean_in_python(pattern: str) -> None:
+    line = "Don't stop, l’été\tx_1 - 'tis ١٢ день 東京 ﬁn a" + "b" * 1000
+    assert find_splitter(f"regex:{pattern}")(line) == re.findall(pattern, line)
 
 
 @pytest.mark.parametrize("small", [False, True])
