@@ -15,7 +15,7 @@ class InputError(ValueError):
 
 
 class Diverged(InputError):
-    """Training cannot continue, because the loss or its gradient stays infinite or NaN."""
+    """Training cannot continue, because its numbers stay infinite or NaN."""
 
 
 def choose(kind: str, given: str, possible: Iterable[object]) -> InputError:

@@ -132,7 +132,9 @@ class Evaluation(Hook):
 class Checkpointing(Hook):
     """Saves the last step, whatever ends the run but an error, and each new best evaluation.
 
-    With the state it saves what all hooks must remember. It stands after those.
+    With the state it saves what all hooks must remember. It stands after those. While steps are
+    skipped none of the further ones is saved, so that no checkpoint makes room for copies of a
+    state that goes nowhere.
 
     Args:
         checkpoints: where to save.
@@ -165,8 +167,11 @@ class Checkpointing(Hook):
         self._memory(loop)
 
     def after_step(self, loop: Loop) -> None:
-        if (self._every and loop.number % self._every == 0) or loop.best == loop.number:
-            self._save(loop)
+        best = loop.best == loop.number
+        if best or (self._every and loop.number % self._every == 0):
+            loop.read()
+            if best or not loop.skipped:
+                self._save(loop)
 
     def finish(self, loop: Loop) -> None:
         if loop.taken:
@@ -185,7 +190,6 @@ class Checkpointing(Hook):
     def _save(self, loop: Loop) -> None:
         if self._last == loop.number:
             return
-        loop.read()
         with loop.account.spending("checkpoints"):
             best = loop.best == loop.number
             self._checkpoints.save(loop.number, loop.state, self._memory(loop), best=best)

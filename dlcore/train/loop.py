@@ -374,7 +374,8 @@ def _diagnosis(last: int, count: int, batches: Batches) -> str:
         bad = int(np.size(leaf) - np.isfinite(leaf).sum())
         fields.append(f"{name} {bad} values not finite" if bad else f"{name} finite")
     return (
-        f"the loss or its gradient was not finite in {count} steps in a row, {first} to {last}; "
+        f"the loss, its gradient or the new parameters were not finite in {count} steps in a row, "
+        f"{first} to {last}; "
         f"the parameters are still those of step {first - 1}; the first bad batch is number "
         f"{first - 1} ({', '.join(fields)}); lower the learning rate, clip the gradient's norm, or "
         "mend the data, and start again in another folder"

@@ -191,6 +191,23 @@ def test_where_a_stop_is_asked_for_does_not_matter_to_the_checkpoint(order):
     assert (result.reason, result.steps, saved) == ("enough", 3, [3])
 
 
+def test_while_steps_are_skipped_only_the_best_and_the_last_step_are_saved():
+    saved = []
+    checkpoints = types.SimpleNamespace(
+        save=lambda step, state, loop, best: saved.append(step), wait=lambda: None
+    )
+
+    def poisoned(start):
+        for number, batch in enumerate(networks.batches(start), start + 1):
+            bad = number in (2, 3, 4, 7, 8)
+            yield batch | ({"x": np.full((32, 16), np.nan, np.float32)} if bad else {})
+
+    given = [Evaluation(lambda state: {"x": 1.0}, every=3, best=Best("x")),
+             Checkpointing(checkpoints, every=1)]  # fmt: skip
+    fit(STEP, make_state(), poisoned, steps=8, hooks=given)
+    assert saved == [1, 3, 5, 6, 8]
+
+
 def test_checkpointing_before_what_it_saves_is_refused():
     checkpoints = types.SimpleNamespace(wait=lambda: None)
     for later in (Logging(Silent()), Evaluation(lambda state: {})):

@@ -125,6 +125,44 @@ def test_a_finite_loss_with_a_bad_gradient_is_skipped_too():
     assert float(metrics["skipped"].compute()) == 1
 
 
+@pytest.mark.parametrize(
+    "tx",
+    [
+        optax.scale(jnp.nan),
+        optax.add_decayed_weights(1e38),
+        optax.stateless(lambda updates, _: jax.tree.map(lambda u: u / jnp.abs(u), updates)),
+    ],
+    ids=["rate", "overflow", "no slope"],
+)
+@pytest.mark.parametrize("only", ["matrix", "vector", "scalar"])
+def test_new_parameters_that_are_not_finite_are_never_taken(tx, only):
+    params = {"matrix": jnp.ones((3, 2)), "vector": jnp.ones(3), "scalar": jnp.ones(())}
+    params = jax.tree.map(lambda leaf: 4 * leaf, params)
+
+    def loss_fn(params, model_state, batch, rng):
+        return Mean.of(batch["x"] * params[only].sum()), Aux(model_state, {})
+
+    masked = optax.masked(tx, {name: name == only for name in params})
+    state = TrainState.create({"params": params}, masked, jax.random.key(0))
+    step = gradient_step(loss_fn, masked)
+    batch = {"x": np.zeros(1, np.float32)}
+    unguarded, metrics = step(state, batch)
+    assert not jnp.isfinite(unguarded.params[only]).any()
+    assert all(jnp.isfinite(mean.total) for mean in metrics.values())
+    new, metrics = jax.jit(guard(step))(state, batch)
+    networks.assert_equal(new, state.replace(step=state.step + 1))
+    assert float(metrics["skipped"].compute()) == 1
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (3, 4), (2, 3, 4), (0, 3)])
+def test_one_element_that_is_not_finite_is_found_and_the_largest_finite_ones_are_not(shape):
+    largest = jnp.full(shape, jnp.finfo(jnp.float32).max)
+    assert jax.jit(health._zero_if_finite)(largest) == 0
+    for index in np.ndindex(shape):
+        for value in (jnp.nan, jnp.inf, -jnp.inf):
+            assert jnp.isnan(health._zero_if_finite(largest.at[index].set(value)))
+
+
 @pytest.mark.parametrize("choose", [health._select, health._branch, health._choose])
 @pytest.mark.parametrize("first", [True, False])
 def test_every_way_to_choose_a_state_passes_its_bits_on(choose, first):
