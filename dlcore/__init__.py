@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__all__ = ["load"]
 
 if TYPE_CHECKING:
     from dlcore.launch.loading import load as load
@@ -15,3 +16,7 @@ def __getattr__(name: str) -> Any:
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -5,16 +5,24 @@ int32 [B], "weight": float32 [B]}. A weight of 0 marks a row that is padding. No
 JAX.
 """
 
-from dlcore.data.images import load_images as load_images
-from dlcore.data.loader import Loader as Loader
-from dlcore.data.loader import evaluation_batches as evaluation_batches
-from dlcore.data.pictures import read_images as read_images
-from dlcore.data.sources import Arrays as Arrays
-from dlcore.data.sources import Batch as Batch
-from dlcore.data.sources import ImageData as ImageData
-from dlcore.data.sources import Records as Records
-from dlcore.data.sources import Split as Split
-from dlcore.data.statistics import balanced_weights as balanced_weights
-from dlcore.data.statistics import channel_moments as channel_moments
-from dlcore.data.statistics import evenly_spaced as evenly_spaced
-from dlcore.data.statistics import labels_of as labels_of
+from dlcore.data.images import load_images
+from dlcore.data.loader import Loader, evaluation_batches
+from dlcore.data.pictures import read_images
+from dlcore.data.sources import Arrays, Batch, ImageData, Records, Split
+from dlcore.data.statistics import balanced_weights, channel_moments, evenly_spaced, labels_of
+
+__all__ = [
+    "Arrays",
+    "Batch",
+    "ImageData",
+    "Loader",
+    "Records",
+    "Split",
+    "balanced_weights",
+    "channel_moments",
+    "evaluation_batches",
+    "evenly_spaced",
+    "labels_of",
+    "load_images",
+    "read_images",
+]

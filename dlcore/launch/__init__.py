@@ -40,6 +40,7 @@ _MODULES = {
     "task": ("Check", "Data", "Outcome", "Task"),
 }
 _NAMES = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = [*_NAMES]
 
 
 def __getattr__(name: str) -> Any:
@@ -48,3 +49,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -7,22 +7,38 @@ from typing import NamedTuple
 import flax.linen as nn
 
 from dlcore import errors
-from dlcore.models.cnn.alexnet import AlexNet as AlexNet
-from dlcore.models.cnn.alexnet import AlexNetOneTower as AlexNetOneTower
-from dlcore.models.cnn.densenet import DenseNet as DenseNet
-from dlcore.models.cnn.densenet import SmallDenseNet as SmallDenseNet
-from dlcore.models.cnn.googlenet import GoogLeNet as GoogLeNet
-from dlcore.models.cnn.highway import HighwayCNN as HighwayCNN
-from dlcore.models.cnn.highway import HighwayMLP as HighwayMLP
-from dlcore.models.cnn.lenet import LeNet5 as LeNet5
-from dlcore.models.cnn.lenet import LeNet5Modern as LeNet5Modern
-from dlcore.models.cnn.maxout import MaxoutCNN as MaxoutCNN
-from dlcore.models.cnn.maxout import MaxoutMLP as MaxoutMLP
-from dlcore.models.cnn.resnet import ResNet as ResNet
-from dlcore.models.cnn.small_resnet import SmallResNet as SmallResNet
-from dlcore.models.cnn.vgg import VGG as VGG
-from dlcore.models.cnn.vgg import VGG_NAMES
-from dlcore.models.mlp import MLP as MLP
+from dlcore.models.cnn.alexnet import AlexNet, AlexNetOneTower
+from dlcore.models.cnn.densenet import DenseNet, SmallDenseNet
+from dlcore.models.cnn.googlenet import GoogLeNet
+from dlcore.models.cnn.highway import HighwayCNN, HighwayMLP
+from dlcore.models.cnn.lenet import LeNet5, LeNet5Modern
+from dlcore.models.cnn.maxout import MaxoutCNN, MaxoutMLP
+from dlcore.models.cnn.resnet import ResNet
+from dlcore.models.cnn.small_resnet import SmallResNet
+from dlcore.models.cnn.vgg import VGG, VGG_NAMES
+from dlcore.models.mlp import MLP
+
+__all__ = [
+    "IMAGE_MODELS",
+    "MLP",
+    "VGG",
+    "AlexNet",
+    "AlexNetOneTower",
+    "DenseNet",
+    "GoogLeNet",
+    "HighwayCNN",
+    "HighwayMLP",
+    "ImageModel",
+    "LeNet5",
+    "LeNet5Modern",
+    "MaxoutCNN",
+    "MaxoutMLP",
+    "ResNet",
+    "SmallDenseNet",
+    "SmallResNet",
+    "image_model",
+    "image_spec",
+]
 
 
 class ImageModel(NamedTuple):

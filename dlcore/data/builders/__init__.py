@@ -10,6 +10,15 @@ from dlcore.data.builders.docstrings import Docstrings
 from dlcore.data.builders.python_docs import PythonDocs
 from dlcore.data.builders.python_tokens import PythonTokens
 
+__all__ = [
+    "EMBEDDED",
+    "Dates",
+    "Digits",
+    "Docstrings",
+    "PythonDocs",
+    "PythonTokens",
+]
+
 EMBEDDED = {
     "dates": Dates,
     "digits": Digits,

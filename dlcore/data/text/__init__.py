@@ -1,30 +1,53 @@
 """Text: corpora, vocabularies, and the splits and loaders that turn token ids into batches."""
 
-from dlcore.data.text.cooccurrence import count_cooccurrences as count_cooccurrences
-from dlcore.data.text.corpora import Corpus as Corpus
-from dlcore.data.text.corpora import LabelledText as LabelledText
-from dlcore.data.text.corpora import TaggedText as TaggedText
-from dlcore.data.text.corpora import load_corpus as load_corpus
-from dlcore.data.text.corpora import load_labelled_text as load_labelled_text
-from dlcore.data.text.corpora import load_tagged_text as load_tagged_text
-from dlcore.data.text.pairs import Pairs as Pairs
-from dlcore.data.text.parallel import ParallelText as ParallelText
-from dlcore.data.text.parallel import load_parallel_text as load_parallel_text
-from dlcore.data.text.phrases import Phrases as Phrases
-from dlcore.data.text.phrases import find_phrases as find_phrases
-from dlcore.data.text.sequences import Sequences as Sequences
-from dlcore.data.text.splitting import Lines as Lines
-from dlcore.data.text.splitting import sentences as sentences
-from dlcore.data.text.stream import Stream as Stream
-from dlcore.data.text.stream import Windows as Windows
-from dlcore.data.text.token_file import TokenFile as TokenFile
-from dlcore.data.text.token_file import build_token_file as build_token_file
-from dlcore.data.text.token_loader import TokenLoader as TokenLoader
-from dlcore.data.text.vectors import Vectors as Vectors
-from dlcore.data.text.vectors import embedding_matrix as embedding_matrix
-from dlcore.data.text.vectors import read_vectors as read_vectors
-from dlcore.data.text.vectors import write_vectors as write_vectors
-from dlcore.data.text.vocabulary import Vocabulary as Vocabulary
-from dlcore.data.text.word_stream import WordStream as WordStream
-from dlcore.data.text.word_stream import held_out_pairs as held_out_pairs
-from dlcore.data.text.word_stream import keep_probabilities as keep_probabilities
+from dlcore.data.text.cooccurrence import count_cooccurrences
+from dlcore.data.text.corpora import (
+    Corpus,
+    LabelledText,
+    TaggedText,
+    load_corpus,
+    load_labelled_text,
+    load_tagged_text,
+)
+from dlcore.data.text.pairs import Pairs
+from dlcore.data.text.parallel import ParallelText, load_parallel_text
+from dlcore.data.text.phrases import Phrases, find_phrases
+from dlcore.data.text.sequences import Sequences
+from dlcore.data.text.splitting import Lines, sentences
+from dlcore.data.text.stream import Stream, Windows
+from dlcore.data.text.token_file import TokenFile, build_token_file
+from dlcore.data.text.token_loader import TokenLoader
+from dlcore.data.text.vectors import Vectors, embedding_matrix, read_vectors, write_vectors
+from dlcore.data.text.vocabulary import Vocabulary
+from dlcore.data.text.word_stream import WordStream, held_out_pairs, keep_probabilities
+
+__all__ = [
+    "Corpus",
+    "LabelledText",
+    "Lines",
+    "Pairs",
+    "ParallelText",
+    "Phrases",
+    "Sequences",
+    "Stream",
+    "TaggedText",
+    "TokenFile",
+    "TokenLoader",
+    "Vectors",
+    "Vocabulary",
+    "Windows",
+    "WordStream",
+    "build_token_file",
+    "count_cooccurrences",
+    "embedding_matrix",
+    "find_phrases",
+    "held_out_pairs",
+    "keep_probabilities",
+    "load_corpus",
+    "load_labelled_text",
+    "load_parallel_text",
+    "load_tagged_text",
+    "read_vectors",
+    "sentences",
+    "write_vectors",
+]

@@ -7,10 +7,16 @@ key and on the example's position in the global batch alone, so that every layou
 accumulation and a resumed run see the same batch.
 """
 
-from dlcore.nn.augment.colour import principal_colours as principal_colours
-from dlcore.nn.augment.compose import STEPS as STEPS
-from dlcore.nn.augment.compose import Augment as Augment
-from dlcore.nn.augment.compose import augmentation as augmentation
-from dlcore.nn.augment.warp import warp_boxes as warp_boxes
-from dlcore.nn.augment.warp import warp_images as warp_images
-from dlcore.nn.augment.warp import warp_landmarks as warp_landmarks
+from dlcore.nn.augment.colour import principal_colours
+from dlcore.nn.augment.compose import STEPS, Augment, augmentation
+from dlcore.nn.augment.warp import warp_boxes, warp_images, warp_landmarks
+
+__all__ = [
+    "STEPS",
+    "Augment",
+    "augmentation",
+    "principal_colours",
+    "warp_boxes",
+    "warp_images",
+    "warp_landmarks",
+]
