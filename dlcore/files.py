@@ -1,10 +1,14 @@
-"""Opens the files that users give, so that none of them is read without end."""
+"""Opens the files that users give, which may never end, and writes in the place of no link."""
 
 import errno
 import gzip
 import io
+import json
 import os
+import pathlib
 import stat
+from collections.abc import Sequence
+from typing import Any, Literal
 
 # Gzip packs text to a third or a tenth, and the same byte over and over to a thousandth.
 _RATIO = 100
@@ -60,6 +64,82 @@ def read_whole(path: str | os.PathLike[str]) -> bytes:
                     errno.EFBIG, f"it is larger than {most:,} bytes, a quarter of the memory"
                 )
     return bytes(data)
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the object in a JSON file.
+
+    Raises:
+        OSError: when the file cannot be read.
+        ValueError: when it is not JSON, or JSON of another kind.
+    """
+    with open_file(path) as file:
+        return _objects([file.read()])[0]
+
+
+def read_json_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Returns the objects in a file that holds one of JSON on each line.
+
+    Raises:
+        OSError: when the file cannot be read.
+        ValueError: when a line is not JSON, or JSON of another kind.
+    """
+    with open_file(path) as file:
+        return _objects(file.readlines())
+
+
+def _objects(texts: Sequence[bytes]) -> list[dict[str, Any]]:
+    try:
+        found = [json.loads(text) for text in texts]
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    if not all(isinstance(value, dict) for value in found):
+        raise ValueError("it holds other JSON than an object")
+    return found
+
+
+def write_whole(
+    path: pathlib.Path,
+    text: str,
+    *,
+    errors: Literal["strict", "backslashreplace", "xmlcharrefreplace"] = "strict",
+) -> None:
+    """Writes a text in UTF-8 so that the file is whole or not there.
+
+    A link in its place is replaced; what it leads to stays as it is. (A folder from elsewhere, such
+    as an unpacked run, may have links to files that are none of its own.)
+
+    Args:
+        path: the file.
+        text: its text.
+        errors: what to write for half a surrogate pair, as `open` takes it.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    with partial.open("x", encoding="utf-8", errors=errors, newline="") as file:
+        file.write(text)
+    partial.replace(path)
+
+
+def open_own(path: pathlib.Path, flags: int) -> int:
+    """Returns a descriptor of a file, made where there is none; a link is not followed.
+
+    Args:
+        path: the file.
+        flags: those of `os.open` that say what is done with it, such as os.O_RDWR.
+
+    Raises:
+        OSError: when it cannot be opened, or is a link.
+    """
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OSError(errno.ELOOP, f"{path.name} is a link; remove it", str(path)) from None
 
 
 class _Unpacked(io.RawIOBase):

@@ -9,15 +9,20 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from dlcore import files
+from dlcore import files, launch
 from dlcore.data.pictures import StoredImage, opened
 from dlcore.data.text.files import read_lines, read_text
 from dlcore.data.text.splitting import sentences
 from dlcore.data.text.vectors import Vectors, read_vectors, write_vectors
+from dlcore.data.text.vocabulary import Vocabulary
 from dlcore.errors import InputError
 from dlcore.evaluation.word_questions import read_analogies
-from dlcore.files import open_file, read_whole, unpacked
+from dlcore.files import open_file, read_whole, unpacked, write_whole
+from dlcore.launch.workdir import claimed, record
 from dlcore.models.torch_files import read_torch_file
+from dlcore.report import write_page
+from dlcore.report.plots import plot_bars
+from dlcore.train.logs import RunLog, write_json
 
 READERS = {
     "text": read_text,
@@ -135,3 +140,75 @@ def test_what_is_larger_than_memory_is_refused(
     for reader in ("text", "lines", "analogies"):
         with pytest.raises(InputError, match="holes.txt: it is larger than 1,024,000 bytes"):
             READERS[reader](tmp_path / "holes.txt")
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+@pytest.mark.parametrize("linked", ["file.json", "file.json.partial"])
+def test_what_a_link_leads_to_is_not_written(
+    tmp_path: pathlib.Path, dangling: bool, linked: str
+) -> None:
+    target = tmp_path / "precious"
+    if not dangling:
+        target.write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / linked).symlink_to(target)
+    write_whole(tmp_path / "run" / "file.json", "text é\n")
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["file.json"]
+    assert not (tmp_path / "run" / "file.json").is_symlink()
+    assert (tmp_path / "run" / "file.json").read_text(encoding="utf-8") == "text é\n"
+    assert not target.exists() if dangling else target.read_text() == "precious"
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: pathlib.Path) -> None:
+    write_whole(tmp_path / "file", "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(tmp_path / "file", "new \ud800")
+    assert (tmp_path / "file").read_text() == "old"
+    write_whole(tmp_path / "file", "new \ud800", errors="backslashreplace")
+    assert (tmp_path / "file").read_text() == "new \\ud800"
+
+
+# Each file that a run writes by itself, by what writes it.
+WRITERS = {
+    ".lock": lambda folder: claimed(folder, launch.Config()).__enter__(),
+    "flags.txt": lambda folder: record(folder, "job", launch.Config()),
+    "config.json": lambda folder: record(folder, "job", launch.Config()),
+    "metrics.jsonl": lambda folder: RunLog(folder, progress=False).close(),
+    "summary.json": lambda folder: write_json(folder / "summary.json", {}),
+    "index.html": lambda folder: write_page(folder, "page", []),
+    "picture.png": lambda folder: plot_bars(
+        {"a": 1.0}, folder / "picture.png", title="", x="", y=""
+    ),
+    "vocabulary.json": lambda folder: Vocabulary.build(["a b"], level="word").save(
+        folder / "vocabulary.json"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("dangling", [False, True])
+def test_no_file_of_a_run_is_written_through_a_link(
+    name: str, dangling: bool, tmp_path: pathlib.Path
+) -> None:
+    """It is replaced by a file of the run, or named as a link that should go."""
+    target = tmp_path / "precious"
+    if not dangling:
+        target.write_text("precious")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / name).symlink_to(target)
+    try:
+        WRITERS[name](folder)
+        assert not (folder / name).is_symlink()
+    except InputError as error:
+        assert f"{name} is a link; remove it" in str(error) or "no run wrote" in str(error)
+    assert not target.exists() if dangling else target.read_text() == "precious"
+
+
+def test_a_lock_that_is_no_file_stops_nobody_for_ever(tmp_path: pathlib.Path) -> None:
+    os.mkfifo(tmp_path / ".lock")
+    with claimed(tmp_path, launch.Config()):
+        with pytest.raises(InputError, match="another process is running in"):
+            claimed(tmp_path, launch.Config()).__enter__()
+    with claimed(tmp_path, launch.Config()):
+        pass

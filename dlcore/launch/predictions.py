@@ -14,6 +14,7 @@ from PIL import Image
 from dlcore.data.pictures import FORMATS
 from dlcore.data.text.files import read_lines
 from dlcore.errors import InputError
+from dlcore.files import write_whole
 from dlcore.launch.loading import Trained
 from dlcore.launch.process import say
 from dlcore.train.logs import writing
@@ -49,12 +50,8 @@ def predict(trained: Trained[Any, Any], source: str, target: str) -> None:
     path = pathlib.Path(target)
     with writing(path), io.StringIO(newline="") as buffer:
         _write(rows, form, buffer)
-        partial = path.with_name(path.name + ".partial")
         # Names of files need not be UTF-8; JSON has these escapes too.
-        partial.write_text(
-            buffer.getvalue(), encoding="utf-8", errors="backslashreplace", newline=""
-        )
-        partial.replace(path)
+        write_whole(path, buffer.getvalue(), errors="backslashreplace")
     say(f"{len(inputs):,} predictions: {path}")
 
 

@@ -3,12 +3,13 @@
 import contextlib
 import datetime
 import fcntl
-import json
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 from dlcore.errors import InputError
+from dlcore.files import open_own, read_json, write_whole
 from dlcore.launch.config import RunConfig
 from dlcore.runtime import processes
 from dlcore.train.fingerprint import difference
@@ -41,7 +42,7 @@ def claimed(workdir: pathlib.Path, config: RunConfig) -> Iterator[None]:
         return
     with writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("w", encoding="utf-8")
+        lock = open(open_own(workdir / ".lock", os.O_RDWR), "rb")
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,20 +59,17 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     """Returns the values of config.json.
 
     Raises:
-        InputError: when there is none, or it is not JSON.
+        InputError: when there is none, or it cannot be read.
     """
     try:
-        found = json.loads((workdir / CONFIG).read_text(encoding="utf-8"))
+        return read_json(workdir / CONFIG)
     except FileNotFoundError:
         raise InputError(f"there is no run in {workdir}; give the --workdir of a run") from None
     except (ValueError, OSError):
-        found = None
-    if not isinstance(found, dict):
         raise InputError(
-            f"{workdir}/{CONFIG} is not JSON, so the run there cannot be known; choose another "
-            "--workdir"
-        )
-    return found
+            f"{workdir}/{CONFIG} is not what a run wrote, so the run there cannot be known; choose "
+            "another --workdir"
+        ) from None
 
 
 def same_run(was: dict[str, Any], config: RunConfig) -> str | None:
@@ -110,5 +108,5 @@ def record(workdir: pathlib.Path, job: str, config: RunConfig) -> None:
     lines = [line for line in config.lines() if not line.startswith("--resume=")]
     text = "\n".join([f"# dlcore {job} --flagfile={path}", *lines]) + "\n"
     with writing(workdir):
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     write_json(workdir / CONFIG, config.json())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from dlcore.errors import InputError
+from dlcore.files import open_own, write_whole
 from dlcore.runtime import processes
 
 if TYPE_CHECKING:
@@ -35,9 +36,7 @@ def writing(path: pathlib.Path) -> Iterator[None]:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes JSON so that the file is whole or not there."""
     with writing(path):
-        temporary = path.with_name(path.name + ".partial")
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
-        os.replace(temporary, path)
+        write_whole(path, json.dumps(value, indent=2) + "\n")
 
 
 class RunLog:
@@ -78,7 +77,9 @@ class RunLog:
             self._path = workdir / METRICS_FILE
             with writing(workdir):
                 _keep_until(self._path, start)
-                self._file = self._path.open("a")
+                self._file = open(
+                    open_own(self._path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8"
+                )
             # Here, because it takes a tenth of a second that no other command should pay.
             from tensorboardX import FileWriter
             from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -184,6 +185,4 @@ def _keep_until(path: pathlib.Path, step: int) -> None:
             raise InputError(
                 f"{path} holds a line that no run wrote; mend it, or choose another --workdir"
             ) from None
-        temporary = path.with_name(path.name + ".partial")
-        temporary.write_text("".join(kept))
-        os.replace(temporary, path)
+        write_whole(path, "".join(kept))

@@ -12,6 +12,7 @@ import numpy as np
 from dlcore.data.text import Vocabulary
 from dlcore.decode import generate
 from dlcore.errors import InputError
+from dlcore.files import write_whole
 from dlcore.models.text import LanguageModel, NGram
 from dlcore.train.logs import writing
 from dlcore.types import Variables
@@ -90,4 +91,4 @@ def write_sample(workdir: pathlib.Path, step: int, sample: str) -> None:
     path = workdir / "samples" / f"{step:08}.txt"
     with writing(path):
         path.parent.mkdir(exist_ok=True)
-        path.write_text(sample + "\n", encoding="utf-8")
+        write_whole(path, sample + "\n")

@@ -14,6 +14,7 @@ import numpy as np
 from dlcore.data.text import Pairs, Vocabulary
 from dlcore.data.text.vocabulary import END
 from dlcore.evaluation.search_errors import VERDICTS, SearchErrors
+from dlcore.files import write_whole
 from dlcore.metrics import LengthScore, TranslationScores, bleu_by_length
 from dlcore.report import markup
 from dlcore.report.attention import AttentionExample, attention_section
@@ -174,7 +175,7 @@ def write_table(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequen
     """Writes a table with tabs between its columns; those in a text become spaces."""
     lines = ["\t".join(text.replace("\t", " ") for text in row) for row in (header, *rows)]
     with writing(path):
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_whole(path, "".join(f"{line}\n" for line in lines))
 
 
 def write_sample(workdir: pathlib.Path, step: int, outputs: Sequence[str]) -> None:
@@ -182,7 +183,7 @@ def write_sample(workdir: pathlib.Path, step: int, outputs: Sequence[str]) -> No
     path = workdir / "samples" / f"{step:08}.txt"
     with writing(path):
         path.parent.mkdir(exist_ok=True)
-        path.write_text("".join(f"{line}\n" for line in outputs), encoding="utf-8")
+        write_whole(path, "".join(f"{line}\n" for line in outputs))
 
 
 def read_samples(

@@ -34,6 +34,7 @@ def save(figure: "Figure", path: pathlib.Path) -> None:
     # The words of an SVG are text, so that it is small and can be searched.
     with warnings.catch_warnings(), rc_context({"svg.fonttype": "none"}):
         warnings.filterwarnings("ignore", "Glyph .* missing from")
+        path.unlink(missing_ok=True)  # a link there may lead anywhere
         figure.savefig(path)
 
 
