@@ -1,10 +1,12 @@
 """The entry of a job: from command-line arguments to an exit status."""
 
+import contextlib
+import errno
 import os
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 from absl import logging
 
@@ -18,6 +20,7 @@ from dlcore.launch.process import START, say
 from dlcore.launch.running import Interrupted, run
 from dlcore.launch.task import Task
 from dlcore.runtime import processes
+from dlcore.runtime.output import unfailing
 
 
 def main(task: type[Task[Any, Any]], arguments: Sequence[str] | None = None) -> NoReturn:
@@ -42,30 +45,52 @@ def guarded(command: Any) -> NoReturn:
     """Runs a command that returns its exit status, and ends the process with it.
 
     Bad input is one line on standard error and status 2; anything else that fails, a traceback and
-    status 1, which ends the other processes of a run too.
+    status 1, which ends the other processes of a run too. No output ends a command before its
+    work is done; one that could not write all its standard output says so then, with status 2.
     """
+    # Descriptors that were closed before the start would be given to files, into which libraries
+    # that write to standard error by number would then write.
+    while (free := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(free)
+    out, errors = unfailing(sys.stdout), unfailing(sys.stderr)
+    with (
+        contextlib.redirect_stdout(cast(TextIO, out)),
+        contextlib.redirect_stderr(cast(TextIO, errors)),
+    ):
+        try:
+            status = _status(command)
+        finally:
+            out.flush()
+            if out.error is not None:
+                # What is left in the buffer goes nowhere, or the interpreter's own exit would fail.
+                with contextlib.suppress(OSError, ValueError):  # a stream that is no file
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        if out.error is not None and out.error.errno != errno.EPIPE:  # no reader who has gone
+            print(f"error: cannot write to standard output: {out.error.strerror}", file=errors)
+            status = status or 2
+        if status:
+            processes.exit_process(status)
+    sys.exit(0)
+
+
+def _status(command: Any) -> int:
     try:
-        status = command()
+        return command()
     except InputError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
-        status = 2
+        return 2
     except Interrupted as interrupted:
         say(str(interrupted))
         # The other processes may still be writing their parts of the checkpoint.
         sys.exit(130 if interrupted.signal == "SIGINT" else 0)
     except KeyboardInterrupt:  # before training, or the second one during it
         print("interrupted; what was saved before stays", file=sys.stderr)
-        status = 130
-    except BrokenPipeError:  # whoever read the output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+        return 130
     except SystemExit:
         raise
     except BaseException as error:
         processes.fail(error)
-    if status:
-        processes.exit_process(status)
-    sys.exit(0)
 
 
 def _command(task: type[Task[Any, Any]], arguments: Sequence[str]) -> int:

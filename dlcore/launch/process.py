@@ -39,6 +39,7 @@ def say(line: str) -> None:
     Standard output is for results.
     """
     from dlcore.runtime import processes
+    from dlcore.runtime.output import unfailing
 
     if processes.is_primary():
-        print(line, file=sys.stderr)
+        print(line, file=unfailing(sys.stderr))

@@ -21,6 +21,7 @@ from dlcore.launch.task import Data, Outcome, Task, make_state
 from dlcore.plan.cost import model_flops
 from dlcore.report import write_report
 from dlcore.runtime import processes
+from dlcore.runtime.output import unfailing
 from dlcore.runtime.provenance import provenance
 from dlcore.train import (
     Accounting,
@@ -311,5 +312,8 @@ def print_result(
     """Prints the result of a run on standard output."""
     shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     seconds = time.perf_counter() - started
-    print(f"{job}: test {shown} {how}, {seconds:.1f} s; written to {workdir}")
-    sys.stdout.flush()
+    print(
+        f"{job}: test {shown} {how}, {seconds:.1f} s; written to {workdir}",
+        file=unfailing(sys.stdout),
+        flush=True,
+    )

@@ -148,5 +148,5 @@ def heartbeat(*, now: bool = False) -> None:
     global _since
     if _limit and (now or time.monotonic() - _since > _limit / 100):
         _since = time.monotonic()
-        # In a notebook sys.stderr is no file.
-        faulthandler.dump_traceback_later(_limit, exit=True, file=sys.__stderr__ or sys.stderr)
+        # In a notebook sys.stderr is no file; Python has none where it was closed before the start.
+        faulthandler.dump_traceback_later(_limit, exit=True, file=sys.__stderr__ or 2)
