@@ -55,7 +55,7 @@ def scores(
     where tokens are not words.
     """
     text = getattr(corpus, split)
-    spelt = vocabulary.level != "word"
+    spelt = not vocabulary.separator
     return language_scores(
         nats,
         tokens=len(ids[split]),

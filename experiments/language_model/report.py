@@ -45,7 +45,7 @@ def sections(
         samples=samples[-3:],
         tokens=[vocabulary.tokens[token] for token in test],
         nats=_nats(task.model, variables, test, task.config.window),
-        separator=" " if vocabulary.level == "word" else "",
+        separator=vocabulary.separator,
     )
     if isinstance(task.model.body, Transformer):
         return [*found, *_attention(task, variables, test)]

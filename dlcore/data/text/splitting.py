@@ -8,7 +8,6 @@ import collections
 import glob
 import os
 import pathlib
-import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, NamedTuple
@@ -17,6 +16,7 @@ import numpy as np
 import tqdm
 
 from dlcore.data.text.files import Line, visible
+from dlcore.data.text.words import find_letters, find_words
 from dlcore.errors import InputError, choose
 from dlcore.files import open_file, unpacked
 from dlcore.patterns import Pattern
@@ -25,8 +25,8 @@ Splitter = Callable[[str], list[str]]  # the words of a line
 
 SPLITTERS: dict[str, Splitter] = {
     "space": str.split,  # at white space
-    "words": re.compile(r"\w+(?:['’]\w+)*").findall,  # letters, digits, _; apostrophes inside
-    "letters": re.compile(r"[^\W\d_]+").findall,
+    "words": find_words,  # letters, digits, _; apostrophes inside
+    "letters": find_letters,
 }
 _REGEX = "regex:"
 # Bytes read at once: few enough for the words of a block to stay in the processor's cache until

@@ -10,28 +10,24 @@ import hashlib
 import json
 import os
 import pathlib
-import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import tqdm
 
+from dlcore.data.text.words import find_tokens
 from dlcore.errors import InputError, choose
 
 if TYPE_CHECKING:
     import tokenizers
 
-LEVELS = ("word", "char", "bpe")
+LEVELS = ("word", "space", "char", "bpe")
 UNKNOWN, END = 0, 1
 _SPECIAL = ("<unk>", "<eos>")
 _BPE_SIZE = 10_000
 _BYTES = 256
-# A special token that the text spells out | a line end | letters, digits and underscores with
-# apostrophes inside | a clitic that stands alone | a run of one and the same other character.
-_WORDS = re.compile(
-    r"<(?:unk|eos)>|\n|\w+(?:'\w+)*|'(?:s|re|ve|ll|d|m)\b|(?P<other>[^\w\s])(?P=other)*"
-)
+_FINDERS = {"word": find_tokens, "space": str.split}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +41,8 @@ class Vocabulary:
     Levels:
         word: words and runs of punctuation; a line end is "<eos>", other white space is dropped.
         char: characters, line ends and spaces too.
+        space: what stands between white space, for text that was split into tokens before, such
+            as WikiText or the Penn Treebank; a line end is "<eos>".
         bpe: byte pairs (Sennrich et al. 2016, on bytes); decoding gives every text back, and no
             token is unknown. Lines are encoded one by one.
 
@@ -121,8 +119,9 @@ class Vocabulary:
         text = text.lower() if self.lower else text
         if self.level == "char":
             return list(text)
-        if self.level == "word":
-            return [match[0] for match in _WORDS.finditer(text)]
+        if self.level in _FINDERS:
+            find = _FINDERS[self.level]
+            return [token for line in text.split("\n") for token in (*find(line), "\n")][:-1]
         return [self.tokens[token] for token in self.encode(text).tolist()]
 
     def encode(self, text: str) -> np.ndarray:
@@ -150,8 +149,14 @@ class Vocabulary:
                 lines[-1].append(int(token))
         if self.level == "bpe":
             return "\n".join(self._tokenizer.decode(line) for line in lines)
-        space = " " if self.level == "word" else ""
-        return "\n".join(space.join(self.tokens[token] for token in line) for line in lines)
+        return "\n".join(
+            self.separator.join(self.tokens[token] for token in line) for line in lines
+        )
+
+    @property
+    def separator(self) -> str:
+        """What stands between the tokens of a line: a space, or nothing where they are spelt."""
+        return " " if self.level in _FINDERS else ""
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -228,11 +233,13 @@ def _most_frequent(
     if size is not None and size < least:
         raise InputError(f"vocabulary size {size} is too small; give {least} or more")
     specials = {*_SPECIAL} if level == "char" else {*_SPECIAL, "\n"}
-    listed = {
-        token: count
-        for token, count in counts.items()
-        if count >= min_count and token not in specials
-    }
+    listed = {token: count for token, count in counts.items() if token not in specials}
+    if listed and min_count > (most := max(listed.values())):
+        raise InputError(
+            f"no token occurs {min_count:,} times, the most frequent {most:,} times; lower the "
+            "smallest count (min_count)"
+        )
+    listed = {token: count for token, count in listed.items() if count >= min_count}
     return (*_SPECIAL, *_ranked(listed)[: size and size - len(_SPECIAL)])
 
 
