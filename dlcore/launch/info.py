@@ -6,7 +6,6 @@ compared (`dataclasses.field(compare=False)` are not) must be the same when a ru
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ import numpy as np
 
 from dlcore.data.text import Vocabulary
 from dlcore.errors import InputError
+from dlcore.files import read_json
 from dlcore.train.logs import write_json, writing
 
 InfoT = TypeVar("InfoT")
@@ -52,7 +52,10 @@ def read(workdir: pathlib.Path, kind: type[InfoT]) -> InfoT:
             found[field.name] = _restored(values[field.name], str(field.type))
         elif "Vocabulary" in str(field.type):
             found[field.name] = _vocabulary(workdir / f"{field.name}.json")
-    return kind(**found)
+    try:
+        return kind(**found)
+    except TypeError:
+        raise InputError(f"{workdir / _FILE} is not what a run wrote; restore it") from None
 
 
 def settle(workdir: pathlib.Path, new: InfoT) -> InfoT:
@@ -135,12 +138,12 @@ def _vocabulary(path: pathlib.Path) -> Vocabulary:
 def _read(workdir: pathlib.Path) -> dict[str, Any]:
     path = workdir / _FILE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        found["job"], found["data"]
+        found = read_json(path)
+        found["job"], {**found["data"]}
     except FileNotFoundError:
         raise InputError(
             f"there is no run in {workdir} ({_FILE} is missing); give the --workdir of a run"
         ) from None
-    except (ValueError, KeyError, TypeError, OSError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{path} is not what a run wrote; restore it") from None
     return found

@@ -4,7 +4,6 @@ Nothing here trains or writes into the run's folder.
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Collection, Sequence
 from typing import Any, Generic, TypeVar
@@ -12,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import jax
 
 from dlcore.errors import InputError
+from dlcore.files import read_json
 from dlcore.launch import info, jobs
 from dlcore.launch import workdir as folders
 from dlcore.launch.running import checkpoint_folder, variables_of
@@ -121,18 +121,27 @@ def trained_by(
     return load(folder, task, **options)
 
 
+def read_summary(folder: pathlib.Path) -> dict[str, Any]:
+    """Returns the values of summary.json; none for a run that has not ended.
+
+    Raises:
+        InputError: when it cannot be read.
+    """
+    path = folder / "summary.json"
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        raise InputError(f"{path} is not what a run wrote; restore it") from None
+
+
 def _restored(task: Task[Any, Any]) -> Trained[Any, Any]:
     from dlcore.train.checkpoint import read_state
 
     abstract = task.layout().abstract(lambda: make_state(task))
-    path = task.workdir / "summary.json"
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        step = summary["step"] if task.config.patience is not None else None
-    except FileNotFoundError:
-        summary, step = {}, None
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is not what a run wrote; restore it") from None
+    summary = read_summary(task.workdir)
+    step = summary.get("step") if task.config.patience is not None else None
     step, state = read_state(
         checkpoint_folder(task), abstract, task.config.identity(), task.config.defaults(), step=step
     )

@@ -1,15 +1,17 @@
 """Writes the page, with the sections that the report of every run has."""
 
-import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from dlcore.errors import InputError
+from dlcore.files import read_json, read_json_lines, write_whole
 from dlcore.report import markup
 from dlcore.report.markup import Html
 from dlcore.report.plots.lines import curves_of, evaluated, plot_metric, reading
 from dlcore.report.sections import Section
+
+T = TypeVar("T")
 
 _NOTE = (
     "Both sides are of the last step at which both were measured. Those on training data are means "
@@ -34,10 +36,11 @@ def write_report(workdir: str | pathlib.Path, sections: Sequence[Section] = ()) 
         InputError: when the run's files are missing or the report cannot be written.
     """
     workdir = pathlib.Path(workdir)
-    rows = [json.loads(line) for line in _read(workdir, "metrics.jsonl").splitlines()]
-    summary = json.loads(_read(workdir, "summary.json"))
-    config = json.loads(_read(workdir, "config.json", "{}"))
-    flags = _read(workdir, "flags.txt", "")
+    rows = _read(workdir / "metrics.jsonl", read_json_lines)
+    summary = _read(workdir / "summary.json", read_json)
+    none: dict[str, Any] = {}
+    config = _read(workdir / "config.json", read_json, none)
+    flags = _read(workdir / "flags.txt", lambda path: path.read_text(encoding="utf-8"), "")
     folder = workdir / "report"
     common = [
         Section("Result", lambda _: _result(summary, config, flags)),
@@ -61,7 +64,7 @@ def write_page(folder: pathlib.Path, title: str, sections: Sequence[Section]) ->
         page = folder / "index.html"
         text = markup.page(title, contents)
         # Texts of users may hold half a surrogate pair, which UTF-8 cannot.
-        page.write_text(text, encoding="utf-8", errors="xmlcharrefreplace")
+        write_whole(page, text, errors="xmlcharrefreplace")
     except OSError as error:
         raise InputError(
             f"cannot write the report to {folder}: {error.strerror or error}; free space or "
@@ -70,15 +73,15 @@ def write_page(folder: pathlib.Path, title: str, sections: Sequence[Section]) ->
     return page
 
 
-def _read(workdir: pathlib.Path, name: str, otherwise: str | None = None) -> str:
+def _read(path: pathlib.Path, reader: Callable[[pathlib.Path], T], otherwise: T | None = None) -> T:
     try:
-        return (workdir / name).read_text(encoding="utf-8")
-    except OSError as error:
+        return reader(path)
+    except (OSError, ValueError) as error:
         if otherwise is not None and isinstance(error, FileNotFoundError):
             return otherwise
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"cannot read {workdir / name}: {error.strerror or error}; the report needs the "
-            "folder of a run that has ended"
+            f"cannot read {path}: {reason}; the report needs the folder of a run that has ended"
         ) from error
 
 

@@ -12,7 +12,6 @@ to its own, and the perplexity of its tokens.
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -26,7 +25,7 @@ from dlcore.data import Loader
 from dlcore.data.text import Corpus, Stream, Vocabulary, Windows, load_corpus
 from dlcore.errors import InputError
 from dlcore.launch.fields import LARGEST, LARGEST_NUMBER, choice, integer, number, switch, text
-from dlcore.launch.loading import trained_by
+from dlcore.launch.loading import read_summary, trained_by
 from dlcore.launch.text import LayersConfig, StackConfig, TransformerGroup, VocabularyConfig
 from dlcore.losses.output import SOFTMAXES, Readout, output_layer
 from dlcore.models.text import TENSOR_PARALLEL, LanguageModel
@@ -297,9 +296,12 @@ class LanguageModelling(launch.Task[Config, Info]):
         vocabulary = self.info.vocabulary
         return means | counted.scores(means["loss"], vocabulary, self.corpus, self.ids, part)
 
-    def observe(self, variables: Variables, step: int) -> None:
-        if self.config.generate:
-            write_sample(self.workdir, step, self.sample(self.computing(variables)))
+    def observe(self, variables: Variables, step: int) -> str | None:
+        if not self.config.generate:
+            return None
+        sample = self.sample(self.computing(variables))
+        write_sample(self.workdir, step, sample)
+        return sample
 
     def log_probs(self, variables: Variables, tokens: jax.Array) -> tuple[jax.Array, Activations]:
         """Returns the log-probabilities of all words after each token, and the activations."""
@@ -339,11 +341,8 @@ class LanguageModelling(launch.Task[Config, Info]):
             return False
         if config.model == "ngram" and "model" in given:  # counted again
             return False
-        path = pathlib.Path(config.workdir) / "summary.json"
-        if not path.exists():
-            return False
-        reached = json.loads(path.read_text(encoding="utf-8")).get("step", 0)
-        if "steps" in given and config.steps > reached:
+        summary = read_summary(pathlib.Path(config.workdir))
+        if not summary or ("steps" in given and config.steps > summary.get("step", 0)):
             return False
         trained = trained_by(cls, config, given)
         task: Any = trained.task

@@ -9,7 +9,6 @@ translations; `--model=transformer --shared --level=bpe` is the usual model of s
 
 import dataclasses
 import functools
-import json
 import pathlib
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -26,8 +25,9 @@ from dlcore.data.text import Pairs, ParallelText, TokenLoader, Vocabulary, load_
 from dlcore.data.text.vocabulary import UNKNOWN
 from dlcore.decode import scheduled_inputs
 from dlcore.errors import InputError
+from dlcore.files import write_whole
 from dlcore.launch.fields import LARGEST, choice, integer, names, number, switch
-from dlcore.launch.loading import trained_by
+from dlcore.launch.loading import read_summary, trained_by
 from dlcore.launch.predictions import input_lines
 from dlcore.launch.running import checkpoint_folder
 from dlcore.launch.text import LayersConfig, TransformerGroup, VocabularyConfig, encode
@@ -272,11 +272,13 @@ class Translation(launch.Task[Config, Info]):
         )
         return {"loss": _mean(nats(prediction, batch["targets"]), batch)}
 
-    def observe(self, variables: Variables, step: int) -> None:
-        """Translates some test sentences into WORKDIR/samples/STEP.txt."""
+    def observe(self, variables: Variables, step: int) -> str | None:
+        """Translates some test sentences, into WORKDIR/samples/STEP.txt too."""
         shown = self.test.subset(np.arange(min(report.SHOWN, len(self.test))))
         found = self.sampler.translate([self.computing(variables)], shown, "samples")
-        report.write_sample(self.workdir, step, [of[0] for of in found.texts])
+        translations = [of[0] for of in found.texts]
+        report.write_sample(self.workdir, step, translations)
+        return "\n".join(translations)
 
     @functools.cached_property
     def sampler(self) -> Translator:
@@ -473,7 +475,7 @@ class Translation(launch.Task[Config, Info]):
         sys.stdout.write(text)
         target = self.workdir / "translated.txt"
         with writing(target):
-            target.write_text(text, encoding="utf-8")
+            write_whole(target, text)
         launch.say(
             f"{len(filled):,} of {len(lines):,} lines of {self.config.translate} translated to "
             f"{target}; {unknown:,} tokens were unknown, {cut:,} lines longer than "
@@ -489,8 +491,4 @@ def _mean(losses: jax.Array, batch: Batch) -> Mean:
 
 def _is_finished(workdir: pathlib.Path) -> bool:
     """Returns whether a folder holds a finished run of this job."""
-    try:
-        found = json.loads((workdir / "summary.json").read_text())
-        return bool(found["experiment"] == Translation.name())
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    return read_summary(workdir).get("experiment") == Translation.name()

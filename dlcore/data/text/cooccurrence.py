@@ -24,6 +24,7 @@ import numpy as np
 import tqdm
 
 from dlcore.errors import InputError, pick
+from dlcore.files import read_json
 
 _UNIT = 720_720 << 10  # lcm(1..16), and bits for the distances beyond
 _BYTES = 80  # memory that a pair or cell takes while it is sorted and summed
@@ -152,7 +153,7 @@ def open_cooccurrences(directory: str | os.PathLike[str]) -> Cooccurrences:
     """
     folder = pathlib.Path(directory) / "cooccurrences"
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = read_json(folder / "meta.json")
         size, vocabulary_size = meta["cells"], meta["vocabulary_size"]
         rows, columns, values = (
             np.memmap(folder / f"{name}.bin", kind, "r") for name, kind in _COLUMNS.items()

@@ -27,6 +27,7 @@ import tqdm
 from dlcore.data.text.phrases import Phrases, join
 from dlcore.data.text.splitting import Lines, Source, WordNumbers, fingerprint, sentences
 from dlcore.errors import InputError
+from dlcore.files import read_json
 
 SENTENCE_END = -1
 _RARE = -2
@@ -188,8 +189,8 @@ def _not_whole(folder: pathlib.Path, error: Exception) -> InputError:
 
 def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
     try:
-        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
-        if not isinstance(meta, dict) or "request" not in meta:
+        meta = read_json(folder / _META)
+        if "request" not in meta:
             raise ValueError(f"{_META} is not that of one")
     except (OSError, ValueError) as error:
         raise _not_whole(folder, error) from None

@@ -18,6 +18,7 @@ import tqdm
 
 from dlcore.data.text.words import find_tokens
 from dlcore.errors import InputError, choose
+from dlcore.files import read_json, write_whole
 
 if TYPE_CHECKING:
     import tokenizers
@@ -40,9 +41,9 @@ class Vocabulary:
 
     Levels:
         word: words and runs of punctuation; a line end is "<eos>", other white space is dropped.
-        char: characters, line ends and spaces too.
         space: what stands between white space, for text that was split into tokens before, such
             as WikiText or the Penn Treebank; a line end is "<eos>".
+        char: characters, line ends and spaces too.
         bpe: byte pairs (Sennrich et al. 2016, on bytes); decoding gives every text back, and no
             token is unknown. Lines are encoded one by one.
 
@@ -183,7 +184,7 @@ class Vocabulary:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the vocabulary as JSON, one token per line."""
         content = {"fingerprint": self.fingerprint, **dataclasses.asdict(self)}
-        pathlib.Path(path).write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
+        write_whole(pathlib.Path(path), json.dumps(content, indent=0) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Vocabulary":
@@ -193,7 +194,7 @@ class Vocabulary:
             InputError: when the file is missing, or is not a complete vocabulary.
         """
         try:
-            content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+            content = read_json(path)
             fingerprint = content.pop("fingerprint")
             content["tokens"] = tuple(content["tokens"])
             content["merges"] = tuple((first, second) for first, second in content["merges"])

@@ -3,7 +3,6 @@
 Shapes: V vocabulary, N positions, C features, F hidden features of a feed-forward net.
 """
 
-import json
 import pathlib
 from typing import Any
 
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlcore.errors import InputError
+from dlcore.files import read_json
 from dlcore.losses.output import Full
 from dlcore.models.text.language_model import LanguageModel
 from dlcore.nn.transformer import Transformer, TransformerConfig
@@ -112,8 +112,8 @@ def _read_config(file: pathlib.Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        config = dict(json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError) as reason:
+        config = read_json(file)
+    except (OSError, ValueError) as reason:
         raise InputError(f"cannot read {file}: {reason}; give the model's own") from None
     for key, value in FORM.items():
         if config.get(key, value) != value:
