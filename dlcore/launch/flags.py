@@ -3,6 +3,7 @@
 The flags live in a `FlagValues` of their own, so that a job changes nothing for whoever imports it.
 """
 
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 from absl import flags
 
 from dlcore.errors import InputError, choose
+from dlcore.files import open_file
 from dlcore.launch.config import Group, specs
 from dlcore.launch.fields import Kind, Switch
 
@@ -77,6 +79,9 @@ def parse(
     values = define(config)
     arguments = [_recipe(argument, recipes) for argument in arguments]
     try:
+        for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+            if file := value_of([argument, following], "flagfile"):
+                open_file(os.path.expanduser(file)).close()  # which refuses what has no end
         rest = values(["job", *arguments])[1:]
     except flags.Error as error:
         raise InputError(f"{' '.join(str(error).split())} (see --help)") from None

@@ -133,6 +133,8 @@ def test_flags_make_the_value_and_the_value_makes_the_flags():
         (["--colour=red"], "Unknown command line flag 'colour'"),
         (["steps=3"], r"\['steps=3'\] are not flags"),
         (["--flagfile=/nowhere"], "/nowhere"),
+        (["--flagfile=/dev/zero"], "cannot read the flag file /dev/zero: it is a device"),
+        (["--flagfile", "/dev/urandom"], "cannot read the flag file /dev/urandom: it is a device"),
         (["--recipe=x"], "unknown recipe 'x'"),
         (["--share"], "share"),
     ],
