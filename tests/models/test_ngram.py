@@ -11,7 +11,7 @@ from dlcore import decode
 from dlcore.errors import InputError
 from dlcore.models.text.ngram import NGram
 
-SMOOTHINGS = ["mle", "add_k", "kneser_ney", "modified_kneser_ney"]
+SMOOTHINGS = ["mle", "add_k", "kneser_ney", "modified_kneser_ney", "katz"]
 K = 0.3
 # Twelve tokens of which the last never comes. The seed is one of few that give counts of 1, 2, 3
 # and 4 in every order and a positive discount for each.
@@ -58,10 +58,32 @@ class Dictionaries:
             return [(count + K) / (sum(counts) + K * VOCAB) for count in counts]
         if not sum(counts):
             return lower
+        if self.smoothing == "katz":
+            return self.katz(m, counts, lower)
         discounts = [self.discounts[m][min(count, 3)] for count in counts]
         return [
             (count - discount + sum(discounts) * below) / sum(counts)
             for count, discount, below in zip(counts, discounts, lower, strict=True)
+        ]
+
+    def katz(self, m, counts, lower):
+        n = Counter(self.counts[m].values())
+        beyond = 6 * n[6] / n[1] if n[1] else 1
+        kept = []
+        for r in counts:
+            d = 1
+            if 1 <= r <= 5 and beyond < 1:
+                d = ((r + 1) * n[r + 1] / n[r] / r - beyond) / (1 - beyond)
+            kept.append(r * d if 0 < d < 1 else r)
+        total = sum(counts)
+        if 0 not in counts:
+            return [r / total for r in counts]
+        total += kept == counts
+        unseen = sum(below for r, below in zip(counts, lower, strict=True) if not r)
+        free = 1 - sum(kept) / total
+        return [
+            keep / total if r else free * below / unseen
+            for r, keep, below in zip(counts, kept, lower, strict=True)
         ]
 
 
@@ -122,6 +144,17 @@ def test_a_text_has_the_probabilities_of_the_distributions(smoothing):
             [1, 0, 0, 0],
             [1 / 2, 1 / 3, 1 / 6, 0],
         ),
+        # Tokens a 3, b 2, c 1: d_1 = 2 n_2 / n_1 = 2 and d_2 = 3 n_3 / (2 n_2) = 3 / 2 are no
+        # discounts, so one count is kept: p = 3/7 2/7 1/7, and 1/7 for d. Bigrams ab 2, ba ac ca 1
+        # have d_1 = 2 * 1 / 3; d_2 = 0 is none. After a (3): ab 2/3, ac 2/9; a and d share 1/9 as
+        # 3 to 1. After b (1): a 2/3; b, c and d share 1/3 as 2 to 1 to 1.
+        (
+            "katz",
+            [3 / 7, 2 / 7, 1 / 7, 1 / 7],
+            [1 / 9 * 3 / 4, 2 / 3, 2 / 9, 1 / 9 / 4],
+            [2 / 3, 1 / 3 / 2, 1 / 3 / 4, 1 / 3 / 4],
+            [3 / 7, 2 / 7, 1 / 7, 1 / 7],
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -157,6 +190,13 @@ def test_texts_too_small_or_even_for_the_discounts_of_the_papers(smoothing, text
     np.testing.assert_allclose(model.distribution([]), expected, rtol=1e-14)
 
 
+def test_katz_discounts_by_good_and_turing():
+    """n_1 = 4, n_2 = 1, n_3 = n_6 = 0, so d_1 = 1 / 2; the four words of count 1 free 2 of 6."""
+    text = np.array([0, 0, 1, 2, 3, 4])
+    found = NGram.count(text, order=1, vocab_size=7, smoothing="katz").distribution([])
+    np.testing.assert_allclose(found, [2 / 6, *[0.5 / 6] * 4, 1 / 6, 1 / 6], rtol=1e-14)
+
+
 def test_long_histories_over_the_largest_vocabulary_do_not_overflow():
     large = NGram.count(TEXT + (2**31 - 13), order=8, vocab_size=2**31 - 1, smoothing="mle")
     small = NGram.count(TEXT, order=8, vocab_size=VOCAB, smoothing="mle")
@@ -184,7 +224,10 @@ def test_it_generates_like_any_model():
         ({"order": 7}, "6 tokens are too few for n-grams of order 7"),
         ({"smoothing": "add_k", "k": 0.0}, "add_k needs k above 0, given 0.0"),
         ({"smoothing": "add_k", "k": float("nan")}, "add_k needs k above 0, given nan"),
-        ({"smoothing": "katz"}, "unknown smoothing 'katz'; choose one of: add_k, kneser_ney, m"),
+        (
+            {"smoothing": "witten"},
+            "unknown smoothing 'witten'; choose one of: add_k, katz, kneser_ney, m",
+        ),
     ],
 )
 def test_bad_settings(change, message):

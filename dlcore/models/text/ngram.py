@@ -16,6 +16,9 @@ The smoothings, by name:
     kneser_ney: below the highest order c(h w) counts the distinct tokens before h w (Kneser &
         Ney 1995), interpolated, with one discount per order (Chen & Goodman 1998).
     modified_kneser_ney: the same with three discounts, for counts 1, 2 and more (ibid.).
+    katz: counts up to 5 are discounted after Good and Turing, and only words that never followed h
+        get what that frees, in proportion to p_{m-1} (Katz 1987). Own is here what is left of the
+        discounted share after the recursion's second term, so it may be negative.
 
 The text is one stream. A token with fewer than n - 1 tokens before it has the probability of the
 order that its history allows.
@@ -24,6 +27,7 @@ Shapes: N tokens, n order, V vocabulary size, G distinct m-grams, B rows.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -34,7 +38,7 @@ from numpy.typing import ArrayLike
 from dlcore import errors
 from dlcore.errors import InputError
 
-SMOOTHINGS = ("mle", "add_k", "kneser_ney", "modified_kneser_ney")
+SMOOTHINGS = ("mle", "add_k", "kneser_ney", "modified_kneser_ney", "katz")
 NO_TOKEN = -1
 
 
@@ -116,10 +120,16 @@ class NGram:
         keys, counts = _counts(tokens, order, vocab_size, "kneser_ney" in smoothing)
         added = k * vocab_size if smoothing == "add_k" else 0.0
         shorter = [1, *map(len, keys[:-1])]
-        orders = (
-            _weigh(*level, vocab_size, _discounts(level[2], smoothing), added)
-            for level in zip(keys, shorter, counts, strict=True)
-        )
+        orders: list[Order] = []
+        grams = np.zeros((1, 0), np.int64)
+        for level in zip(keys, shorter, counts, strict=True):
+            if smoothing == "katz":
+                contexts, words = np.divmod(level[0], vocab_size)
+                grams = np.column_stack([grams[contexts], words])
+                below = probabilities(orders, grams[:, 1:], vocab_size)
+                orders.append(_back_off_only(*level, vocab_size, below))
+            else:
+                orders.append(_weigh(*level, vocab_size, _discounts(level[2], smoothing), added))
         return cls(vocab_size, smoothing, tuple(orders))
 
     def log_probs(self, tokens: ArrayLike, *, context: ArrayLike | None = None) -> np.ndarray:
@@ -216,6 +226,28 @@ class NGram:
         return known[max(0, len(known) - len(self.orders) + 1) :]
 
 
+def probabilities(orders: Sequence[Order], grams: np.ndarray, vocab_size: int) -> np.ndarray:
+    """Returns the probability of the last token of each row after the others.
+
+    Args:
+        orders: the tables of the orders 1.., at least as many as the rows have tokens.
+        grams: int64 [G, m].
+        vocab_size: V.
+
+    Returns:
+        float64 [G]; 1 / V where the rows are empty.
+    """
+    probability = np.full(len(grams), 1 / vocab_size)
+    length = grams.shape[1]
+    for m, order in enumerate(orders[:length]):
+        places = np.zeros(len(grams), np.int64)
+        for shorter, column in zip(orders, range(length - 1 - m, length - 1), strict=False):
+            places = shorter.find(places * vocab_size + grams[:, column])
+        found = order.find(places * vocab_size + grams[:, -1])
+        probability = order.own[found] + order.back_off[places] * probability
+    return probability
+
+
 def _checked(tokens: ArrayLike, vocab_size: int) -> np.ndarray:
     """Returns the tokens as int64 [N]; raises ValueError for anything else."""
     tokens = np.asarray(tokens)
@@ -302,3 +334,45 @@ def _weigh(
     total[empty] = kept[empty] = 1
     own = (counts - discount) / total[context]
     return Order(keys, np.append(own, 0.0), np.append(kept / total, 1.0))
+
+
+def _back_off_only(
+    keys: np.ndarray, contexts: int, counts: np.ndarray, vocab_size: int, below: np.ndarray
+) -> Order:
+    """Makes the table of one order with Katz's smoothing.
+
+    With r* = (r + 1) n_{r+1} / n_r a count r of at most K = 5 becomes d_r r, where
+
+        d_r = (r* / r - (K + 1) n_{K+1} / n_1) / (1 - (K + 1) n_{K+1} / n_1)
+
+    (Katz 1987, eq. 14 and 15). Where the text is too small or too even for a d_r in (0, 1) the
+    count stays whole. A history that has lost nothing although words are missing after it keeps one
+    count for those, and one that all words have followed has its relative frequencies.
+
+    Args:
+        keys: the keys of the m-grams [G].
+        contexts: the number of (m-1)-grams.
+        counts: the counts of the m-grams [G].
+        vocab_size: V.
+        below: the probabilities that the order below gives the m-grams [G].
+    """
+    context = keys // vocab_size
+    n = np.bincount(np.minimum(counts, 7), minlength=8).astype(float)
+    factors = np.ones(7)
+    beyond = 6 * n[6] / n[1] if n[1] else 1.0
+    for r in range(1, 6):
+        share = (r + 1) * n[r + 1] / (r * n[r]) if n[r] else 1.0
+        factor = (share - beyond) / (1 - beyond) if beyond < 1 else 1.0
+        factors[r] = factor if 0 < factor < 1 else 1.0
+    full = np.bincount(context, minlength=contexts) == vocab_size
+    kept_counts = np.where(full[context], 1.0, factors[np.minimum(counts, 6)]) * counts
+    total = np.bincount(context, counts, contexts)
+    freed = np.bincount(context, counts - kept_counts, contexts)
+    whole = ~full & (freed <= 0)
+    total, freed = total + whole, freed + whole
+    share = kept_counts / total[context]
+    # What the order below gives to the words that are missing here: never 0, but where none is.
+    missing = 1 - np.bincount(context, below, contexts)
+    missing[full] = 1.0
+    back_off = freed / total / missing
+    return Order(keys, np.append(share - back_off[context] * below, 0.0), np.append(back_off, 1.0))
