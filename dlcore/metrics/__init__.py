@@ -10,22 +10,28 @@ from dlcore.metrics.classification import (
 from dlcore.metrics.language import language_scores
 from dlcore.metrics.spans import f1, marks_spans, span_scores
 from dlcore.metrics.translation import (
+    BLEU_TOKENIZERS,
     LengthScore,
     SentenceScores,
     TranslationScores,
     bleu_by_length,
+    bleu_tokenizer,
+    check_bleu_tokenizer,
     sentence_scores,
     translation_scores,
 )
 
 __all__ = [
+    "BLEU_TOKENIZERS",
     "Calibration",
     "ClassScores",
     "LengthScore",
     "SentenceScores",
     "TranslationScores",
     "bleu_by_length",
+    "bleu_tokenizer",
     "calibration",
+    "check_bleu_tokenizer",
     "class_scores",
     "classification",
     "f1",

@@ -8,21 +8,40 @@ sentence would be perfect. A widespread variant, exp(mean of p_n), without the l
 clipping, is not BLEU: it lies between 1 for outputs that share nothing with the references and
 e = 2.718 for perfect ones, and can never be 0.
 
-All scores are those of sacrebleu with its defaults (Post 2018), for plain text: mixed case, tokens
-of mteval-v13a, exponential smoothing. chrF is Popović's (2015).
+All scores are those of sacrebleu (Post 2018), by its defaults for plain text: mixed case, tokens of
+mteval-v13a, exponential smoothing. 13a cuts words at spaces, so languages that are written without
+them need another tokeniser, see `bleu_tokenizer`. chrF is Popović's (2015).
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import regex
 
-from dlcore.errors import InputError
+from dlcore.errors import InputError, choose
 
 References = Sequence[str] | Sequence[Sequence[str]]
 """One reference for each output, or a list of references for each."""
 
+BLEU_TOKENIZERS = ("13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none")
+"""sacrebleu's tokenisers that need no download; those of MeCab need packages of their own."""
+
 _BUCKETS = 5
+# By ISO 639; sacrebleu has no tokeniser of words for the last five.
+_OF_LANGUAGE = {
+    **dict.fromkeys(("zh", "zho", "chi", "cmn", "yue"), "zh"),
+    **dict.fromkeys(("ja", "jpn"), "ja-mecab"),
+    **dict.fromkeys(("ko", "kor"), "ko-mecab"),
+    **dict.fromkeys(("th", "tha", "lo", "lao", "km", "khm", "my", "mya", "bo", "bod"), "char"),
+}
+# Japanese is told from Chinese by its kana, of which any Japanese text has some.
+_OF_SCRIPT = (
+    (r"[\p{Hiragana}\p{Katakana}]", 0.1, "ja-mecab"),
+    (r"\p{Hangul}", 0.5, "ko-mecab"),
+    (r"\p{Han}", 0.5, "zh"),
+    (r"[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]", 0.5, "char"),
+)
 
 
 class TranslationScores(NamedTuple):
@@ -99,27 +118,78 @@ class LengthScore(NamedTuple):
     bleu: float
 
 
-def translation_scores(outputs: Sequence[str], references: References) -> TranslationScores:
+def bleu_tokenizer(language: str, references: Sequence[str]) -> str:
+    """Returns sacrebleu's tokeniser for a target language.
+
+    Args:
+        language: the code of the language, such as zh, zh-TW or zho_Hant. A name that is none is
+            no hint: then the script of the references decides.
+        references: texts in the language.
+
+    >>> bleu_tokenizer("zh_CN", []), bleu_tokenizer("de", []), bleu_tokenizer("target", ["你好吗"])
+    ('zh', '13a', 'zh')
+    """
+    code = regex.split("[-_]", language.lower())[0]
+    if len(code) in (2, 3):
+        return _OF_LANGUAGE.get(code, "13a")
+    text = "".join(references)
+    letters = max(1, len(regex.findall(r"\p{Letter}", text)))
+    for script, share, tokenizer in _OF_SCRIPT:
+        if len(regex.findall(script, text)) >= share * letters:
+            return tokenizer
+    return "13a"
+
+
+def check_bleu_tokenizer(tokenizer: str) -> None:
+    """Checks that BLEU can be computed by a tokeniser.
+
+    Raises:
+        InputError: when it is not one of `BLEU_TOKENIZERS`, or packages that it needs are missing.
+    """
+    from sacrebleu.metrics import BLEU
+
+    if tokenizer not in BLEU_TOKENIZERS:
+        raise choose("BLEU tokeniser", tokenizer, BLEU_TOKENIZERS)
+    try:
+        BLEU(tokenize=tokenizer)
+    except (RuntimeError, ImportError):
+        extra = tokenizer.partition("-")[0]
+        raise InputError(
+            f"BLEU's tokeniser {tokenizer} needs packages that are not installed; install them by "
+            f"pip install 'sacrebleu[{extra}]', or choose another, such as char"
+        ) from None
+
+
+def translation_scores(
+    outputs: Sequence[str], references: References, *, tokenizer: str = "13a", lower: bool = False
+) -> TranslationScores:
     """Computes BLEU, chrF and exact match of a corpus, as the module's text defines them.
 
     Args:
-        outputs: N plain texts: detokenised and not lower-cased.
+        outputs: N plain texts, detokenised.
         references: the references of each output.
+        tokenizer: what cuts texts into BLEU's tokens, one of `BLEU_TOKENIZERS`.
+        lower: whether outputs and references are compared in lower case, as those of a model
+            that writes no other.
 
     Raises:
         InputError: when there is nothing to score, the numbers of outputs and references differ, or
-            an output has no reference.
+            an output has no reference; as `check_bleu_tokenizer`.
 
     >>> translation_scores(["The cat sat on the mat."], ["The cat sat on the mat."]).bleu > 99.99
     True
     """
     from sacrebleu.metrics import BLEU, CHRF
 
+    check_bleu_tokenizer(tokenizer)
     lists = _reference_lists(outputs, references)
+    if lower:
+        outputs = [text.lower() for text in outputs]
+        lists = [[text.lower() for text in texts] for texts in lists]
     most = max(map(len, lists))
     # sacrebleu wants the i-th references of all sentences together, None where there is none.
     columns = [[texts[i] if i < len(texts) else None for texts in lists] for i in range(most)]
-    bleu, chrf = BLEU(), CHRF()
+    bleu, chrf = BLEU(lowercase=lower, tokenize=tokenizer), CHRF(lowercase=lower)
     # sacrebleu's type hints leave out the None that its documentation allows.
     corpus = bleu.corpus_score(outputs, columns)  # type: ignore[arg-type]
     return TranslationScores(
@@ -161,6 +231,9 @@ def bleu_by_length(
     references: References,
     lengths: Sequence[int] | np.ndarray,
     edges: Sequence[int] | None = None,
+    *,
+    tokenizer: str = "13a",
+    lower: bool = False,
 ) -> list[LengthScore]:
     """Computes BLEU for groups of sentences of similar length.
 
@@ -170,6 +243,8 @@ def bleu_by_length(
         lengths: the lengths of the N sentences, usually those of the sources in tokens.
         edges: increasing lengths at which the second and each later group begins; by default they
             make five groups of about the same number of sentences.
+        tokenizer: as in `translation_scores`.
+        lower: as in `translation_scores`.
 
     Returns:
         The groups that have sentences, the shortest first.
@@ -193,7 +268,12 @@ def bleu_by_length(
     scores = []
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group).tolist()
-        corpus = translation_scores([outputs[i] for i in members], [lists[i] for i in members])
+        corpus = translation_scores(
+            [outputs[i] for i in members],
+            [lists[i] for i in members],
+            tokenizer=tokenizer,
+            lower=lower,
+        )
         inside = lengths[members]
         scores.append(LengthScore(int(inside.min()), int(inside.max()), len(members), corpus.bleu))
     return scores

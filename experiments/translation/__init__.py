@@ -31,6 +31,7 @@ from dlcore.launch.loading import read_summary, trained_by
 from dlcore.launch.predictions import input_lines
 from dlcore.launch.running import checkpoint_folder
 from dlcore.launch.text import LayersConfig, TransformerGroup, VocabularyConfig, encode
+from dlcore.metrics import bleu_tokenizer, check_bleu_tokenizer
 from dlcore.models.text import TENSOR_PARALLEL
 from dlcore.models.text.prediction import log_probs, nats, smoothed
 from dlcore.nn.recurrent import CELLS
@@ -214,8 +215,9 @@ class Translation(launch.Task[Config, Info]):
         """Traces a search, so that what is wrong with it shows before hours of training.
 
         Raises:
-            InputError: as `others` and `Translator`.
+            InputError: as `others`, `Translator` and `check_bleu_tokenizer`.
         """
+        check_bleu_tokenizer(self.scoring()["tokenizer"])
         own = jax.eval_shape(lambda: self.computing(self.init(jax.random.key(0))))
         others = [variables for _, variables in self.others]
         self.searcher.rehearse([own, *others], self.test)
@@ -308,7 +310,9 @@ class Translation(launch.Task[Config, Info]):
             for name, width in {"greedy": 1, f"beam {beam}": beam}.items()
         }
         sources, references = zip(*self.texts.test, strict=True)
-        self.tested = tested = search.test(decoders, variables, self.test, references)
+        self.tested = tested = search.test(
+            decoders, variables, self.test, references, **self.scoring()
+        )
         report.write_table(
             self.workdir / "test.tsv",
             ("source", "reference", "output"),
@@ -333,7 +337,16 @@ class Translation(launch.Task[Config, Info]):
             attention=report.attention_examples(
                 self.model, outcome.variables, self.test, self.tested.found.tokens, self.info.sides
             ),
+            **self.scoring(),
         )
+
+    def scoring(self) -> dict[str, Any]:
+        """Returns how outputs are compared with references: BLEU's tokeniser and the case."""
+        tokenizer = self.config.bleu_tokenizer
+        if tokenizer == "auto":
+            targets = [target for _, target in self.texts.test]
+            tokenizer = bleu_tokenizer(self.texts.languages[1], targets)
+        return {"tokenizer": tokenizer, "lower": self.config.lower}
 
     # Translating.
 

@@ -51,6 +51,8 @@ def translation_sections(
     errors: SearchErrors | None = None,
     samples: Samples | None = None,
     attention: Sequence[AttentionExample] = (),
+    tokenizer: str = "13a",
+    lower: bool = False,
 ) -> list[Section]:
     """Shows scores, BLEU by length, errors of search and model, samples and attention.
 
@@ -63,8 +65,10 @@ def translation_sections(
         errors: the verdicts on the outputs, see `search_errors`.
         samples: translations in the course of training.
         attention: examples of the decoder's attention to the source.
+        tokenizer: BLEU's, see `translation_scores`.
+        lower: whether texts are compared in lower case.
     """
-    groups = bleu_by_length(outputs, references, source_lengths)
+    groups = bleu_by_length(outputs, references, source_lengths, tokenizer=tokenizer, lower=lower)
     sections = [
         _scores_section(scores),
         picture_section(

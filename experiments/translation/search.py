@@ -33,7 +33,7 @@ from dlcore.launch.fields import (
     path,
     paths,
 )
-from dlcore.metrics import TranslationScores, translation_scores
+from dlcore.metrics import BLEU_TOKENIZERS, TranslationScores, translation_scores
 from dlcore.types import Batch, Carry, Variables
 
 _ROWS = 32  # sentences that are searched together
@@ -70,6 +70,12 @@ class SearchConfig(launch.Group):
     )
     max_length: int | None = integer(
         None, 1, LARGEST, "most tokens of an output; default as in training", free=True
+    )
+    bleu_tokenizer: str = choice(
+        "auto",
+        ("auto", *BLEU_TOKENIZERS),
+        "sacrebleu's tokeniser for BLEU; auto takes that of the target language",
+        free=True,
     )
     n_best: int = integer(
         1, 1, 1 << 16, "outputs for each line of --translate and --predict", free=True
@@ -268,6 +274,9 @@ def test(
     variables: Sequence[Variables],
     data: Pairs,
     references: Sequence[str],
+    *,
+    tokenizer: str,
+    lower: bool,
 ) -> Tested:
     """Translates test data by each of several decoders and scores the outputs.
 
@@ -276,13 +285,17 @@ def test(
         variables: of their models.
         data: the test data.
         references: its N target texts.
+        tokenizer: BLEU's, see `translation_scores`.
+        lower: whether the translators write lower case only; then references are read as such.
     """
     scores = {}
     for name, translator in translators.items():
         found = translator.translate(variables, data, name)
         outputs = [of[0] for of in found.texts]
-        scores[name] = translation_scores(outputs, references)
+        scores[name] = translation_scores(outputs, references, tokenizer=tokenizer, lower=lower)
         launch.say(f"{name}:\n{scores[name].render()}")
+    if lower:
+        references = [text.lower() for text in references]
     log_probs, reference_scores = translator.score(variables, data)
     errors = search_errors(
         reference_scores,

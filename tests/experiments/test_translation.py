@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from outcomes import assert_fails, summary
 
 import dlcore
 from dlcore import launch
+from dlcore.data.text import ParallelText
 from dlcore.launch import jobs
 from dlcore.train.checkpoint import average_params, load_variables
 
@@ -240,6 +242,35 @@ def test_a_loaded_run_translates_with_what_it_reported_or_the_mean_of_checkpoint
 def test_options_that_a_search_leaves_unread_are_set_back(corpus):
     before = config(corpus, normalise="gnmt", alpha=0.8)
     assert before.changed(normalise="none") == config(corpus, normalise="none")
+
+
+def test_outputs_in_lower_case_are_right_where_the_references_are_in_title_case():
+    """Neither the score nor the error analysis blames the model for the case."""
+    outputs = ["the old man", "a cat"]
+    found = types.SimpleNamespace(
+        texts=[[text] for text in outputs], scores=np.zeros((2, 1)), log_probs=np.zeros((2, 1))
+    )
+    translator = types.SimpleNamespace(
+        translate=lambda *_: found, score=lambda *_: (-np.ones(2), -np.ones(2))
+    )
+    references, shares = ["The Old Man", "A dog"], {}
+    for lower in (True, False):
+        tested = translation.search.test(
+            {"greedy": translator}, [], None, references, tokenizer="13a", lower=lower
+        )
+        shares[lower] = tested.metrics["exact_match"], tested.errors.shares["right"]
+    assert shares == {True: (0.5, 0.5), False: (0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("options", "tokenizer"),
+    [({}, "zh"), ({"bleu_tokenizer": "char"}, "char"), ({"lower": True}, "zh")],
+)
+def test_bleu_counts_the_tokens_of_the_target_language(corpus, options, tokenizer):
+    task = translation.Translation(config(corpus, **options))
+    pairs = [("hello", "你好吗")]
+    task.texts = ParallelText("pairs", ("source", "target"), pairs, [], pairs, 0)
+    assert task.scoring() == {"tokenizer": tokenizer, "lower": options.get("lower", False)}
 
 
 @pytest.mark.parametrize(

