@@ -36,6 +36,8 @@ from dlcore.train.tracking import TRACKERS
 
 T = TypeVar("T", str, list[Any])
 _PENALISED = ("lasso", "ridge", "elastic_net")
+# The title of the fields that a job's configuration adds to the groups.
+OWN = "This job"
 # The options of a run that `--smoke` makes tiny.
 _SMOKE = {"warmup_steps": 1, "batch_size": 8}
 
@@ -190,7 +192,7 @@ def specs(config: type[Group]) -> list[tuple[str, Any, Spec, str]]:
 
 def _title(group: type[Group]) -> str:
     """Returns the title of a group itself; a job's own fields have none."""
-    return str(group.__dict__.get("title", "This job"))
+    return str(group.__dict__.get("title", OWN))
 
 
 def _origin(config: type[Group], name: str) -> Any:

@@ -5,6 +5,7 @@ The flags live in a `FlagValues` of their own, so that a job changes nothing for
 
 import os
 import pathlib
+import textwrap
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ from absl import flags
 
 from dlcore.errors import InputError, choose
 from dlcore.files import open_file
-from dlcore.launch.config import Group, specs
+from dlcore.launch.config import OWN, Group, specs
 from dlcore.launch.fields import Kind, Switch
 
 ConfigT = TypeVar("ConfigT", bound=Group)
@@ -122,8 +123,11 @@ def wants_help(arguments: Sequence[str]) -> bool:
 
 
 def help_text(config: type[Group]) -> str:
-    """Returns the flags of a configuration with their defaults, by group."""
-    groups: dict[str, list[str]] = {}
+    """Returns the flags of a configuration with their defaults, under the titles of their groups.
+
+    The list of the groups comes first, and of the groups the job's own flags.
+    """
+    groups: dict[str, list[str]] = {OWN: []}
     for name, default, spec, title in specs(config):
         shown = "" if default in (None, (), "") else f" (default {default!r})"
         possible = "" if isinstance(spec.kind, Switch) else f": {spec.kind.describe()}"
@@ -131,13 +135,21 @@ def help_text(config: type[Group]) -> str:
             possible = ""
         switch = "[no]" if isinstance(spec.kind, Switch) else ""
         groups.setdefault(title, []).append(
-            f"  --{switch}{name}\n      {spec.help}{possible}{shown}"
+            f"  --{switch}{name}\n{_wrapped(f'{spec.help}{possible}{shown}')}"
         )
     groups["Flag files"] = [
-        "  --flagfile\n      take the flags that a file holds, one a line",
-        "  --recipe\n      take the flags of a named run; a wrong name lists all",
+        f"  --flagfile\n{_wrapped('take the flags that a file holds, one a line')}",
+        f"  --recipe\n{_wrapped('take the flags of a named run; a wrong name lists all')}",
     ]
-    return "\n\n".join(f"{title}\n" + "\n".join(lines) for title, lines in groups.items())
+    groups = {title: lines for title, lines in groups.items() if lines}
+    parts = ["\n".join([title, "-" * len(title), *lines]) for title, lines in groups.items()]
+    return "\n\n".join([_wrapped(f"Groups: {', '.join(groups)}", ""), *parts])
+
+
+def _wrapped(text: str, indent: str = " " * 6) -> str:
+    return textwrap.fill(
+        text, 80, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
 
 
 def _recipe(argument: str, folder: pathlib.Path | None) -> str:

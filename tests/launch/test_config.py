@@ -7,6 +7,7 @@ import pytest
 from dlcore import launch
 from dlcore.errors import InputError
 from dlcore.launch import flags
+from dlcore.launch.config import specs
 from dlcore.launch.fields import choice, integer, names, number, path, switch, text, texts
 
 
@@ -169,7 +170,19 @@ def test_the_help_names_every_field_by_group():
     shown = flags.help_text(Config)
     for field in dataclasses.fields(Config):
         assert f"{field.name}\n" in shown
-    assert shown.index("Wings") < shown.index("--span") < shown.index("feet between the tips")
+    lines = shown.splitlines()
+    titles = [above for above, line in zip(lines, lines[1:], strict=False) if {*line} == {"-"}]
+    listed, _, _ = shown.partition("\n\n")
+    assert listed.split() == f"Groups: {', '.join(titles)}".split() and titles[0] == "This job"
+    under, title = {}, ""
+    for line in lines:
+        title = line if line in titles else title
+        if line.startswith("  --"):
+            under[line.strip().removeprefix("--").removeprefix("[no]")] = title
+    groups = {name: group for name, _, _, group in specs(Config)}
+    assert under == groups | {"flagfile": "Flag files", "recipe": "Flag files"}
+    assert under["span"] == "Wings" and under["tail"] == "This job"
+    assert max(map(len, lines)) <= 80
 
 
 def test_smoke_and_check_configurations():
