@@ -236,8 +236,13 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         """Returns the metrics to report of an evaluation's means."""
         return means
 
-    def observe(self, variables: Variables, step: int) -> None:
-        """Looks at the variables after each evaluation, such as to write samples."""
+    def observe(self, variables: Variables, step: int) -> str | None:
+        """Looks at the variables after each evaluation, such as to write samples.
+
+        Returns:
+            A sample for people to read, which TensorBoard shows; None for none.
+        """
+        return None
 
     def checks(self, data: Data[InfoT]) -> Check:
         """Returns what `--check` needs beside the loss and the step."""
