@@ -3,6 +3,7 @@
 The flags live in a `FlagValues` of their own, so that a job changes nothing for whoever imports it.
 """
 
+import itertools
 import os
 import pathlib
 import textwrap
@@ -80,7 +81,7 @@ def parse(
     values = define(config)
     arguments = [_recipe(argument, recipes) for argument in arguments]
     try:
-        for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        for argument, following in itertools.pairwise([*arguments, ""]):
             if file := value_of([argument, following], "flagfile"):
                 open_file(os.path.expanduser(file)).close()  # which refuses what has no end
         rest = values(["job", *arguments])[1:]
@@ -110,7 +111,7 @@ def value_of(arguments: Sequence[str], name: str) -> str | None:
     '3'
     """
     value = None
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in itertools.pairwise([*arguments, ""]):
         given, equals, text = argument.lstrip("-").partition("=")
         if argument.startswith("-") and given == name:
             value = text if equals else following

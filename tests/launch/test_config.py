@@ -191,3 +191,8 @@ def test_smoke_and_check_configurations():
     assert tiny.schedule == "constant" and tiny.report
     checked = Config(batch_size=512, precision="bfloat16").for_check()
     assert (checked.batch_size, checked.precision) == (64, "float32")
+
+
+def test_no_arguments_are_the_defaults():
+    assert flags.parse(Config, []) == (Config(), set())
+    assert flags.value_of([], "workdir") is None
