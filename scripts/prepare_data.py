@@ -9,9 +9,28 @@ ted_hrlr_translate/ru_to_en (or another pair of its languages) or wmt14_translat
 their archives, or those of imagenet2012, from a folder that they were placed in by hand.
 """
 
+import os
+import pathlib
+import subprocess
 import sys
 
-from dlcore.launch.command import command
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def in_environment() -> None:
+    """Starts this script once more by the Python of the checkout, which knows dlcore."""
+    subprocess.run(
+        ["sh", "-euc", "extras=${DLCORE_EXTRAS:-}; . scripts/environment.sh"], cwd=ROOT, check=True
+    )
+    python = ROOT / ".venv" / "bin" / "python"
+    os.execv(python, [str(python), __file__, *sys.argv[1:]])
+
 
 if __name__ == "__main__":
+    try:
+        from dlcore.launch.command import command
+    except ModuleNotFoundError:
+        if sys.prefix == str(ROOT / ".venv"):
+            raise
+        in_environment()
     command(["prepare", *sys.argv[1:]])

@@ -4,6 +4,7 @@ import functools
 import gzip
 import http.server
 import logging
+import os
 import pathlib
 import resource
 import subprocess
@@ -257,6 +258,29 @@ def test_a_download_that_is_not_the_published_one(
 def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), *arguments]
     return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_script_finds_the_python_of_the_checkout(tmp_path: pathlib.Path) -> None:
+    """A bare Python has none of the packages; the checkout here only notes what it is asked."""
+    script = tmp_path / "scripts" / "prepare_data.py"
+    python = tmp_path / ".venv" / "bin" / "python"
+    for path in (script, python):
+        path.parent.mkdir(parents=True)
+    script.write_bytes(SCRIPT.read_bytes())
+    (script.parent / "environment.sh").write_text("echo made for $extras\n")
+    python.write_text('#!/bin/sh\necho "$PWD" "$@"\n')
+    python.chmod(0o755)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-ISE", str(script), "mnist", "--data_dir=a b"],
+        cwd=elsewhere,
+        env={"PATH": os.environ["PATH"], "DLCORE_EXTRAS": "cuda"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"made for cuda\n{elsewhere} {script} mnist --data_dir=a b\n"
 
 
 def test_the_script(tmp_path: pathlib.Path) -> None:

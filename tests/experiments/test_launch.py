@@ -165,6 +165,26 @@ def test_help_is_the_usage_and_no_error(tmp_path, name, flag):
     assert name in lines[0] and len(lines) > 5 and not any(line[:1] == "#" for line in lines)
 
 
+@pytest.mark.parametrize(
+    "command", ["--help", "-h", "--version", "prepare --help", "standin --help", "standin -h"]
+)
+def test_run_hands_all_requests_for_help_to_the_command(tmp_path, command):
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    shutil.copy(LAUNCH.parent / "run", tmp_path / "scripts")
+    (tmp_path / "scripts" / "environment.sh").touch()
+    (tmp_path / "experiments" / "standin.py").touch()
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    process = subprocess.run(
+        ["sh", str(tmp_path / "scripts" / "run"), *command.split()], capture_output=True, text=True
+    )
+    assert process.returncode == 0 and process.stderr == ""
+    assert process.stdout == f"-m dlcore {command}\n"
+
+
 def test_slurm_saves_and_queues_again_when_the_time_is_up(start, checkout, tmp_path):
     process = start(
         "bash", "scripts/launch/slurm.sbatch", "standin", "--workdir=../w", "--sleep=100"
