@@ -77,7 +77,10 @@ def run(task: Task[Any, Any], *, started: float | None = None) -> Outcome:
         data = prepare(task)
         if (counted := task.without_training()) is not None:
             return _conclude_untrained(task, launched, *counted, started)
-        return _finish(task, data, _train(task, launched, data), started)
+        # They may be elsewhere, where another run writes too.
+        with folders.locked(checkpoint_folder(task)):
+            outcome = _train(task, launched, data)
+        return _finish(task, data, outcome, started)
 
 
 def _folder(task: Task[Any, Any]) -> pathlib.Path:
@@ -158,6 +161,9 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
     )
     evaluation = Evaluation(follow, every=config.eval_every or 0, split=split, best=best)
     saving = Checkpointing(checkpoints, every=config.checkpoint_every)
+    if checkpoints.strangers:
+        names = ", ".join(checkpoints.strangers)
+        say(f"left alone in {checkpoints.directory}, for they are no checkpoints: {names}")
     abstract = layout.abstract(lambda: make_state(task))
     restored = checkpoints.restore(abstract)
     if restored:
@@ -177,7 +183,7 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
         task.workdir,
         start=first,
         steps=config.steps,
-        shown=("loss", name),
+        shown=(name, "loss"),
         tracker=_tracker(task),
     )
     with contextlib.closing(log):

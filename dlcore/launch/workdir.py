@@ -37,21 +37,35 @@ def claimed(workdir: pathlib.Path, config: RunConfig) -> Iterator[None]:
     """
     if config.resume == "must" and not holds_run(workdir):
         raise InputError(f"--resume=must, but there is no run in {workdir}")
-    if not processes.is_primary():
+    with locked(workdir):
+        if processes.is_primary() and holds_run(workdir):
+            _check_same_run(workdir, config)
+        yield
+
+
+@contextlib.contextmanager
+def locked(folder: str | pathlib.Path) -> Iterator[None]:
+    """Makes a folder and keeps it for this process while open, of several processes for the first.
+
+    What is in an object store cannot be kept.
+
+    Raises:
+        InputError: when it cannot be written, or is in use.
+    """
+    if not processes.is_primary() or "://" in str(folder):
         yield
         return
-    with writing(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = open(open_own(workdir / ".lock", os.O_RDWR), "rb")
+    folder = pathlib.Path(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(open_own(folder / ".lock", os.O_RDWR), "rb")
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"another process is running in {workdir}; wait for it, or choose another --workdir"
+                f"another process is running in {folder}; wait for it, or choose another folder"
             ) from None
-        if holds_run(workdir):
-            _check_same_run(workdir, config)
         yield
 
 

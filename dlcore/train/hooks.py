@@ -78,12 +78,14 @@ class Logging(Hook):
         self._log.metrics(loop.number, split, metrics)
 
     def saved(self, loop: Loop) -> dict[str, Any]:
-        if self._window is None:
-            return {"window": self._before}
-        return {"window": dict(zip(loop.names, self._window.tolist(), strict=True))}
+        window = self._before
+        if self._window is not None:
+            window = dict(zip(loop.names, self._window.tolist(), strict=True))
+        return {"window": window, **self._log.saved()}
 
     def load(self, saved: Mapping[str, Any]) -> None:
         self._before = dict(saved.get("window", {}))
+        self._log.check(saved)
 
 
 class Evaluation(Hook):

@@ -1,19 +1,22 @@
-"""The logs that a run writes while it goes on: metrics.jsonl, TensorBoard and one progress line."""
+"""The logs that a run writes while it goes on: metrics.jsonl, TensorBoard and its progress."""
 
 import contextlib
 import json
 import math
 import os
 import pathlib
+import socket
+import struct
 import sys
+import time
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
-
-from tqdm import tqdm
 
 from dlcore.errors import InputError
 from dlcore.files import open_own, write_whole
 from dlcore.runtime import processes
+from dlcore.train.progress import Progress
 
 if TYPE_CHECKING:
     from dlcore.train.tracking import Tracker
@@ -29,7 +32,7 @@ def writing(path: pathlib.Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(
             f"cannot write to {path}: {error.strerror or error}; free space or choose another "
-            "--workdir"
+            "folder"
         ) from error
 
 
@@ -44,15 +47,16 @@ class RunLog:
 
     metrics.jsonl holds one line per report, {"step": ..., "split": ..., metric: value, ...}, and
     nothing that depends on the clock: a run that was killed and continued writes the same bytes.
-    The speed goes to TensorBoard and to the progress line. A number that is not finite is null.
+    The speed goes to TensorBoard and to the person at the terminal. A number that is not finite is
+    null.
 
     Args:
-        workdir: where to write; None writes nothing.
+        workdir: where to write, made when it does not exist; None writes nothing.
         start: the step at which the run continues; later lines are of a part of the run that is
             done once more, and go.
-        steps: the last step, for the progress line.
-        shown: the metrics that the progress line shows.
-        progress: whether to show the progress line.
+        steps: the last step, for the progress.
+        shown: the metrics that the person at the terminal sees, the most wanted one first.
+        progress: whether to show the progress, see `dlcore.train.progress`.
         tracker: what follows the metrics besides, see `dlcore.train.tracking`.
 
     Raises:
@@ -61,7 +65,7 @@ class RunLog:
 
     def __init__(
         self,
-        workdir: pathlib.Path | None,
+        workdir: str | os.PathLike[str] | None,
         *,
         start: int = 0,
         steps: int | None = None,
@@ -69,39 +73,23 @@ class RunLog:
         progress: bool = True,
         tracker: "Tracker | None" = None,
     ):
-        self._file = None
-        self._board = None
+        self._file: int | None = None
+        self._board: _Board | None = None
+        self._start, self._lines, self._sum = start, 0, 0
         if not processes.is_primary():
             workdir, progress = None, False
         if workdir is not None:
-            self._path = workdir / METRICS_FILE
-            with writing(workdir):
-                _keep_until(self._path, start)
-                self._file = open(
-                    open_own(self._path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8"
-                )
-            # Here, because it takes a tenth of a second that no other command should pay.
-            from tensorboardX import FileWriter
-            from tensorboardX.proto.event_pb2 import Event, SessionLog
-            from tensorboardX.proto.summary_pb2 import Summary
-
-            self._summary = Summary
-            with writing(workdir):
-                self._board = FileWriter(str(workdir / "tensorboard"))
-            # Tells TensorBoard to drop what an earlier process wrote of later steps.
-            started = SessionLog(status=SessionLog.START)
-            self._board.add_event(Event(step=start + 1, session_log=started))
+            folder = pathlib.Path(workdir)
+            self._path = folder / METRICS_FILE
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                kept = _keep_until(self._path, start)
+                self._file = open_own(self._path, os.O_WRONLY | os.O_APPEND)
+                self._board = _Board(folder / "tensorboard", start)
+            self._lines, self._sum = kept.count(b"\n"), zlib.crc32(kept)
         self._tracker = tracker
-        self._shown = shown
-        self._line: dict[str, str] = {}
-        self._bar = tqdm(
-            initial=start,
-            total=steps,
-            unit="step",
-            dynamic_ncols=True,
-            disable=not progress,
-            file=sys.stderr,
-            mininterval=0.5,
+        self._progress = Progress(
+            sys.stderr, start=start, steps=steps, shown=shown, quiet=not progress
         )
 
     def metrics(
@@ -118,71 +106,113 @@ class RunLog:
             step: the number of the last step.
             split: whose metrics they are.
             metrics: by name.
-            speed: figures that depend on the clock, for TensorBoard and the progress line alone;
-                those of `accounting.figures`.
+            speed: figures that depend on the clock, for TensorBoard and the progress alone; those
+                of `accounting.figures`.
         """
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         if self._file is not None:
+            line = (json.dumps({"step": step, "split": split, **finite}) + "\n").encode()
             with writing(self._path):
-                self._file.write(json.dumps({"step": step, "split": split, **finite}) + "\n")
-                self._file.flush()
+                _write_all(self._file, line)
+            self._lines, self._sum = self._lines + 1, zlib.crc32(line, self._sum)
         if self._board is not None:
-            # One event for all of them: each costs the host tens of microseconds.
             tagged = {f"{split}/{name}": value for name, value in metrics.items()}
             tagged |= {f"speed/{name}": value for name, value in (speed or {}).items()}
-            items = [self._summary.Value(tag=tag, simple_value=v) for tag, v in tagged.items()]
-            self._board.add_summary(self._summary(value=items), step)
+            with writing(self._path.parent):
+                self._board.add(step, tagged)
         if self._tracker is not None:
             self._tracker.metrics(step, split, metrics)
-        for name in self._shown:
-            if name in metrics:
-                self._line[f"{split} {name}"] = f"{metrics[name]:.4g}"
-        self._line |= _shown_speed(speed or {})
-        self._bar.set_postfix(self._line, refresh=False)
+        self._progress.report(step, split, metrics, speed or {})
 
     def advance(self) -> None:
-        """One step more on the progress line."""
-        self._bar.update()
+        """Counts one step more."""
+        self._progress.advance()
 
     def say(self, line: str) -> None:
-        """A line for the person at the terminal, above the progress line."""
-        tqdm.write(line, file=sys.stderr)
+        """A line for the person at the terminal."""
+        self._progress.say(line)
+
+    def saved(self) -> dict[str, Any]:
+        """Returns what tells `check` later whether the reports so far are still there."""
+        return {} if self._file is None else {"reports": [self._lines, self._sum]}
+
+    def check(self, saved: Mapping[str, Any]) -> None:
+        """Says so when the reports that a run goes on with are not those that it wrote."""
+        lines, checksum = saved.get("reports", (self._lines, self._sum))
+        if self._file is not None and (lines, checksum) != (self._lines, self._sum):
+            found = "changed ones" if lines == self._lines else str(self._lines)
+            self.say(
+                f"{self._path} is not what this run wrote: instead of {lines} reports up to step "
+                f"{self._start} it holds {found}, which are all that curves will show"
+            )
 
     def close(self) -> None:
-        """Ends the progress line and the files."""
-        self._bar.close()
+        """Ends the progress and the files."""
+        self._progress.close()
         if self._tracker is not None:
             self._tracker.close()
+        if self._file is not None:
+            os.close(self._file)
         if self._board is not None:
             self._board.close()
-        if self._file is not None:
-            self._file.close()
+        self._file = self._board = None
 
 
-def _shown_speed(speed: Mapping[str, float]) -> dict[str, str]:
-    """Returns the figures of the speed that the progress line shows."""
-    shown = {}
-    if "model_flop_utilisation" in speed:
-        shown["of peak"] = f"{speed['model_flop_utilisation']:.1%}"
-    elif "model_flops_per_second" in speed:
-        shown["GFLOP/s"] = f"{speed['model_flops_per_second'] / 1e9:.3g}"
-    if "steps_per_second" in speed:
-        waited = speed["seconds_per_step/data"] * speed["steps_per_second"]
-        shown["waits for data"] = f"{waited:.0%}"
-    return shown
+class _Board:
+    """The file of events that TensorBoard reads.
+
+    tensorboardX has the format; its own writer is a thread, whose errors nobody gets.
+    """
+
+    def __init__(self, folder: pathlib.Path, start: int):
+        # Here, because it takes a tenth of a second that no other command should pay.
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto.summary_pb2 import Summary
+        from tensorboardX.record_writer import masked_crc32c
+
+        self._event, self._summary, self._check = Event, Summary, masked_crc32c
+        folder.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+        self._file = open_own(folder / name, os.O_WRONLY | os.O_APPEND)
+        self._write(file_version="brain.Event:2")
+        # Tells TensorBoard to drop what an earlier process wrote of later steps.
+        self._write(step=start + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, step: int, tagged: Mapping[str, float]) -> None:
+        """Writes numbers by tag, as one event: each costs the host tens of microseconds."""
+        items = [self._summary.Value(tag=tag, simple_value=v) for tag, v in tagged.items()]
+        self._write(step=step, summary=self._summary(value=items))
+
+    def _write(self, **event: Any) -> None:
+        """Writes a record of TensorFlow's: its length and the event, each with its checksum."""
+        data = self._event(wall_time=time.time(), **event).SerializeToString()
+        parts = [struct.pack("<Q", len(data)), data]
+        checked = [part + struct.pack("<I", self._check(part)) for part in parts]
+        _write_all(self._file, b"".join(checked))
+
+    def close(self) -> None:
+        os.close(self._file)
 
 
-def _whole_lines(path: pathlib.Path) -> list[str]:
-    """The lines of the file; the last one, when a kill cut it short, does not count."""
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+def _write_all(descriptor: int, data: bytes) -> None:
+    """Writes without a buffer, which would fail once more when it is closed."""
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
-def _keep_until(path: pathlib.Path, step: int) -> None:
-    if path.exists():
-        try:
-            kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(
-                f"{path} holds a line that no run wrote; mend it, or choose another --workdir"
-            ) from None
-        write_whole(path, "".join(kept))
+def _keep_until(path: pathlib.Path, step: int) -> bytes:
+    """Drops the later reports from a file, and returns what stays.
+
+    The last line does not count when a kill cut it short.
+    """
+    if not path.exists():
+        return b""
+    lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    try:
+        kept = b"".join(line for line in lines if json.loads(line)["step"] <= step)
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{path} holds a line that no run wrote; mend it, or choose another folder"
+        ) from None
+    write_whole(path, kept.decode())
+    return kept

@@ -181,7 +181,7 @@ def test_files_of_a_run_that_somebody_spoilt_are_one_clear_line(run, tmp_path, n
         (["--rate_factor=kernel"], ["--rate_factor=kernel is not REGEX:FACTOR"]),
         (["--shard=nothing:data", "--layout=mesh"], ["'nothing' matches none"]),
         (["--patience=3"], ["--validation=0.1"]),
-        (["--workdir=/proc/none"], ["cannot write to /proc/none", "another --workdir"]),
+        (["--workdir=/proc/none"], ["cannot write to /proc/none", "another folder"]),
         (["--resume=must"], ["--resume=must", "no run in"]),
         (["--data_path="], ["data path is empty"]),
         (["--validation=0.0001"], ["1500 examples is 0"]),

@@ -25,6 +25,7 @@ from dlcore.train import (
 from dlcore.train.logs import RunLog
 from dlcore.train.packed import PackedStep, numbers_in
 from dlcore.train.profiling import Profile, parse_steps
+from dlcore.train.progress import speed_figures
 
 MODEL, TX = networks.Network(), optax.sgd(1e-2)
 JIT = runtime.layout("jit")
@@ -186,14 +187,14 @@ def test_the_clock_leaves_no_trace_in_the_metrics(clock, tmp_path):
     assert files[0] == files[1] and files[0].count(b"\n") == 3
 
 
-def test_the_progress_line_shows_what_is_known(tmp_path):
-    log = RunLog(None, progress=False)
-    speed = accounting.figures(4, {"data": 1.0, "host": 3.0}, 8e9, None)
-    log.metrics(1, "train", {"loss": 1.0}, speed=speed)
-    assert log._line == {"train loss": "1", "GFLOP/s": "2", "waits for data": "25%"}
-    log = RunLog(None, progress=False)
-    log.metrics(1, "train", {}, speed=accounting.figures(4, {"data": 0.0, "host": 4.0}, 8.0, 4.0))
-    assert log._line == {"of peak": "50.0%", "waits for data": "0%"}
+def test_the_progress_shows_the_figures_of_the_speed_that_are_known():
+    assert speed_figures(accounting.figures(4, {"data": 1.0, "host": 3.0}, 8e9, None)) == [
+        "2 GFLOP/s", "waits for data 25%",
+    ]  # fmt: skip
+    assert speed_figures(accounting.figures(4, {"data": 0.0, "host": 4.0}, 8.0, 4.0)) == [
+        "50.0% of peak", "waits for data 0%",
+    ]  # fmt: skip
+    assert speed_figures({}) == []
 
 
 def test_the_alarm_names_what_changed_shape(tmp_path, capsys):

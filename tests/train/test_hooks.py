@@ -56,6 +56,12 @@ class Silent:
     def say(self, line):
         pass
 
+    def saved(self):
+        return {}
+
+    def check(self, saved):
+        pass
+
 
 class Recorder(Hook):
     """Notes each moment at which it is called."""
