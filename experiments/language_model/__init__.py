@@ -24,7 +24,16 @@ from dlcore import launch
 from dlcore.data import Loader
 from dlcore.data.text import Corpus, Stream, Vocabulary, Windows, load_corpus
 from dlcore.errors import InputError
-from dlcore.launch.fields import LARGEST, LARGEST_NUMBER, choice, integer, number, switch, text
+from dlcore.launch.fields import (
+    LARGEST,
+    LARGEST_NUMBER,
+    choice,
+    integer,
+    number,
+    path,
+    switch,
+    text,
+)
 from dlcore.launch.loading import read_summary, trained_by
 from dlcore.launch.text import LayersConfig, StackConfig, TransformerGroup, VocabularyConfig
 from dlcore.losses.output import SOFTMAXES, Readout, output_layer
@@ -126,6 +135,12 @@ class Config(
         "number that is added to each count",
         when={"smoothing": ("add_k",)},
     )
+    arpa: str | None = path(
+        None,
+        "file to write the n-gram model to, in the ARPA format",
+        free=True,
+        when={"order": range(1, 101)},
+    )
     characters: int | None = integer(
         None, 1, LARGEST, "most characters of training text; default all"
     )
@@ -199,6 +214,8 @@ class LanguageModelling(launch.Task[Config, Info]):
         if config.model == "ngram" and not config.order:
             raise InputError("--model=ngram --order=0 counts nothing; give an order of 1 or more")
         self.counted = counted.count(config, vocabulary, corpus, ids) if config.order else None
+        if config.arpa and self.counted is not None:
+            self.counted.write(config.arpa, vocabulary)
         self.info = Info(vocabulary, np.bincount(ids["train"], minlength=len(vocabulary)))
         if config.model == "ngram":
             return launch.Data(lambda start: iter(()), lambda: iter(()), self.info)

@@ -1,13 +1,15 @@
 """The n-gram model of a language model's tokens: a baseline, or all there is (--model=ngram)."""
 
 import dataclasses
+import pathlib
 from typing import Any
 
 import numpy as np
 
 from dlcore.data.text import Corpus, Vocabulary
+from dlcore.errors import InputError
 from dlcore.metrics import language_scores
-from dlcore.models.text import NGram
+from dlcore.models.text import NGram, write_arpa
 
 Ids = dict[str, np.ndarray]  # the tokens of "train", "valid" and "test"
 
@@ -30,6 +32,20 @@ class Counted:
         """Returns the scores in one line."""
         shown = ", ".join(f"{name} {value:.4g}" for name, value in self.scores.items())
         return f"{self.name}: test {shown}"
+
+    def write(self, path: str, vocabulary: Vocabulary) -> None:
+        """Writes the model in the ARPA format, its words spelt as in the vocabulary.
+
+        Raises:
+            InputError: for a model or words that the format cannot hold, and when the file cannot
+                be written.
+        """
+        try:
+            write_arpa(self.model, vocabulary.tokens, pathlib.Path(path))
+        except OSError as error:
+            raise InputError(
+                f"cannot write --arpa={path}: {error.strerror}; choose another place"
+            ) from None
 
 
 def count(config: Any, vocabulary: Vocabulary, corpus: Corpus, ids: Ids) -> Counted:

@@ -12,6 +12,7 @@ from outcomes import assert_fails, summary
 
 import dlcore
 from dlcore.errors import InputError
+from dlcore.models.text import read_arpa
 from dlcore.train.checkpoint import load_variables
 
 SUBJECTS, VERBS = ("the cat", "a dog", "my aunt", "the old man"), ("sees", "hears", "likes")
@@ -192,6 +193,20 @@ def test_the_counted_model_alone(count, tmp_path):
     assert 0.2 < summary(tmp_path)["metrics"]["bits_per_character"] < 2
     assert (tmp_path / "samples").exists()
     assert count("--smoke", f"--workdir={tmp_path / 'smoke'}").returncode == 0
+
+
+def test_the_counted_model_is_written_for_other_programs(count, tmp_path):
+    path = tmp_path / "model.arpa"
+    flags = ("--order=3", "--smoothing=katz", f"--arpa={path}")
+    process = count(*flags, f"--workdir={tmp_path / 'run'}")
+    assert process.returncode == 0, process.stderr
+    model, words = read_arpa(path)
+    assert len(model.orders) == 3 and words[:2] == ("<unk>", "<eos>") and "aunt" in words
+    for flag, message in [
+        ("--level=char", "cannot be a word of an ARPA file"),
+        (f"--arpa={tmp_path / 'nowhere' / 'x'}", "cannot write --arpa="),
+    ]:
+        assert_fails(count(*flags, flag, f"--workdir={tmp_path / 'bad'}"), message)
 
 
 def test_maximum_likelihood_of_an_impossible_text_is_infinite(count, tmp_path):

@@ -4,6 +4,7 @@ Classifiers and taggers are a `dlcore.types.SequenceModel`, language models a `G
 translators a `Translator`.
 """
 
+from dlcore.models.text.arpa import read_arpa, write_arpa
 from dlcore.models.text.classifier import POOLINGS, TextClassifier
 from dlcore.models.text.encoder import RecurrentEncoder
 from dlcore.models.text.gpt2 import load_gpt2
@@ -28,4 +29,6 @@ __all__ = [
     "TransformerTranslator",
     "VectorToSequence",
     "load_gpt2",
+    "read_arpa",
+    "write_arpa",
 ]
