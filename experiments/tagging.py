@@ -17,7 +17,7 @@ import numpy as np
 
 from dlcore import launch
 from dlcore.data.text import Sequences, Vocabulary, load_tagged_text
-from dlcore.launch.fields import LARGEST, integer, switch
+from dlcore.launch.fields import LARGEST, choice, integer, switch
 from dlcore.launch.text import (
     EncoderConfig,
     VocabularyConfig,
@@ -26,7 +26,7 @@ from dlcore.launch.text import (
     not_read,
     with_table,
 )
-from dlcore.metrics import f1, marks_spans, span_scores
+from dlcore.metrics import SPAN_SCHEMES, f1, span_scheme, span_scores
 from dlcore.models.text import RecurrentEncoder, Tagger
 from dlcore.nn.sequences import length_mask
 from dlcore.report import Section, tagging_sections
@@ -62,6 +62,11 @@ class Config(
 ):
     """The configuration of a tagger."""
 
+    tag_scheme: str = choice(
+        "auto",
+        ("auto", "none", *SPAN_SCHEMES),
+        "how tags mark spans, such as names; auto tells it by the tags, none scores tokens only",
+    )
     crf: bool = switch(False, "score neighbouring tags too, by a conditional random field")
     tag_column: int | None = integer(
         None,
@@ -120,9 +125,19 @@ class Tagging(launch.Task[Config, Info]):
             f"{len(data.tag_names)} tags, {len(vocabulary):,} different tokens"
         )
         self.table = config.pretrained(vocabulary, config.seed)
-        self.metric = ("span_f1" if marks_spans(data.tag_names) else "accuracy", "max")
+        scheme = self.scheme(data.tag_names)
+        if scheme is not None:
+            launch.say(f"tags mark spans by the scheme {scheme}; --tag_scheme names another")
+        self.metric = ("accuracy" if scheme is None else "span_f1", "max")
         characters = isinstance(examples[0][0], str)
         return self.split_data(train, test, Info(data.tag_names, characters, vocabulary))
+
+    def scheme(self, tag_names: Sequence[str]) -> str | None:
+        """Returns the scheme by which tags mark spans, or None where they mark none."""
+        told = self.config.tag_scheme
+        if told == "auto":
+            return span_scheme(tag_names)
+        return None if told == "none" else told
 
     @functools.cached_property
     def model(self) -> Tagger:
@@ -166,16 +181,16 @@ class Tagging(launch.Task[Config, Info]):
         real = jnp.where(length_mask(lengths, tags.shape[1]), weight[:, None], 0)
         right = (found == tags).astype(jnp.float32)
         whole = jnp.all((found == tags) | (real == 0), axis=1).astype(jnp.float32)
-        names = self.info.tag_names
+        names, scheme = self.info.tag_names, self.scheme(self.info.tag_names)
         return {
             "loss": Mean.of(*losses),
             "accuracy": Mean.of(right, real),
             "sequence_accuracy": Mean.of(whole, weight),
-            **(span_scores(found, tags, real > 0, names) if marks_spans(names) else {}),
+            **(span_scores(found, tags, real > 0, names, scheme) if scheme else {}),
         }
 
     def summarise(self, means: dict[str, float], split: str) -> dict[str, float]:
-        if not marks_spans(self.info.tag_names):
+        if self.scheme(self.info.tag_names) is None:
             return means
         return {**means, "span_f1": f1(means["span_precision"], means["span_recall"])}
 

@@ -8,7 +8,7 @@ from dlcore.metrics.classification import (
     classification,
 )
 from dlcore.metrics.language import language_scores
-from dlcore.metrics.spans import f1, marks_spans, span_scores
+from dlcore.metrics.spans import SPAN_SCHEMES, f1, span_scheme, span_scores
 from dlcore.metrics.translation import (
     BLEU_TOKENIZERS,
     LengthScore,
@@ -26,6 +26,7 @@ __all__ = [
     "Calibration",
     "ClassScores",
     "LengthScore",
+    "SPAN_SCHEMES",
     "SentenceScores",
     "TranslationScores",
     "bleu_by_length",
@@ -36,8 +37,8 @@ __all__ = [
     "classification",
     "f1",
     "language_scores",
-    "marks_spans",
     "sentence_scores",
+    "span_scheme",
     "span_scores",
     "translation_scores",
 ]

@@ -1,6 +1,19 @@
-"""Precision and recall of tagged spans, such as names. Shapes: B batch, T time, C tags."""
+"""Precision and recall of tagged spans, such as names. Shapes: B batch, T time, C tags.
 
-from collections.abc import Sequence
+The schemes of the field differ in what a tag says of the token's place in its span:
+
+    IOB     B begins a span, I continues it (IOB2); or B only begins one that follows another of its
+            type at once, and I any other (IOB1)
+    IOE     the mirror image: E ends a span, I comes before (IOE2), or E only before another (IOE1)
+    BIOES   as IOB2, but E ends a span, and S is one of a single token; also called IOBES
+    BILOU   the same with L (last) and U (unit) for E and S
+    BMES    the same with M (middle) for I, and S or W (whole) for single tokens; also BMEWO
+
+One reading serves them all: B, S, U and W begin a span, and any other tag does where the token
+before is outside, of another type, or the end of its span; E, L, S, U and W end one.
+"""
+
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,30 +21,55 @@ import numpy as np
 
 from dlcore.types import Mean, Metrics
 
+SPAN_SCHEMES = {"IOB": "BI", "IOE": "IE", "BIOES": "BIES", "BILOU": "BILU", "BMES": "BMESW"}
+"""The letters of each scheme; O, outside of all spans, belongs to each."""
 
-def marks_spans(tag_names: Sequence[str]) -> bool:
-    """Returns whether tags mark spans: B-TYPE begins a span and I-TYPE continues it.
+_BEGINS, _ENDS = "BSUW", "ELSUW"
 
-    >>> marks_spans(["O", "B-PER", "I-PER"]), marks_spans(["NOUN", "VERB"])
-    (True, False)
+
+def span_scheme(tag_names: Iterable[str]) -> str | None:
+    """Returns the scheme by which tags mark spans, or None where they mark none.
+
+    Tags mark spans when each is O, or a letter of one scheme, a dash and a type, as in B-PER; or
+    when all are bare letters, as B, M, E and S of word segmentation. In tags that begin spans by
+    B-TYPE, names that belong to no scheme are allowed beside those of IOB.
+
+    >>> span_scheme(["O", "B-PER", "I-PER"]), span_scheme(["O", "B-LOC", "L-LOC", "U-LOC"])
+    ('IOB', 'BILOU')
+    >>> span_scheme(["B", "M", "E", "S"]), span_scheme(["NOUN", "VERB"])
+    ('BMES', None)
     """
-    return any(name.startswith("B-") for name in tag_names)
+    names = set(tag_names)
+    inside = names - {"O"}
+    letters = {name.partition("-")[0] for name in inside}
+    typed = all(name[1:2] == "-" for name in inside)
+    bare = inside == letters and {"B"} < names
+    if inside and ((typed and names != inside) or (typed and "B" in letters) or bare):
+        for scheme, known in SPAN_SCHEMES.items():
+            if letters <= set(known):
+                return scheme
+    return "IOB" if any(name.startswith("B-") for name in names) else None
 
 
 def span_scores(
-    predicted: jax.Array, tags: jax.Array, mask: jax.Array, tag_names: Sequence[str]
+    predicted: jax.Array,
+    tags: jax.Array,
+    mask: jax.Array,
+    tag_names: Sequence[str],
+    scheme: str = "IOB",
 ) -> Metrics:
-    """Returns precision and recall of whole spans of the right type, as CoNLL-2000 counts them.
+    """Returns precision and recall of whole spans of the right type.
 
-    A span begins at B-TYPE, or at an I-TYPE that follows anything but the same type (IOB1, IOB2
-    and mixtures are read alike); it ends before the next beginning, another type or O.
+    Spans that break the rules of their scheme are read as the module's text says, as the program of
+    CoNLL-2000 does; so a span ends before the next beginning, another type or O in any case.
 
     Args:
         predicted: the model's tags, int [B, T].
         tags: the true tags, int [B, T].
         mask: bool [B, T], true for the tokens that count.
-        tag_names: C names, of the forms B-TYPE, I-TYPE and O; any other name is its own type and
-            begins a span at each token.
+        tag_names: C names: O, or a letter of the scheme with "-TYPE" or alone; any other name is
+            its own type and a span at each token.
+        scheme: one of `SPAN_SCHEMES`, see `span_scheme`.
 
     Returns:
         "span_precision", weighted by the predicted spans, and "span_recall", by the true ones.
@@ -42,16 +80,17 @@ def span_scores(
     >>> float(scores["span_recall"].compute())
     0.5
     """
-    types = sorted({name.split("-", 1)[-1] for name in tag_names if name != "O"})
-    numbers = {name: 1 + types.index(name.split("-", 1)[-1]) for name in tag_names if name != "O"}
-    type_of = jnp.asarray([numbers.get(name, 0) for name in tag_names])
-    inside = jnp.asarray([name.startswith("I-") for name in tag_names])
+    marks = [_letter_and_type(name, SPAN_SCHEMES[scheme]) for name in tag_names]
+    types = ["O", *sorted({kind for _, kind in marks} - {"O"})]  # O has the number 0
+    type_of = jnp.asarray([types.index(kind) for _, kind in marks])
+    begin = jnp.asarray([letter in _BEGINS for letter, _ in marks])
+    end = jnp.asarray([letter in _ENDS and letter != "" for letter, _ in marks])
 
     def read(tags: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns for each token whether a span begins, its type, and the end of its span."""
         kinds = jnp.where(mask, type_of[tags], 0)
-        before = jnp.pad(kinds, ((0, 0), (1, 0)))[:, :-1]
-        continues = inside[tags] & (kinds == before) & (kinds > 0)
+        before = jnp.pad(jnp.where(end[tags], 0, kinds), ((0, 0), (1, 0)))[:, :-1]
+        continues = ~begin[tags] & (kinds == before) & (kinds > 0)
         last = ~jnp.pad(continues, ((0, 0), (0, 1)))[:, 1:]
         index = jnp.arange(tags.shape[1])[None]
         ends = jax.lax.cummin(jnp.where(last, index, tags.shape[1]), axis=1, reverse=True)
@@ -65,6 +104,14 @@ def span_scores(
         "span_precision": Mean(right, jnp.sum(predicted_begins, dtype=jnp.float32)),
         "span_recall": Mean(right, jnp.sum(begins, dtype=jnp.float32)),
     }
+
+
+def _letter_and_type(name: str, letters: str) -> tuple[str, str]:
+    """Returns the letter of a tag, "" (which begins a span) where it has none, and its type."""
+    letter, _, kind = name.partition("-")
+    if len(letter) == 1 and letter in letters:
+        return letter, kind
+    return "", name
 
 
 def f1(precision: float, recall: float) -> float:

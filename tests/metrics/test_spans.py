@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore.metrics import f1, marks_spans, span_scores
+from dlcore.metrics import f1, span_scheme, span_scores
 
 NAMES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 
@@ -59,5 +59,73 @@ def test_f1(precision, recall, value):
     assert f1(precision, recall) == pytest.approx(value)
 
 
-def test_which_tags_mark_spans():
-    assert marks_spans(NAMES) and not marks_spans(("NOUN", "VERB"))
+@pytest.mark.parametrize(
+    ("names", "scheme"),
+    [
+        (NAMES, "IOB"),
+        (("O", "I-PER"), "IOB"),
+        (("I-PER", "E-PER", "O"), "IOE"),
+        (("O", "B-PER", "E-PER", "S-PER", "I-PER"), "BIOES"),
+        (("O", "S-PER"), "BIOES"),
+        (("O", "B-A", "L-A", "U-A", "I-B"), "BILOU"),
+        (("O", "B-A", "M-A", "E-A", "W-A"), "BMES"),
+        (("B", "M", "E", "S"), "BMES"),
+        (("B", "I", "O"), "IOB"),
+        (("O", "B-PER", "I-PER", "X"), "IOB"),
+        (("NOUN", "VERB"), None),
+        (("O", "X"), None),
+        (("S-BAR", "E-X"), None),
+        (("B", "C", "D"), None),
+    ],
+)
+def test_which_tags_mark_spans(names, scheme):
+    assert span_scheme(names) == scheme
+
+
+def written(spans, length, scheme):
+    """Writes spans (first, last, type) as the tags of a scheme."""
+    single, first, middle, last = {
+        "IOB1": "IIII", "IOB": "BBII", "IOE": "EIIE", "BIOES": "SBIE", "BILOU": "UBIL",
+        "BMES": "SBME", "BMEWO": "WBME",
+    }[scheme]  # fmt: skip
+    tags = ["O"] * length
+    for start, end, kind in spans:
+        letters = single if start == end else first + middle * (end - start - 1) + last
+        tags[start : end + 1] = [f"{letter}-{kind}" for letter in letters]
+        if scheme == "IOB1" and start and tags[start - 1][2:] == kind:
+            tags[start] = f"B-{kind}"
+    return tags
+
+
+@pytest.mark.parametrize("scheme", ["IOB1", "IOB", "IOE", "BIOES", "BILOU", "BMES", "BMEWO"])
+def test_all_schemes_give_the_scores_of_the_same_spans(scheme):
+    true = [(0, 0, "PER"), (1, 3, "PER"), (4, 5, "LOC"), (7, 7, "LOC")]
+    found = [(0, 0, "PER"), (1, 2, "PER"), (4, 5, "LOC"), (6, 6, "PER"), (7, 7, "PER")]
+    rows = [written(spans, 8, scheme) for spans in (found, true)]
+    names = sorted({name for row in rows for name in row})
+    predicted, tags = (jnp.array([[names.index(name) for name in row]]) for row in rows)
+    detected = span_scheme(names)
+    assert detected == {"IOB1": "IOB", "BMEWO": "BMES"}.get(scheme, scheme)
+    scores = span_scores(predicted, tags, jnp.ones((1, 8), bool), names, detected)
+    assert float(scores["span_precision"].weight) == 5
+    assert float(scores["span_recall"].weight) == 4
+    assert float(scores["span_recall"].total) == 2
+
+
+def test_a_single_token_is_not_the_end_of_a_longer_span():
+    names = ("O", "B-PER", "I-PER", "E-PER", "S-PER")
+    tags, found = jnp.array([[1, 2, 3, 0]]), jnp.array([[1, 2, 4, 0]])
+    scores = span_scores(found, tags, jnp.ones((1, 4), bool), names, "BIOES")
+    assert {name: float(mean.total) for name, mean in scores.items()} == {
+        "span_precision": 0,
+        "span_recall": 0,
+    }
+    assert float(scores["span_precision"].weight) == 2
+
+
+def test_words_by_bare_letters():
+    names = ("B", "M", "E", "S")
+    tags, found = jnp.array([[0, 1, 2, 3, 0, 2]]), jnp.array([[0, 1, 2, 3, 3, 3]])
+    scores = span_scores(found, tags, jnp.ones((1, 6), bool), names, "BMES")
+    assert float(scores["span_recall"].compute()) == pytest.approx(2 / 3)
+    assert float(scores["span_precision"].compute()) == 0.5
