@@ -11,7 +11,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
        color: #222 }
 img { max-width: 100%; height: auto }
 .wide { overflow-x: auto }
-nav a { margin-right: 1rem }
+h1 { overflow-wrap: anywhere }
+nav a { display: inline-block; margin-right: 1rem }
 summary { cursor: pointer; color: #555 }
 table { border-collapse: collapse }
 td, th { padding: .2rem 1.5rem .2rem 0; border-bottom: 1px solid #ddd; text-align: left;

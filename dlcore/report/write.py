@@ -41,13 +41,13 @@ def write_report(workdir: str | pathlib.Path, sections: Sequence[Section] = ()) 
     none: dict[str, Any] = {}
     config = _read(workdir / "config.json", read_json, none)
     flags = _read(workdir / "flags.txt", lambda path: path.read_text(encoding="utf-8"), "")
-    folder = workdir / "report"
+    folder, title = workdir / "report", str(summary.get("experiment", "run")).replace("_", " ")
     common = [
         Section("Result", lambda _: _result(summary, config, flags)),
         Section("Learning curves", lambda folder: _curves(rows, folder)),
         *_gap(rows),
     ]
-    return write_page(folder, str(summary.get("experiment", "Run")), [*common, *sections])
+    return write_page(folder, title, [*common, *sections])
 
 
 def write_page(folder: pathlib.Path, title: str, sections: Sequence[Section]) -> pathlib.Path:

@@ -158,11 +158,13 @@ def test_the_page_begins_with_what_was_trained_and_how(workdir):
     )
     (workdir / "flags.txt").write_text("# dlcore job --flagfile=f\n--steps=3\n--note=<b>\n")
     summary = {"metrics": {"accuracy": 0.91, "loss": None}, "step": 3, "versions": {"jax": "1"}}
+    summary["experiment"] = "language_model"
     (workdir / "summary.json").write_text(json.dumps(summary))
     text = write_report(workdir).read_text()
     assert tables(text)[0] == [
         ["Model", "lenet<5>"], ["Data", "mnist"], ["Accuracy", "91.00 %"], ["Steps", "3"],
     ]  # fmt: skip
+    assert "<h1>language model</h1>" in text  # where a narrow screen may break it
     assert "<pre>dlcore job --flagfile=f</pre>" in text
     assert "<pre>--steps=3\n--note=&lt;b&gt;</pre>" in text
     folded = text[text.index("<details>") : text.index("</details>")]
