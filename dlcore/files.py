@@ -7,8 +7,11 @@ import json
 import os
 import pathlib
 import stat
+import zlib
 from collections.abc import Sequence
 from typing import Any, Literal
+
+from dlcore.errors import InputError
 
 # Gzip packs text to a third or a tenth, and the same byte over and over to a thousandth.
 _RATIO = 100
@@ -64,6 +67,31 @@ def read_whole(path: str | os.PathLike[str]) -> bytes:
                     errno.EFBIG, f"it is larger than {most:,} bytes, a quarter of the memory"
                 )
     return bytes(data)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Returns the text of a file in UTF-8, less a byte order mark at its start.
+
+    Whoever reads a text file of a user's whole reads it by this function, so that all readers take
+    the same files: plain ones and those that gzip packed, which the content tells and no name. (A
+    text of any size is read in blocks by `dlcore.data.text.splitting`, which takes them alike.)
+
+    Raises:
+        InputError: when the file cannot be read or is not UTF-8; the message names the line.
+    """
+    try:
+        return read_whole(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"line {number} of {os.fspath(path)} is not UTF-8 (byte "
+            f"0x{error.object[error.start]:02x}); convert the file to UTF-8"
+        ) from None
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"cannot read {os.fspath(path)}: {reason}; give a file or folder of text"
+        ) from None
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:

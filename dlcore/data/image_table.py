@@ -7,6 +7,7 @@ then stand anywhere.
 """
 
 import csv
+import io
 import os
 import pathlib
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dlcore.data.image_folder import HELD_OUT, TRAIN, ImageFolder, hold_out, note, shown
 from dlcore.data.pictures import StoredImage
 from dlcore.errors import InputError
+from dlcore.files import read_text
 
 # Names of the columns, and where they stand without names.
 _COLUMNS = (
@@ -72,12 +74,12 @@ def read_table(path: pathlib.Path) -> ImageFolder:
 
 
 def _rows(path: pathlib.Path) -> list[list[str]]:
+    text = read_text(path)
+    delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            delimiter = "\t" if "\t" in file.readline() else ","
-            file.seek(0)
-            return [row for row in csv.reader(file, delimiter=delimiter) if any(row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        with io.StringIO(text, newline="") as lines:
+            return [row for row in csv.reader(lines, delimiter=delimiter) if any(row)]
+    except csv.Error as error:
         raise InputError(f"cannot read {path} as a table in UTF-8: {error}") from error
 
 

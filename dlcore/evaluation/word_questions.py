@@ -2,11 +2,10 @@
 
 import math
 import os
-import zlib
 from collections.abc import Iterator
 
 from dlcore.errors import InputError
-from dlcore.files import read_whole
+from dlcore.files import read_text
 
 Analogy = tuple[str, str, str, str]
 """Four words (a, b, c, d), of which d stands to c as b stands to a."""
@@ -72,19 +71,9 @@ def read_similarities(path: str | os.PathLike[str]) -> list[tuple[str, str, floa
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
     """Yields the lines that are not blank, each with its place for error messages."""
-    try:
-        data = read_whole(path)
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot read {os.fspath(path)}: {reason}; give a text file") from None
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        place = f"line {number} of {os.fspath(path)}"
-        try:
-            text = line.decode().strip()
-        except UnicodeDecodeError:
-            raise InputError(f"{place} is not UTF-8; convert the file to UTF-8") from None
-        if text:
-            yield place, text
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if text := line.strip():
+            yield f"line {number} of {os.fspath(path)}", text
 
 
 def _split(line: str) -> list[str]:

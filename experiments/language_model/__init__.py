@@ -58,6 +58,7 @@ from dlcore.types import (
 from . import counted, report
 from .sampling import SAMPLING, Sampler, write_sample
 
+PARTS = ("train", "valid", "test")
 RECURRENT = tuple(CELLS)
 NEURAL = ("transformer", *RECURRENT)
 _NEURAL = {"model": NEURAL}
@@ -203,7 +204,7 @@ class LanguageModelling(launch.Task[Config, Info]):
             valid_share=config.validation,
             limit=config.characters,
         )
-        cut = {part: config.cut(getattr(corpus, part), 20_000) for part in Corpus._fields[1:]}
+        cut = {part: config.cut(getattr(corpus, part), 20_000) for part in PARTS}
         self.corpus = corpus = corpus._replace(**cut)
         vocabulary = config.build_vocabulary(corpus.train)
         self.ids = ids = encode(vocabulary, corpus)
@@ -416,7 +417,7 @@ def encode(vocabulary: Vocabulary, corpus: Corpus) -> counted.Ids:
     Raises:
         InputError: when the training or the test text has no token.
     """
-    ids = {split: vocabulary.encode(getattr(corpus, split)) for split in Corpus._fields[1:]}
+    ids = {split: vocabulary.encode(getattr(corpus, split)) for split in PARTS}
     for split in ("train", "test"):
         if not len(ids[split]):
             raise InputError(f"the {split} text of {corpus.name} is empty; give a longer text")

@@ -104,7 +104,7 @@ def test_what_is_left_out_is_counted_and_named(folder: pathlib.Path) -> None:
             "pictures/0.png,cat,train\npictures/1.png,dog,test\n",
             "has no images to train on of dog; a class must",
         ),
-        ("\udcff", "cannot read .* as a table in UTF-8: "),
+        ("\udcff", r"line 1 of .* is not UTF-8 \(byte 0xff\)"),
         (
             "pictures/0.png,cat\n" + "x" * (1 << 18),
             "cannot read .* as a table in UTF-8: field larger",

@@ -203,7 +203,7 @@ def test_bad_lines_are_named(file, read, text, message) -> None:
 
 def test_what_cannot_be_evaluated(tmp_path) -> None:
     for read in (read_analogies, read_similarities):
-        with pytest.raises(InputError, match="cannot read .*missing.*; give a text file"):
+        with pytest.raises(InputError, match="cannot read .*missing.*; give a file"):
             read(tmp_path / "missing")
     with pytest.raises(InputError, match="no pairs of words"):
         evaluate_similarities(planted(), [])

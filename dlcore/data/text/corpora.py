@@ -10,37 +10,57 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from dlcore.data.text import files, prepared
-from dlcore.data.text.files import Labelled, Line, Tagged
+from dlcore.data.text.column_files import Tagged, read_tagged
+from dlcore.data.text.labelled_files import Labelled, read_labelled
 from dlcore.errors import InputError
 
 PathLike = str | os.PathLike[str]
 
 
 class Corpus(NamedTuple):
-    """Running text for a language model; `valid` and `test` are held out."""
+    """Running text for a language model; `valid` and `test` are held out.
+
+    Attributes:
+        notes: what was left out or cut, in words.
+    """
 
     name: str
     train: str
     valid: str
     test: str
+    notes: tuple[str, ...] = ()
 
 
 class LabelledText(NamedTuple):
-    """Texts, each with the number of its class."""
+    """Texts, each with the number of its class.
+
+    Attributes:
+        valid: texts to choose a model with, None where the data has none beside those for the test.
+        notes: what was left out and what is unusual, in words.
+    """
 
     name: str
     train: list[tuple[str, int]]
     test: list[tuple[str, int]]
     class_names: tuple[str, ...]
+    valid: list[tuple[str, int]] | None = None
+    notes: tuple[str, ...] = ()
 
 
 class TaggedText(NamedTuple):
-    """Sentences: their tokens (the characters, where it is a string) and the number of each tag."""
+    """Sentences: their tokens (the characters, where it is a string) and the number of each tag.
+
+    Attributes:
+        valid: sentences to choose a model with, None where the data has none beside the test.
+        notes: what was left out and what is unusual, in words.
+    """
 
     name: str
     train: list[tuple[Sequence[str], list[int]]]
     test: list[tuple[Sequence[str], list[int]]]
     tag_names: tuple[str, ...]
+    valid: list[tuple[Sequence[str], list[int]]] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def load_corpus(
@@ -65,13 +85,14 @@ def load_corpus(
         valid_share: the share of the text that is held out for validation where the data has no
             validation text: its last lines, after the test text was cut off; 0 holds nothing out.
         test_share: the share of the text that is held out for the test where the data has no test
-            text: its last lines. Texts are cut at line ends.
-        limit: the most characters of the training text, which is cut at a line end before anything
-            is held out of it; None takes all.
+            text: its last lines. Texts are cut at line ends, or at white space where lines are so
+            long that the parts would be much smaller or larger.
+        limit: the most characters of the training text, which is cut in the same way before
+            anything is held out of it; None takes all.
 
     Raises:
-        InputError: for data that is missing, not prepared, unreadable, not UTF-8, empty or of one
-            line only, for shares outside [0, 1), or a data set without one text per example.
+        InputError: for data that is missing, not prepared, unreadable, not UTF-8, empty or too
+            short to be cut, for shares outside [0, 1), or a data set without one text per example.
     """
     for name, share in (("validation", valid_share), ("test", test_share)):
         if not 0 <= share < 1:
@@ -81,15 +102,18 @@ def load_corpus(
     path = None if data_path is None else files.existing(data_path)
     if path is None:
         title, train, valid, test = prepared.read_corpus(dataset, data_dir, limit=limit)
+        notes: tuple[str, ...] = ()
     else:
-        title, (train, valid, test) = str(path), _read_parts(path)
+        title, (train, valid, test, notes) = str(path), _read_parts(path)
     if limit is not None and len(train) > limit:
-        train = train[: train.rfind("\n", 0, limit) + 1] or train[:limit]
+        train = train[: _place(train[:limit], limit)]
     if test is None:
         train, test = _cut(train, test_share, title)
     if valid is None:
         train, valid = _cut(train, valid_share, title)
-    return Corpus(title, train, valid, test)
+    if not train.endswith("\n"):
+        notes += (f"{title}: its lines are so long that it is cut inside of one",)
+    return Corpus(title, train, valid, test, notes)
 
 
 def load_labelled_text(
@@ -97,6 +121,8 @@ def load_labelled_text(
     *,
     data_dir: PathLike | None = None,
     data_path: PathLike | None = None,
+    text_column: int | str | None = None,
+    label_column: int | str | None = None,
 ) -> LabelledText:
     """Loads texts and their classes from a data set or the user's files.
 
@@ -106,26 +132,35 @@ def load_labelled_text(
             "validation" where the data set has no test split or one without labels.
         data_dir: the folder of prepared data sets; None stands for TFDS' own,
             ~/tensorflow_datasets.
-        data_path: a TSV file (`files.read_labelled`), of which a fixed fifth of every class is held
-            out, or a folder with files named train and test (or dev), instead of `dataset`.
+        data_path: a TSV or CSV file (`labelled_files.read_labelled`), of which a fixed fifth of
+            every class is held out, or a folder with files named train and test (or dev), instead
+            of `dataset`. A dev file beside a test file is for validation.
+        text_column: the number, from 1 on, or the name of the column of the texts in files.
+        label_column: the same for the labels.
+
+    A class that the training part lacks is a class like others, which no model gets right.
 
     Raises:
         InputError: for data that is missing, not prepared or unreadable, a line that is no example,
-            a class that is not in the training set, or a data set of another kind.
+            or a data set of another kind.
     """
     path = None if data_path is None else files.existing(data_path)
     if path is None:
         return LabelledText(*prepared.read_labelled(dataset, data_dir))
+    named = {"text_column": text_column, "label_column": label_column}
     if path.is_dir():
-        train, test = files.read_labelled(files.train_and_test(path))
+        found = files.find_parts(path)
+        parts, notes = read_labelled(found.paths, **named)
+        notes += found.notes
     else:
-        train, test = _hold_out_fifths(files.read_labelled([path])[0], path)
-    numbers = _numbered(example.label for example in train)
-
-    def number(example: Labelled) -> tuple[str, int]:
-        return example.text, _number(numbers, "label", example.label, example.line)
-
-    return LabelledText(str(path), [*map(number, train)], [*map(number, test)], tuple(numbers))
+        (examples,), notes = read_labelled([path], **named)
+        parts = [*_hold_out_fifths(examples, path)]
+    numbers = _numbered(example.label for part in parts for example in part)
+    notes += _unseen(path, "label", [[[one.label] for one in part] for part in parts])
+    train, test, *valid = (
+        [(example.text, numbers[example.label]) for example in part] for part in parts
+    )
+    return LabelledText(str(path), train, test, tuple(numbers), valid[0] if valid else None, notes)
 
 
 def load_tagged_text(
@@ -133,7 +168,8 @@ def load_tagged_text(
     *,
     data_dir: PathLike | None = None,
     data_path: PathLike | None = None,
-    tag_column: int | None = None,
+    token_column: int | str | None = None,
+    tag_column: int | str | None = None,
 ) -> TaggedText:
     """Loads sentences with a tag for each token from a data set or the user's files.
 
@@ -142,64 +178,93 @@ def load_tagged_text(
             one sequence of classes per example.
         data_dir: the folder of prepared data sets; None stands for TFDS' own,
             ~/tensorflow_datasets.
-        data_path: a file in CoNLL columns (`files.read_tagged`), of which every fifth sentence is
-            held out unless the rest lacks one of its tags, or a folder with files named train and
-            test (or dev), instead of `dataset`.
-        tag_column: the column of a file's tags, from 1 on; None takes the last, in CoNLL-U that of
-            the universal parts of speech.
+        data_path: a file in CoNLL columns (`column_files.read_tagged`), of which every fifth
+            sentence is held out unless the rest lacks one of its tags, or a folder with files named
+            train and test (or dev), instead of `dataset`. A dev file beside a test file is for
+            validation.
+        token_column: the number, from 1 on, or the name of the column of a file's tokens.
+        tag_column: the same for the tags; None takes the last, in CoNLL-U that of the universal
+            parts of speech.
+
+    A tag that the training part lacks is a tag like others, which no model gets right.
 
     Raises:
-        InputError: for data that is missing, not prepared or unreadable, a line that is no token, a
-            tag that is not in the training set, or a data set of another kind.
+        InputError: for data that is missing, not prepared or unreadable, a line that is no token,
+            or a data set of another kind.
     """
     path = None if data_path is None else files.existing(data_path)
     if path is None:
         return TaggedText(*prepared.read_tagged(dataset, data_dir))
+    named = {"token_column": token_column, "tag_column": tag_column}
+    notes: tuple[str, ...] = ()
     if path.is_dir():
-        train, test = (
-            files.read_tagged(file, tag_column=tag_column) for file in files.train_and_test(path)
-        )
+        found = files.find_parts(path)
+        read = []
+        for file in found.paths:
+            sentences, left_out = read_tagged(file, **named)
+            read.append(sentences)
+            notes += left_out
+        notes += found.notes
     else:
-        train, test = _every_fifth(files.read_tagged(path, tag_column=tag_column), path)
-    numbers = _numbered(tag for sentence in train for tag in sentence.tags)
+        sentences, notes = read_tagged(path, **named)
+        read = [*_every_fifth(sentences, path)]
+    numbers = _numbered(tag for part in read for one in part for tag in one.tags)
+    notes += _unseen(path, "tag", [[one.tags for one in part] for part in read])
+    parts: list[list[tuple[Sequence[str], list[int]]]] = [
+        [(one.tokens, [numbers[tag] for tag in one.tags]) for one in part] for part in read
+    ]
+    train, test, *valid = parts
+    return TaggedText(str(path), train, test, tuple(numbers), valid[0] if valid else None, notes)
 
-    def number(sentence: Tagged) -> tuple[Sequence[str], list[int]]:
-        return sentence.tokens, [
-            _number(numbers, "tag", tag, line)
-            for tag, line in zip(sentence.tags, sentence.lines, strict=True)
-        ]
 
-    return TaggedText(str(path), [*map(number, train)], [*map(number, test)], tuple(numbers))
-
-
-def _read_parts(path: pathlib.Path) -> tuple[str, str | None, str | None]:
-    """Reads the training, validation and test text; None stands for a text that is not there."""
+def _read_parts(
+    path: pathlib.Path,
+) -> tuple[str, str | None, str | None, tuple[str, ...]]:
+    """Reads the training, validation and test text, and notes; None is a text that is not there."""
     splits = files.splits(path) if path.is_dir() else {}
     if not splits:
-        return files.read_text(path), None, None
+        return files.read_text(path), None, None, ()
     if "train" not in splits:
         names = ", ".join(file.name for file in splits.values())
         raise InputError(f"{path} has {names} but no file named train; add it or rename them")
     valid = [name for name in files.HELD_OUT if name in splits and name != "test"]
+    used = ["train", *valid[:1], *(["test"] if "test" in splits else [])]
     return (
         files.read_text(splits["train"]),
         files.read_text(splits[valid[0]]) if valid else None,
         files.read_text(splits["test"]) if "test" in splits else None,
+        files.unread(path, [splits[name] for name in used]),
     )
 
 
 def _cut(text: str, share: float, title: str) -> tuple[str, str]:
-    """Cuts off the last `share` of a text, at the line end before that place or the next after."""
+    """Cuts off the last `share` of a text."""
     if share == 0:
         return text, ""
-    place = round(len(text) * (1 - share))
-    place = text.rfind("\n", 0, place) + 1 or text.find("\n", place) + 1
+    place = _place(text, round(len(text) * (1 - share)))
     if not 0 < place < len(text):
         raise InputError(
-            f"{title} has too few lines to hold {share:g} of its text out; give more lines, or a "
-            "folder with files named train, valid and test"
+            f"{title} is too short to hold {share:g} of its text out; give more, or a folder with "
+            "files named train, valid and test"
         )
     return text[:place], text[place:]
+
+
+def _place(text: str, wanted: int) -> int:
+    """Returns where to cut a text: near a place, if possible at a line end.
+
+    That is the last line end before the place if half of what stands before it stays, else the next
+    one if half of what stands after it stays, else the last white space before it in the same way.
+    A text of a single line, such as text8, has no line end; some have no white space.
+    """
+    before = text.rfind("\n", 0, wanted) + 1
+    if 2 * before >= wanted:
+        return before
+    after = text.find("\n", wanted) + 1
+    if after and 2 * (len(text) - after) >= len(text) - wanted > 0:
+        return after
+    space = max(text.rfind(sign, 0, wanted) for sign in " \t\u3000") + 1
+    return space if 2 * space >= wanted else wanted
 
 
 def _hold_out_fifths(
@@ -246,11 +311,16 @@ def _numbered(names: Iterable[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(ordered)}
 
 
-def _number(numbers: dict[str, int], kind: str, name: str, line: Line) -> int:
-    if name not in numbers:
-        known = ", ".join([*numbers][:8]) + (", ..." if len(numbers) > 8 else "")
-        raise InputError(
-            f"{kind} {name!r} in {line} is not in the training set, which has {known}; correct it "
-            "or add training examples"
-        )
-    return numbers[name]
+def _unseen(
+    name: str | pathlib.Path, kind: str, parts: Sequence[Sequence[Sequence[str]]]
+) -> tuple[str, ...]:
+    """Returns a note on labels or tags of other parts that the first one, for training, lacks."""
+    seen = {one for of in parts[0] for one in of}
+    lacking = collections.Counter(
+        one for part in parts[1:] for of in part for one in of if one not in seen
+    )
+    if not lacking:
+        return ()
+    listed = ", ".join(f"{one} ({count:,})" for one, count in lacking.most_common(8))
+    more = f" and {len(lacking) - 8:,} more" if len(lacking) > 8 else ""
+    return (f"{name}: {kind}s that the training part lacks count as errors: {listed}{more}",)

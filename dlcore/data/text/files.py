@@ -6,22 +6,19 @@ the part `train`, or `test`, `dev`, `valid`, `validation` or `val`: `train.tsv`,
 `en_ewt-ud-dev.conllu`, `wiki.valid.tokens`.
 """
 
+import csv
+import io
 import os
 import pathlib
 import re
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from dlcore.errors import InputError
-from dlcore.files import read_whole
+from dlcore.files import read_text as decoded
 
 HELD_OUT = ("test", "dev", "valid", "validation", "val")
-_LABEL_NAMES = ("label", "class", "category", "target")
-# CoNLL-U: ten columns separated by tabs, of which the second is the form and the fourth the
-# universal part of speech. Lines of ranges (1-2) and empty nodes (1.1) are not tokens.
-_CONLLU_COLUMNS, _CONLLU_TOKEN, _CONLLU_TAG = 10, 1, 3
-_CONLLU_ID = re.compile(r"\d+([-.]\d+)?")
+_SHOWN = 5  # files that a note names
 
 
 class Line(NamedTuple):
@@ -39,20 +36,32 @@ class Line(NamedTuple):
         return f"line {self.number} of {self.path}"
 
 
-class Labelled(NamedTuple):
-    """A text and the name of its class."""
+class Row(NamedTuple):
+    """The cells of a line of a table, and the line."""
 
-    text: str
-    label: str
+    cells: list[str]
     line: Line
 
 
-class Tagged(NamedTuple):
-    """The tokens of a sentence, the name of each one's tag, and the line of each."""
+class Parts(NamedTuple):
+    """The files of a folder.
 
-    tokens: tuple[str, ...]
-    tags: tuple[str, ...]
-    lines: tuple[Line, ...]
+    Attributes:
+        train: the file to train on.
+        test: the one to test with.
+        valid: the one to choose a model with, if there is one beside that for the test.
+        notes: what other files are there, in words.
+    """
+
+    train: pathlib.Path
+    test: pathlib.Path
+    valid: pathlib.Path | None
+    notes: tuple[str, ...]
+
+    @property
+    def paths(self) -> list[pathlib.Path]:
+        """The files that are there: for training, test and validation."""
+        return [path for path in (self.train, self.test, self.valid) if path is not None]
 
 
 def existing(data_path: str | os.PathLike[str]) -> pathlib.Path:
@@ -102,20 +111,35 @@ def parts(file: pathlib.Path) -> list[str]:
     return re.split(r"[-_.]", file.name)
 
 
-def train_and_test(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """Finds the training and the test file of a folder by their names.
+def find_parts(path: pathlib.Path) -> Parts:
+    """Finds the files of a folder for training, test and validation by their names.
+
+    A file named dev, valid, validation or val is for validation where one is named test, else it is
+    for the test.
 
     Raises:
-        InputError: when one of them is missing.
+        InputError: when the file for training or the one for the test is missing.
     """
     by_split = splits(path)
-    held_out = [name for name in HELD_OUT if name in by_split]
+    held_out = [by_split[name] for name in HELD_OUT if name in by_split]
     if "train" not in by_split or not held_out:
         raise InputError(
             f"{path} has {', '.join(file.name for file in visible(path)[:8])}; it needs a file "
             f"named train and one named {', '.join(HELD_OUT[:-1])} or {HELD_OUT[-1]}"
         )
-    return by_split["train"], by_split[held_out[0]]
+    test, valid = (*held_out, None)[:2]
+    assert test is not None
+    train = by_split["train"]
+    return Parts(train, test, valid, unread(path, [train, *held_out[:2]]))
+
+
+def unread(path: pathlib.Path, used: Collection[pathlib.Path]) -> tuple[str, ...]:
+    """Returns a note on the visible files of a folder that are not used, none if all are."""
+    others = [file.name for file in visible(path) if file not in used]
+    if not others:
+        return ()
+    more = f" and {len(others) - _SHOWN:,} more" if len(others) > _SHOWN else ""
+    return (f"{path}: not read: {', '.join(others[:_SHOWN])}{more}",)
 
 
 def read_text(path: pathlib.Path) -> str:
@@ -129,8 +153,7 @@ def read_text(path: pathlib.Path) -> str:
     """
     if path.is_dir():
         return "".join(read_text(file) for file in visible(path))
-    text = _decoded(path)
-    return text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") + "\n"
+    return _filled(path).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") + "\n"
 
 
 def read_lines(path: pathlib.Path) -> list[str]:
@@ -141,145 +164,76 @@ def read_lines(path: pathlib.Path) -> list[str]:
     Raises:
         InputError: for the same reasons as `read_text`.
     """
-    return [line.removesuffix("\r") for line in _decoded(path).removesuffix("\n").split("\n")]
+    return [line.removesuffix("\r") for line in _filled(path).removesuffix("\n").split("\n")]
 
 
-def _decoded(path: pathlib.Path) -> str:
-    try:
-        text = read_whole(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = error.object.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{Line(path, number)} is not UTF-8 (byte 0x{error.object[error.start]:02x}); convert "
-            "the file to UTF-8"
-        ) from None
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot read {path}: {reason}; give a file or folder of text") from None
+def read_rows(path: pathlib.Path) -> list[Row]:
+    """Reads the rows of a table: cells with tabs between, or the CSV of a file named so.
+
+    CSV is that of RFC 4180, with commas, or with semicolons where its first line has no comma: a
+    cell in double quotes may hold commas and line ends, and quotes that are doubled. In a file with
+    tabs quotes are characters like others.
+
+    Raises:
+        InputError: for the same reasons as `read_text`, and for quotes that do not fit together.
+    """
+    text = _filled(path)
+    if ".csv" not in (suffix.lower() for suffix in path.suffixes):
+        lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")
+        return [Row(line.split("\t"), Line(path, at)) for at, line in enumerate(lines, 1)]
+    first = text.partition("\n")[0]
+    delimiter = ";" if ";" in first and "," not in first else ","
+    rows, number = [], 1
+    # A text may be longer than the 131,072 characters that Python's reader allows by default.
+    before = csv.field_size_limit(len(text) + 1)
+    with io.StringIO(text, newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        try:
+            for cells in reader:
+                if cells:  # else an empty line
+                    rows.append(Row(cells, Line(path, number)))
+                number = reader.line_num + 1
+        except csv.Error as error:
+            raise InputError(
+                f"{Line(path, number)} begins no row of CSV ({error}); double the quotes inside of "
+                "a cell in quotes"
+            ) from None
+        finally:
+            csv.field_size_limit(before)
+    return rows
+
+
+def find_column(given: int | str, names: Sequence[str], width: int, place: Line) -> int:
+    """Returns the place of a column from 0 on.
+
+    Args:
+        given: its number, from 1 on, or its name, in upper or lower case.
+        names: the names of the columns, none if the file does not name them.
+        width: the number of columns.
+        place: a line to name in error messages.
+
+    Raises:
+        InputError: when there is no such column.
+    """
+    if isinstance(given, int):
+        if 1 <= given <= width:
+            return given - 1
+        raise InputError(f"{place} has {columns(width)}, no column {given}; give another")
+    folded = [name.casefold() for name in names]
+    if given.casefold() in folded:
+        return folded.index(given.casefold())
+    named = f"names its columns {', '.join(names)}" if names else "names no columns"
+    raise InputError(
+        f"{place.path} {named}; no column {given!r} is there; give one of them, or a number from 1 "
+        "on"
+    )
+
+
+def _filled(path: pathlib.Path) -> str:
+    text = decoded(path)
     if not text.strip():
         raise InputError(f"{path} holds no text; give a file with some")
     return text
-
-
-def read_labelled(paths: Sequence[pathlib.Path]) -> list[list[Labelled]]:
-    """Reads texts from TSV files: a line is a text and a label, in any order, and a tab between.
-
-    A first line with a cell that reads label, class, category or target, in upper or lower case, is
-    a header and says which column of its file holds the labels. Without a header the labels are in
-    the column that has fewer different values in the first file.
-
-    Raises:
-        InputError: for a line without two columns, an empty text or label, or columns that have
-            equally many different values; the message names the line.
-    """
-    files = []
-    column = None
-    for path in paths:
-        rows = [line.split("\t") for line in read_text(path)[:-1].split("\n")]
-        for number, row in enumerate(rows, 1):
-            if len(row) != 2:
-                raise InputError(
-                    f"{Line(path, number)} has {columns(len(row))}; it needs a text, a tab and a "
-                    "label"
-                )
-        header = [cell.strip().lower() in _LABEL_NAMES for cell in rows[0]]
-        if any(header):
-            column = header.index(True)
-        elif column is None:
-            column = _label_column(path, rows)
-        files.append(_labelled(path, rows, column, start=int(any(header))))
-    return files
-
-
-def _label_column(path: pathlib.Path, rows: list[list[str]]) -> int:
-    """Returns the column with fewer different values."""
-    first, second = (len({row[column] for row in rows}) for column in (0, 1))
-    if first == second:
-        raise InputError(
-            f"both columns of {path} have {first} different values; say which one is the label by "
-            "a first line such as text<TAB>label"
-        )
-    return int(second < first)
-
-
-def _labelled(path: pathlib.Path, rows: list[list[str]], column: int, start: int) -> list[Labelled]:
-    examples = []
-    for number, row in enumerate(rows[start:], start + 1):
-        label, text = row[column].strip(), row[1 - column].strip()
-        if not (label and text):
-            raise InputError(
-                f"{Line(path, number)} has no {'text' if label else 'label'}; fill it in or remove "
-                "the line"
-            )
-        examples.append(Labelled(text, label, Line(path, number)))
-    if not examples:
-        raise InputError(f"{path} has a header and no examples; add some")
-    return examples
-
-
-def read_tagged(path: pathlib.Path, *, tag_column: int | None = None) -> list[Tagged]:
-    """Reads the sentences of a file in CoNLL columns, a token per line.
-
-    A blank line ends a sentence. Columns are separated by tabs where a line has any, else by white
-    space. The token is in the first column and its tag in the last. In CoNLL-U (ten columns) the
-    token is in the second column and its tag, the universal part of speech, in the fourth. A line
-    before a sentence is a comment when it begins with "#" and has no tab, or begins with "# " in a
-    file without tabs; a sentence that begins with -DOCSTART- only separates documents.
-
-    Args:
-        path: the file.
-        tag_column: the column of the tags, from 1 on; None takes the one named above.
-
-    Raises:
-        InputError: for a line that has too few columns or more or fewer than the line before, or a
-            file without tokens; the message names the line.
-    """
-    sentences: list[Tagged] = []
-    width = None
-    for rows in _blocks(path):
-        tokens, tags, lines = [], [], []
-        for number, row in rows:
-            if width not in (None, len(row)):
-                raise InputError(
-                    f"{Line(path, number)} has {columns(len(row))} where lines before have "
-                    f"{width}; correct it, or put a blank line between sentences"
-                )
-            width = len(row)
-            conllu = width == _CONLLU_COLUMNS and bool(_CONLLU_ID.fullmatch(row[0]))
-            tag = (_CONLLU_TAG if conllu else width - 1) if tag_column is None else tag_column - 1
-            if not 0 <= tag < width or width < 2:
-                raise InputError(
-                    f"{Line(path, number)} has {columns(width)}; it needs a token and a tag"
-                    + (f" in column {tag_column}" if tag_column is not None else "")
-                )
-            if conllu and not row[0].isdigit():
-                continue
-            tokens.append(row[_CONLLU_TOKEN if conllu else 0].strip())
-            tags.append(row[tag].strip())
-            lines.append(Line(path, number))
-            if not (tokens[-1] and tags[-1]):
-                raise InputError(f"{lines[-1]} has an empty token or tag; fill it in")
-        if tokens and tokens[0] != "-DOCSTART-":
-            sentences.append(Tagged(tuple(tokens), tuple(tags), tuple(lines)))
-    if not sentences:
-        raise InputError(f"{path} has no sentences; give lines of a token, a tab and a tag")
-    return sentences
-
-
-def _blocks(path: pathlib.Path) -> Iterator[list[tuple[int, list[str]]]]:
-    """Yields, for each sentence, the number and the cells of each of its lines."""
-    text = read_text(path)
-    tabs = "\t" in text
-    rows: list[tuple[int, list[str]]] = []
-    for number, line in enumerate([*text.split("\n"), ""], 1):
-        comment = line.startswith("#") if tabs else line == "#" or line.startswith("# ")
-        comment = comment and "\t" not in line
-        if not line.strip():
-            if rows:
-                yield rows
-            rows = []
-        elif rows or not comment:
-            rows.append((number, line.split("\t") if "\t" in line else line.split()))
 
 
 def visible(path: pathlib.Path) -> list[pathlib.Path]:

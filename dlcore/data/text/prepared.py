@@ -45,8 +45,17 @@ def read_corpus(
 
 def read_labelled(
     dataset: str, data_dir: PathLike | None
-) -> tuple[str, list[tuple[str, int]], list[tuple[str, int]], tuple[str, ...]]:
-    """Returns name, training and test texts with their classes, and the names of the classes.
+) -> tuple[
+    str,
+    list[tuple[str, int]],
+    list[tuple[str, int]],
+    tuple[str, ...],
+    list[tuple[str, int]] | None,
+]:
+    """Returns name, training and test texts with their classes, class names and validation texts.
+
+    Validation texts are those of the split "validation" where a split "test" with labels is there
+    too, else None.
 
     Raises:
         InputError: when the data set is not prepared, has not exactly one text and one class per
@@ -58,20 +67,20 @@ def read_labelled(
     names = tfds.features_of(builder, "text", "class")
     class_names = tfds.class_names(builder, names[1])
     filled = tfds.filled_splits(builder)
-    splits: list[list[tuple[str, int]]] = []
+    splits: dict[str, list[tuple[str, int]]] = {}
+    for split in ("train", "test", "validation"):
+        if split in filled:
+            examples = [*tfds.read_examples(builder, split, names)]
+            # A label that is kept secret is stored as -1.
+            if all(0 <= label < len(class_names) for _, label in examples):
+                splits[split] = examples
     for candidates in (("train",), ("test", "validation")):
-        for split in candidates:
-            if split in filled:
-                examples = [*tfds.read_examples(builder, split, names)]
-                # A label that is kept secret is stored as -1.
-                if all(0 <= label < len(class_names) for _, label in examples):
-                    splits.append(examples)
-                    break
-        else:
+        if not splits.keys() & {*candidates}:
             raise _without_splits(
                 builder.info.full_name, filled, f"{' or '.join(candidates)} with labels"
             )
-    return builder.info.full_name, splits[0], splits[1], class_names
+    train, test, *valid = splits.values()
+    return builder.info.full_name, train, test, class_names, valid[0] if valid else None
 
 
 def read_tagged(
@@ -81,10 +90,12 @@ def read_tagged(
     list[tuple[Sequence[str], list[int]]],
     list[tuple[Sequence[str], list[int]]],
     tuple[str, ...],
+    list[tuple[Sequence[str], list[int]]] | None,
 ]:
-    """Returns name, training and test sentences with their tags, and the names of the tags.
+    """Returns name, training and test sentences with their tags, tag names and validation ones.
 
-    A data set with a text instead of tokens has a tag for each character.
+    A data set with a text instead of tokens has a tag for each character. Validation sentences are
+    those of the split "validation" where a split "test" is there too, else None.
 
     Raises:
         InputError: when the data set is not prepared, has not exactly one sequence of tokens and
@@ -98,8 +109,11 @@ def read_tagged(
     test = [split for split in ("test", "validation") if split in filled]
     if "train" not in filled or not test:
         raise _without_splits(builder.info.full_name, filled, "train, and test or validation")
-    train, held_out = ([*tfds.read_examples(builder, split, names)] for split in ("train", test[0]))
-    return builder.info.full_name, train, held_out, tfds.class_names(builder, names[1])
+    train, held_out, *valid = (
+        [*tfds.read_examples(builder, split, names)] for split in ("train", *test)
+    )
+    tag_names = tfds.class_names(builder, names[1])
+    return builder.info.full_name, train, held_out, tag_names, valid[0] if valid else None
 
 
 def read_parallel(

@@ -19,17 +19,42 @@ def test_a_text_is_cut_by_shares_at_line_ends(tmp_path: pathlib.Path) -> None:
     path = write(tmp_path / "a.txt", LINES)
     corpus = load_corpus(data_path=path)
     assert corpus.name == str(path)
-    assert [part.count("\n") for part in corpus[1:]] == [81, 9, 10]
+    assert [part.count("\n") for part in corpus[1:4]] == [81, 9, 10]
     assert corpus.train + corpus.valid + corpus.test == LINES
     corpus = load_corpus(data_path=path, valid_share=0, test_share=0.255)
-    assert [part.count("\n") for part in corpus[1:]] == [74, 0, 26]
-    assert load_corpus(data_path=path, valid_share=0, test_share=0)[1:] == (LINES, "", "")
+    assert [part.count("\n") for part in corpus[1:4]] == [74, 0, 26]
+    assert load_corpus(data_path=path, valid_share=0, test_share=0)[1:4] == (LINES, "", "")
 
 
 def test_a_long_first_line_stays_whole(tmp_path: pathlib.Path) -> None:
-    text = "x" * 50 + "\nb\nc\n"
+    text = "x " * 25 + "\n" + "b\nc\n" * 6
     corpus = load_corpus(data_path=write(tmp_path / "a", text), valid_share=0, test_share=0.5)
-    assert corpus[1:] == ("x" * 50 + "\n", "", "b\nc\n")
+    assert corpus[1:] == ("x " * 25 + "\n", "", "b\nc\n" * 6, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "cuts"),
+    [
+        ("one two three four five six seven\n", [24, 28]),
+        ("Title\n" + "word " * 40 + "\n", [166, 186]),
+        ("word " * 40 + "\nend\n", [160, 180]),
+        ("語" * 100 + "\n", [82, 91]),
+        ("a\u3000" * 50, [80, 90]),
+    ],
+    ids=["one line", "a title first", "a short last line", "no white space", "wide spaces"],
+)
+def test_lines_that_are_too_long_are_cut_inside(
+    tmp_path: pathlib.Path, text: str, cuts: list[int]
+) -> None:
+    first, second = cuts
+    corpus = load_corpus(data_path=write(tmp_path / "a", text))
+    text = text.rstrip("\n") + "\n"
+    assert corpus[1:4] == (text[:first], text[first:second], text[second:])
+    assert corpus.notes == (
+        f"{tmp_path / 'a'}: its lines are so long that it is cut inside of one",
+    )
+    limited = load_corpus(data_path=tmp_path / "a", limit=20, valid_share=0, test_share=0)
+    assert 10 <= len(limited.train) <= 20 and text.startswith(limited.train)
 
 
 def test_a_limit_holds_for_the_text_that_is_cut(tmp_path: pathlib.Path) -> None:
@@ -42,7 +67,7 @@ def test_a_limit_holds_for_the_text_that_is_cut(tmp_path: pathlib.Path) -> None:
 def test_files_that_are_named_after_parts(tmp_path: pathlib.Path) -> None:
     for name in ("train", "valid", "test"):
         write(tmp_path / "all" / f"ptb.{name}.txt", name)
-    assert load_corpus(data_path=tmp_path / "all")[1:] == ("train\n", "valid\n", "test\n")
+    assert load_corpus(data_path=tmp_path / "all")[1:4] == ("train\n", "valid\n", "test\n")
     write(tmp_path / "two" / "train.txt", LINES)
     write(tmp_path / "two" / "test.txt", "test")
     corpus = load_corpus(data_path=tmp_path / "two")
@@ -50,14 +75,14 @@ def test_files_that_are_named_after_parts(tmp_path: pathlib.Path) -> None:
     assert corpus.valid.count("\n") == 10
     write(tmp_path / "books" / "b", LINES[400:])
     write(tmp_path / "books" / "a", LINES[:400])
-    assert "".join(load_corpus(data_path=tmp_path / "books")[1:]) == LINES
+    assert "".join(load_corpus(data_path=tmp_path / "books")[1:4]) == LINES
 
 
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
-        ("one line\n", {}, "has too few lines to hold 0.1 of its text out; give more lines"),
-        ("one\ntwo\n", {}, "has too few lines to hold 0.1"),
+        ("line\n", {}, "is too short to hold 0.1 of its text out; give more, or a folder"),
+        ("one\ntwo\n", {}, "is too short to hold 0.1"),
         ("", {}, "holds no text"),
         (LINES, {"test_share": 1}, r"test share 1 is not possible; choose it in \[0, 1\)"),
         (LINES, {"valid_share": -0.1}, "validation share -0.1 is not possible"),
@@ -106,14 +131,40 @@ def test_a_folder_of_labelled_files(tmp_path: pathlib.Path) -> None:
     write(tmp_path / "dev.tsv", "so so\tneg\n")
     data = load_labelled_text(data_path=tmp_path)
     assert data.train == [("good", 1), ("bad", 0), ("fine", 1)] and data.test == [("so so", 0)]
-    # A test file goes first.
-    write(tmp_path / "test.tsv", "x\tpos\ny\tmeh\n")
-    with pytest.raises(
-        InputError,
-        match="label 'meh' in line 2 of .*test.tsv is not in the training set, which has neg, pos",
-    ) as error:
-        load_labelled_text(data_path=tmp_path)
-    assert "\n" not in str(error.value)
+    assert data.valid is None and data.notes == ()
+
+
+@pytest.mark.parametrize("dev", ["dev", "valid", "validation", "val"])
+def test_a_dev_file_beside_train_and_test_is_for_validation(tmp_path: pathlib.Path, dev) -> None:
+    for load in (load_labelled_text, load_tagged_text):
+        folder = tmp_path / load.__name__
+        for name, labels in (("train", "yxyx"), (dev, "x"), ("test", "y")):
+            rows = (f"a{place}\t{label}\n" for place, label in enumerate(labels))
+            write(folder / f"{name}.tsv", "".join(rows))
+        write(folder / "unlabelled.tsv", "c\n")
+        write(folder / "README", "c\n")
+        data = load(data_path=folder)
+        held_out = [[one for _, one in part] for part in (data.train, data.test, data.valid or [])]
+        if load is load_labelled_text:
+            assert held_out == [[1, 0, 1, 0], [1], [0]]
+        else:
+            assert held_out == [[[1, 0, 1, 0]], [[1]], [[0]]]
+        assert data.notes == (f"{folder}: not read: README, unlabelled.tsv",)
+        # A corpus has had its validation part always.
+        corpus = load_corpus(data_path=folder)
+        assert (corpus.valid, corpus.notes) == ("a0\tx\n", data.notes)
+
+
+def test_labels_of_the_test_alone_are_classes_like_others(tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "train.tsv", "good\tpos\nbad\tneg\nfine\tpos\n")
+    write(tmp_path / "test.tsv", "x\tpos\ny\tmeh\nz\tmeh\n")
+    write(tmp_path / "dev.tsv", "x\tother\n")
+    data = load_labelled_text(data_path=tmp_path)
+    assert data.class_names == ("meh", "neg", "other", "pos")
+    assert data.test == [("x", 3), ("y", 0), ("z", 0)] and data.valid == [("x", 2)]
+    assert data.notes == (
+        f"{tmp_path}: labels that the training part lacks count as errors: meh (2), other (1)",
+    )
 
 
 def test_a_class_of_one_text_cannot_be_held_out(tmp_path: pathlib.Path) -> None:
@@ -147,5 +198,6 @@ def test_a_folder_of_tagged_files(tmp_path: pathlib.Path) -> None:
     write(tmp_path / "xx-ud-test.conll", "c N Y\n\nd Q X\n")
     data = load_tagged_text(data_path=tmp_path)
     assert data.train == [(("a", "b"), [0, 1])] and data.test == [(("c",), [1]), (("d",), [0])]
-    with pytest.raises(InputError, match="tag 'Q' in line 3 of .* is not in the training set, wh"):
-        load_tagged_text(data_path=tmp_path, tag_column=2)
+    data = load_tagged_text(data_path=tmp_path, tag_column=2)
+    assert data.tag_names == ("N", "Q", "V") and data.test == [(("c",), [0]), (("d",), [1])]
+    assert data.notes == (f"{tmp_path}: tags that the training part lacks count as errors: Q (1)",)

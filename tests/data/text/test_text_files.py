@@ -4,6 +4,8 @@ import pathlib
 import pytest
 
 from dlcore.data.text import files
+from dlcore.data.text.column_files import read_tagged
+from dlcore.data.text.labelled_files import read_labelled
 from dlcore.errors import InputError
 
 
@@ -82,14 +84,14 @@ def test_files_belong_to_splits_by_their_names(
 def test_splits_that_are_unclear_or_missing(tmp_path: pathlib.Path) -> None:
     write(tmp_path / "train.a", "x")
     with pytest.raises(InputError, match="has train.a; it needs a file named train and one named"):
-        files.train_and_test(tmp_path)
+        files.find_parts(tmp_path)
     write(tmp_path / "train.b", "x")
     with pytest.raises(InputError, match="has train.a and train.b; keep one of them"):
         files.splits(tmp_path)
 
 
 def labelled(path: pathlib.Path) -> list[tuple[str, str, int]]:
-    (found,) = files.read_labelled([path])
+    ((found,), _) = read_labelled([path])
     return [(text, label, line.number) for text, label, line in found]
 
 
@@ -112,7 +114,7 @@ def test_tsv_in_either_order(tmp_path: pathlib.Path, content: str, first_line: i
 def test_the_first_file_says_which_column_is_the_label(tmp_path: pathlib.Path) -> None:
     train = write(tmp_path / "train", "a\tx\nb\tx\n")
     test = write(tmp_path / "test", "same\tx\nsame\ty\n")
-    (_, found) = files.read_labelled([train, test])
+    ((_, found), _) = read_labelled([train, test])
     assert [example[:2] for example in found] == [("same", "x"), ("same", "y")]
 
 
@@ -171,23 +173,23 @@ TREEBANK = """#newdoc
 def test_columns(
     tmp_path: pathlib.Path, content: str, tag_column: int | None, expected: list[tuple[str, str]]
 ) -> None:
-    found = files.read_tagged(write(tmp_path / "a", content), tag_column=tag_column)
+    found, _ = read_tagged(write(tmp_path / "a", content), tag_column=tag_column)
     assert [(" ".join(tokens), " ".join(tags)) for tokens, tags, _ in found] == expected
 
 
 def test_every_token_knows_its_line(tmp_path: pathlib.Path) -> None:
-    found = files.read_tagged(write(tmp_path / "a", TREEBANK))
+    found, _ = read_tagged(write(tmp_path / "a", TREEBANK))
     assert [[line.number for line in sentence.lines] for sentence in found] == [[3, 5, 7], [10]]
 
 
 @pytest.mark.parametrize(
     ("content", "tag_column", "message"),
     [
-        ("a X\nb\n", None, "line 2 of .* has 1 column where lines before have 2; correct it, or"),
-        ("a X\n\nb X Y\n", None, "line 3 of .* has 3 columns where lines before have 2"),
+        ("a X\nb\n", None, "line 2 of .* has 1 column where most lines have 2; correct it, or"),
+        ("a X\n\nb X Y\n", None, "line 3 of .* has 3 columns where most lines have 2"),
         ("a\nb\n", None, "line 1 of .* has 1 column; it needs a token and a tag"),
-        ("a X\n", 3, "line 1 of .* has 2 columns; it needs a token and a tag in column 3"),
-        ("a X\n", 0, "line 1 of .* in column 0"),
+        ("a X\n", 3, "line 1 of .* has 2 columns, no column 3; give another"),
+        ("a X\n", 0, "line 1 of .* has 2 columns, no column 0"),
         ("a\tX\nb\t\n", None, "line 2 of .* has an empty token or tag"),
         ("# nothing\n", None, "has no sentences; give lines of a token, a tab and a tag"),
     ],
@@ -196,5 +198,5 @@ def test_column_errors_name_the_line(
     tmp_path: pathlib.Path, content: str, tag_column: int | None, message: str
 ) -> None:
     with pytest.raises(InputError, match=message) as error:
-        files.read_tagged(write(tmp_path / "a", content), tag_column=tag_column)
+        read_tagged(write(tmp_path / "a", content), tag_column=tag_column)
     assert "\n" not in str(error.value)
