@@ -13,7 +13,7 @@ from dlcore.data.text.cooccurrence import open_cooccurrences
 from dlcore.data.text.token_file import open_token_file
 from dlcore.errors import InputError
 from dlcore.files import read_json, read_json_lines
-from dlcore.launch import info
+from dlcore.launch import info, jobs
 from dlcore.launch.loading import read_summary
 from dlcore.launch.workdir import read_config
 from dlcore.models.text.gpt2 import _read_config
@@ -41,6 +41,8 @@ READERS: dict[str, tuple[str, Callable[[pathlib.Path], Any]]] = {
     "report's metrics": ("metrics.jsonl", write_report),
     "report's summary": ("summary.json", write_report),
     "report's configuration": ("config.json", write_report),
+    "comparison's metrics": ("metrics.jsonl", jobs.module("comparison").read),
+    "comparison's summary": ("summary.json", jobs.module("comparison").read),
 }
 
 
@@ -53,7 +55,10 @@ def whole(folder: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("reader", "damage"),
     # Metrics without a line are those of a run that has none yet.
-    sorted(set(itertools.product(READERS, DAMAGE)) - {("report's metrics", "empty")}),
+    sorted(
+        set(itertools.product(READERS, DAMAGE))
+        - {(f"{whose} metrics", "empty") for whose in ("report's", "comparison's")}
+    ),
 )
 def test_damaged_files_are_one_line(tmp_path: pathlib.Path, reader: str, damage: str) -> None:
     whole(tmp_path)

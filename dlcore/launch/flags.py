@@ -3,11 +3,11 @@
 The flags live in a `FlagValues` of their own, so that a job changes nothing for whoever imports it.
 """
 
+import io
 import itertools
-import os
 import pathlib
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from absl import flags
@@ -79,18 +79,10 @@ def parse(
             the configuration does not read.
     """
     values = define(config)
-    arguments = [_recipe(argument, recipes) for argument in arguments]
     try:
-        for argument, following in itertools.pairwise([*arguments, ""]):
-            if file := value_of([argument, following], "flagfile"):
-                open_file(os.path.expanduser(file)).close()  # which refuses what has no end
-        rest = values(["job", *arguments])[1:]
+        rest = values(["job", *_expanded(arguments, recipes)])[1:]
     except flags.Error as error:
         raise InputError(f"{' '.join(str(error).split())} (see --help)") from None
-    except OSError as error:
-        raise InputError(f"cannot read the flag file {error.filename}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError("the flag file is not text; give a file of flags, one a line") from None
     if rest:
         raise InputError(f"arguments {rest} are not flags; see --help")
     given = {flag.name for flag in values._flags().values() if flag.present}
@@ -153,12 +145,48 @@ def _wrapped(text: str, indent: str = " " * 6) -> str:
     )
 
 
-def _recipe(argument: str, folder: pathlib.Path | None) -> str:
-    prefix = "--recipe="
-    if not argument.startswith(prefix):
-        return argument
-    name = argument.removeprefix(prefix)
+def _expanded(
+    arguments: Sequence[str], recipes: pathlib.Path | None, within: tuple[pathlib.Path, ...] = ()
+) -> Iterator[str]:
+    """Yields arguments, and in place of each flag file and recipe the arguments in it.
+
+    absl would do so too, but open whatever file it is given, in whatever encoding.
+
+    Args:
+        arguments: those that may name files.
+        recipes: the folder of the recipes.
+        within: the files that the arguments stand in, the innermost last.
+    """
+    rest = iter(arguments)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("-") and flag.lstrip("-") in ("flagfile", "recipe"):
+            value = value if equals else next(rest, "")
+            is_recipe = flag.lstrip("-") == "recipe"
+            path = _recipe(value, recipes) if is_recipe else pathlib.Path(value).expanduser()
+            if path in within:
+                raise InputError(f"the flag file {path} takes its flags from itself; correct it")
+            yield from _expanded(_lines(path), recipes, (*within, path))
+        else:
+            yield argument
+
+
+def _recipe(name: str, folder: pathlib.Path | None) -> pathlib.Path:
     known = sorted(path.stem for path in folder.glob("*.flags")) if folder is not None else []
     if folder is None or name not in known:
         raise choose("recipe", name, known or ["none"])
-    return f"--flagfile={folder / name}.flags"
+    return folder / f"{name}.flags"
+
+
+def _lines(path: pathlib.Path) -> list[str]:
+    """Returns the lines of a flag file that are no comments."""
+    try:
+        with io.TextIOWrapper(open_file(path), encoding="utf-8-sig") as file:
+            lines = [*file]
+    except OSError as error:
+        raise InputError(f"cannot read the flag file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(
+            f"the flag file {path} is not text in UTF-8; give a file of flags, one a line"
+        ) from None
+    return [line.strip() for line in lines if line.strip() and not line.startswith(("#", "//"))]

@@ -8,7 +8,6 @@ and report/index.html with the curves of all.
 """
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -26,6 +25,7 @@ import tqdm
 import dlcore
 from dlcore import launch
 from dlcore.errors import InputError, choose
+from dlcore.files import read_json, read_json_lines
 from dlcore.launch import flags, jobs
 from dlcore.launch import workdir as folders
 from dlcore.launch.fields import LARGEST, integer, path, switch, text, texts
@@ -143,9 +143,8 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
         InputError: when a file is missing or damaged.
     """
     try:
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        return {"summary": summary, "rows": [json.loads(line) for line in lines]}
+        summary = read_json(folder / "summary.json")
+        return {"summary": summary, "rows": read_json_lines(folder / "metrics.jsonl")}
     except (OSError, ValueError):
         raise InputError(
             f"the files of the run in {folder} cannot be read; delete that folder, and the run is "

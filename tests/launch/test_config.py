@@ -158,6 +158,31 @@ def test_flag_files_and_recipes(tmp_path):
         flags.parse(Config, [f"--flagfile={tmp_path / 'bytes'}"])
 
 
+@pytest.mark.parametrize("flag", ["--flagfile", "-flagfile"])
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/full", "a link"])
+def test_flag_files_that_never_end_are_refused(tmp_path, flag, device):
+    (tmp_path / "link").symlink_to("/dev/zero")
+    path = str(tmp_path / "link") if device == "a link" else device
+    (tmp_path / "outer").write_text(f"--steps=3\n{flag}={path}\n")
+    for arguments in ([f"{flag}={path}"], [flag, path], [f"--flagfile={tmp_path / 'outer'}"]):
+        with pytest.raises(InputError, match=f"flag file {path}: it is a device"):
+            flags.parse(Config, arguments)
+
+
+def test_flag_files_within_flag_files_and_recipes(tmp_path):
+    outer, inner, slow = (tmp_path / name for name in ("outer", "inner", "slow.flags"))
+    outer.write_text(f"// flags\n--animal=bat\n\n  --steps=5  \n--flagfile={inner}\n--span=3\n")
+    inner.write_bytes("\ufeff--steps=7\r\n--span=8\r\n--shown=é # as it is\r\n".encode())
+    slow.write_text("--steps=77\n")
+    config, _ = flags.parse(Config, ["--span=1", "--flagfile", str(outer)])
+    assert (config.steps, config.span, config.animal) == (7, 3, "bat")
+    assert config.shown == "é # as it is"
+    assert flags.parse(Config, ["--recipe", "slow"], recipes=tmp_path)[0].steps == 77
+    inner.write_text(f"--flagfile={outer}")
+    with pytest.raises(InputError, match="outer takes its flags from itself"):
+        flags.parse(Config, [f"--flagfile={outer}"])
+
+
 def test_nothing_touches_the_global_flags():
     from absl.flags import FLAGS
 
