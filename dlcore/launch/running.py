@@ -37,7 +37,7 @@ from dlcore.train import (
     fit,
     restore_hooks,
 )
-from dlcore.train.logs import RunLog, write_json
+from dlcore.train.logs import RunLog, show_pictures, write_json
 from dlcore.train.tracking import Tracker, open_tracker
 from dlcore.types import Batch, Carry, Metrics, TrainState, Variables
 
@@ -151,7 +151,9 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
     def follow(state: TrainState) -> dict[str, float]:
         metrics = evaluate_on(split, with_average(state))
         if not processes.is_distributed():
-            task.observe(variables_of(state), int(state.step))
+            sample = task.observe(variables_of(state), int(state.step))
+            if sample is not None:
+                log.text("sample", sample, int(state.step))
         return metrics
 
     name, mode = task.metric
@@ -184,9 +186,15 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
         start=first,
         steps=config.steps,
         shown=(name, "loss"),
+        config={
+            name: value
+            for name, value in (config.identity() | {"steps": config.steps}).items()
+            if not config.unread(name)
+        },
         tracker=_tracker(task),
     )
     with contextlib.closing(log):
+        log.text("command", "\n".join([f"dlcore {task.name()}", *launched.lines()]), first)
         hooks: list[Hook] = [
             *([Profiling(profile)] if profile is not None else []),
             Logging(log, every=config.log_every),
@@ -264,7 +272,10 @@ def _finish(task: Task[Any, Any], data: Data[Any], outcome: Outcome, started: fl
     outcome = task.finish(outcome)
     conclude(task, data, outcome, started)
     if task.config.report:
-        say(f"report: {write_report(task.workdir, [*task.report(outcome)])}")
+        page = write_report(task.workdir, [*task.report(outcome)])
+        say(f"report: {page}")
+        if outcome.result is not None and outcome.result.steps:
+            show_pictures(task.workdir, page.parent.glob("*.png"), outcome.step)
     return outcome
 
 

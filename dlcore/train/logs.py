@@ -5,17 +5,15 @@ import json
 import math
 import os
 import pathlib
-import socket
-import struct
 import sys
-import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dlcore.errors import InputError
 from dlcore.files import open_own, write_whole
 from dlcore.runtime import processes
+from dlcore.train.board import Board, write_all
 from dlcore.train.progress import Progress
 
 if TYPE_CHECKING:
@@ -57,6 +55,7 @@ class RunLog:
         steps: the last step, for the progress.
         shown: the metrics that the person at the terminal sees, the most wanted one first.
         progress: whether to show the progress, see `dlcore.train.progress`.
+        config: the hyperparameters by name, JSON values, for TensorBoard.
         tracker: what follows the metrics besides, see `dlcore.train.tracking`.
 
     Raises:
@@ -71,10 +70,11 @@ class RunLog:
         steps: int | None = None,
         shown: tuple[str, ...] = ("loss",),
         progress: bool = True,
+        config: Mapping[str, Any] | None = None,
         tracker: "Tracker | None" = None,
     ):
         self._file: int | None = None
-        self._board: _Board | None = None
+        self._board: Board | None = None
         self._start, self._lines, self._sum = start, 0, 0
         if not processes.is_primary():
             workdir, progress = None, False
@@ -85,7 +85,7 @@ class RunLog:
                 folder.mkdir(parents=True, exist_ok=True)
                 kept = _keep_until(self._path, start)
                 self._file = open_own(self._path, os.O_WRONLY | os.O_APPEND)
-                self._board = _Board(folder / "tensorboard", start)
+                self._board = Board(folder, start=start, config=config)
             self._lines, self._sum = kept.count(b"\n"), zlib.crc32(kept)
         self._tracker = tracker
         self._progress = Progress(
@@ -113,16 +113,20 @@ class RunLog:
         if self._file is not None:
             line = (json.dumps({"step": step, "split": split, **finite}) + "\n").encode()
             with writing(self._path):
-                _write_all(self._file, line)
+                write_all(self._file, line)
             self._lines, self._sum = self._lines + 1, zlib.crc32(line, self._sum)
         if self._board is not None:
-            tagged = {f"{split}/{name}": value for name, value in metrics.items()}
-            tagged |= {f"speed/{name}": value for name, value in (speed or {}).items()}
             with writing(self._path.parent):
-                self._board.add(step, tagged)
+                self._board.metrics(step, split, metrics, speed or {})
         if self._tracker is not None:
             self._tracker.metrics(step, split, metrics)
         self._progress.report(step, split, metrics, speed or {})
+
+    def text(self, name: str, text: str, step: int) -> None:
+        """Shows a text in TensorBoard, such as a sample of what the model writes."""
+        if self._board is not None:
+            with writing(self._path.parent):
+                self._board.text(name, text, step)
 
     def advance(self) -> None:
         """Counts one step more."""
@@ -158,46 +162,20 @@ class RunLog:
         self._file = self._board = None
 
 
-class _Board:
-    """The file of events that TensorBoard reads.
+def show_pictures(workdir: pathlib.Path, pictures: Iterable[pathlib.Path], step: int) -> None:
+    """Shows pictures in the TensorBoard of a run that has ended, each under its name.
 
-    tensorboardX has the format; its own writer is a thread, whose errors nobody gets.
+    Args:
+        workdir: the folder of the run.
+        pictures: PNG files of Matplotlib's.
+        step: the step that they are of.
+
+    Raises:
+        InputError: when the folder cannot be written.
     """
-
-    def __init__(self, folder: pathlib.Path, start: int):
-        # Here, because it takes a tenth of a second that no other command should pay.
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.proto.summary_pb2 import Summary
-        from tensorboardX.record_writer import masked_crc32c
-
-        self._event, self._summary, self._check = Event, Summary, masked_crc32c
-        folder.mkdir(exist_ok=True)
-        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
-        self._file = open_own(folder / name, os.O_WRONLY | os.O_APPEND)
-        self._write(file_version="brain.Event:2")
-        # Tells TensorBoard to drop what an earlier process wrote of later steps.
-        self._write(step=start + 1, session_log=SessionLog(status=SessionLog.START))
-
-    def add(self, step: int, tagged: Mapping[str, float]) -> None:
-        """Writes numbers by tag, as one event: each costs the host tens of microseconds."""
-        items = [self._summary.Value(tag=tag, simple_value=v) for tag, v in tagged.items()]
-        self._write(step=step, summary=self._summary(value=items))
-
-    def _write(self, **event: Any) -> None:
-        """Writes a record of TensorFlow's: its length and the event, each with its checksum."""
-        data = self._event(wall_time=time.time(), **event).SerializeToString()
-        parts = [struct.pack("<Q", len(data)), data]
-        checked = [part + struct.pack("<I", self._check(part)) for part in parts]
-        _write_all(self._file, b"".join(checked))
-
-    def close(self) -> None:
-        os.close(self._file)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    """Writes without a buffer, which would fail once more when it is closed."""
-    while data:
-        data = data[os.write(descriptor, data) :]
+    with writing(workdir), contextlib.closing(Board(workdir)) as board:
+        for path in sorted(pictures):
+            board.picture(path, step)
 
 
 def _keep_until(path: pathlib.Path, step: int) -> bytes:

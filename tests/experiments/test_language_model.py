@@ -80,6 +80,11 @@ def test_a_run_learns_beside_the_ngrams_and_leaves_its_files(run, tmp_path):
     pictures = {path.name for path in (tmp_path / "report").glob("*.png")}
     assert {"gates.png", "distance.png"} <= pictures
     assert all(name in page for name in pictures) and "curve_loss.svg" in page
+    events = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
+    tags = ["command/text_summary", "sample/text_summary", "_hparams_/session_start_info"]
+    tags += [name.removesuffix(".png") for name in pictures]
+    assert [tag for tag in tags if tag.encode() not in events] == []
+    assert sample.strip().splitlines()[0].encode() in events and b"--steps=120" in events
 
 
 @pytest.mark.parametrize(

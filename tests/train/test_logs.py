@@ -7,11 +7,8 @@ import os
 import re
 import resource
 import signal
-import struct
 
 import pytest
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.record_writer import masked_crc32c
 
 from dlcore.errors import InputError
 from dlcore.train import Logging
@@ -149,26 +146,6 @@ def test_a_full_disk_is_one_line_wherever_it_comes_and_closing_replaces_no_error
     log.metrics(101, "train", {"loss": 1.0})
     log.close()
     assert all(map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines()))
-
-
-def test_tensorboard_reads_what_is_written(tmp_path):
-    log = RunLog(tmp_path, start=4, progress=False)
-    log.metrics(5, "train", {"loss": 1.5}, speed={"steps_per_second": 2.0})
-    events = []
-    (path,) = (tmp_path / "tensorboard").iterdir()  # at once, whatever happens later
-    with path.open("rb") as file:
-        while header := file.read(12):
-            length, checksum = struct.unpack("<QI", header)
-            data = file.read(length)
-            assert checksum == masked_crc32c(header[:8])
-            assert struct.unpack("<I", file.read(4)) == (masked_crc32c(data),)
-            events.append(Event.FromString(data))
-    log.close()
-    assert [event.step for event in events] == [0, 5, 5]
-    assert events[0].file_version == "brain.Event:2" and events[1].session_log.status == 1
-    assert {value.tag: value.simple_value for value in events[2].summary.value} == {
-        "train/loss": 1.5, "speed/steps_per_second": 2.0,
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
