@@ -2,12 +2,14 @@
 
 By default a bidirectional LSTM finds the token class of each character of Python source, which
 needs no network. `--data_path` takes a file in CoNLL columns, or a folder with train and test
-files, `--dataset` any prepared TFDS data set with tokens and a sequence of classes per example.
+(and dev) files, `--dataset` any prepared TFDS data set with tokens and a sequence of classes per
+example.
 `--predict=FILE --workdir=DIR` tags the lines of a file, whose tokens have white space between them.
 """
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,12 +19,13 @@ import numpy as np
 
 from dlcore import launch
 from dlcore.data.text import Sequences, Vocabulary, load_tagged_text
-from dlcore.launch.fields import LARGEST, choice, integer, switch
+from dlcore.launch.fields import FILES, choice, column, switch
 from dlcore.launch.text import (
     EncoderConfig,
     VocabularyConfig,
     answer_batches,
     at_full_length,
+    cut_off,
     not_read,
     with_table,
 )
@@ -68,12 +71,9 @@ class Config(
         "how tags mark spans, such as names; auto tells it by the tags, none scores tokens only",
     )
     crf: bool = switch(False, "score neighbouring tags too, by a conditional random field")
-    tag_column: int | None = integer(
-        None,
-        1,
-        LARGEST,
-        "column of a file's tags, from 1; default the last",
-        when={"data_path": lambda path: path is not None},
+    token_column: int | str | None = column("column of a file's tokens", when=FILES)
+    tag_column: int | str | None = column(
+        "column of a file's tags; default UPOS of CoNLL-U, else the last", when=FILES
     )
 
 
@@ -83,13 +83,15 @@ class Info:
 
     Attributes:
         tag_names: the name of each tag.
-        characters: whether each character is a token, white space too.
+        characters: whether each character is a token, white space and line ends too.
         vocabulary: of the tokens.
+        longest: the most tokens of a sequence in training; 0 where it is not known.
     """
 
     tag_names: tuple[str, ...]
     characters: bool
     vocabulary: Vocabulary
+    longest: int = dataclasses.field(default=0, compare=False)
 
     def tokens(self, line: str) -> list[str]:
         """Returns the tokens of a line."""
@@ -108,21 +110,27 @@ class Tagging(launch.Task[Config, Info]):
             config.dataset,
             data_dir=config.data_dir,
             data_path=config.data_path,
+            token_column=config.token_column,
             tag_column=config.tag_column,
         )
+        for note in data.notes:
+            launch.say(note)
         examples, self.tested = config.cut(data.train, 500), config.cut(data.test, 40)
+        valid = [] if data.valid is None else [config.cut(data.valid, 40)]
         vocabulary = config.vocabulary_of_tokens(token for one, _ in examples for token in one)
-        train, test = (
+        train, test, *held_out = (
             Sequences(
                 [vocabulary.encode_tokens(tokens) for tokens, _ in part],
                 tags=[tags for _, tags in part],
                 limit=config.limit,
             )
-            for part in (examples, self.tested)
+            for part in (examples, self.tested, *valid)
         )
         launch.say(
             f"{data.name}: {len(train):,} sequences to train on, {len(test):,} to test, "
-            f"{len(data.tag_names)} tags, {len(vocabulary):,} different tokens"
+            + "".join(f"{len(part):,} to validate with, " for part in held_out)
+            + f"{len(data.tag_names)} tags, {len(vocabulary):,} different tokens"
+            + cut_off({"to train on": train, "to test": test}, config.limit)
         )
         self.table = config.pretrained(vocabulary, config.seed)
         scheme = self.scheme(data.tag_names)
@@ -130,7 +138,8 @@ class Tagging(launch.Task[Config, Info]):
             launch.say(f"tags mark spans by the scheme {scheme}; --tag_scheme names another")
         self.metric = ("accuracy" if scheme is None else "span_f1", "max")
         characters = isinstance(examples[0][0], str)
-        return self.split_data(train, test, Info(data.tag_names, characters, vocabulary))
+        info = Info(data.tag_names, characters, vocabulary, int(train.lengths.max()))
+        return self.split_data(train, test, info, validation=next(iter(held_out), None))
 
     def scheme(self, tag_names: Sequence[str]) -> str | None:
         """Returns the scheme by which tags mark spans, or None where they mark none."""
@@ -215,8 +224,20 @@ class Tagging(launch.Task[Config, Info]):
         return jax.jit(tags)
 
     def predict(self, variables: Variables, inputs: Sequence[str]) -> list[np.ndarray]:
-        """Returns the tags of the tokens of each line, int32 [T], at most --limit of them."""
-        return self.predict_tokens(variables, [self.info.tokens(line) for line in inputs])
+        """Returns the tags of the tokens of each line, int32 [T], at most --limit of them.
+
+        Where each character is a token, as in source code, the lines are those of one text: as many
+        together as sequences in training were long are tagged as one, with their line ends.
+        """
+        if not self.info.characters:
+            return self.predict_tokens(variables, [self.info.tokens(line) for line in inputs])
+        groups = lines_together(inputs, self.info.longest or self.config.limit)
+        found = self.predict_tokens(variables, ["".join(f"{line}\n" for line in g) for g in groups])
+        tags = []
+        for group, row in zip(groups, found, strict=True):
+            starts = itertools.accumulate((len(line) + 1 for line in group), initial=0)
+            tags += [row[at : at + len(line)] for at, line in zip(starts, group, strict=False)]
+        return tags
 
     def predict_tokens(
         self, variables: Variables, sentences: Sequence[Sequence[str]]
@@ -256,6 +277,23 @@ class Tagging(launch.Task[Config, Info]):
             tag_names=self.info.tag_names,
             separator="" if self.info.characters else " ",
         )
+
+
+def lines_together(lines: Sequence[str], longest: int) -> list[list[str]]:
+    """Groups lines that follow each other, so that with their ends they are as long as allowed.
+
+    >>> lines_together(["ab", "c", "a long line", "", "d"], 6)
+    [['ab', 'c'], ['a long line'], ['', 'd']]
+    """
+    groups: list[list[str]] = []
+    free = 0
+    for line in lines:
+        free -= len(line) + 1
+        if free < 0:
+            groups.append([])
+            free = longest - len(line) - 1
+        groups[-1].append(line)
+    return groups
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Text classification: recurrent networks on texts by class.
 
 By default a bidirectional LSTM tells which package a docstring belongs to, which needs no network.
-`--data_path` takes a TSV file of labels and texts, or a folder with train.tsv and test.tsv,
-`--dataset` any prepared TFDS data set with one text and one class per example.
+`--data_path` takes a TSV or CSV file of labels and texts, or a folder with train.tsv and test.tsv
+(and dev.tsv, to choose the model with), `--dataset` any prepared TFDS data set with one text and
+one class per example.
 `--predict=FILE --workdir=DIR` classifies the lines of a file.
 """
 
@@ -19,12 +20,13 @@ from dlcore import launch
 from dlcore.data import evaluation_batches
 from dlcore.data.text import Sequences, Vocabulary, load_labelled_text
 from dlcore.launch.answers import class_answers
-from dlcore.launch.fields import LARGEST, choice, integer, number
+from dlcore.launch.fields import FILES, LARGEST, choice, column, integer, number
 from dlcore.launch.text import (
     EncoderConfig,
     VocabularyConfig,
     answer_batches,
     at_full_length,
+    cut_off,
     encode,
     not_read,
     with_table,
@@ -59,6 +61,8 @@ class Config(
 
     pooling: str = choice("max", POOLINGS, "how the steps become one vector")
     label_smoothing: float = number(0.0, 0, 1, "share of the target spread over all classes")
+    text_column: int | str | None = column("column of a table's texts", when=FILES)
+    label_column: int | str | None = column("column of a table's labels", when=FILES)
     top: int = integer(5, 1, LARGEST, "classes that --predict lists", free=True)
 
 
@@ -85,25 +89,35 @@ class TextClassification(launch.Task[Config, Info]):
     def data(self) -> launch.Data[Info]:
         config = self.config
         data = load_labelled_text(
-            config.dataset, data_dir=config.data_dir, data_path=config.data_path
+            config.dataset,
+            data_dir=config.data_dir,
+            data_path=config.data_path,
+            text_column=config.text_column,
+            label_column=config.label_column,
         )
+        for note in data.notes:
+            launch.say(note)
         examples, self.tested = config.cut(data.train, 500), config.cut(data.test, 40)
+        valid = [] if data.valid is None else [config.cut(data.valid, 40)]
         vocabulary = config.build_vocabulary(line for line, _ in examples)
-        train, self.test = (
+        train, self.test, *held_out = (
             Sequences(
                 [encode(vocabulary, line) for line, _ in part],
                 labels=[label for _, label in part],
                 limit=config.limit,
             )
-            for part in (examples, self.tested)
+            for part in (examples, self.tested, *valid)
         )
         launch.say(
             f"{data.name}: {len(train):,} texts to train on, {len(self.test):,} to test, "
-            f"{len(data.class_names)} classes, {len(vocabulary):,} words, at most "
+            + "".join(f"{len(part):,} to validate with, " for part in held_out)
+            + f"{len(data.class_names)} classes, {len(vocabulary):,} words, at most "
             f"{train.buckets[-1]} in a text"
+            + cut_off({"to train on": train, "to test": self.test}, config.limit)
         )
         self.table = config.pretrained(vocabulary, config.seed)
-        return self.split_data(train, self.test, Info(data.class_names, vocabulary))
+        info = Info(data.class_names, vocabulary)
+        return self.split_data(train, self.test, info, validation=next(iter(held_out), None))
 
     @functools.cached_property
     def model(self) -> TextClassifier:

@@ -27,6 +27,9 @@ Value: TypeAlias = Any
 # Values of another field under which a field is read: a collection of them, or a predicate.
 Condition: TypeAlias = Mapping[str, Collection[Value] | Callable[[Value], bool]]
 
+# A field that says how the user's own files are read.
+FILES: Condition = {"data_path": lambda path: path is not None}
+
 
 class Kind(abc.ABC):
     """The values that a field can take.
@@ -102,6 +105,21 @@ class Number(Kind):
         if not isinstance(value, (int, float)) or type(value) is bool or not math.isfinite(value):
             return False
         return self.low <= value and (value < self.high if self.below else value <= self.high)
+
+
+@dataclasses.dataclass(frozen=True)
+class Column(Kind):
+    """A column of a table: its number, from 1 on, or its name."""
+
+    def describe(self) -> str:
+        return "the number of a column from 1 on, or its name"
+
+    def parse(self, text: str) -> int | str:
+        return int(text) if text.isdecimal() else text
+
+    def allows(self, value: Value) -> bool:
+        named = isinstance(value, str) and bool(value) and "\0" not in value
+        return named or Integer(1, LARGEST).allows(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,6 +246,11 @@ def number(
 ) -> Any:
     """A field of finite numbers from `low` to `high`, or to `below` that."""
     return _field(default, Number(low, high, below), help, free, when)
+
+
+def column(help: str, *, free: bool = False, when: Condition | None = None) -> Any:
+    """A field of a column of a table; None, the default, leaves it to the table."""
+    return _field(None, Column(), help, free, when)
 
 
 def choice(

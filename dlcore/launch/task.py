@@ -337,6 +337,7 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         test: Split,
         info: InfoT,
         sampling_weights: Callable[[Split], np.ndarray] | None = None,
+        validation: Split | None = None,
     ) -> Data[InfoT]:
         """Returns shuffled batches of examples, less the share of --validation, and passes.
 
@@ -346,9 +347,13 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
             info: what the run must remember of them.
             sampling_weights: gives how often each example of a split is drawn, see `Loader`; by
                 default all are drawn once in an epoch.
+            validation: the examples to choose a model with, where the data has some of its own;
+                then nothing is held out of the training examples.
         """
         config: Any = self.config
-        train, held_out = split_validation(train, config.validation, config.seed)
+        held_out = validation
+        if validation is None:
+            train, held_out = split_validation(train, config.validation, config.seed)
         loader = Loader(
             train,
             config.batch_size,

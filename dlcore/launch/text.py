@@ -1,7 +1,7 @@
 """Groups of fields that jobs on text share, and what is made of them."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.traverse_util
@@ -230,6 +230,20 @@ def not_read(texts: Sequence[np.ndarray], limit: int) -> str | None:
         *([f"{unknown:,} of {sum(map(len, texts)):,} tokens unknown"] if unknown else []),
     ]
     return ", ".join(parts) or None
+
+
+def cut_off(parts: Mapping[str, Any], limit: int) -> str:
+    """Returns in words, to be added to what a run says of its data, what --limit cuts off.
+
+    Args:
+        parts: `Sequences` or `Pairs` by what they are for.
+        limit: most tokens of a text.
+    """
+    cut = {name: part.cut for name, part in parts.items() if part.cut}
+    if not cut:
+        return ""
+    counts = ", ".join(f"{count:,} {name}" for name, count in cut.items())
+    return f"; cut to --limit={limit} tokens: {counts}"
 
 
 def with_table(variables: Variables, table: np.ndarray | None) -> Variables:

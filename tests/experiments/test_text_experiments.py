@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import random
+import types
 
 import numpy as np
 import pytest
@@ -165,16 +166,35 @@ def test_bad_files(run, tmp_path, content, words):
     assert_fails(run(f"--data_path={path}", f"--workdir={tmp_path / 'run'}"), *words)
 
 
-@pytest.mark.parametrize(
-    ("job", "line", "name"),
-    [("text_classification", "ugly\tfine it was\n", "ugly"), ("tagging", "cat NOUNS\n\n", "NOUNS")],
-)
-def test_a_class_that_training_lacks_is_named(run, tmp_path, files, job, line, name):
+@each_job
+def test_all_parts_of_a_folder_are_used_and_what_is_unusual_is_said(capfd, tmp_path, files, job):
+    """A label of the test alone is an error of the model; a dev file chooses it."""
+    lines = {
+        "text_classification": "label\ttext\n" + "ugly\twas it so fine so fine\n" * 3,
+        "tagging": "a DET\ncat NOUNS\nsees VERB\na DET\ndog NOUN\n\n",
+    }
     suffix = files[job].suffix
     (tmp_path / f"train{suffix}").write_bytes(files[job].read_bytes())
-    (tmp_path / f"test{suffix}").write_text(line if job == "tagging" else "label\ttext\n" + line)
-    process = run(f"--data_path={tmp_path}", f"--workdir={tmp_path / 'run'}")
-    assert_fails(process, name, f"test{suffix}", "line")
+    (tmp_path / f"dev{suffix}").write_text(lines[job])
+    (tmp_path / f"test{suffix}").write_text(lines[job])
+    (tmp_path / "notes.md").write_text("something else")
+    task_class = jobs.task_class(job)
+    config = task_class.parts()[0](data_path=str(tmp_path), limit=4, workdir=str(tmp_path / "run"))
+    data = task_class(config).data()
+    said = capfd.readouterr().err
+    lacking = {"tagging": "NOUNS (2)"}.get(job, "ugly (6)")
+    for words in (
+        f"s that the training part lacks count as errors: {lacking}",
+        "not read: notes.md",
+        f"{1 if job == 'tagging' else 3} to validate with",
+        "; cut to --limit=4 tokens: ",
+    ):
+        assert said.count(words) == 1, words
+    (batch,) = data.validation()
+    name = {"tagging": "tags"}.get(job, "label")
+    labels = data.info.tag_names if job == "tagging" else data.info.class_names
+    given = {labels[number] for number in batch[name][batch["weight"] > 0].ravel()}
+    assert lacking.split()[0] in given
 
 
 @pytest.mark.parametrize(
@@ -273,7 +293,31 @@ def test_a_tagger_of_characters_reads_characters(data_dir, tmp_path):
     assert row["tokens"] == list("if x: y") and {*row["tags"]} <= {*loaded.info.tag_names}
 
 
-def test_a_column_of_tags_is_for_a_file():
+def test_lines_of_characters_are_tagged_together(monkeypatch):
+    """As in training: with their line ends, and with the lines around them."""
+    task = jobs.task_class("tagging")
+    tagger = task(task.parts()[0](limit=9))
+    tagger.info = types.SimpleNamespace(characters=True, longest=9)
+    seen = []
+
+    def tags_of(variables, texts):
+        seen.extend(texts)
+        return [np.array([*map(ord, text[:9])]) for text in texts]
+
+    monkeypatch.setattr(tagger, "predict_tokens", tags_of)
+    lines = ["ab", "", "cd", "a line that is too long", "e"]
+    found = tagger.predict({}, lines)
+    assert seen == ["ab\n\ncd\n", "a line that is too long\n", "e\n"]
+    assert ["".join(map(chr, tags)) for tags in found] == [line[:9] for line in lines]
+
+
+@pytest.mark.parametrize("name", ["tag_column", "token_column"])
+def test_columns_are_for_files(name):
     config, _ = jobs.task_class("tagging").parts()
-    with pytest.raises(InputError, match="--tag_column is for --data_path, which is not given"):
-        config(tag_column=2)
+    for value in (2, "UPOS"):
+        with pytest.raises(InputError, match=f"--{name} is for --data_path, which is not given"):
+            config(**{name: value})
+        assert getattr(config(data_path="x", **{name: value}), name) == value
+    for value in (0, "", 1.5):
+        with pytest.raises(InputError, match=f"--{name}=.* is not the number of a column from 1"):
+            config(data_path="x", **{name: value})

@@ -43,6 +43,7 @@ class Pairs:
         bucket_of: the index of the first of the `buckets` that holds each pair, int [N].
         lengths: S + T of that bucket, int [N]; pairs that are sorted by it need little padding.
         dropped: the number of pairs that were left out.
+        cut: the number of pairs of which a side lost its end.
 
     Raises:
         InputError: for a limit below 2 or that all pairs exceed, or another `longer`.
@@ -68,7 +69,12 @@ class Pairs:
             raise ValueError(f"expected a target per source, given {len(sources)}, {len(targets)}")
         if longer not in LONGER:
             raise choose("treatment of longer pairs", longer, LONGER)
-        total = len(sources)
+        total, self.cut = len(sources), 0
+        if limit is not None and longer == "cut":
+            self.cut = sum(
+                max(len(source), len(target)) >= limit
+                for source, target in zip(sources, targets, strict=True)
+            )
         if limit is not None:
             sources, targets = _limited(sources, targets, limit, longer)
         self.dropped = total - len(sources)

@@ -33,6 +33,7 @@ class Sequences:
     Attributes:
         lengths: the lengths of the N sequences, int32 [N], at most `limit`.
         buckets: the lengths T that batches can have, in rising order.
+        cut: the number of sequences that lost their end to `limit`.
 
     Raises:
         InputError: when `limit` is not positive.
@@ -66,6 +67,7 @@ class Sequences:
             raise ValueError("expected one tag per token, given sequences of other lengths")
         self._starts = np.cumsum(lengths) - lengths
         self.lengths = np.minimum(lengths, limit or lengths.max(initial=0)).astype(np.int32)
+        self.cut = int((lengths > self.lengths).sum())
         longest = int(self.lengths.max(initial=1))
         self.buckets = tuple(sorted(set(buckets))) if buckets else _quantiles(self.lengths)
         if longest > self.buckets[-1]:
