@@ -31,7 +31,7 @@ ALONE = {
     "orbax": {"dlcore/train/checkpoint.py"},
     "tensorflow_datasets": {"dlcore/data/tfds.py"},
     "grain": {"dlcore/data/loader.py"},
-    "tensorboardX": {"dlcore/train/logs.py"},
+    "tensorboardX": {"dlcore/train/board.py"},
     "tokenizers": {"dlcore/data/text/vocabulary.py"},
     "sacrebleu": {"dlcore/metrics/translation.py"},
     "babel": {"dlcore/data/builders/dates.py"},
