@@ -7,7 +7,7 @@ from dlcore.launch import process
 
 def main() -> None:
     """Runs the command of the process's arguments, and ends the process."""
-    process.restart_with_huge_pages()
+    process.settle_environment()
     from dlcore.launch.command import command
 
     command(sys.argv[1:])

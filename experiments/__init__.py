@@ -3,4 +3,4 @@
 from dlcore.launch import process
 
 if process.is_command("experiments"):
-    process.restart_with_huge_pages()
+    process.settle_environment()

@@ -18,8 +18,13 @@ TUNABLES = (
 )
 
 
-def restart_with_huge_pages() -> None:
-    """Starts a command once more, unless its environment already says how to keep memory."""
+def settle_environment() -> None:
+    """Settles what libraries read in the environment, for which a command starts once more.
+
+    tqdm draws its bars on a terminal alone: in a file they would be one line without end.
+    """
+    if not os.isatty(2):
+        os.environ.setdefault("TQDM_DISABLE", "1")
     if "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = TUNABLES
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -178,9 +178,12 @@ def compare(config: Config) -> dict[str, dict[str, dict[str, float]]]:
     seeds = range(1 if config.smoke else config.seeds)
     turns = [(name, seed) for seed in seeds for name in runs]
     progress = tqdm.tqdm(turns, unit="run", desc=config.job)
-    for name, seed in progress:
+    for number, (name, seed) in enumerate(progress, start=1):
         progress.set_postfix_str(f"{name}, seed {seed}")
         run_one(config, runs, workdir, name, seed)
+        metrics = read(workdir / name / str(seed))["summary"]["metrics"]
+        shown = ", ".join(f"{metric} {value:.4g}" for metric, value in metrics.items())
+        progress.write(f"run {number} of {len(turns)}, {name}, seed {seed}: {shown}", sys.stderr)
     found = {name: [read(workdir / name / str(seed)) for seed in seeds] for name in runs}
     scores = {
         name: {
