@@ -26,6 +26,7 @@ from dlcore.types import Batch, Variables
 
 _TABLE = ("params", "encoder", "embedding", "embedding")
 _ANSWERED = 64  # texts in a batch that is answered
+_EMBEDDINGS = {"embeddings": lambda path: path is not None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,10 +106,11 @@ class EncoderConfig(StackConfig, LayersConfig):
     bidirectional: bool = switch(True, "layers run in both directions")
     limit: int = integer(256, 1, LARGEST, "most tokens of a text; the rest is cut off")
     embeddings: str | None = path(None, "file of vectors: word2vec or GloVe, text or binary")
+    strict: bool = switch(
+        False, "refuse --embeddings with any fault, instead of reading the rest", when=_EMBEDDINGS
+    )
     freeze_embeddings: bool = switch(
-        False,
-        "do not train the vectors of --embeddings",
-        when={"embeddings": lambda path: path is not None},
+        False, "do not train the vectors of --embeddings", when=_EMBEDDINGS
     )
 
     def encoder_options(self) -> dict[str, Any]:
@@ -133,7 +135,10 @@ class EncoderConfig(StackConfig, LayersConfig):
         """
         if self.embeddings is None:
             return None
-        vectors = read_vectors(self.embeddings, wanted=set(vocabulary.tokens))
+        wanted = set(vocabulary.tokens)
+        vectors = read_vectors(self.embeddings, wanted=wanted, strict=self.strict)
+        for note in vectors.notes:
+            say(note)
         table, known = embedding_matrix(vectors, vocabulary.tokens, seed=seed)
         if table.shape[1] != self.embedding_size:
             raise InputError(

@@ -21,7 +21,7 @@ import optax
 
 from dlcore import launch
 from dlcore.data.text import Vectors, write_vectors
-from dlcore.data.text.vectors import FORMATS
+from dlcore.data.text.vectors import FORMATS, check_words
 from dlcore.errors import InputError
 from dlcore.launch import workdir as folders
 from dlcore.launch.fields import choice, integer, number
@@ -131,6 +131,7 @@ class WordVectors(launch.Task[Config, Info]):
                 "--mesh=model=N over the devices of all"
             )
         tokens = corpus.load_tokens(self.config, self.workdir)
+        check_words(tokens.words, self.config.format)
         self.info = Info(tokens.raw_words, tokens.words, tokens.counts)
         neighbours = evaluation.known_neighbours(self.config, tokens.words)
         folder = corpus.folder(self.config, self.workdir)

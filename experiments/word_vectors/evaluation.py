@@ -23,6 +23,8 @@ from dlcore.train.logs import writing
 
 from .report import Neighbours, word_vector_sections
 
+_VECTORS = {"vectors": lambda path: path is not None}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig(launch.Group):
@@ -32,6 +34,15 @@ class EvaluationConfig(launch.Group):
 
     vectors: str | None = path(
         None, "file of vectors to evaluate, of any program, instead of training", free=True
+    )
+    limit: int | None = integer(
+        None, 1, LARGEST, "read the first so many of --vectors only", free=True, when=_VECTORS
+    )
+    strict: bool = switch(
+        False,
+        "refuse --vectors with any fault, instead of reading the rest",
+        free=True,
+        when=_VECTORS,
     )
     analogies: tuple[str, ...] = paths("file of questions a b c d, with sections", free=True)
     similarities: tuple[str, ...] = paths("file of two words and a number a line", free=True)
@@ -158,7 +169,9 @@ def evaluate_file(config: Any, job: str) -> None:
             f"{folder} holds a run, whose report that of {config.vectors} would replace; choose "
             "another --workdir"
         )
-    vectors = read_vectors(config.vectors)
+    vectors = read_vectors(config.vectors, limit=config.limit, strict=config.strict)
+    for note in vectors.notes:
+        launch.say(note)
     launch.say(
         f"{config.vectors}: {len(vectors.words):,} vectors of {vectors.matrix.shape[1]} numbers"
     )

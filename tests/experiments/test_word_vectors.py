@@ -39,6 +39,7 @@ def files(tmp_path_factory):
     (folder / "questions.txt").write_text(": things\napple pear iron zinc\nApple Pear Tin Gold\n")
     write_vectors(folder / "vectors", Vectors(["a", "b"], np.eye(2, dtype=np.float32)))
     (folder / "cut").write_bytes(b"2 3\na 1 2 3\nb 1 2\n")
+    (folder / "commas").write_text("paris, new york, rome\n" * 99)
     (folder / "empty.txt").write_text("")
     return folder
 
@@ -169,6 +170,15 @@ def test_any_file_is_evaluated_alone(run, files, tmp_path):
     assert "a: b 0.00" in process.stdout and not [*tmp_path.iterdir()]
 
 
+def test_of_a_file_with_faults_what_can_be_read_is_evaluated(run, files, tmp_path):
+    process = run(f"--vectors={files / 'cut'}", "--neighbours=a", f"--workdir={tmp_path}")
+    assert process.returncode == 0, process.stderr
+    assert "cut: not read as it should be: line 3: expected 3 values" in process.stderr
+    more = ("--strict", "--limit=1", "--neighbours=a", f"--workdir={tmp_path}")
+    process = run(f"--vectors={files / 'cut'}", *more)
+    assert process.returncode == 0 and "1 vectors of 3 numbers" in process.stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -180,7 +190,11 @@ def test_any_file_is_evaluated_alone(run, files, tmp_path):
         (["--optimizer=adam"], ("flag 'optimizer'",)),
         (["--subsample=2"], ("--subsample=2.0 is not a number from 0 to 1",)),
         (["--features=0"], ("--features=0 is not an integer from 1",)),
-        (["--vectors={}/cut"], ("line 3", "expected 3 values")),
+        (["--vectors={}/cut", "--strict"], ("line 3", "expected 3 values")),
+        (
+            ["--data_path={}/commas", "--splitter=regex:[^,]+", "--min_count=1"],
+            ("the word ' new york'", "format word2vec", "glove"),
+        ),
         (["--vectors={}/vectors", "--neighbours=c"], ("'c'",)),
         (["--analogies={}/nothing"], ("nothing",)),
     ],

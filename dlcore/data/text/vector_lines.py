@@ -1,17 +1,39 @@
 """Parses the lines of files of word vectors: a word and D decimal numbers."""
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 
 from dlcore.errors import InputError
 
-Block = tuple[list[bytes], np.ndarray]  # k words and their vectors, float32 [k, D]
+_SHOWN = 3  # faulty places that a note names
+_OVERFLOW = 2.0**128 - 2.0**103  # the smallest number that no finite float32 is nearest to
+
+
+class Block(NamedTuple):
+    """Vectors that were read, and what could not be.
+
+    Attributes:
+        words: k words.
+        vectors: theirs, float32 [k, D].
+        faults: the reasons by the places that could not be read, such as "line 5".
+    """
+
+    words: list[bytes]
+    vectors: np.ndarray
+    faults: dict[str, str]
 
 
 def fault(name: str, place: str, reason: str) -> InputError:
     """Returns the error for a faulty place in a file of word vectors."""
     return InputError(f"{name}, {place}: {reason}; give word vectors of word2vec or GloVe")
+
+
+def describe(faults: dict[str, str]) -> str:
+    """Returns a list of some faults in words."""
+    shown = "; ".join(f"{place}: {reason}" for place, reason in [*faults.items()][:_SHOWN])
+    return shown + (f"; and {len(faults) - _SHOWN:,} more" if len(faults) > _SHOWN else "")
 
 
 def parse_block(lines: list[bytes], dimension: int) -> Block | None:
@@ -20,7 +42,7 @@ def parse_block(lines: list[bytes], dimension: int) -> Block | None:
     Returns None, so that the caller takes `parse_lines`, if a line is faulty or a word holds a
     space.
 
-    >>> parse_block([b"cat 1 0.5", b"dog 2 -1"], 2)
+    >>> parse_block([b"cat 1 0.5", b"dog 2 -1"], 2)[:2]
     ([b'cat', b'dog'], array([[ 1. ,  0.5],
            [ 2. , -1. ]], dtype=float32))
     """
@@ -35,34 +57,42 @@ def parse_block(lines: list[bytes], dimension: int) -> Block | None:
             return None
     if numbers.size != len(lines) * dimension or not np.isfinite(numbers).all():
         return None
-    return [part[0] for part in parts], numbers.reshape(-1, dimension)
+    return Block([part[0] for part in parts], numbers.reshape(-1, dimension), {})
 
 
-def parse_lines(lines: dict[int, bytes], dimension: int, name: str) -> Block:
-    """Parses words, which may hold spaces, and vectors of lines by their numbers one by one.
-
-    Raises:
-        InputError: for the first faulty line.
-    """
-    words, vectors = [], []
+def parse_lines(lines: dict[int, bytes], dimension: int) -> Block:
+    """Parses words, which may hold spaces, and vectors of lines by their numbers one by one."""
+    words, vectors, faults = [], [], {}
     for number, line in lines.items():
-        word, *values = line.rsplit(maxsplit=dimension) or [b""]
-        # A number at the end of the word is a value too many; a word with spaces ends otherwise.
-        extra = word.split()[1:]
-        count = len(values) + (len(extra) if extra and _is_number(extra[-1]) else 0)
-        if count != dimension:
-            raise fault(name, f"line {number}", f"expected {dimension} values, found {count}")
-        if wrong := [value for value in values if not _is_number(value)]:
-            reason = f"{wrong[0].decode(errors='surrogateescape')[:40]!r} is not a finite number"
-            raise fault(name, f"line {number}", reason)
-        words.append(word)
-        vectors.append(list(map(float, values)))
-    return words, np.array(vectors, np.float32)
+        found = _parse(line, dimension)
+        if isinstance(found, str):
+            faults[f"line {number}"] = found
+        else:
+            words.append(found[0])
+            vectors.append(found[1])
+    return Block(words, np.array(vectors, np.float32).reshape(-1, dimension), faults)
+
+
+def _parse(line: bytes, dimension: int) -> tuple[bytes, list[float]] | str:
+    """Returns a word and its vector, or the reason why they cannot be read."""
+    word, *values = line.rsplit(maxsplit=dimension) or [b""]
+    # A word may itself be a space, with another one after it.
+    gap = len(line) - len(line.lstrip(b" "))
+    if len(values) == dimension - 1 and gap > 1 and _is_number(word):
+        word, values = b" " * (gap - 1), [word, *values]
+    # A number at the end of the word is a value too many; a word with spaces ends otherwise.
+    extra = word.split()[1:]
+    count = len(values) + (len(extra) if extra and _is_number(extra[-1]) else 0)
+    if count != dimension:
+        return f"expected {dimension} values, found {count}"
+    if wrong := [value for value in values if not _is_number(value)]:
+        return f"{wrong[0].decode(errors='surrogateescape')[:40]!r} is not a finite number"
+    return word.strip() or word, [*map(float, values)]
 
 
 def _is_number(text: bytes) -> bool:
-    """Returns whether a text is a finite float32."""
+    """Returns whether a text is a finite float32, after rounding."""
     try:
-        return abs(float(text)) <= float(np.finfo(np.float32).max)
+        return abs(float(text)) < _OVERFLOW
     except ValueError:
         return False

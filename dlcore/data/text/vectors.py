@@ -10,24 +10,28 @@ Shapes: n words of a file, D numbers of a vector, V tokens of a vocabulary.
 """
 
 import codecs
+import collections
 import contextlib
 import gzip
 import io
+import itertools
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import IO, NamedTuple
 
 import numpy as np
 import tqdm
 
-from dlcore.data.text.vector_lines import Block, fault, parse_block, parse_lines
+from dlcore.data.text.vector_lines import Block, describe, fault, parse_block, parse_lines
 from dlcore.errors import InputError, pick
 from dlcore.files import open_file, unpacked
 
-_HEADER = re.compile(rb"(\d+) (\d+) ?\r?\n?")
+_HEADER = re.compile(rb"(\d+)[ \t]+(\d+)[ \t]*\r?\n?")
+_FASTTEXT = (793712314).to_bytes(4, "little")  # begins each model of fastText
+_LOOKED_AT = 50  # first lines that tell the layout
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _BLOCK = 1 << 22  # bytes read and parsed at once
 FORMATS = {"glove": False, "word2vec": True, "word2vec_binary": True}  # True: with a header
@@ -39,45 +43,83 @@ class Vectors(NamedTuple):
     Attributes:
         words: n words, in the order of the file: usually the most frequent first.
         matrix: float32 [n, D].
+        notes: what of their file was not read, in words.
     """
 
     words: list[str]
     matrix: np.ndarray
+    notes: tuple[str, ...] = ()
 
 
 def read_vectors(
-    path: str | os.PathLike[str], *, wanted: AbstractSet[str] | None = None
+    path: str | os.PathLike[str],
+    *,
+    wanted: AbstractSet[str] | None = None,
+    limit: int | None = None,
+    strict: bool = False,
 ) -> Vectors:
     """Reads a file of word vectors; its content tells its format and whether gzip packed it.
 
+    Published files have their faults: a wrong number of vectors in the first line, a line with a
+    value too few, an empty one at the end. What can be read is read, and the notes say what was
+    not.
+
     Args:
         path: the file.
-        wanted: the words to keep; the others take neither memory nor the time to parse them. None
-            keeps all words.
+        wanted: the words to keep; the others take neither memory nor the time to parse them, and
+            their faults are not looked for. None keeps all words.
+        limit: the number of vectors after which the file is read no further; None reads it all.
+        strict: whether any fault is an error.
 
     Raises:
-        InputError: when a vector is not D finite numbers, or the file is empty, damaged or ends too
-            early. The message names the file, the line or word, and the fault.
+        InputError: when the file is damaged or empty or none of its vectors can be read, and for
+            any fault of a strict reading: a vector that is not D finite numbers, or another number
+            of them than the first line says. The message names the file, the line or word, and the
+            fault.
     """
     name = os.fspath(path)
     words: list[str] = []
+    faults: dict[str, str] = {}
     keep = None if wanted is None else {_encoded(word) for word in wanted}
     try:
         with open_file(name) as packed:
             file = unpacked(packed)
-            layout = _layout(file, name)
+            layout = _layout(file, name, strict)
             matrix = np.empty((0, layout.dimension), np.float32)
             read = _read_binary if layout.binary else _read_text
-            for block_words, block in read(file, name, layout, keep):
+            for block in read(file, layout, keep, limit):
+                faults |= block.faults
+                none_yet = keep is None and not (words or block.words)
+                if faults and (strict or none_yet):  # no vectors, but perhaps gigabytes of text
+                    break
                 # The matrix grows in place, because it may take half of the memory; the size in
                 # the header cannot be trusted.
-                matrix.resize((len(words) + len(block), layout.dimension), refcheck=False)
-                matrix[len(words) :] = block
-                words += map(_decoded, block_words)
+                matrix.resize((len(words) + len(block.words), layout.dimension), refcheck=False)
+                matrix[len(words) :] = block.vectors
+                words += map(_decoded, block.words)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot read word vectors from {name}: {reason}") from None
-    return Vectors(words, matrix)
+    if faults and (strict or not (words or keep)):
+        raise fault(name, *next(iter(faults.items())))
+    notes = (f"{name}: not read as it should be: {describe(faults)}",) if faults else ()
+    return Vectors(words, matrix, notes)
+
+
+def check_words(words: Iterable[str], format: str) -> None:
+    """Checks that words can be written in a format, see `write_vectors`.
+
+    Raises:
+        InputError: when the format is unknown, or one of the words cannot.
+    """
+    header = pick("format of word vectors", format, FORMATS)
+    wrong = re.compile(r"[ \n]|^$" if header else r"\n|^ | $|^$")
+    for word in filter(wrong.search, words):
+        other = ", choose the format glove, which has spaces inside of words" if header else ""
+        raise InputError(
+            f"the word {word!r} cannot be written in the format {format}, which separates words by "
+            f"spaces and lines; split, rename or drop it{other}"
+        )
 
 
 def write_vectors(
@@ -104,12 +146,7 @@ def write_vectors(
     matrix, name = np.asarray(vectors.matrix, "<f4"), os.fspath(path)
     if matrix.ndim != 2 or len(matrix) != len(vectors.words):
         raise ValueError(f"a matrix {matrix.shape} has not {len(vectors.words)} word vectors")
-    wrong = re.compile(r"[ \n]|^$" if header else r"\n|^ | $|^$")
-    for word in filter(wrong.search, vectors.words):
-        raise InputError(
-            f"the word {word!r} cannot be written in the format {format}, which separates words by "
-            "spaces and lines; rename or drop it"
-        )
+    check_words(vectors.words, format)
     for row in np.flatnonzero(~np.isfinite(matrix).all(axis=1)):
         raise InputError(
             f"the vector of {vectors.words[row]!r} is not finite and could not be read again; its "
@@ -208,47 +245,62 @@ def _packed(name: str, pack: bool) -> Iterator[IO[bytes] | gzip.GzipFile]:
             yield file
 
 
-def _layout(file: io.BufferedReader, name: str) -> _Layout:
+def _layout(file: io.BufferedReader, name: str, strict: bool) -> _Layout:
     """Finds the layout of a file and leaves it at the first vector."""
+    start = len(codecs.BOM_UTF8) if file.peek(3)[:3] == codecs.BOM_UTF8 else 0
+    file.seek(start)
     first = file.readline(_BLOCK)
+    if first.startswith(_FASTTEXT):
+        raise InputError(
+            f"{name} is a model of fastText (.bin), which holds more than vectors of words; give "
+            "the .vec file that fastText writes beside it"
+        )
+    while not strict and first.isspace():
+        start += len(first)
+        first = file.readline(_BLOCK)
     if not first.strip():
         raise fault(name, "line 1", "empty")
     header = _HEADER.fullmatch(first)
     if not header:
-        dimension = max(1, len(first.split()) - 1)
-        parse_lines({1: first}, dimension, name)
-        file.seek(0)
+        file.seek(start)
+        lines = [line for line in itertools.islice(file, _LOOKED_AT) if line.strip()]
+        file.seek(start)
+        looked_at = lines[:1] if strict else lines
+        # The word of a line that begins with two spaces is a space.
+        fields = [len(line.split()) + line.startswith(b"  ") for line in looked_at]
+        dimension = max(1, collections.Counter(fields).most_common(1)[0][0] - 1)
         return _Layout(None, dimension, binary=False)
     count, dimension = int(header[1]), int(header[2])
     if not count or not dimension:
         raise fault(name, "line 1", f"{count} vectors of {dimension} values")
+    start += len(first)
+    lines = [file.readline(_BLOCK) for _ in range(_LOOKED_AT)]
+    file.seek(start)
+    # That the bytes of numbers look like as many decimals will not happen by chance.
+    if parse_lines(dict(enumerate(lines)), dimension).words:
+        return _Layout(count, dimension, binary=False)
     vector = file.read(_BLOCK).partition(b" ")[2][: 4 * dimension]
+    file.seek(start)
     try:
         # The incremental decoder allows for a last character that is cut.
         codecs.getincrementaldecoder("utf-8")().decode(vector)
         binary = _CONTROL.search(vector) is not None
     except UnicodeDecodeError:
         binary = True
-    file.seek(len(first))
-    if not binary and (second := file.readline(_BLOCK)):
-        parse_lines({2: second}, dimension, name)
-        file.seek(len(first))
     return _Layout(count, dimension, binary)
 
 
 def _read_binary(
-    file: io.BufferedReader, name: str, layout: _Layout, keep: set[bytes] | None
+    file: io.BufferedReader, layout: _Layout, keep: set[bytes] | None, limit: int | None
 ) -> Iterator[Block]:
     """Yields the wanted words of a binary file block by block."""
     count, size = layout.size or 0, 4 * layout.dimension
-    data, number = b"", 0
-    while number < count:
+    data, number, last = b"", 0, False
+    while not last:
         more = file.read(_BLOCK)
-        if not more:
-            raise fault(name, f"word {number + 1}", f"the file ends here, it should hold {count}")
         data += more
-        words, vectors, position = [], [], 0
-        while number < count:
+        words, vectors, faults, position = [], [], {}, 0
+        while limit is None or number < limit:
             space = data.find(b" ", position)
             start, end = space + 1, space + 1 + size
             if space < 0 or end > len(data):
@@ -259,39 +311,50 @@ def _read_binary(
                 vectors.append(data[start:end])
             position, number = end, number + 1
         data = data[position:]
+        last = not more or number == limit
         block = np.frombuffer(b"".join(vectors), "<f4").reshape(-1, layout.dimension)
         finite = np.isfinite(block).all(1)
-        if not finite.all():
-            word = words[int(finite.argmin())]
-            raise fault(name, f"word {_decoded(word)!r}", "values that are not finite")
-        yield words, block
-    if (data + file.read(1)).strip(b"\n"):
-        raise fault(name, f"word {count + 1}", f"line 1 says that there are only {count}")
+        for row in np.flatnonzero(~finite):
+            faults[f"word {_decoded(words[row])!r}"] = "values that are not finite"
+        if last and number != limit:
+            if number < count:
+                reason = f"the file ends here, it should hold {count}"
+                faults[f"word {number + 1}"] = reason
+            elif number > count or data.strip(b"\n"):
+                faults[f"word {count + 1}"] = f"line 1 says that there are only {count}"
+        yield Block([words[row] for row in np.flatnonzero(finite)], block[finite], faults)
 
 
 def _read_text(
-    file: io.BufferedReader, name: str, layout: _Layout, keep: set[bytes] | None
+    file: io.BufferedReader, layout: _Layout, keep: set[bytes] | None, limit: int | None
 ) -> Iterator[Block]:
     """Yields the wanted words of a text file block by block."""
     # A word that holds spaces is known only once its line is parsed; until then its beginning
     # decides.
     beginnings = None if keep is None else {word.partition(b" ")[0] for word in keep}
     number = first = 1 if layout.size is None else 2
+    empty = 0
     while lines := file.readlines(_BLOCK):
+        if limit is not None:
+            del lines[first + limit - number :]
         picked = {
             number + row: line
             for row, line in enumerate(lines)
             if beginnings is None or beginnings.intersection(line.split(None, 1)[:1])
         }
         if picked:
-            words, block = parse_block(list(picked.values()), layout.dimension) or parse_lines(
-                picked, layout.dimension, name
+            found = parse_block(list(picked.values()), layout.dimension) or parse_lines(
+                picked, layout.dimension
             )
-            if keep is not None and not keep.issuperset(words):
-                rows = [row for row, word in enumerate(words) if word in keep]
-                words, block = [words[row] for row in rows], block[rows]
-            yield words, block
-        number += len(lines)
-    count = number - first
+            if keep is not None and not keep.issuperset(found.words):
+                rows = [row for row, word in enumerate(found.words) if word in keep]
+                words = [found.words[row] for row in rows]
+                found = found._replace(words=words, vectors=found.vectors[rows])
+            yield found
+        number, empty = number + len(lines), empty + sum(map(bytes.isspace, lines))
+        if limit is not None and number == first + limit:
+            return
+    count = number - first - empty
     if layout.size not in (None, count):
-        raise fault(name, "line 1", f"{layout.size} vectors, but {count} lines follow")
+        reason = f"{layout.size} vectors, but {count} lines follow"
+        yield Block([], np.empty((0, layout.dimension), np.float32), {"line 1": reason})

@@ -1,5 +1,6 @@
 import gzip
 import io
+import re
 import struct
 
 import numpy as np
@@ -51,13 +52,13 @@ def file(tmp_path):
 )
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_the_format_shows_in_the_content(file, content, pack) -> None:
-    words, matrix = read_vectors(file(pack(content)))
+    words, matrix, _ = read_vectors(file(pack(content)))
     assert words == ["the", "of"]
     assert matrix.dtype == np.float32
     np.testing.assert_array_equal(matrix, np.array([[0.5, -1, 2e-3], [1, 2, 3]], np.float32))
-    words, matrix = read_vectors(file(pack(content)), wanted={"of", "for"})
+    words, matrix, _ = read_vectors(file(pack(content)), wanted={"of", "for"})
     assert words == ["of"] and matrix.tolist() == [[1, 2, 3]]
-    words, matrix = read_vectors(file(pack(content)), wanted={"for"})
+    words, matrix, _ = read_vectors(file(pack(content)), wanted={"for"})
     assert words == [] and matrix.shape == (0, 3)
 
 
@@ -96,7 +97,7 @@ def test_files_of_many_blocks(tmp_path, monkeypatch, format: str) -> None:
 
 def test_words_may_hold_spaces_in_text(file) -> None:
     path = file(b"a 1 2\n. . . 3 4\nat name@domain.com 5 6\n. 7 8\n")
-    words, matrix = read_vectors(path)
+    words, matrix, _ = read_vectors(path)
     assert words == ["a", ". . .", "at name@domain.com", "."]
     assert matrix.tolist() == [[1, 2], [3, 4], [5, 6], [7, 8]]
     assert read_vectors(path, wanted={". . ."}).words == [". . ."]
@@ -139,8 +140,95 @@ PAIR = binary(("the", [1, 2]), ("of", [3, 4]))
 )
 def test_files_at_fault_are_named_with_the_place(file, content: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
-        read_vectors(file(content))
+        read_vectors(file(content), strict=True)
     assert "\n" not in str(error.value) and str(error.value).startswith(str(file(content)))
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "note"),
+    [
+        (b"5 2\n" + GOOD + b"of 1 2\n", ["the", "of"], "line 1: 5 vectors, but 2 lines follow"),
+        (b"1 2\n" + GOOD + b"of 1 2\n", ["the", "of"], "line 1: 1 vectors, but 2 lines follow"),
+        (GOOD + b"of 1\nand 1 2\n", ["the", "and"], "line 2: expected 2 values, found 1"),
+        (b"of 1\n" + GOOD + b"and 1 2\n", ["the", "and"], "line 1: expected 2 values, found 1"),
+        (b"3 2\n" + GOOD + b"of 1 x\nand 1 2\n", ["the", "and"], "line 3: 'x' is not a finite"),
+        (b"2 2\n" + GOOD + b"of 1 2\n\n", ["the", "of"], "line 4: expected 2 values, found 0"),
+        (b"\n \n" + GOOD, ["the"], None),
+        (b"\xef\xbb\xbf" + GOOD, ["the"], None),
+        (b"\xef\xbb\xbf1 2\n" + GOOD, ["the"], None),
+        (b"2\t2\r\n" + GOOD + b"of\t1\t2\r\n", ["the", "of"], None),
+        (GOOD + b"  1 2\n   3 4\n", ["the", " ", "  "], None),
+        (GOOD + b" 1 2\n", ["the"], "line 2: expected 2 values, found 1"),
+        (b"2 2\n" + GOOD + b"\xffx\x80 1 2\n", ["the", "\udcffx\udc80"], None),
+        (b"2 2\n\xffx 1 2\n" + GOOD, ["\udcffx", "the"], None),
+        (b"2 2\n\x01x 1 2\n" + GOOD, ["\x01x", "the"], None),
+        (b"5 2\n" + PAIR, ["the", "of"], "word 3: the file ends here, it should hold 5"),
+        (b"1 2\n" + PAIR, ["the", "of"], "word 2: line 1 says that there are only 1"),
+        (b"2 2\n" + PAIR[:-3], ["the"], "word 2: the file ends here, it should hold 2"),
+        (
+            b"2 2\n" + binary(("a", [np.nan, 2]), ("b", [3, 4])),
+            ["b"],
+            "word 'a': values that are not finite",
+        ),
+        (
+            GOOD + b"x 1\n" * 9,
+            ["the"],
+            "line 2: expected 2 values, found 1; line 3: expected 2 values, found 1; line 4: "
+            "expected 2 values, found 1; and 6 more",
+        ),
+    ],
+)
+@pytest.mark.parametrize("block", [16, 1 << 22])
+def test_what_can_be_read_is_read(
+    file, monkeypatch, content: bytes, words: list[str], note: str | None, block: int
+) -> None:
+    if b"x 1\n" * 9 in content:
+        content = content.replace(GOOD, GOOD * 11, 1)
+        words, note = words * 11, note and re.sub(r"line (\d)", r"line 1\1", note)
+    path = file(content)
+    if block > 16 or b"\x00" not in content:
+        monkeypatch.setattr(module, "_BLOCK", block)
+    found = read_vectors(path)
+    assert found.words == words and len(found.matrix) == len(words)
+    if "the" in words and b"\x00" not in content:
+        assert found.matrix[words.index("the")].tolist() == [np.float32(0.1), np.float32(0.2)]
+    if note is None:
+        assert found.notes == ()
+    else:
+        assert found.notes[0].startswith(f"{path}: not read as it should be: {note}")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("limit", [1, 7, 40, 99])
+def test_the_first_vectors_alone(tmp_path, monkeypatch, format: str, limit: int) -> None:
+    given = some(40, 3)
+    write_vectors(tmp_path / "v", given, format=format)
+    for block in (64, 1 << 22):
+        monkeypatch.setattr(module, "_BLOCK", block)
+        found = read_vectors(tmp_path / "v", limit=limit, strict=True)
+        assert found.words == given.words[:limit] and found.notes == ()
+        np.testing.assert_array_equal(found.matrix, given.matrix[:limit])
+        wanted = {given.words[0], given.words[20]}
+        found = read_vectors(tmp_path / "v", limit=limit, wanted=wanted)
+        assert found.words == [word for word in given.words[:limit] if word in wanted]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            struct.pack("<ii", 793712314, 12) + b"\x00" * 99,
+            "is a model of fastText .*; give the .vec",
+        ),
+        (b"It is a text of words alone.\nAnother line it has.\n", "line 1: "),
+        (b"5 3\nIt is a text.\nAnother line.\n", "line 2: "),
+    ],
+)
+def test_other_files_are_named(file, content: bytes, message: str) -> None:
+    for strict in (False, True):
+        with pytest.raises(InputError, match=message) as error:
+            read_vectors(file(content), strict=strict)
+        assert "\n" not in str(error.value)
 
 
 def test_a_damaged_or_missing_file_is_named(tmp_path, file) -> None:
