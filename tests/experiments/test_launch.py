@@ -26,7 +26,12 @@ def checkout(tmp_path, monkeypatch):
     shutil.copytree(LAUNCH, checkout / "scripts" / "launch")
     for folder in (checkout / "experiments", checkout / "bin", tmp_path / "logs", tmp_path / "w"):
         folder.mkdir()
+    shutil.copy(LAUNCH.parent / "run", checkout / "scripts")
     (checkout / "experiments" / "standin.py").write_text(JOB)
+    (checkout / "experiments" / "_private.py").touch()
+    for file in ("common/flags.py", "recipes/flags.py", "larger/__main__.py"):
+        (checkout / "experiments" / file).parent.mkdir()
+        (checkout / "experiments" / file).touch()
     for name, script in CLUSTER.items():
         (checkout / "bin" / name).write_text(f"#!/bin/bash\n{script}\n")
         (checkout / "bin" / name).chmod(0o755)
@@ -146,6 +151,15 @@ def test_dry_runs_print_the_commands_and_run_nothing(start, checkout, tmp_path):
         "slurm.sbatch no",
         "local.sh",
         "local.sh 2 ../experiments/standin",
+        "local.sh 2 common/flags",
+        "local.sh 2 recipes",
+        "tpu_vm.sh t z ../experiments/standin",
+        "slurm.sbatch common/flags",
+        "../run ../experiments/standin",
+        "../run common/flags",
+        "../run recipes",
+        "../run _private",
+        "../run",
     ],
 )
 def test_a_wrong_job_or_number_is_one_line_and_status_2(start, command):
