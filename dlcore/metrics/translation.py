@@ -205,19 +205,25 @@ def translation_scores(
     )
 
 
-def sentence_scores(outputs: Sequence[str], references: References) -> SentenceScores:
+def sentence_scores(
+    outputs: Sequence[str], references: References, *, tokenizer: str = "13a", lower: bool = False
+) -> SentenceScores:
     """Computes BLEU and chrF of each sentence, to sort good translations from bad ones.
 
     Args:
         outputs: N texts.
         references: the references of each output.
+        tokenizer: as in `translation_scores`.
+        lower: as in `translation_scores`.
 
     Raises:
         InputError: as `translation_scores`.
     """
     from sacrebleu.metrics import BLEU, CHRF
 
-    bleu, chrf = BLEU(effective_order=True), CHRF()
+    check_bleu_tokenizer(tokenizer)
+    bleu = BLEU(lowercase=lower, tokenize=tokenizer, effective_order=True)
+    chrf = CHRF(lowercase=lower)
     lists = _reference_lists(outputs, references)
     scores = [
         [metric.sentence_score(*pair).score for pair in zip(outputs, lists, strict=True)]

@@ -30,7 +30,13 @@ from dlcore.launch.fields import LARGEST, choice, integer, names, number, switch
 from dlcore.launch.loading import read_summary, trained_by
 from dlcore.launch.predictions import input_lines
 from dlcore.launch.running import checkpoint_folder
-from dlcore.launch.text import LayersConfig, TransformerGroup, VocabularyConfig, encode
+from dlcore.launch.text import (
+    LayersConfig,
+    TransformerGroup,
+    VocabularyConfig,
+    cut_off,
+    encode,
+)
 from dlcore.metrics import bleu_tokenizer, check_bleu_tokenizer
 from dlcore.models.text import TENSOR_PARALLEL
 from dlcore.models.text.prediction import log_probs, nats, smoothed
@@ -156,6 +162,8 @@ class Translation(launch.Task[Config, Info]):
             valid=config.cut(text.valid, 40),
             test=config.cut(text.test, 40),
         )
+        for note in text.notes:
+            launch.say(note)
         vocabularies = self.vocabularies(text)
         source, target = vocabularies.sides
         train, valid, test = (
@@ -174,6 +182,11 @@ class Translation(launch.Task[Config, Info]):
             f"{len(text.valid):,} to validate and {len(self.test):,} to test with; "
             f"{len(source):,} and {len(target):,} tokens; shapes {pairs.buckets}"
             + (f"; left out {' and '.join(left_out)}" if left_out else "")
+            + cut_off(
+                {"to test with": self.test}
+                | ({} if held_out is None else {"to validate with": held_out}),
+                config.limit,
+            )
         )
         self.info = dataclasses.replace(vocabularies, longest=int(pairs.target_lengths.max()))
         self.rehearse()

@@ -15,7 +15,13 @@ from dlcore.data.text import Pairs, Vocabulary
 from dlcore.data.text.vocabulary import END
 from dlcore.evaluation.search_errors import VERDICTS, SearchErrors
 from dlcore.files import write_whole
-from dlcore.metrics import LengthScore, TranslationScores, bleu_by_length
+from dlcore.metrics import (
+    LengthScore,
+    SentenceScores,
+    TranslationScores,
+    bleu_by_length,
+    sentence_scores,
+)
 from dlcore.report import markup
 from dlcore.report.attention import AttentionExample, attention_section
 from dlcore.report.plots import plot_bars
@@ -25,6 +31,7 @@ from dlcore.types import Variables
 
 SHOWN = 4  # test sentences whose translation is followed, and whose attention is shown
 _MOST_MISTAKES = 10
+_MOST_EXTREMES = 5
 
 
 class Samples(NamedTuple):
@@ -54,7 +61,7 @@ def translation_sections(
     tokenizer: str = "13a",
     lower: bool = False,
 ) -> list[Section]:
-    """Shows scores, BLEU by length, errors of search and model, samples and attention.
+    """Shows scores, BLEU by length, sentences, errors of search and model, samples and attention.
 
     Args:
         sources: N texts of the test data.
@@ -87,6 +94,9 @@ def translation_sections(
         sections.append(_error_section(errors, sources, references, outputs))
     if samples is not None and samples.outputs:
         sections.append(_samples_section(samples))
+    if len(outputs) > 1:
+        sentences = sentence_scores(outputs, references, tokenizer=tokenizer, lower=lower)
+        sections.append(_extremes_section(sentences, sources, references, outputs))
     if attention:
         text = "Each row is a token of the output and shows the source tokens that it attends to."
         sections.append(attention_section("Attention", attention, text=text))
@@ -122,6 +132,33 @@ def _scores_section(scores: Mapping[str, TranslationScores]) -> Section:
     )
     parts = [markup.table(rows, header=header), markup.preformatted("\n".join(signatures))]
     return Section("Translation scores", lambda _: markup.join(parts))
+
+
+def _extremes_section(
+    scores: SentenceScores,
+    sources: Sequence[str],
+    references: Sequence[str],
+    outputs: Sequence[str],
+) -> Section:
+    """Lists the sentences with the lowest and the highest chrF, which short ones have as well."""
+    header = ["sentence", "source", "reference", "output", "chrF", "BLEU"]
+    order = np.argsort(scores.chrf, kind="stable")
+    worst = order[: min(_MOST_EXTREMES, len(order) // 2)]
+    parts = []
+    for name, rows in (("Worst", worst), ("Best", order[::-1][: len(worst)])):
+        cells = [
+            [
+                row + 1,
+                sources[row],
+                references[row],
+                outputs[row],
+                f"{scores.chrf[row]:.1f}",
+                f"{scores.bleu[row]:.1f}",
+            ]
+            for row in rows
+        ]
+        parts += [markup.heading(name), markup.table(cells, header=header)]
+    return Section("Best and worst sentences", lambda _: markup.join(parts))
 
 
 def _group_name(group: LengthScore) -> str:

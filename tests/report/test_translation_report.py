@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dlcore.evaluation import search_errors
-from dlcore.metrics import translation_scores
+from dlcore.metrics import sentence_scores, translation_scores
 from dlcore.report import AttentionExample, attention_section, markup, write_report
 from dlcore.report.plots import attention, bars, plot_attention, plot_bars
 from experiments.translation.report import Samples, translation_sections
@@ -212,6 +212,29 @@ def test_samples_over_the_steps(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("lower", [False, True])
+def test_the_best_and_the_worst_sentences(tmp_path, lower):
+    outputs = [text.swapcase() if lower else text for text in OUTPUTS]
+    scores = {"beam": translation_scores(outputs, REFERENCES, lower=lower)}
+    options = {"scores": scores, "source_lengths": LENGTHS, "lower": lower}
+    section = translation_sections(SOURCES, REFERENCES, outputs, **options)[-1]
+    each = sentence_scores(OUTPUTS, REFERENCES)
+    worst, best = tables(section.content(tmp_path))
+    order = np.argsort(each.chrf)
+    assert section.title == "Best and worst sentences" and best[1][0] == "1"
+    for table, rows in ((worst, order[:2]), (best, order[:1:-1])):
+        assert table[1:] == [
+            [
+                str(row + 1),
+                *(SOURCES[row], REFERENCES[row], outputs[row]),
+                *(f"{each.chrf[row]:.1f}", f"{each.bleu[row]:.1f}"),
+            ]
+            for row in rows
+        ]
+    one = translation_sections(["a"], ["b"], ["c"], scores=scores, source_lengths=[1])
+    assert len(one) == 2
+
+
 def test_attention_shows_the_mean_and_the_heads(monkeypatch, tmp_path):
     shown = {}
 
@@ -258,6 +281,7 @@ def test_the_whole_report(tmp_path):
         "BLEU by length",
         "Error analysis of the search",
         "Samples",
+        "Best and worst sentences",
         "Attention",
     ]
     pictures = re.findall('src="(.*?)"', text)
@@ -268,4 +292,4 @@ def test_the_whole_report(tmp_path):
 
 def test_what_is_not_there_has_no_section():
     titles = [section.title for section in sections(samples=Samples(SOURCES, REFERENCES, []))]
-    assert titles == ["Translation scores", "BLEU by length"]
+    assert titles == ["Translation scores", "BLEU by length", "Best and worst sentences"]

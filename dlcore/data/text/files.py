@@ -179,11 +179,15 @@ def read_rows(path: pathlib.Path) -> list[Row]:
     """
     text = _filled(path)
     if ".csv" not in (suffix.lower() for suffix in path.suffixes):
-        lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")
-        return [Row(line.split("\t"), Line(path, at)) for at, line in enumerate(lines, 1)]
+        lines = text.split("\n" if "\n" in text else "\r")
+        if not lines[-1]:
+            lines.pop()
+        split = (line.removesuffix("\r").split("\t") for line in lines)
+        return [Row(row, Line(path, at)) for at, row in enumerate(split, 1)]
     first = text.partition("\n")[0]
     delimiter = ";" if ";" in first and "," not in first else ","
-    rows, number = [], 1
+    rows: list[Row] = []
+    number = 1
     # A text may be longer than the 131,072 characters that Python's reader allows by default.
     before = csv.field_size_limit(len(text) + 1)
     with io.StringIO(text, newline="") as file:

@@ -59,6 +59,9 @@ def read_labelled(
             equally many different values; the message names the line.
     """
     tables = [read_rows(path) for path in paths]
+    for rows in tables:
+        while rows[-1].cells == [""]:  # empty lines at the end
+            rows.pop()
     layouts: list[_Layout] = []
     for path, rows in zip(paths, tables, strict=True):
         layouts.append(_layout(path, rows, layouts[:1], text_column, label_column))

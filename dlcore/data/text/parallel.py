@@ -13,7 +13,9 @@ Pair = tuple[str, str]
 Splits = dict[str, list[Pair]]
 
 # Parts at the end of a file's name that do not name its language.
-_SUFFIXES = ("gz", "txt")
+_SUFFIXES = ("gz", "txt", "tsv", "csv")
+# What the two sides are called where they are no languages, as in OpenNMT's examples.
+_SIDES = (("src", "tgt"), ("source", "target"))
 
 
 class ParallelText(NamedTuple):
@@ -28,6 +30,7 @@ class ParallelText(NamedTuple):
         test: pairs that are held out for the test.
         skipped: the number of pairs that were left out because one of their sides is empty, as some
             are in most large corpora.
+        notes: what else was left out, in words.
     """
 
     name: str
@@ -36,6 +39,7 @@ class ParallelText(NamedTuple):
     valid: list[Pair]
     test: list[Pair]
     skipped: int
+    notes: tuple[str, ...] = ()
 
 
 def load_parallel_text(
@@ -54,14 +58,16 @@ def load_parallel_text(
             prepared TFDS data set of translations, such as ted_hrlr_translate/ru_to_en.
         data_dir: the folder of prepared data sets; None stands for TFDS' own,
             ~/tensorflow_datasets.
-        data_path: instead of `dataset`, a TSV file, on each line a source, a tab and a target; or a
-            folder with such files, or with one file per language whose lines are aligned. The
-            language is the last part of a file's name: `train.en.gz`, `val_de.txt`. Files named
-            train, test and valid (or validation, val, dev) are these parts. Without such names, and
-            in a single file, the held-out pairs are cut from all pairs. If only one of test and
-            valid is there, it is the test.
-        languages: the source and the target. By default a data set's own; aligned files need them,
-            TSV files have none.
+        data_path: instead of `dataset`, a TSV file, on each line a source, a tab and a target, or
+            the same as CSV; or a folder with such files, or with one file per language whose lines
+            are aligned. Other columns are left out: those behind the two, such as the attribution
+            of a sentence, and those that hold numbers alone. The language is the last part of a
+            file's name that is not that of a part of the data: `train.en.gz`, `val_de.txt`,
+            `src-train.txt`. Files named train, test and valid (or validation, val, dev) are these
+            parts. Without such names, and in a single file, the held-out pairs are cut from all
+            pairs. If only one of test and valid is there, it is the test.
+        languages: the source and the target. By default a data set's own, or src and tgt where
+            aligned files are called so; others need them, TSV files have none.
         valid_share: the share of the training sources that is held out for validation where the
             data has no such part; 0 holds nothing out. All pairs of a source go together, and the
             choice depends on the sources alone.
@@ -69,8 +75,9 @@ def load_parallel_text(
 
     Raises:
         InputError: for data that is missing, not prepared, unreadable, not UTF-8 or empty, a line
-            of a TSV file without exactly two columns, aligned files of different lengths, languages
-            that the data does not have, shares outside [0, 1), or a data set without translations.
+            of a TSV file with fewer than two columns or others than the first, aligned files of
+            different lengths, languages that the data does not have, shares outside [0, 1), or a
+            data set without translations.
     """
     for name, share in (("validation", valid_share), ("test", test_share)):
         if not 0 <= share < 1:
@@ -82,9 +89,10 @@ def load_parallel_text(
         )
     if data_path is None:
         title, chosen, splits = prepared.read_parallel(dataset, data_dir, languages)
+        notes: tuple[str, ...] = ()
     else:
         path = files.existing(data_path)
-        title, (chosen, splits) = str(path), _read_files(path, languages)
+        title, (chosen, splits, notes) = str(path), _read_files(path, languages)
     filled = {name: _filled(pairs) for name, pairs in splits.items()}
     for name, pairs in filled.items():
         if not pairs:
@@ -98,7 +106,7 @@ def load_parallel_text(
     if valid is None:
         train, valid = _hold_out(train, valid_share, title)
     skipped = sum(map(len, splits.values())) - sum(map(len, filled.values()))
-    return ParallelText(title, chosen, train, valid, test, skipped)
+    return ParallelText(title, chosen, train, valid, test, skipped, notes)
 
 
 def _filled(pairs: list[Pair]) -> list[Pair]:
@@ -126,35 +134,47 @@ def _hold_out(pairs: list[Pair], share: float, title: str) -> tuple[list[Pair], 
     )
 
 
-def _read_files(path: pathlib.Path, languages: Sequence[str]) -> tuple[Pair, Splits]:
-    """Reads the languages and the pairs of a file, or of each split of a folder."""
+def _read_files(
+    path: pathlib.Path, languages: Sequence[str]
+) -> tuple[Pair, Splits, tuple[str, ...]]:
+    """Reads the languages and the pairs of a file, or of each split of a folder, and notes."""
     groups = _parts(path)
     if all(len(group) == 1 for group in groups.values()) and not languages:
-        tables = {name: _read_pairs(group[0]) for name, group in groups.items()}
-        return ("source", "target"), tables
+        tables, notes = {}, []
+        for name, group in groups.items():
+            tables[name], found = _read_pairs(group[0])
+            notes += found
+        used = [file for group in groups.values() for file in group]
+        notes += files.unread(path, used) if path.is_dir() else ()
+        return ("source", "target"), tables, tuple(notes)
     if path.is_file():
         raise InputError(
             f"{path} is one file, in which sources come first; leave the languages "
             f"{','.join(languages)} out, or give a folder with a file for each"
         )
-    named = {name: _by_language(group) for name, group in groups.items()}
     if not languages:
-        first, second, *_ = [*named["train"], "", ""]
-        raise InputError(
-            f"{path} has train files in {', '.join(named['train'])}; say which language is the "
-            f"source and which the target, such as --languages={first},{second}"
-        )
+        names = _by_language(groups["train"])
+        languages = next((sides for sides in _SIDES if {*sides} <= names.keys()), ())
+        if not languages:
+            first, second, *_ = [*names, "", ""]
+            raise InputError(
+                f"{path} has train files in {', '.join(names)}; say which language is the source "
+                f"and which the target, such as --languages={first},{second}"
+            )
     source, target = languages
+    named = {name: _by_language(group, languages) for name, group in groups.items()}
     for name, by_language in named.items():
         if missing := [language for language in languages if language not in by_language]:
             raise InputError(
                 f"{path} has {name} files in {', '.join(by_language)}, none in "
                 f"{' or '.join(missing)}; choose two of them, or add a file whose name ends in it"
             )
-    return (source, target), {
+    used = [by_language[side] for by_language in named.values() for side in languages]
+    pairs = {
         name: _read_aligned(by_language[source], by_language[target])
         for name, by_language in named.items()
     }
+    return (source, target), pairs, files.unread(path, used)
 
 
 def _parts(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
@@ -170,27 +190,52 @@ def _parts(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     return {part: groups[name] for part, name in chosen.items() if name in groups}
 
 
-def _by_language(group: list[pathlib.Path]) -> dict[str, pathlib.Path]:
-    """Returns the files by their languages."""
+def _by_language(
+    group: list[pathlib.Path], languages: Sequence[str] = ()
+) -> dict[str, pathlib.Path]:
+    """Returns the files by their languages: those given, or what is last in their names."""
     by_language: dict[str, pathlib.Path] = {}
     for file in group:
-        language = ["", *(part for part in files.parts(file) if part not in _SUFFIXES)][-1]
+        skipped = {"train", *files.HELD_OUT, *_SUFFIXES}
+        parts = ["", *(part for part in files.parts(file) if part not in skipped)]
+        asked = [part for part in parts if part in languages]
+        language = (asked or parts)[-1]
         other = by_language.setdefault(language, file)
-        if other != file:
+        if other != file and (asked or not languages):
             raise InputError(f"{file.parent} has {other.name} and {file.name}; keep one")
     return by_language
 
 
-def _read_pairs(path: pathlib.Path) -> list[Pair]:
-    """Reads the pairs of a TSV file: a line is two texts with a tab between, or empty for both."""
-    rows = [line.split("\t") for line in files.read_lines(path)]
-    for number, row in enumerate(rows, 1):
-        if len(row) != 2 and row != [""]:
+def _read_pairs(path: pathlib.Path) -> tuple[list[Pair], list[str]]:
+    """Reads the pairs of a table, a line of which may be empty for both, and notes."""
+    rows = files.read_rows(path)
+    filled = [row for row in rows if row.cells != [""]]
+    width = len(filled[0].cells)
+    for cells, line in filled:
+        if len(cells) != width or width < 2:
             raise InputError(
-                f"{files.Line(path, number)} has {files.columns(len(row))}; it needs a source, a "
-                "tab and a target"
+                f"{line} has {files.columns(len(cells))}; it needs a source, a tab and a target"
+                + (f", as the {width} columns of the first line" if width > 2 else "")
             )
-    return [(row[0], row[-1]) for row in rows]
+    numbers = [
+        place
+        for place in range(width)
+        if width > 2 and all(row.cells[place].strip().isdecimal() for row in filled)
+    ]
+    kept = [place for place in range(width) if place not in numbers][:2]
+    if len(kept) < 2:
+        raise InputError(f"{path} has numbers in all columns but one; it needs two of texts")
+    notes = []
+    if width > 2:
+        left_out = [str(place + 1) for place in range(width) if place not in kept]
+        notes.append(f"{path}: of {width} columns those left out are {', '.join(left_out)}")
+    names = tuple(filled[0].cells[place].strip().casefold() for place in kept)
+    if names in _SIDES:
+        notes.append(f"{path}: the first line names the columns {', '.join(names)}")
+        rows.remove(filled[0])
+    return [
+        (row.cells[kept[0]], row.cells[kept[1]]) if row.cells != [""] else ("", "") for row in rows
+    ], notes
 
 
 def _read_aligned(source: pathlib.Path, target: pathlib.Path) -> list[Pair]:

@@ -1,5 +1,6 @@
 import gzip
 import pathlib
+import re
 import subprocess
 import sys
 from typing import Any
@@ -80,6 +81,7 @@ def test_aligned_files_in_both_directions(tmp_path: pathlib.Path) -> None:
     assert data == (
         *(str(folder), ("en", "de")),
         *([("one", "eins"), ("two", "zwei")], [], [("three", "drei")], 0),
+        (f"{folder}: not read: README",),
     )
     back = load_parallel_text(data_path=folder, languages=("de", "en"))
     assert back.languages == ("de", "en") and back.test == [("drei", "three")]
@@ -100,6 +102,46 @@ def test_the_language_is_the_last_part_of_a_name(tmp_path: pathlib.Path, names: 
     assert sorted(data.train + data.test) == sorted(ROWS)
 
 
+@pytest.mark.parametrize("languages", [(), ("src", "tgt"), ("tgt", "src")])
+@pytest.mark.parametrize("form", ["{}-{}.txt", "{1}.{0}.tok.txt", "corpus_{}_{}.gz"])
+def test_sides_are_named_before_or_after_the_part(
+    tmp_path: pathlib.Path, languages: tuple[str, ...], form: str
+) -> None:
+    """As in OpenNMT's examples: src-train.txt, tgt-train.txt, src-val.txt ..."""
+    if form.startswith("{1}") and not languages:
+        languages = ("src", "tgt")
+    for part, word in (("train", "a"), ("val", "b"), ("test", "c")):
+        for side in ("src", "tgt"):
+            write(tmp_path / form.format(side, part), f"{word} {side}\n")
+    data = load_parallel_text(data_path=tmp_path, languages=languages)
+    first, second = data.languages
+    assert data.languages == (languages or ("src", "tgt")) and data.notes == ()
+    for pairs, word in zip(data[2:5], "abc", strict=True):
+        assert pairs == [(f"{word} {first}", f"{word} {second}")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "notes"),
+    [
+        ("a", "Go.\tGeh.\tCC-BY 2.0 (France) #1\nHi.\tHallo!\tCC-BY 2.0\n", ["columns .* 3$"]),
+        ("a", "17\tGo.\t33\tGeh.\n18\tHi.\t34\tHallo!\n", ["4 columns .* out are 1, 3$"]),
+        ("a", "1\tGo.\tGeh.\n2\tHi.\tHallo!\n", ["of 3 columns those left out are 1$"]),
+        ("a", "source\ttarget\nGo.\tGeh.\nHi.\tHallo!\n", ["first line names .* source, target"]),
+        ("a.csv", 'Src,Tgt\nGo.,Geh.\n"Hi.",Hallo!\n', ["first line names .* src, tgt"]),
+        ("a.csv", "Go.;Geh.;x\nHi.;Hallo!;y\n", ["of 3 columns"]),
+        ("a", "Go.\tGeh.\nHi.\tHallo!", []),
+    ],
+)
+def test_columns_beside_the_pairs_are_left_out(
+    tmp_path: pathlib.Path, name: str, content: str, notes: list[str]
+) -> None:
+    data = load_parallel_text(data_path=write(tmp_path / name, content), test_share=0)
+    assert data.train == [("Go.", "Geh."), ("Hi.", "Hallo!")]
+    assert len(data.notes) == len(notes)
+    for note, words in zip(data.notes, notes, strict=True):
+        assert re.search(words, note)
+
+
 def test_folders_of_tables_in_three_parts(tmp_path: pathlib.Path) -> None:
     folder = write_folder(
         tmp_path,
@@ -107,7 +149,7 @@ def test_folders_of_tables_in_three_parts(tmp_path: pathlib.Path) -> None:
     )
     assert load_parallel_text(data_path=folder)[2:] == (
         *([("a", "b")], [("c", "d")], [("e", "f")]),
-        0,
+        *(0, ()),
     )
     # A part that is there is not cut; held-out pairs of one kind are the test.
     (folder / "test.tsv").unlink()
