@@ -63,6 +63,7 @@ RECURRENT = tuple(CELLS)
 NEURAL = ("transformer", *RECURRENT)
 _NEURAL = {"model": NEURAL}
 _RECURRENT = {"model": RECURRENT}
+_LEAST_SHARE = 1e-6  # of the probability that sampling keeps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,15 +158,15 @@ class Config(
     )
     top_p: float | None = number(
         None,
-        0,
-        LARGEST_NUMBER,
+        _LEAST_SHARE,
+        1,
         "sample from the likeliest of this total probability only",
         free=True,
     )
     min_p: float | None = number(
         None,
-        0,
-        LARGEST_NUMBER,
+        _LEAST_SHARE,
+        1,
         "sample from those this share as likely as the likeliest",
         free=True,
     )
@@ -204,6 +205,8 @@ class LanguageModelling(launch.Task[Config, Info]):
             valid_share=config.validation,
             limit=config.characters,
         )
+        for note in corpus.notes:
+            launch.say(note)
         cut = {part: config.cut(getattr(corpus, part), 20_000) for part in PARTS}
         self.corpus = corpus = corpus._replace(**cut)
         vocabulary = config.build_vocabulary(corpus.train)
@@ -352,7 +355,8 @@ class LanguageModelling(launch.Task[Config, Info]):
     def use(cls, config: Config, given: Collection[str]) -> bool:
         """Continues --prompt by a run that has ended, unless more steps are asked for.
 
-        Flags of sampling alone ask for that too; beside others they belong to a run.
+        Flags of sampling alone ask for that too; beside others they belong to a run. With --report
+        the run writes its report as well.
         """
         alone = SAMPLING & {*given} and {*given} <= SAMPLING | {"workdir"}
         if config.workdir is None or not ("prompt" in given or alone):
@@ -366,7 +370,7 @@ class LanguageModelling(launch.Task[Config, Info]):
         task: Any = trained.task
         write = Sampler(task.config, task.info.vocabulary).neural(task.model)
         print(write(task.computing(trained.variables)))
-        return True
+        return not config.report
 
     @functools.cached_property
     def _nats(self) -> Callable[[Variables, jax.Array, jax.Array], jax.Array]:

@@ -355,6 +355,11 @@ def test_a_finished_run_is_used_without_its_flags_and_left_alone(capfd, run, tmp
     assert empty["tokens"] == 1 and likely["log_probability"] < 0
     assert files(workdir) == before
 
+    process = use("--prompt=my aunt", "--generate=3", "--report")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("my aunt") and summary(workdir)["step"] == 20
+    assert (workdir / "report" / "index.html").exists()
+
     trained = dlcore.load(workdir)
     (nats,) = trained.predict(["the cat sees a dog ."])
     assert nats.sum() == pytest.approx(-likely["log_probability"], rel=1e-5)
@@ -377,7 +382,7 @@ def test_another_vocabulary_than_the_checkpoints_is_refused(run, tmp_path):
     ("text", "words"),
     [
         (b"", ("holds no text",)),
-        (b"one line alone", ("line",)),
+        (b"one line alone", ("1 tokens are too few",)),
         (b"good\nbad \xff\nline\n", ("UTF-8", "line 2")),
         (b"a b\n" * 20, ("6 tokens", "batch size")),
     ],
@@ -398,7 +403,10 @@ def test_bad_texts(run, tmp_path, text, words):
         ("--model=lstm_batch_norm", ("lstm_batch_norm", "stream")),
         ("--patience=3 --validation=0", ("--validation",)),
         ("--prompt=", ("--prompt",)),
-        ("--top_p=2", ("top_p 2.0",)),
+        ("--top_p=2", ("--top_p=2.0 is not a number from 1e-06 to 1",)),
+        ("--min_p=1.5", ("--min_p=1.5 is not a number from 1e-06 to 1",)),
+        ("--top_p=0", ("--top_p=0.0 is not a number",)),
+        ("--min_count=9999999", ("no token occurs 9,999,999 times",)),
         ("--heads=2", ("--model=lstm", "--heads")),
         ("--model=transformer", ("--model=transformer", "--embedding_size")),
     ],
