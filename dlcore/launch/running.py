@@ -14,6 +14,7 @@ import jax
 
 from dlcore import optim, runtime
 from dlcore.errors import InputError
+from dlcore.files import read_json
 from dlcore.launch import accounting, info
 from dlcore.launch import workdir as folders
 from dlcore.launch.process import say
@@ -173,6 +174,12 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
         for line in restored.skipped:
             say(f"skipped a damaged checkpoint: {line}")
         say(f"continuing {task.workdir} from step {restored.step}")
+    elif step_reached := _step_reached(task.workdir):
+        raise InputError(
+            f"the run in {task.workdir} has ended at step {step_reached}, but there is no "
+            f"checkpoint of it in {checkpoints.directory}; give the --checkpoint_dir that it had, "
+            "restore its checkpoints, or choose another --workdir to train anew"
+        )
     else:
         state = task.adopt(layout.initialise(lambda: make_state(task)))
     first = restored.step if restored else 0
@@ -232,6 +239,14 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
     tested = split == "test" and result.steps > 0
     metrics = result.evaluation if tested else evaluate_on("test", with_average(state))
     return Outcome(variables_of(state), metrics, int(state.step), result)
+
+
+def _step_reached(workdir: pathlib.Path) -> int:
+    """Returns the step at which a run has ended, by its summary; 0 without."""
+    try:
+        return int(read_json(workdir / "summary.json")["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _tracker(task: Task[Any, Any]) -> Tracker | None:

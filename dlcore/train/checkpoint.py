@@ -241,14 +241,18 @@ class Checkpoints:
 
     def _remove(self, step: int) -> str:
         source = self.directory / str(step)
-        target = self.directory.parent / f"{self.directory.name}-damaged" / str(step)
+        folder = self.directory.parent / f"{self.directory.name}-damaged"
+        target = folder / str(step)
         with self._writing():
             if processes.is_primary():
-                if target.exists():
-                    target.rmtree()
-                target.parent.mkdir(exist_ok=True)
-                # An object store has no empty folders.
-                (target.parent / "README.txt").write_text(_DAMAGED)
+                count = 1
+                while target.exists():  # another one of this step, or something of others
+                    count += 1
+                    target = folder / f"{step}-{count}"
+                folder.mkdir(exist_ok=True)
+                if not (folder / "README.txt").exists():
+                    # An object store has no empty folders.
+                    (folder / "README.txt").write_text(_DAMAGED)
                 source.rename(target)
             processes.all_agree(True)
             self._manager.reload()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -125,6 +126,21 @@ def test_what_is_no_run_is_one_line(plain, tmp_path):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(InputError, match="there is no checkpoint in"):
         dlcore.load(tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["elsewhere", "gone"])
+def test_a_run_that_has_ended_without_its_checkpoints_is_not_trained_anew(plain, tmp_path, lost):
+    folder = tmp_path / "run"
+    shutil.copytree(plain[1], folder)
+    other = tmp_path / "elsewhere" if lost == "elsewhere" else None
+    if other is None:
+        shutil.rmtree(folder / "checkpoints")
+    values = json.loads((folder / "config.json").read_text()) | {"workdir": str(folder)}
+    before = hashes(folder)
+    with pytest.raises(InputError, match=f"{folder} has ended at step 60, but there is no check"):
+        launch.run(JOB(CONFIG(**{**values, "checkpoint_dir": other and str(other)})))
+    after = hashes(folder)
+    assert all(after[path] == before[path] for path in before)
 
 
 def test_a_run_in_one_s_own_process_continues_and_compares_values(plain, train):

@@ -149,6 +149,21 @@ def test_a_damaged_checkpoint_is_skipped_named_and_kept_aside(tmp_path, damage):
     assert restored(directory).step == 3
 
 
+def test_damaged_checkpoints_take_the_place_of_nothing(tmp_path):
+    directory, aside = tmp_path / "checkpoints", tmp_path / "checkpoints-damaged"
+    saved(directory, [1])
+    others = {"2/photo.txt": "of others", "README.txt": "of others too"}
+    for name, text in others.items():
+        (aside / name).parent.mkdir(parents=True, exist_ok=True)
+        (aside / name).write_text(text)
+    for name in ("2-2", "2-3"):
+        saved(directory, [2])
+        flip_a_bit(directory / "2" / "state")
+        (skipped,) = restored(directory).skipped
+        assert skipped.endswith(f"moved to {aside / name})") and (aside / name / "state").is_dir()
+    assert {name: (aside / name).read_text() for name in others} == others
+
+
 def test_remote_folders_are_refused_that_orbax_cannot_write_or_that_want_a_package(monkeypatch):
     with pytest.raises(InputError, match="cannot be in s3://bucket/run: Orbax writes to folders"):
         Checkpoints("s3://bucket/run", {})
