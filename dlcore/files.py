@@ -35,6 +35,11 @@ def open_file(path: str | os.PathLike[str]) -> io.BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
+def is_utf8(text: str) -> bool:
+    """Returns whether a text, such as a path, is UTF-8: Python has surrogates for other bytes."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def unpacked(file: io.BufferedReader) -> io.BufferedReader:
     """Returns a reader of what gzip packed into a file, or the file itself where it is plain.
 
@@ -130,7 +135,9 @@ def write_whole(
     path: pathlib.Path,
     text: str,
     *,
-    errors: Literal["strict", "backslashreplace", "xmlcharrefreplace"] = "strict",
+    errors: Literal[
+        "strict", "backslashreplace", "xmlcharrefreplace", "surrogateescape"
+    ] = "strict",
 ) -> None:
     """Writes a text in UTF-8 so that the file is whole or not there.
 

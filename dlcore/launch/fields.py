@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from dlcore.errors import InputError, choose
+from dlcore.files import is_utf8
 
 # The largest integer that indices, steps and seeds can have on every device.
 LARGEST = 2**31 - 1
@@ -164,7 +165,7 @@ class Text(Kind):
     several: str | None = None
 
     def describe(self) -> str:
-        return "a text without NUL characters"
+        return "a text in UTF-8 without NUL characters"
 
     def parse(self, text: str) -> str:
         return text
@@ -172,13 +173,17 @@ class Text(Kind):
     def allows(self, value: Value) -> bool:
         values = value if self.several else (value,)
         return isinstance(values, tuple) and all(
-            isinstance(one, str) and "\0" not in one for one in values
+            isinstance(one, str) and self.allows_one(one) for one in values
         )
+
+    def allows_one(self, text: str) -> bool:
+        """Returns whether one value is possible."""
+        return "\0" not in text and is_utf8(text)
 
 
 @dataclasses.dataclass(frozen=True)
 class Path(Text):
-    """A path that a file system can hold, one or several."""
+    """A path that a file system can hold, one or several; it need not be UTF-8."""
 
     def describe(self) -> str:
         return (
@@ -186,15 +191,13 @@ class Path(Text):
             "without NUL characters"
         )
 
-    def allows(self, value: Value) -> bool:
-        values = value if self.several else (value,)
-        return super().allows(value) and all(
-            len(path.encode(errors="surrogateescape")) <= _PATH_BYTES
-            and all(
-                len(name.encode(errors="surrogateescape")) <= _NAME_BYTES
-                for name in path.split("/")
-            )
-            for path in values
+    def allows_one(self, text: str) -> bool:
+        path = text.encode(errors="surrogateescape")
+        names = path.split(b"/")
+        return (
+            b"\0" not in path
+            and len(path) <= _PATH_BYTES
+            and all(len(name) <= _NAME_BYTES for name in names)
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from absl import flags
 
 from dlcore.errors import InputError, choose
-from dlcore.files import open_file
+from dlcore.files import is_utf8, open_file
 from dlcore.launch.config import OWN, Group, specs
 from dlcore.launch.fields import Kind, Switch
 
@@ -181,12 +181,14 @@ def _recipe(name: str, folder: pathlib.Path | None) -> pathlib.Path:
 def _lines(path: pathlib.Path) -> list[str]:
     """Returns the lines of a flag file that are no comments."""
     try:
-        with io.TextIOWrapper(open_file(path), encoding="utf-8-sig") as file:
+        # Values may be paths, which are bytes and need not be UTF-8.
+        file = io.TextIOWrapper(open_file(path), encoding="utf-8-sig", errors="surrogateescape")
+        with file:
             lines = [*file]
     except OSError as error:
         raise InputError(f"cannot read the flag file {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
+    if any(not line.startswith(("#", "--")) and not is_utf8(line) for line in lines):
         raise InputError(
             f"the flag file {path} is not text in UTF-8; give a file of flags, one a line"
-        ) from None
+        )
     return [line.strip() for line in lines if line.strip() and not line.startswith(("#", "//"))]

@@ -91,7 +91,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 def _images(source: str) -> list[str]:
     if source == "-":
-        return [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        return [line for line in _standard_input(errors="surrogateescape") if line.strip()]
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if not file.is_dir())
@@ -119,6 +119,12 @@ def input_lines(source: str) -> list[str]:
     if source != "-":
         return read_lines(pathlib.Path(source).expanduser())
     try:
-        return [line.rstrip("\n") for line in sys.stdin]
-    except UnicodeDecodeError as error:
-        raise InputError(f"standard input is not {error.encoding}; convert it") from None
+        return _standard_input(errors="strict")
+    except UnicodeDecodeError:
+        raise InputError("standard input is not UTF-8; convert it to UTF-8") from None
+
+
+def _standard_input(errors: str) -> list[str]:
+    """Returns the lines of standard input in UTF-8, whatever the locale; `errors` as `open` has."""
+    text = sys.stdin.buffer.read().decode("utf-8-sig", errors)
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []

@@ -21,12 +21,19 @@ TUNABLES = (
 def settle_environment() -> None:
     """Settles what libraries read in the environment, for which a command starts once more.
 
-    tqdm draws its bars on a terminal alone: in a file they would be one line without end.
+    tqdm draws its bars on a terminal alone: in a file they would be one line without end. Arguments
+    and names of files are UTF-8, whatever the locale.
     """
     if not os.isatty(2):
         os.environ.setdefault("TQDM_DISABLE", "1")
-    if "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = TUNABLES
+    settled = {"GLIBC_TUNABLES": TUNABLES}
+    is_told = sys.flags.ignore_environment or "utf8" in sys._xoptions
+    if sys.getfilesystemencoding() != "utf-8" and not is_told:
+        os.environ.pop("PYTHONUTF8", None)
+        settled["PYTHONUTF8"] = "1"
+    missing = settled.keys() - os.environ.keys()
+    os.environ.update({name: settled[name] for name in missing})
+    if missing:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

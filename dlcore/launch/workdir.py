@@ -122,5 +122,6 @@ def record(workdir: pathlib.Path, job: str, config: RunConfig) -> None:
     lines = [line for line in config.lines() if not line.startswith("--resume=")]
     text = "\n".join([f"# dlcore {job} --flagfile={path}", *lines]) + "\n"
     with writing(workdir):
-        write_whole(path, text)
+        # A path is bytes, which need not be UTF-8: they are written as they are.
+        write_whole(path, text, errors="surrogateescape")
     write_json(workdir / CONFIG, config.json())

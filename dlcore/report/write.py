@@ -40,7 +40,7 @@ def write_report(workdir: str | pathlib.Path, sections: Sequence[Section] = ()) 
     summary = _read(workdir / "summary.json", read_json)
     none: dict[str, Any] = {}
     config = _read(workdir / "config.json", read_json, none)
-    flags = _read(workdir / "flags.txt", lambda path: path.read_text(encoding="utf-8"), "")
+    flags = _read(workdir / "flags.txt", _flags, "")
     folder, title = workdir / "report", str(summary.get("experiment", "run")).replace("_", " ")
     common = [
         Section("Result", lambda _: _result(summary, config, flags)),
@@ -71,6 +71,11 @@ def write_page(folder: pathlib.Path, title: str, sections: Sequence[Section]) ->
             "choose another --workdir"
         ) from error
     return page
+
+
+def _flags(path: pathlib.Path) -> str:
+    """Returns the text of a flag file; a path in it need not be UTF-8, and is shown by escapes."""
+    return path.read_text(encoding="utf-8", errors="backslashreplace")
 
 
 def _read(path: pathlib.Path, reader: Callable[[pathlib.Path], T], otherwise: T | None = None) -> T:

@@ -19,6 +19,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from dlcore.errors import InputError
+from dlcore.files import is_utf8
 from dlcore.paths import leaves_by_path
 from dlcore.runtime import processes
 from dlcore.train.fingerprint import describe, difference, fingerprint_of_json, fingerprints
@@ -252,7 +253,7 @@ class Checkpoints:
                 folder.mkdir(exist_ok=True)
                 if not (folder / "README.txt").exists():
                     # An object store has no empty folders.
-                    (folder / "README.txt").write_text(_DAMAGED)
+                    (folder / "README.txt").write_text(_DAMAGED, encoding="utf-8")
                 source.rename(target)
             processes.all_agree(True)
             self._manager.reload()
@@ -440,4 +441,10 @@ def _absolute(directory: Directory) -> epath.Path:
         path.exists()
     except ImportError as error:
         raise InputError(f"checkpoints cannot be in {directory}: {_one_line(error)}") from error
-    return path if remote else path.absolute()
+    path = path if remote else path.absolute()
+    if not is_utf8(str(path)):
+        raise InputError(
+            f"checkpoints cannot be in {path}: Orbax writes to folders with names in UTF-8 only; "
+            "choose another --workdir or --checkpoint_dir"
+        )
+    return path

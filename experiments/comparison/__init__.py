@@ -125,7 +125,9 @@ def run_one(
     root = str(pathlib.Path(dlcore.__file__).resolve().parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    ended = subprocess.run(
+        command, env=environment, capture_output=True, encoding="utf-8", errors="replace"
+    )
     if ended.returncode:
         last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
         raise InputError(f"the run {name} failed: {last.removeprefix('error: ')}")

@@ -323,7 +323,7 @@ def test_predictions_of_files_folders_and_standard_input(run, tmp_path, pictures
     assert header == "input,class,probability,class_2,probability_2" and len(lines) == 12
 
     one = sorted(pictures.glob("*.png"))[0]
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{one}\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{one}\n".encode())))
     process = run("--predict=-", only)
     assert json.loads(process.stdout) == json.loads(run(f"--predict={one}", only).stdout)
     assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}

@@ -265,7 +265,8 @@ def test_predictions_of_a_file_and_of_standard_input(run, trained, tmp_path, mon
         {"input": line, **row} for line, row in zip(lines, expected, strict=True)
     ]  # fmt: skip
 
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    stdin = io.TextIOWrapper(io.BytesIO("\n".join(lines).encode()))
+    monkeypatch.setattr("sys.stdin", stdin)
     assert run("--predict=-", *flags).stdout == process.stdout
 
     table = tmp_path / "answers.csv"

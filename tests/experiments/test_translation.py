@@ -185,7 +185,8 @@ def test_a_finished_run_translates_a_file_and_changes_nothing_else(run, trained,
 @alone
 def test_several_outputs_of_several_models_from_standard_input(run, trained, monkeypatch):
     folder, _ = trained
-    monkeypatch.setattr(sys, "stdin", io.StringIO("the cat sees a dog\n\na bird likes the cat\n"))
+    stdin = io.TextIOWrapper(io.BytesIO(b"the cat sees a dog\n\na bird likes the cat\n"))
+    monkeypatch.setattr(sys, "stdin", stdin)
     process = run(f"--workdir={folder}", "--translate=-", "--n_best=3", f"--ensemble={folder}")
     assert process.returncode == 0, process.stderr
     rows = [line.split("\t") for line in process.stdout.splitlines() if line]

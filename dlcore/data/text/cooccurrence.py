@@ -132,7 +132,7 @@ def count_cooccurrences(
                 "another in a sentence; give more text or a lower minimum count"
             )
         meta = {"vocabulary_size": int(vocabulary_size), "cells": size}
-        (work / "meta.json").write_text(json.dumps(meta) + "\n")
+        (work / "meta.json").write_text(json.dumps(meta) + "\n", encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
         os.replace(work, final)
     except OSError as error:
