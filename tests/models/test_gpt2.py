@@ -60,6 +60,36 @@ def test_logits(write, form):
         np.testing.assert_allclose(log_probs, expected[:, t], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("given", ["", "model.safetensors.index.json"])
+def test_shards(tmp_path, given):
+    names, places = [*STATE], {}
+    for number in range(3):
+        shard = f"model-{number + 1:05}-of-00003.safetensors"
+        part = {name: STATE[name] for name in names[number::3]}
+        safetensors.numpy.save_file(part, tmp_path / shard)
+        places |= dict.fromkeys(part, shard)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}), encoding="utf-8")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    _, variables = load_gpt2(tmp_path / given)
+    safetensors.numpy.save_file(STATE, tmp_path / "whole.safetensors")
+    _, whole = load_gpt2(tmp_path / "whole.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, variables, whole)
+
+    for content, message in (
+        ({"weight_map": {"a": "../x.safetensors"}}, "which is no file beside it"),
+        ({"weight_map": {"a": 3}}, "names 3, which is no file beside it"),
+        ({"weight_map": []}, "give the index of the shards"),
+        ({}, "give the index of the shards"),
+        ({"weight_map": {"a": "missing.safetensors"}}, "cannot read .*missing.safetensors"),
+        ({"weight_map": {"a": "model-00001-of-00003.safetensors"}}, "lacks|holds no GPT-2"),
+    ):
+        index.write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(InputError, match=message) as error:
+            load_gpt2(tmp_path / given)
+        assert "\n" not in str(error.value)
+
+
 def test_variables_are_those_of_the_model(write):
     model, variables = load_gpt2(write(STATE) / "model.safetensors")
     shapes = jax.eval_shape(model.init, jax.random.key(0), TOKENS)

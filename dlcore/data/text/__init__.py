@@ -1,5 +1,6 @@
 """Text: corpora, vocabularies, and the splits and loaders that turn token ids into batches."""
 
+from dlcore.data.text.byte_pairs import BytePairs
 from dlcore.data.text.cooccurrence import count_cooccurrences
 from dlcore.data.text.corpora import (
     Corpus,
@@ -22,6 +23,7 @@ from dlcore.data.text.vocabulary import Vocabulary
 from dlcore.data.text.word_stream import WordStream, held_out_pairs, keep_probabilities
 
 __all__ = [
+    "BytePairs",
     "Corpus",
     "LabelledText",
     "Lines",

@@ -223,7 +223,7 @@ class Vocabulary:
     @functools.cached_property
     def _tokenizer(self) -> "tokenizers.Tokenizer":
         ids = {token: number for number, token in enumerate(self.tokens)}
-        return _tokenizer(ids, self.merges)
+        return byte_pair_tokenizer(ids, self.merges)
 
 
 def _most_frequent(
@@ -249,7 +249,14 @@ def _ranked(counts: dict[str, int]) -> list[str]:
     return sorted(counts, key=lambda token: (-counts[token], token))
 
 
-def _tokenizer(
+def byte_alphabet() -> list[str]:
+    """Returns the printable characters that stand for the 256 bytes, sorted."""
+    import tokenizers
+
+    return sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+
+
+def byte_pair_tokenizer(
     vocab: dict[str, int] | None = None, merges: Sequence[tuple[str, str]] | None = None
 ) -> "tokenizers.Tokenizer":
     """Makes a byte-level tokenizer that neither adds nor loses anything."""
@@ -275,13 +282,13 @@ def _byte_pairs(texts: list[str], size: int, min_count: int, lower: bool) -> Voc
         )
     lines = [line for text in texts for line in text.splitlines(keepends=True)]
     progress = tqdm.tqdm(lines, desc="learning byte pairs", delay=2, leave=False)
-    tokenizer = _tokenizer()
+    tokenizer = byte_pair_tokenizer()
     tokenizer.train_from_iterator(
         (line.lower() for line in progress) if lower else progress,
         tokenizers.trainers.BpeTrainer(
             vocab_size=size - len(_SPECIAL),
             min_frequency=min_count,
-            initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+            initial_alphabet=byte_alphabet(),
             show_progress=False,
         ),
     )

@@ -35,15 +35,20 @@ def load_gpt2(path: str | pathlib.Path) -> tuple[LanguageModel, Variables]:
     from the `config.json` beside the file. Without that file heads have 64 features, as in all
     published sizes, and epsilon is 1e-5.
 
+    Its tokens are those of `dlcore.data.text.BytePairs.load` for the same folder.
+
     Args:
-        path: a safetensors file, or a folder with `model.safetensors`.
+        path: a safetensors file; the index of one that is cut in shards,
+            `model.safetensors.index.json`; or a folder with either.
 
     Raises:
         InputError: for a file or a config.json that cannot be read or does not belong to a GPT-2.
     """
     file = pathlib.Path(path)
     if file.is_dir():
-        file /= "model.safetensors"
+        whole = file / "model.safetensors"
+        index = file / "model.safetensors.index.json"
+        file = index if index.exists() and not whole.exists() else whole
     tensors, config = _read(file), _read_config(file.with_name("config.json"))
     try:
         (vocab_size, features), (context, _), (_, hidden) = (
@@ -93,10 +98,12 @@ def _read(file: pathlib.Path) -> dict[str, np.ndarray]:
     """Reads the weights by their names, without the output layer, which is the embedding."""
     import safetensors.numpy
 
-    try:
-        tensors = safetensors.numpy.load_file(file)
-    except (OSError, safetensors.SafetensorError) as reason:
-        raise InputError(f"cannot read {file}: {reason}; give a safetensors file") from None
+    tensors: dict[str, np.ndarray] = {}
+    for shard in _shards(file):
+        try:
+            tensors |= safetensors.numpy.load_file(shard)
+        except (OSError, safetensors.SafetensorError) as reason:
+            raise InputError(f"cannot read {shard}: {reason}; give a safetensors file") from None
     tensors = {name.removeprefix("transformer."): leaf for name, leaf in tensors.items()}
     table, output = tensors.get("wte.weight"), tensors.pop("lm_head.weight", None)
     if output is not None and table is not None and not np.array_equal(output, table):
@@ -105,6 +112,24 @@ def _read(file: pathlib.Path) -> dict[str, np.ndarray]:
             "the weights of such a model"
         )
     return {name: leaf for name, leaf in tensors.items() if not name.endswith(BUFFERS)}
+
+
+def _shards(file: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the files of an index, which lie beside it; of another file, itself.
+
+    Raises:
+        InputError: when the index cannot be read or names files elsewhere.
+    """
+    if file.suffix != ".json":
+        return [file]
+    try:
+        names = {*read_json(file)["weight_map"].values()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as reason:
+        raise InputError(f"cannot read {file}: {reason}; give the index of the shards") from None
+    for name in names:
+        if not isinstance(name, str) or name in ("", ".", "..") or "/" in name:
+            raise InputError(f"{file} names {name!r}, which is no file beside it")
+    return [file.with_name(name) for name in sorted(names)]
 
 
 def _read_config(file: pathlib.Path) -> dict[str, Any]:
