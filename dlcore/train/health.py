@@ -36,7 +36,8 @@ def guard(step: Step) -> Step:
             return new, metrics
         numbers = [mean.total for mean in metrics.values()]
         if own is None:
-            numbers += [_zero_if_finite(leaf) for leaf in jax.tree.leaves(new.params)]
+            # A sum of zeros, or NaN: the cheapest way to ask, and one number between devices.
+            numbers += [jnp.sum(leaf * 0) for leaf in jax.tree.leaves(new.params)]
         healthy = jnp.all(jnp.stack([jnp.isfinite(number) for number in numbers]))
         skipped = Mean(1.0 - healthy.astype(jnp.float32), jnp.ones(()))
         counts = {"skipped": skipped if own is None else _select(healthy, own, skipped)}
@@ -52,16 +53,6 @@ def guard(step: Step) -> Step:
         return _choose(accepted, new, old), metrics | counts
 
     return guarded
-
-
-def _zero_if_finite(leaf: jax.Array) -> jax.Array:
-    """Returns 0 when all elements of a leaf are finite, else NaN.
-
-    The last axis comes last, by a product more that keeps the compiler from making one sum of both:
-    the CPU adds whole rows in half the time that it takes to add, or ask, element by element.
-    """
-    rows = jnp.sum(leaf * 0, axis=tuple(range(leaf.ndim - 1)))
-    return jnp.sum(rows * 0)
 
 
 def _loss(metrics: Metrics) -> jax.Array:

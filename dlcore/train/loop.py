@@ -377,6 +377,6 @@ def _diagnosis(last: int, count: int, batches: Batches) -> str:
         f"the loss, its gradient or the new parameters were not finite in {count} steps in a row, "
         f"{first} to {last}; "
         f"the parameters are still those of step {first - 1}; the first bad batch is number "
-        f"{first - 1} ({', '.join(fields)}); lower the learning rate, clip the gradient's norm, or "
-        "mend the data, and start again in another folder"
+        f"{first - 1} ({', '.join(fields)}); lower the learning rate, clip the gradient's norm "
+        "(--clip_norm), or mend the data, and start again in another folder"
     )

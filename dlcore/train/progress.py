@@ -70,7 +70,8 @@ class Progress:
         if split != "train":
             self.say(f"step {step}: {', '.join(here)}")
         elif not self._terminal:
-            self.say(", ".join([self._count(step), *here, *self._left(step, self._rate)]))
+            rest = [*self._left(step, self._rate), *self._speed]
+            self.say(", ".join([self._count(step), *here, *rest]))
 
     def say(self, line: str) -> None:
         """Writes a line that stays."""
