@@ -40,8 +40,9 @@ class Mean(flax.struct.PyTreeNode):
     of weight 0), accumulation and the number of devices cannot change the result.
 
     Attributes:
-        total: the sum of weight times value, a scalar.
-        weight: the sum of the weights, a scalar.
+        total: the sum of weight times value, a scalar; in an evaluation it may be a vector, such as
+            of classes, see `train.evaluate`.
+        weight: the sum of the weights, of the same shape.
 
     >>> float(Mean.of(jnp.array([1.0, 3.0])).merge(Mean.of(jnp.array([8.0]))).compute())
     4.0

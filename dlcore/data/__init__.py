@@ -1,15 +1,21 @@
 """Data: the embedded and prepared data sets, and the seekable loader that batches them.
 
 A batch is a dict of NumPy arrays with one leading axis: {"image": uint8 [B, H, W, C], "label":
-int32 [B], "weight": float32 [B]}. A weight of 0 marks a row that is padding. Nothing here imports
-JAX.
+int32 [B], "weight": float32 [B]}, where labels of images that may have several are float32 [B, K].
+A weight of 0 marks a row that is padding. Nothing here imports JAX.
 """
 
 from dlcore.data.images import load_images
 from dlcore.data.loader import Loader, evaluation_batches
 from dlcore.data.pictures import read_images
 from dlcore.data.sources import Arrays, Batch, ImageData, Records, Split
-from dlcore.data.statistics import balanced_weights, channel_moments, evenly_spaced, labels_of
+from dlcore.data.statistics import (
+    balanced_positive_weights,
+    balanced_weights,
+    channel_moments,
+    evenly_spaced,
+    labels_of,
+)
 
 __all__ = [
     "Arrays",
@@ -18,6 +24,7 @@ __all__ = [
     "Loader",
     "Records",
     "Split",
+    "balanced_positive_weights",
     "balanced_weights",
     "channel_moments",
     "evaluation_batches",

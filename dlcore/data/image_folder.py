@@ -79,12 +79,8 @@ def hold_out(
     from sklearn import model_selection
 
     labels = [image.label for image in images]
-    counts = np.bincount(labels, minlength=len(class_names))
-    if 1 in counts:
-        raise InputError(
-            f"class {class_names[int(np.argmax(counts == 1))]} has 1 image; a class needs 2 or "
-            "more to hold some out for the test, or name train and test parts"
-        )
+    counts = np.bincount(np.array(labels, int), minlength=len(class_names))
+    _refuse_single(counts, class_names)
     if not images:
         return [], []
     train, test = model_selection.train_test_split(
@@ -94,6 +90,53 @@ def hold_out(
         stratify=labels,
     )
     return [images[i] for i in np.sort(train)], [images[i] for i in np.sort(test)]
+
+
+def hold_out_labels(
+    images: Sequence[StoredImage], class_names: Sequence[str]
+) -> tuple[list[StoredImage], list[StoredImage]]:
+    """Splits images of several labels so that about a fixed fifth of every class is held out.
+
+    Iterative stratification (Sechidis et al. 2011): the images of the rarest class that is left go
+    first, each to the part that lacks most of the class, or of images where both lack as many.
+    Images without a label come last.
+
+    Raises:
+        InputError: when a class has only one image.
+    """
+    labels = np.array([image.label for image in images], int)
+    counts = labels.sum(0)
+    _refuse_single(counts, class_names)
+    held_out = np.maximum(-(-counts // 5), 1)
+    lacks = np.stack([counts - held_out, held_out])  # of each class, to train on and to test
+    room = np.array([len(images) - -(-len(images) // 5), -(-len(images) // 5)])
+    part = np.full(len(images), -1)
+    order = np.random.default_rng(0).permutation(len(images))
+    while (left := part < 0).any():
+        remaining = labels[left].sum(0)
+        if remaining.any():
+            rarest = int(np.where(remaining > 0, remaining, len(images) + 1).argmin())
+            chosen = order[(left & (labels[:, rarest] > 0))[order]]
+        else:
+            rarest, chosen = None, order[left[order]]
+        for i in chosen:
+            wants = room if rarest is None else lacks[:, rarest]
+            part[i] = int(wants.argmax() if wants[0] != wants[1] else room.argmax())
+            lacks[part[i]] -= labels[i]
+            room[part[i]] -= 1
+    train, test = (
+        [image for image, own in zip(images, part, strict=True) if own == wanted]
+        for wanted in (0, 1)
+    )
+    return train, test
+
+
+def _refuse_single(counts: np.ndarray, class_names: Sequence[str]) -> None:
+    if 1 in counts:
+        raise InputError(
+            f"class {class_names[int(np.argmax(counts == 1))]} has 1 image; a class needs 2 or "
+            "more to hold some out for the test, or name train and test parts"
+        )
 
 
 class _Reader:

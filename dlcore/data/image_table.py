@@ -3,7 +3,8 @@
 Each row has the path of an image, relative to the folder of the table, and its class; a third
 column may say to which part of the data it belongs: train, and test, validation, valid or val.
 Without it a fixed fifth of every class is held out. The first row may name the columns, which may
-then stand anywhere.
+then stand anywhere. With a separator of labels a row may name any number of classes, none too, and
+an image may have several rows.
 """
 
 import csv
@@ -12,7 +13,17 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from dlcore.data.image_folder import HELD_OUT, TRAIN, ImageFolder, hold_out, note, shown
+import numpy as np
+
+from dlcore.data.image_folder import (
+    HELD_OUT,
+    TRAIN,
+    ImageFolder,
+    hold_out,
+    hold_out_labels,
+    note,
+    shown,
+)
 from dlcore.data.pictures import StoredImage
 from dlcore.errors import InputError
 from dlcore.files import read_text
@@ -20,55 +31,76 @@ from dlcore.files import read_text
 # Names of the columns, and where they stand without names.
 _COLUMNS = (
     ("image", "file", "filename", "file_name", "path", "filepath", "image_path"),
-    ("label", "class", "class_name", "category", "target"),
+    ("label", "labels", "class", "classes", "class_name", "category", "target", "tags"),
     ("part", "split", "set", "subset"),
 )
 
 
-def read_table(path: pathlib.Path) -> ImageFolder:
+def read_table(path: pathlib.Path, separator: str | None = None) -> ImageFolder:
     """Lists the images of a table without opening one.
+
+    Args:
+        path: the table.
+        separator: what stands between the labels of an image that may have several; None where
+            each has one class.
 
     Raises:
         InputError: when the table cannot be read, has no row that names an image and a class,
-            gives an image two classes, or names parts without one to train on and one to test on.
+            gives an image two classes, or names parts without one to train on and one to test on;
+            and for an empty separator.
     """
+    if separator == "":
+        raise InputError("the separator of labels is empty; give a character, such as ;")
     columns, rows = _columns(_rows(path), path)
     left_out: dict[str, list[str]] = {}
-    classes: dict[str, str] = {}
+    labels: dict[str, set[str]] = {}
     parts: dict[str, str] = {}
     for row in rows:
-        name, label, part = (row[at].strip() if at < len(row) else "" for at in columns)
+        name, cell, part = (row[at].strip() if at < len(row) else "" for at in columns)
+        given = {label.strip() for label in (cell.split(separator) if separator else [cell])} - {""}
         if not os.path.isfile(path.parent / name):
             left_out.setdefault("left out, no file", []).append(name)
-        elif not label:
+        elif separator is None and not given:
             left_out.setdefault("left out, without a class", []).append(name)
-        elif classes.setdefault(name, label) != label:
+        elif separator is None and labels.get(name, given) != given:
             raise InputError(
-                f"{path} gives {name} the classes {classes[name]} and {label}; an image has one"
+                f"{path} gives {name} the classes {min(labels[name])} and {cell}; an image has "
+                "one, or several that --label_separator stands between"
             )
         else:
+            labels[name] = labels.get(name, set()) | given
             parts[name] = part.casefold()
-    if not classes:
+    class_names = sorted(set().union(*labels.values()))
+    if not class_names:
         raise InputError(
             f"{path} names no image with a class, looking for files in {path.parent}; its rows are "
             "PATH,CLASS with paths relative to its own folder"
         )
-    class_names = sorted({*classes.values()})
+    if bare := [name for name, given in labels.items() if not given]:
+        left_out["without a label, taken as of no class"] = bare
     numbers = {name: number for number, name in enumerate(class_names)}
+
+    def label_of(given: set[str]) -> int | np.ndarray:
+        if separator is None:
+            return numbers[min(given)]
+        return np.array([name in given for name in class_names], np.uint8)
+
     images = {
-        name: StoredImage(path.parent / name, numbers[label], shown(path.parent / name))
-        for name, label in classes.items()
+        name: StoredImage(path.parent / name, label_of(given), shown(path.parent / name))
+        for name, given in labels.items()
     }
     if any(parts.values()):
         train, test = _by_part(path, parts, left_out)
         split = [images[name] for name in train], [images[name] for name in test]
-        without = sorted({*class_names} - {classes[name] for name in train})
+        without = sorted({*class_names}.difference(*(labels[name] for name in train)))
         if without:
             raise InputError(
                 f"{path} has no images to train on of {', '.join(without)}; a class must have some"
             )
-    else:
+    elif separator is None:
         split = hold_out([*images.values()], class_names)
+    else:
+        split = hold_out_labels([*images.values()], class_names)
     notes = tuple(note(path, kind, names) for kind, names in left_out.items())
     return ImageFolder(tuple(class_names), *split, notes)
 

@@ -31,6 +31,7 @@ def load_images(
     data_path: PathLike | None = None,
     image_size: int | None = None,
     allow_empty: bool = False,
+    label_separator: str | None = None,
     in_memory_bytes: int = 2 << 30,
 ) -> ImageData:
     """Loads a data set of images by class and decodes it into memory if it fits there.
@@ -46,12 +47,15 @@ def load_images(
         image_size: the side in pixels of the square that every image is fitted into
             (`pictures.fit_square`); None keeps the images, which must then be of one size.
         allow_empty: whether a class of `data_path` may have no images.
+        label_separator: what stands between the labels of an image in a table. Each image may then
+            have any number of labels, and "label" is float32 [K], 1 for each of its classes.
         in_memory_bytes: the most memory that decoded images may take. A larger data set is read and
             decoded batch by batch.
 
     Raises:
         InputError: for data that is missing, not prepared, unreadable, of differing sizes or
-            without classes, or for a label that is not the number of a class.
+            without classes, for a label that is not the number of a class, and for a separator of
+            labels where there is no table.
     """
     if image_size is not None and image_size < 1:
         raise InputError(f"image size {image_size} is not possible; give 1 pixel or more")
@@ -66,7 +70,12 @@ def load_images(
         path = pathlib.Path(data_path).expanduser()
         name, shape = str(path), (None, None, None)
         if path.is_file():
-            class_names, train, test, notes = read_table(path)
+            class_names, train, test, notes = read_table(path, label_separator)
+        elif label_separator is not None and path.exists():
+            raise InputError(
+                f"{path} is a folder, whose images have one class each; several labels "
+                "(--label_separator) are read from a CSV table"
+            )
         else:
             class_names, train, test, notes = read_folder(path, allow_empty=allow_empty)
         bits = pictures.bits_of(train)
@@ -78,7 +87,8 @@ def load_images(
     image_shape = _complete(shape, chain(train, test))
 
     def decode(stored: StoredImage, notes: list[str] | None = None) -> dict[str, np.ndarray]:
-        if not 0 <= stored.label < len(class_names):
+        several = isinstance(stored.label, np.ndarray)
+        if not several and not 0 <= stored.label < len(class_names):
             raise InputError(
                 f"label {stored.label} of image {stored.name} is outside the classes "
                 f"0..{len(class_names) - 1}; correct it or choose another data set"
@@ -89,7 +99,10 @@ def load_images(
             )
         if array.shape != image_shape:
             raise _size_error(array.shape[:2], stored, image_shape[:2])
-        return {"image": array, "label": np.asarray(stored.label, np.int32)}
+        return {
+            "image": array,
+            "label": np.asarray(stored.label, np.float32 if several else np.int32),
+        }
 
     seen: set[tuple[str, str]] = set()  # notes of images by their names
 

@@ -40,16 +40,16 @@ UPPER = "of 16 bits in each of several channels, of which the upper 8 are read"
 
 
 class StoredImage(NamedTuple):
-    """An image as it is stored, with its class.
+    """An image as it is stored, with its class, or with its labels where it may have several.
 
     Attributes:
         file: the bytes of an image file, or its path.
-        label: the number of its class.
+        label: the number of its class, or uint8 [K], 1 for each of the K classes that it is of.
         name: its name in error messages.
     """
 
     file: bytes | pathlib.Path
-    label: int
+    label: int | np.ndarray
     name: str
 
 

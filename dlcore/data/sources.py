@@ -130,7 +130,8 @@ class ImageData:
 
     Attributes:
         name: its name in logs and errors.
-        train: the training split; an example is {"image": uint8 [H, W, C], "label": int32 []}.
+        train: the training split; an example is {"image": uint8 [H, W, C], "label": int32 []}, the
+            label float32 [K] where images may have several.
         test: the held-out split, of the same form.
         class_names: the name of each label.
         image_shape: (H, W, C) of every image.

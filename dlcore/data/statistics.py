@@ -11,7 +11,7 @@ _CHUNK = 256
 
 
 def labels_of(split: Split) -> np.ndarray:
-    """Returns the "label" of each example, [N], without decoding images."""
+    """Returns the "label" of each example, [N] or, of several labels, [N, K], decoding no image."""
     if isinstance(split, Arrays):
         return split.arrays["label"]
     if isinstance(split, Records):
@@ -34,6 +34,22 @@ def balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
     counts = np.bincount(labels, minlength=num_classes)
     there = np.maximum(counts, 1) * np.count_nonzero(counts)
     return np.where(counts, len(labels) / there, 1.0)
+
+
+def balanced_positive_weights(labels: np.ndarray) -> np.ndarray:
+    """Returns the weight of each class's positives as great as all its negatives, float64 [K].
+
+    The negatives divided by the positives. A class without one of the two weighs 1.
+
+    Args:
+        labels: [N, K] of 0 and 1.
+
+    >>> balanced_positive_weights(np.array([[1, 1], [0, 1], [0, 1], [0, 1]])).tolist()
+    [3.0, 1.0]
+    """
+    positives = np.asarray(labels, np.float64).sum(0)
+    negatives = len(labels) - positives
+    return np.where((positives > 0) & (negatives > 0), negatives / np.maximum(positives, 1), 1.0)
 
 
 def evenly_spaced(split: Split, most: int) -> Split:

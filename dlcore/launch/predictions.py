@@ -5,7 +5,7 @@ import io
 import json
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TextIO
 
 import tqdm
@@ -68,18 +68,31 @@ def _write(rows: Iterator[dict[str, Any]], form: str, target: TextIO) -> None:
         for row in rows:
             target.write(json.dumps(row, ensure_ascii=False) + "\n")
         return
-    flat = [_flat(row) for row in rows]
+    together = [*rows]
+    nested = {name for row in together for name, value in row.items() if _of_dicts(value)}
+    flat = [_flat(row, nested) for row in together]
     # Some rows may have more columns than others, such as fewer or more answers.
     writer = csv.DictWriter(target, [*dict.fromkeys(name for row in flat for name in row)])
     writer.writeheader()
     writer.writerows(flat)
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Returns a row of plain values; the second dict of a list becomes the columns NAME_2 ..."""
+def _of_dicts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
+
+
+def _flat(row: dict[str, Any], nested: Collection[str]) -> dict[str, Any]:
+    """Returns a row of plain values.
+
+    Of a list of dicts the first is in the row already, the second becomes the columns NAME_2 ...
+
+    Args:
+        row: values by column.
+        nested: the columns of lists of dicts, which may be empty in this row.
+    """
     flat: dict[str, Any] = {}
     for name, value in row.items():
-        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        if name in nested:
             for number, item in enumerate(value[1:], 2):
                 flat |= {f"{key}_{number}": part for key, part in item.items()}
         elif isinstance(value, list):

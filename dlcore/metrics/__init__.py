@@ -7,6 +7,7 @@ from dlcore.metrics.classification import (
     class_scores,
     classification,
 )
+from dlcore.metrics.labels import average_precision, label_class_scores, label_scores
 from dlcore.metrics.language import language_scores
 from dlcore.metrics.spans import SPAN_SCHEMES, f1, span_scheme, span_scores
 from dlcore.metrics.translation import (
@@ -29,6 +30,7 @@ __all__ = [
     "SPAN_SCHEMES",
     "SentenceScores",
     "TranslationScores",
+    "average_precision",
     "bleu_by_length",
     "bleu_tokenizer",
     "calibration",
@@ -36,6 +38,8 @@ __all__ = [
     "class_scores",
     "classification",
     "f1",
+    "label_class_scores",
+    "label_scores",
     "language_scores",
     "sentence_scores",
     "span_scheme",

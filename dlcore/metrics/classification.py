@@ -115,10 +115,20 @@ def class_scores(matrix: np.ndarray) -> ClassScores:
     >>> class_scores(np.array([[3, 1], [0, 4]])).recall.tolist()
     [0.75, 1.0]
     """
-    right, true, predicted = np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    return scores_of_counts(np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0))
+
+
+def scores_of_counts(right: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> ClassScores:
+    """Computes the scores of each class from counts, all (K,).
+
+    Args:
+        right: rightly predicted examples.
+        true: examples.
+        predicted: predicted examples.
+    """
 
     def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-        return np.divide(part, whole, out=np.full(len(matrix), np.nan), where=whole > 0)
+        return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
 
     f1 = share(2 * right, true + predicted)
     return ClassScores(true, share(right, predicted), share(right, true), f1)

@@ -43,20 +43,34 @@ VIEWS: dict[str, tuple[View, ...]] = {
 }
 
 
+def mean_softmax(logits: jax.Array) -> jax.Array:
+    """Returns the logarithm of the mean over the first axis of softmax(logits), float32."""
+    return _log_mean(jax.nn.log_softmax(logits.astype(jnp.float32)))
+
+
+def mean_sigmoid(logits: jax.Array) -> jax.Array:
+    """Returns the logits of the mean over the first axis of sigmoid(logits), float32."""
+    logits = logits.astype(jnp.float32)
+    return _log_mean(jax.nn.log_sigmoid(logits)) - _log_mean(jax.nn.log_sigmoid(-logits))
+
+
+def _log_mean(logarithms: jax.Array) -> jax.Array:
+    return jax.nn.logsumexp(logarithms, 0) - jnp.log(len(logarithms))
+
+
 def over_views(
-    predict: Callable[[jax.Array], jax.Array], views: tuple[View, ...]
+    predict: Callable[[jax.Array], jax.Array],
+    views: tuple[View, ...],
+    mean: Callable[[jax.Array], jax.Array] = mean_softmax,
 ) -> Callable[[jax.Array], jax.Array]:
-    """Makes a classifier return the logarithm of its mean probabilities over several views.
+    """Makes a classifier return its mean prediction over several views.
 
     Args:
         predict: images (B, H, W, C) -> logits (B, K).
         views: a value of `VIEWS`; a single view leaves the logits as they are.
+        mean: logits (views, B, K) -> (B, K), those of the mean probabilities: `mean_softmax`, or
+            `mean_sigmoid` for independent labels.
     """
     if len(views) == 1:
         return lambda images: predict(views[0](images))
-
-    def mean(images: jax.Array) -> jax.Array:
-        logits = [predict(view(images)).astype(jnp.float32) for view in views]
-        return jax.nn.logsumexp(jax.nn.log_softmax(jnp.stack(logits)), 0) - jnp.log(len(views))
-
-    return mean
+    return lambda images: mean(jnp.stack([predict(view(images)) for view in views]))

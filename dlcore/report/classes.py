@@ -1,10 +1,16 @@
 """The report sections of classifiers of all kinds. Shapes: N examples, K classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dlcore.metrics import calibration, class_scores
+from dlcore.metrics import (
+    ClassScores,
+    average_precision,
+    calibration,
+    class_scores,
+    label_class_scores,
+)
 from dlcore.report import markup
 from dlcore.report.plots import plot_calibration, plot_confusion
 from dlcore.report.sections import Section, picture_section
@@ -51,13 +57,37 @@ def class_section(
 ) -> Section:
     """Lists precision, recall and F1 of each class, the worst first."""
     scores = class_scores(confusion_matrix(labels, predictions, num_classes=len(class_names)))
+    return _class_table(scores, class_names)
+
+
+def label_section(
+    labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str], *, threshold: float
+) -> Section:
+    """Lists precision, recall, F1 and average precision of each label, the worst F1 first.
+
+    Args:
+        labels: (N, K) of 0 and 1.
+        probabilities: (N, K).
+        class_names: K names.
+        threshold: the probability above which a label is predicted.
+    """
+    scores = label_class_scores(probabilities, labels, threshold=threshold)
+    precisions = average_precision(probabilities, labels)
+    return _class_table(scores, class_names, {"average precision": precisions})
+
+
+def _class_table(
+    scores: ClassScores, class_names: Sequence[str], more: Mapping[str, np.ndarray] | None = None
+) -> Section:
+    columns = {"precision": scores.precision, "recall": scores.recall, "F1": scores.f1}
+    columns |= more or {}
     order = np.argsort(np.nan_to_num(scores.f1, nan=2), kind="stable")
     rows = [
         (class_names[k], f"{scores.examples[k]:,}")
-        + tuple(f"{score[k]:.1%}" if score[k] >= 0 else "-" for score in scores[1:])
+        + tuple(f"{score[k]:.1%}" if score[k] >= 0 else "-" for score in columns.values())
         for k in order
     ]
-    header = ("class", "examples", "precision", "recall", "F1")
+    header = ("class", "examples", *columns)
     return Section("Classes", lambda folder: markup.table(rows, header=header))
 
 

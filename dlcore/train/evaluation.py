@@ -18,6 +18,9 @@ def evaluate(
 ) -> dict[str, float]:
     """The metrics over all batches, each divided once at the end; NaN where nothing was counted.
 
+    A mean whose total and weight are vectors, such as of classes, gives the mean of those of its
+    quotients in which something was counted (a macro average).
+
     Args:
         metric_fn: compiled (state, batch) -> (means, carry); rows of weight 0 must count nothing.
         state: the state to evaluate; it is not changed. What its carry holds belongs to the
@@ -40,10 +43,12 @@ def evaluate(
         add(waiting)  # of the batch before: the device already works on this one
         waiting = metrics
     add(waiting)
-    return {
-        name: float(total / weight) if weight else math.nan
-        for name, (total, weight) in sorted(sums.items())
-    }
+    return {name: _divided(*pair) for name, pair in sorted(sums.items())}
+
+
+def _divided(total: np.ndarray, weight: np.ndarray) -> float:
+    counted = weight > 0
+    return float(np.mean(total[counted] / weight[counted])) if counted.any() else math.nan
 
 
 @dataclasses.dataclass

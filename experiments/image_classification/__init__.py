@@ -2,8 +2,8 @@
 
 By default LeNet-5 on scikit-learn's handwritten digits (1,500 to train on, 297 held out), which
 needs no network. `--data_path` takes a folder of images by class or a CSV table of images and their
-classes, `--dataset` any prepared TFDS data set with an image and a label. `--predict=FOLDER
---workdir=DIR` classifies images.
+classes, `--dataset` any prepared TFDS data set with an image and a label. With `--label_separator`
+the images of a table have any number of labels. `--predict=FOLDER --workdir=DIR` classifies images.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from dlcore.check import activation_deviations
 from dlcore.data import (
     ImageData,
     Split,
+    balanced_positive_weights,
     balanced_weights,
     channel_moments,
     evaluation_batches,
@@ -31,10 +32,11 @@ from dlcore.data import (
     read_images,
 )
 from dlcore.errors import InputError, choose
-from dlcore.launch.answers import class_answers
 from dlcore.launch.fields import (
+    FILES,
     LARGEST,
     LARGEST_NUMBER,
+    Condition,
     choice,
     integer,
     names,
@@ -44,7 +46,6 @@ from dlcore.launch.fields import (
     text,
     texts,
 )
-from dlcore.metrics import classification
 from dlcore.models import IMAGE_MODELS, image_spec
 from dlcore.models.cnn.torch_names import family_of
 from dlcore.nn.augment import STEPS, Augment, augmentation, principal_colours
@@ -54,10 +55,14 @@ from dlcore.report import Section
 from dlcore.types import Aux, Batch, Mean, Metrics, Params, PyTree, TrainState, Variables
 
 from . import report, transfer
+from .labelling import Labelling, OneClass, SeveralLabels
 
 SAMPLE = 10_000  # images that are enough to measure on
 # Of ImageNet's red, green and blue, as torchvision's weights expect images to be scaled.
 IMAGENET = (np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375]))
+# Fields of images that have one class each, and of those that may have several labels.
+_ONE: Condition = {"label_separator": (None,)}
+_SEVERAL: Condition = {"label_separator": lambda separator: separator is not None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,13 +98,32 @@ class Config(
     examples: int | None = integer(
         None, 1, LARGEST, "training examples to take, drawn at random; default all"
     )
-    label_smoothing: float = number(0.0, 0, 1, "share of the target spread over all classes")
+    label_separator: str | None = text(
+        None,
+        "what stands between the labels of an image in the table of --data_path, such as ;",
+        when=FILES,
+    )
+    threshold: float = number(
+        0.5, 0, 1, "probability above which a label is predicted", free=True, when=_SEVERAL
+    )
+    positive_weights: tuple[str, ...] = names(
+        "balanced, which lets examples with a label weigh as much as those without it, or "
+        "NAME:WEIGHT of labels, where others weigh 1",
+        when=_SEVERAL,
+    )
+    label_smoothing: float = number(
+        0.0, 0, 1, "share of the target spread over all classes, or over yes and no of each label"
+    )
     class_weights: tuple[str, ...] = names(
         "balanced, which lets all classes weigh the same in the loss, or NAME:WEIGHT of classes, "
-        "where others weigh 1"
+        "where others weigh 1",
+        when=_ONE,
     )
     sampling: str = choice(
-        "uniform", ("uniform", "balanced"), "how training draws: each example, or class, as often"
+        "uniform",
+        ("uniform", "balanced"),
+        "how training draws: each example, or class, as often",
+        when=_ONE,
     )
     auxiliary_weight: float = number(
         0.3, 0, LARGEST_NUMBER, "weight of auxiliary heads' losses; 0.3 is GoogLeNet's"
@@ -123,7 +147,7 @@ class Config(
         "with --init_from, train a new output layer alone, with the "
         f"{transfer.TOP} modules before it, or all",
     )
-    top: int = integer(5, 1, LARGEST, "classes that --predict lists", free=True)
+    top: int = integer(5, 1, LARGEST, "classes that --predict lists", free=True, when=_ONE)
 
     def for_check(self) -> "Config":
         return dataclasses.replace(super().for_check(), augment="none")
@@ -151,9 +175,8 @@ class Info:
 class ImageClassification(launch.Task[Config, Info]):
     """A classifier of images, trained by cross-entropy."""
 
-    metric = ("accuracy", "max")
     reads = "images"
-    class_weights: np.ndarray | None = None
+    class_weights: np.ndarray | None = None  # known where it is trained
 
     def data(self) -> launch.Data[Info]:
         config = self.config
@@ -163,6 +186,7 @@ class ImageClassification(launch.Task[Config, Info]):
         data = self.images(
             image_size=config.image_size or spec.image_size,
             allow_empty=config.allow_empty_classes,
+            label_separator=config.label_separator,
         )
         data = restrict(data, config)
         launch.say(
@@ -174,6 +198,7 @@ class ImageClassification(launch.Task[Config, Info]):
         mean, deviation = moments(data, config.moments)
         info = Info(data.class_names, data.image_shape, mean, deviation, data.bits)
         self.class_weights = make_class_weights(data, config)
+        self.metric = self.labelling_of(info).metric
 
         def balanced(train: Split) -> np.ndarray:
             labels = labels_of(train)
@@ -181,6 +206,19 @@ class ImageClassification(launch.Task[Config, Info]):
 
         weights = balanced if config.sampling == "balanced" else None
         return self.split_data(data.train, data.test, info, weights)
+
+    def labelling_of(self, info: Info) -> Labelling:
+        """Returns how the images of some data are labelled."""
+        config = self.config
+        smoothing, weights = config.label_smoothing, self.class_weights
+        if config.label_separator is None:
+            return OneClass(info.class_names, smoothing, weights, config.top)
+        return SeveralLabels(info.class_names, smoothing, weights, config.threshold)
+
+    @functools.cached_property
+    def labelling(self) -> Labelling:
+        """How the images are labelled."""
+        return self.labelling_of(self.info)
 
     def build(self, num_classes: int) -> nn.Module:
         """Returns the network of --model with its --option, see `model_options`."""
@@ -220,44 +258,27 @@ class ImageClassification(launch.Task[Config, Info]):
             mutable=list(model_state),
         )
 
-        weight = batch["weight"] * self.example_weights(batch["label"])
-
-        def metrics_of(logits: jax.Array, weight: jax.Array) -> Metrics:
-            return classification(
-                logits, batch["label"], weight, label_smoothing=self.config.label_smoothing
-            )
-
-        metrics = metrics_of(logits, batch["weight"])
-        loss = metrics_of(logits, weight)["loss"]
-        del metrics["loss"]
+        labels, weight = batch["label"], batch["weight"]
+        loss = self.labelling.loss(logits, labels, weight)
         for name, head in activations.items():
             if name.startswith("auxiliary_"):
-                total = (
-                    loss.total
-                    + self.config.auxiliary_weight * metrics_of(head, weight)["loss"].total
-                )
-                loss = Mean(total, loss.weight)
+                auxiliary = self.labelling.loss(head, labels, weight).total
+                loss = Mean(loss.total + self.config.auxiliary_weight * auxiliary, loss.weight)
+        metrics = self.labelling.training_measures(logits, labels, weight)
         return loss, Aux(dict(new_state), metrics)
-
-    def example_weights(self, labels: jax.Array) -> jax.Array | float:
-        """Returns what examples weigh in the loss by --class_weights: (B,), or 1 for all.
-
-        Args:
-            labels: (B,) classes, or (B, K) probabilities, whose weights are averaged.
-        """
-        if self.class_weights is None:
-            return 1.0
-        of_class = jnp.asarray(self.class_weights, jnp.float32)
-        return of_class[labels] if labels.ndim == 1 else labels @ of_class
 
     def metrics(self, state: TrainState, batch: Batch) -> Metrics:
         logits = self.logits({"params": state.params, **state.model_state}, batch["image"])
-        return classification(logits, batch["label"], batch["weight"])
+        return self.labelling.measures(logits, batch["label"], batch["weight"])
 
     def logits(self, variables: Variables, images: jax.Array) -> jax.Array:
-        """Returns logits, or the logarithm of the mean of the probabilities over --views."""
-        views = over_views(lambda x: self.forward(variables, x)[0], VIEWS[self.config.views])
-        return views(images)
+        """Returns logits, or those of the mean of the probabilities over --views."""
+
+        def predict(images: jax.Array) -> jax.Array:
+            logits: jax.Array = self.forward(variables, images)[0]
+            return logits
+
+        return over_views(predict, VIEWS[self.config.views], self.labelling.mean)(images)
 
     def frozen(self) -> tuple[tuple[str, bool], ...]:
         return transfer.frozen_rules(self.config, self.model, self.info.image_shape)
@@ -266,10 +287,13 @@ class ImageClassification(launch.Task[Config, Info]):
         return transfer.adopt(state, self.config, self.model, self.info.image_shape)
 
     def checks(self, data: launch.Data[Info]) -> launch.Check:
-        return launch.Check(self.forward, "image", float(np.log(len(self.info.class_names))))
+        return launch.Check(self.forward, "image", self.labelling.chance)
 
     def finish(self, outcome: launch.Outcome) -> launch.Outcome:
         transfer.export(outcome.variables, self.config, self.model)
+        if self.config.label_separator is not None:
+            outputs = self.outputs(outcome.variables, self.test)
+            outcome = outcome.extended(self.labelling.final_scores(labels_of(self.test), outputs))
         if not self.config.report:
             return outcome
         sample = evenly_spaced(self.test, 64)
@@ -285,23 +309,27 @@ class ImageClassification(launch.Task[Config, Info]):
 
     def report(self, outcome: launch.Outcome) -> Sequence[Section]:
         test = evenly_spaced(self.test, SAMPLE)
-        batches = evaluation_batches(test, self.config.batch_size)
-        outputs = [self.probabilities(outcome.variables, batch["image"]) for batch in batches]
         everything = test.gather(np.arange(len(test)))
         return report.image_sections(
             everything["image"],
             everything["label"],
-            np.concatenate(outputs)[: len(test)],
-            class_names=self.info.class_names,
+            self.outputs(outcome.variables, test),
+            labelling=self.labelling,
             filters=report.first_filters(outcome.variables["params"], self.info.image_shape),
             layers=self.layers,
         )
+
+    def outputs(self, variables: Variables, split: Split) -> np.ndarray:
+        """Returns the probabilities of the classes for all images of a split, float32 [N, K]."""
+        batches = evaluation_batches(split, self.config.batch_size)
+        outputs = [self.probabilities(variables, batch["image"]) for batch in batches]
+        return np.concatenate(outputs)[: len(split)]
 
     @functools.cached_property
     def probabilities(self) -> Callable[[Variables, Any], jax.Array]:
         """Maps (variables, images [N, H, W, C]) to the probabilities of the classes, float32."""
         return jax.jit(
-            lambda variables, images: jax.nn.softmax(
+            lambda variables, images: self.labelling.probabilities(
                 self.logits(variables, images).astype(jnp.float32)
             )
         )
@@ -324,7 +352,7 @@ class ImageClassification(launch.Task[Config, Info]):
         return np.concatenate(parts)[: len(images)]
 
     def answers(self, inputs: Sequence[Any], outputs: np.ndarray) -> list[dict[str, Any]]:
-        return class_answers(outputs, self.info.class_names, self.config.top)
+        return self.labelling.answers(outputs)
 
 
 def model_options(config: Config) -> dict[str, Any]:
@@ -375,7 +403,7 @@ def restrict(data: ImageData, config: Config) -> ImageData:
                 raise choose("class", name, data.class_names)
         wanted = [data.class_names.index(name) for name in config.classes]
         train, test = (
-            split.subset(np.flatnonzero(np.isin(labels_of(split), wanted)))
+            split.subset(np.flatnonzero(_is_of(labels_of(split), wanted)))
             for split in (train, test)
         )
     if config.examples is not None:
@@ -388,17 +416,26 @@ def restrict(data: ImageData, config: Config) -> ImageData:
     return dataclasses.replace(data, train=train, test=test)
 
 
+def _is_of(labels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
+    """Returns which examples are of one of some classes, bool [N]; labels are [N] or [N, K]."""
+    return np.asarray(np.isin(labels, wanted) if labels.ndim == 1 else labels[:, wanted].any(1))
+
+
 def make_class_weights(data: ImageData, config: Config) -> np.ndarray | None:
-    """Returns the weight of each class in the loss [K], or None where all weigh 1.
+    """Returns the weight of each class, or of its positives, in the loss [K]; None where all are 1.
 
     Raises:
         InputError: for a class that there is not, or a weight that is no positive number.
     """
-    given = config.class_weights
+    flag = "class_weights" if config.label_separator is None else "positive_weights"
+    given: tuple[str, ...] = getattr(config, flag)
     if not given:
         return None
     if given == ("balanced",):
-        return balanced_weights(labels_of(data.train), len(data.class_names))
+        labels = labels_of(data.train)
+        if config.label_separator is None:
+            return balanced_weights(labels, len(data.class_names))
+        return balanced_positive_weights(labels)
     weights = np.ones(len(data.class_names))
     for item in given:
         name, _, text = item.rpartition(":")
@@ -408,7 +445,7 @@ def make_class_weights(data: ImageData, config: Config) -> np.ndarray | None:
             weight = np.nan
         if not 0 < weight < np.inf:
             raise InputError(
-                f"--class_weights={item} is neither balanced nor NAME:WEIGHT with a weight above 0"
+                f"--{flag}={item} is neither balanced nor NAME:WEIGHT with a weight above 0"
             )
         if name not in data.class_names:
             raise choose("class", name, data.class_names)

@@ -5,15 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dlcore.paths import leaves_by_path
-from dlcore.report.classes import (
-    calibration_section,
-    class_section,
-    confusion_section,
-    worst_mistakes,
-)
 from dlcore.report.plots import plot_filters, plot_lines, plot_mistakes
 from dlcore.report.sections import Section, picture_section
 from dlcore.types import Params
+
+from .labelling import Labelling
 
 _MOST_MISTAKES = 20
 
@@ -23,31 +19,29 @@ def image_sections(
     labels: np.ndarray,
     probabilities: np.ndarray,
     *,
-    class_names: Sequence[str],
+    labelling: Labelling,
     filters: np.ndarray | None = None,
     layers: Mapping[str, Mapping[str, float]] | None = None,
 ) -> list[Section]:
-    """Shows the confusion matrix, classes, calibration, worst mistakes, filters and layers.
+    """Shows the classes, calibration, worst mistakes, filters and layers.
 
     Args:
         images: (N, H, W, C) uint8, the test images.
-        labels: (N,) their classes.
+        labels: (N,) their classes, or (N, K) of several labels.
         probabilities: (N, K) the model's predictions.
-        class_names: K names.
+        labelling: their kind.
         filters: (h, w, C, filters) of the first layer, see `first_filters`.
         layers: standard deviations of the activations for each state of the model by its name, see
             `dlcore.check.activation_deviations`.
     """
-    worst = worst_mistakes(labels, probabilities)[:_MOST_MISTAKES]
+    worst = labelling.mistakes(labels, probabilities)[:_MOST_MISTAKES]
     sections = [
-        confusion_section(labels, probabilities.argmax(axis=1), class_names),
-        class_section(labels, probabilities.argmax(axis=1), class_names),
-        calibration_section(labels, probabilities),
+        *labelling.sections(labels, probabilities),
         picture_section(
             "Worst mistakes",
             "mistakes",
             lambda path: plot_mistakes(
-                images, labels, probabilities, class_names, path, order=worst.tolist()
+                images[[index for index, _ in worst]], [caption for _, caption in worst], path
             ),
         ),
     ]

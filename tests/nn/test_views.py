@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore.nn.views import VIEWS, over_views
+from dlcore.nn.views import VIEWS, mean_sigmoid, mean_softmax, over_views
 
 IMAGES = jax.random.uniform(jax.random.key(0), (2, 16, 24, 3))
 KERNEL = jax.random.normal(jax.random.key(1), (16 * 24 * 3, 5))
@@ -19,12 +19,15 @@ def test_one_view_changes_nothing():
     np.testing.assert_array_equal(over_views(predict, VIEWS["one"])(IMAGES), predict(IMAGES))
 
 
+@pytest.mark.parametrize(
+    "mean, link", [(mean_softmax, jax.nn.softmax), (mean_sigmoid, jax.nn.sigmoid)]
+)
 @pytest.mark.parametrize("name, count", [("one", 1), ("flip", 2), ("ten_crop", 10)])
-def test_probabilities_are_averaged(name, count):
+def test_probabilities_are_averaged(name, count, mean, link):
     views = VIEWS[name]
     assert len(views) == count
-    probabilities = [jax.nn.softmax(predict(view(IMAGES))) for view in views]
-    got = jax.nn.softmax(over_views(predict, views)(IMAGES))
+    probabilities = [link(predict(view(IMAGES))) for view in views]
+    got = link(over_views(predict, views, mean)(IMAGES))
     np.testing.assert_allclose(got, np.mean(probabilities, 0), rtol=1e-4, atol=1e-7)
 
 

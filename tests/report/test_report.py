@@ -20,6 +20,7 @@ from dlcore.report import (
     write_report,
 )
 from dlcore.report.classes import class_section
+from experiments.image_classification.labelling import OneClass, SeveralLabels
 from experiments.image_classification.report import first_filters, image_sections
 from experiments.language_model.report import language_sections, worst_passages
 
@@ -51,9 +52,27 @@ def images(**options):
         RANDOM.integers(0, 256, (30, 8, 8, 1), dtype=np.uint8),
         RANDOM.integers(0, 4, 30),
         RANDOM.dirichlet(np.ones(4), 30),
-        class_names=["a", "b", "<c>", "d"],
+        labelling=OneClass(["a", "b", "<c>", "d"]),
         **options,
     )
+
+
+def test_several_labels_have_their_scores_and_mistakes(workdir):
+    labels = np.array([[1, 0, 1], [0, 0, 1], [1, 0, 0]], np.float32)
+    probabilities = np.array([[0.9, 0.2, 0.8], [0.6, 0.1, 0.4], [0.7, 0.1, 0.1]])
+    labelling = SeveralLabels(["a", "<b>", "c"])
+    # Of the three images the second alone is mistaken: it has c, and is taken for a.
+    assert labelling.mistakes(labels, probabilities) == [(1, "has c\ntaken for a")]
+    sections = image_sections(
+        np.zeros((3, 4, 4, 1), np.uint8), labels, probabilities, labelling=labelling
+    )
+    assert [section.title for section in sections] == ["Classes", "Calibration", "Worst mistakes"]
+    page = write_report(workdir, sections).read_text()
+    rows = next(table for table in tables(page) if table[0][0] == "class")
+    assert rows[0] == ["class", "examples", "precision", "recall", "F1", "average precision"]
+    assert ["c", "2", "100.0%", "50.0%", "66.7%", "100.0%"] in rows
+    assert ["a", "2", "66.7%", "100.0%", "80.0%", "100.0%"] in rows
+    assert ["<b>", "0", "-", "-", "-", "-"] in rows
 
 
 def tables(text):

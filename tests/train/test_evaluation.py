@@ -30,6 +30,22 @@ def test_a_split_of_any_length_gives_the_mean_over_its_examples():
         assert found["value"] == pytest.approx(2 * values.mean(dtype=np.float64), rel=1e-6)
 
 
+def test_means_of_classes_are_averaged_over_those_that_count():
+    """Each class is divided by its own weight, once, and class 2 was never seen."""
+
+    def metric_fn(state, batch):
+        return {"macro": Mean(batch["right"], batch["all"])}, None
+
+    batches = [
+        {"right": jnp.array([1.0, 0, 0]), "all": jnp.array([1.0, 3, 0])},
+        {"right": jnp.array([2.0, 1, 0]), "all": jnp.array([5.0, 1, 0])},
+    ]
+    assert evaluate(metric_fn, 0.0, batches) == {"macro": pytest.approx((3 / 6 + 1 / 4) / 2)}
+    assert math.isnan(
+        evaluate(metric_fn, 0.0, [{"right": jnp.zeros(3), "all": jnp.zeros(3)}])["macro"]
+    )
+
+
 def test_best_follows_a_curve_with_patience_and_a_least_change():
     best = Best("loss", mode="min", patience=2, minimum_change=0.1)
     curve = [1.0, 0.95, 0.8, 0.75, math.nan]

@@ -6,46 +6,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlcore.report.plots.figure import new_figure, save, shorten
+from dlcore.report.plots.figure import new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def plot_mistakes(
-    images: np.ndarray,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    class_names: Sequence[str],
-    path: pathlib.Path,
-    *,
-    order: Sequence[int],
-) -> None:
-    """Draws images that were misclassified, each with its true and its predicted class.
+def plot_mistakes(images: np.ndarray, captions: Sequence[str], path: pathlib.Path) -> None:
+    """Draws images that were misclassified.
 
     Args:
         images: (N, H, W, C) uint8, C = 1 or 3.
-        labels: (N,) true classes.
-        probabilities: (N, K).
-        class_names: K names.
+        captions: what each is and what it was taken for, one or two short lines.
         path: the PNG to write.
-        order: the indices of the images to show.
     """
-    columns = min(max(len(order), 1), 5)
-    rows = max(-(-len(order) // columns), 1)
+    columns = min(max(len(images), 1), 5)
+    rows = max(-(-len(images) // columns), 1)
     figure = new_figure(max(1.75 * columns, 5), 2.05 * rows + 0.5)
-    figure.suptitle("Worst mistakes" if len(order) else "No mistakes")
+    figure.suptitle("Worst mistakes" if len(images) else "No mistakes")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
-    for axis, index in zip(axes, order, strict=False):
-        predicted = int(probabilities[index].argmax())
-        _show(axis, images[index])
-        axis.set_title(
-            f"is {shorten(class_names[int(labels[index])])}\n"
-            f"taken for {shorten(class_names[predicted])} ({probabilities[index, predicted]:.0%})",
-            fontsize=8,
-        )
+    for axis, image, caption in zip(axes, images, captions, strict=False):
+        _show(axis, image)
+        axis.set_title(caption, fontsize=8)
     save(figure, path)
 
 

@@ -18,7 +18,7 @@ _MOST_MARKERS = 40
 # A part of the data has one colour, whichever of the others are drawn beside it.
 _SPLITS = {"train": COLOURS[0], "test": COLOURS[1], "validation": COLOURS[2]}
 _DIAGNOSTICS = ("grad_norm", "clipped")
-_SHARES = ("accuracy", "precision", "recall", "f1", "clipped")
+_SHARES = ("accuracy", "precision", "recall", "f1", "exact_match", "clipped")
 _TITLES = {"grad_norm": "Gradient norm", "clipped": "Gradients clipped"}
 
 
