@@ -105,7 +105,9 @@ class EncoderConfig(StackConfig, LayersConfig):
     cell: str = choice("lstm", CELLS, "kind of the recurrent layers")
     bidirectional: bool = switch(True, "layers run in both directions")
     limit: int = integer(256, 1, LARGEST, "most tokens of a text; the rest is cut off")
-    embeddings: str | None = path(None, "file of vectors: word2vec or GloVe, text or binary")
+    embeddings: str | None = path(
+        None, "file of vectors: word2vec or GloVe, text or binary, or fastText"
+    )
     strict: bool = switch(
         False, "refuse --embeddings with any fault, instead of reading the rest", when=_EMBEDDINGS
     )

@@ -12,7 +12,13 @@ import optax
 
 from dlcore import launch
 from dlcore.data import Arrays, evaluation_batches
-from dlcore.data.text import TokenFile, WordStream, held_out_pairs, keep_probabilities
+from dlcore.data.text import (
+    TokenFile,
+    WordStream,
+    held_out_pairs,
+    keep_probabilities,
+    subword_ids,
+)
 from dlcore.data.text.word_stream import SUBSAMPLINGS
 from dlcore.launch.fields import LARGEST, choice, integer, number, switch
 from dlcore.models.embedding import (
@@ -21,7 +27,6 @@ from dlcore.models.embedding import (
     compose,
     initial_sums,
     objective,
-    subword_ids,
     word2vec_step,
 )
 from dlcore.types import Batch, Metrics, Params, Step

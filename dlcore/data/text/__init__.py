@@ -16,6 +16,7 @@ from dlcore.data.text.phrases import Phrases, find_phrases
 from dlcore.data.text.sequences import Sequences
 from dlcore.data.text.splitting import Lines, sentences
 from dlcore.data.text.stream import Stream, Windows
+from dlcore.data.text.subwords import subword_ids
 from dlcore.data.text.token_file import TokenFile, build_token_file
 from dlcore.data.text.token_loader import TokenLoader
 from dlcore.data.text.vectors import Vectors, embedding_matrix, read_vectors, write_vectors
@@ -51,5 +52,6 @@ __all__ = [
     "load_tagged_text",
     "read_vectors",
     "sentences",
+    "subword_ids",
     "write_vectors",
 ]

@@ -27,7 +27,9 @@ class Block(NamedTuple):
 
 def fault(name: str, place: str, reason: str) -> InputError:
     """Returns the error for a faulty place in a file of word vectors."""
-    return InputError(f"{name}, {place}: {reason}; give word vectors of word2vec or GloVe")
+    return InputError(
+        f"{name}, {place}: {reason}; give word vectors of word2vec, GloVe or fastText"
+    )
 
 
 def describe(faults: dict[str, str]) -> str:

@@ -1,10 +1,11 @@
-"""Reads and writes pre-trained word vectors in the formats of word2vec and GloVe.
+"""Reads and writes pre-trained word vectors in the formats of word2vec, GloVe and fastText.
 
     word2vec text      "n D", then one line per word: the word and D decimal numbers
     word2vec binary    "n D", then per word: the word, a space and D little-endian float32
     GloVe text         the lines of word2vec's text without the first
 
-Words are UTF-8; other bytes are kept as surrogates, so that they are written as they were read.
+Models of fastText (`fasttext`) are read, not written. Words are UTF-8; other bytes are kept as
+surrogates, so that they are written as they were read.
 
 Shapes: n words of a file, D numbers of a vector, V tokens of a vocabulary.
 """
@@ -18,19 +19,19 @@ import itertools
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import IO, NamedTuple
 
 import numpy as np
 import tqdm
 
+from dlcore.data.text.fasttext import MAGIC, open_fasttext
 from dlcore.data.text.vector_lines import Block, describe, fault, parse_block, parse_lines
 from dlcore.errors import InputError, pick
 from dlcore.files import open_file, unpacked
 
 _HEADER = re.compile(rb"(\d+)[ \t]+(\d+)[ \t]*\r?\n?")
-_FASTTEXT = (793712314).to_bytes(4, "little")  # begins each model of fastText
 _LOOKED_AT = 50  # first lines that tell the layout
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _BLOCK = 1 << 22  # bytes read and parsed at once
@@ -86,8 +87,7 @@ def read_vectors(
             file = unpacked(packed)
             layout = _layout(file, name, strict)
             matrix = np.empty((0, layout.dimension), np.float32)
-            read = _read_binary if layout.binary else _read_text
-            for block in read(file, layout, keep, limit):
+            for block in layout.read(file, layout, keep, limit):
                 faults |= block.faults
                 none_yet = keep is None and not (words or block.words)
                 if faults and (strict or none_yet):  # no vectors, but perhaps gigabytes of text
@@ -219,11 +219,11 @@ def embedding_matrix(
 
 
 class _Layout(NamedTuple):
-    """The layout of a file by its first lines: n, if there is a header, D, and the format."""
+    """The layout of a file by its first lines: n, if there is a header, D, and what reads it."""
 
     size: int | None
     dimension: int
-    binary: bool
+    read: Callable[[io.BufferedReader, "_Layout", set[bytes] | None, int | None], Iterator[Block]]
 
 
 def _encoded(word: str) -> bytes:
@@ -250,10 +250,11 @@ def _layout(file: io.BufferedReader, name: str, strict: bool) -> _Layout:
     start = len(codecs.BOM_UTF8) if file.peek(3)[:3] == codecs.BOM_UTF8 else 0
     file.seek(start)
     first = file.readline(_BLOCK)
-    if first.startswith(_FASTTEXT):
-        raise InputError(
-            f"{name} is a model of fastText (.bin), which holds more than vectors of words; give "
-            "the .vec file that fastText writes beside it"
+    if first.startswith(MAGIC):
+        file.seek(0)
+        model = open_fasttext(file, name)
+        return _Layout(
+            len(model.words), model.dimension, lambda file, _, *which: model.read(file, *which)
         )
     while not strict and first.isspace():
         start += len(first)
@@ -269,7 +270,7 @@ def _layout(file: io.BufferedReader, name: str, strict: bool) -> _Layout:
         # The word of a line that begins with two spaces is a space.
         fields = [len(line.split()) + line.startswith(b"  ") for line in looked_at]
         dimension = max(1, collections.Counter(fields).most_common(1)[0][0] - 1)
-        return _Layout(None, dimension, binary=False)
+        return _Layout(None, dimension, _read_text)
     count, dimension = int(header[1]), int(header[2])
     if not count or not dimension:
         raise fault(name, "line 1", f"{count} vectors of {dimension} values")
@@ -278,7 +279,7 @@ def _layout(file: io.BufferedReader, name: str, strict: bool) -> _Layout:
     file.seek(start)
     # That the bytes of numbers look like as many decimals will not happen by chance.
     if parse_lines(dict(enumerate(lines)), dimension).words:
-        return _Layout(count, dimension, binary=False)
+        return _Layout(count, dimension, _read_text)
     vector = file.read(_BLOCK).partition(b" ")[2][: 4 * dimension]
     file.seek(start)
     try:
@@ -287,7 +288,7 @@ def _layout(file: io.BufferedReader, name: str, strict: bool) -> _Layout:
         binary = _CONTROL.search(vector) is not None
     except UnicodeDecodeError:
         binary = True
-    return _Layout(count, dimension, binary)
+    return _Layout(count, dimension, _read_binary if binary else _read_text)
 
 
 def _read_binary(

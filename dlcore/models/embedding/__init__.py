@@ -12,7 +12,7 @@ from dlcore.models.embedding.glove import (
 from dlcore.models.embedding.glove_tiles import GloveTiles
 from dlcore.models.embedding.objectives import OBJECTIVES, objective
 from dlcore.models.embedding.parallel import TENSOR_PARALLEL
-from dlcore.models.embedding.subwords import compose, subword_ids
+from dlcore.models.embedding.subwords import compose
 from dlcore.models.embedding.updates import initial_sums, row_adagrad, word2vec_step
 from dlcore.models.embedding.vectors import ANALOGIES, CASES, Answer, WordSpace
 from dlcore.models.embedding.word2vec import ARCHITECTURES, Word2Vec
@@ -38,6 +38,5 @@ __all__ = [
     "initial_sums",
     "objective",
     "row_adagrad",
-    "subword_ids",
     "word2vec_step",
 ]

@@ -216,10 +216,6 @@ def test_the_first_vectors_alone(tmp_path, monkeypatch, format: str, limit: int)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            struct.pack("<ii", 793712314, 12) + b"\x00" * 99,
-            "is a model of fastText .*; give the .vec",
-        ),
         (b"It is a text of words alone.\nAnother line it has.\n", "line 1: "),
         (b"5 3\nIt is a text.\nAnother line.\n", "line 2: "),
     ],
