@@ -29,11 +29,13 @@ class Part:
         offset: the position of the part's first example in the global batch, an int32 scalar.
         stride: how far apart in the global batch two neighbours of the part are.
         axis_name: the named axes over which the devices hold the other parts, or None.
+        weight: (B,), the weights of the part's examples, 0 for padding; None where all count.
     """
 
     offset: jax.Array | int = 0
     stride: int = 1
     axis_name: AxisName | None = None
+    weight: jax.Array | None = None
 
 
 @dataclasses.dataclass
@@ -76,6 +78,16 @@ def positions(count: int) -> jax.Array:
     """The positions in the global batch of the `count` examples at hand, int32 of (count,)."""
     part = _current.get()
     return part.offset + part.stride * jnp.arange(count, dtype=jnp.int32)
+
+
+def row_weights(count: int) -> jax.Array | None:
+    """Returns the weights of the `count` examples at hand, (count,).
+
+    None says that all count: where no step is being traced, where its batch has no weights, and
+    for rows that are not those of its batch, being more or fewer.
+    """
+    weight = _current.get().weight
+    return weight if weight is not None and weight.shape == (count,) else None
 
 
 def sum_over_devices(tree: Tree) -> Tree:

@@ -10,7 +10,7 @@ from dlcore.nn.convolution import Conv
 from dlcore.nn.dropout import Dropout
 from dlcore.nn.initialisers import INITIALISERS, initialiser
 from dlcore.nn.maxout import Maxout
-from dlcore.nn.normalisation import BatchNorm
+from dlcore.nn.normalisation import BatchNorm, LayerNorm
 from dlcore.nn.pooling import average_pool, max_pool
 from dlcore.nn.windows import output_size, pad_sizes
 
@@ -21,6 +21,7 @@ __all__ = [
     "Conv",
     "Dense",
     "Dropout",
+    "LayerNorm",
     "Maxout",
     "PReLU",
     "activation",

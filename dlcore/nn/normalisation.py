@@ -1,18 +1,23 @@
 """Normalisation layers. Shapes: B batch, C channels (the last axis), `...` any axes between."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax.typing import Initializer
 
 from dlcore import parallel
+from dlcore.types import at_least_float32
 
 
 class BatchNorm(nn.Module):
     """(x - mean) / sqrt(variance + epsilon) * scale + bias, for each channel.
 
     Training uses the mean and (biased) variance of the whole batch, which under pmap lies on all
-    devices; under gradient accumulation it uses those of the micro-batch. Evaluation uses the
-    running statistics in the collection `batch_stats`, which training updates by
+    devices; under gradient accumulation it uses those of the micro-batch. Examples of weight 0 in
+    the batch, its padding, do not count in them (`parallel.row_weights`). Evaluation uses
+    the running statistics in the collection `batch_stats`, which training updates by
     running = momentum * running + (1 - momentum) * batch. (PyTorch calls 1 - momentum the
     momentum.) The layer learns `scale` and `bias`, the paper's gamma and beta
     (Ioffe & Szegedy 2015).
@@ -28,22 +33,136 @@ class BatchNorm(nn.Module):
     scale_init: Initializer = nn.initializers.ones_init()
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Maps (B, ..., C) to (B, ..., C)."""
-        norm = nn.BatchNorm(
-            use_running_average=not train,
-            axis_name=parallel.axis_name(),
-            momentum=self.momentum,
-            epsilon=self.epsilon,
-            scale_init=self.scale_init,
-        )
-        nn.share_scope(self, norm)
-        # Flax computes statistics of float32 for narrower numbers too, by implicit promotions.
-        with jax.numpy_dtype_promotion("standard"):
-            return self._normalised(norm, x, train)
+    def __call__(
+        self, x: jax.Array, train: bool = False, weight: jax.Array | None = None
+    ) -> jax.Array:
+        """Maps (B, ..., C) to (B, ..., C).
 
-    def _normalised(self, norm: nn.BatchNorm, x: jax.Array, train: bool) -> jax.Array:
-        if not train:
-            return norm(x)
-        # A CPU reduces over the first of two axes twice as fast as over all but the last of many.
-        return norm(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+        Args:
+            x: the inputs.
+            train: whether to use the statistics of the batch.
+            weight: (B,), 0 for examples that do not count; by default the weights of the batch
+                that the training step traces.
+        """
+        channels = x.shape[-1:]
+        running = {
+            "mean": self.variable("batch_stats", "mean", jnp.zeros, channels),
+            "var": self.variable("batch_stats", "var", jnp.ones, channels),
+        }
+        scale = self.param("scale", self.scale_init, channels)
+        bias = self.param("bias", nn.initializers.zeros_init(), channels)
+        wide = x.astype(at_least_float32(x.dtype))
+        if train:
+            # A CPU reduces over the first of two axes twice as fast as over all but the last of
+            # many.
+            average, count = self._average(x, weight)
+            centred, mean, variance = _centre(wide.reshape(-1, x.shape[-1]), average)
+            if not self.is_initializing():
+                for name, value in (("mean", mean), ("var", variance)):
+                    old = running[name].value
+                    new = self.momentum * old + (1 - self.momentum) * value[0]
+                    running[name].value = new if count is None else jnp.where(count > 0, new, old)
+            y = _scaled(centred, variance[0], self.epsilon, scale, bias).reshape(x.shape)
+        else:
+            y = _scaled(
+                wide - _along(running["mean"].value, wide),
+                running["var"].value,
+                self.epsilon,
+                scale,
+                bias,
+            )
+        return y.astype(jnp.result_type(x, scale, bias))
+
+    def _average(
+        self, x: jax.Array, weight: jax.Array | None
+    ) -> tuple[Callable[[jax.Array], jax.Array], jax.Array | None]:
+        """Returns the mean over the rows (N, C) of x that count, and their number if that varies.
+
+        The mean is (1, C), over all devices.
+        """
+        axis = None if self.is_initializing() else parallel.axis_name()
+        weight = parallel.row_weights(len(x)) if weight is None else weight
+        if weight is None:
+
+            def average(values: jax.Array) -> jax.Array:
+                mean = values.mean(0, keepdims=True)
+                return mean if axis is None else jax.lax.pmean(mean, axis)
+
+            return average, None
+        mask = weight != 0
+        each = x.size // (x.shape[0] * x.shape[-1])
+        count = each * mask.sum(dtype=jnp.float32)
+        count = count if axis is None else jax.lax.psum(count, axis)
+        repeated = jnp.repeat(mask, each)[:, None]
+
+        def average_of_counted(values: jax.Array) -> jax.Array:
+            # Not a product with the mask: 0 times padding that is not finite would be NaN.
+            total = jnp.where(repeated, values, jnp.zeros_like(values)).sum(0, keepdims=True)
+            total = total if axis is None else jax.lax.psum(total, axis)
+            return total / jnp.maximum(count, 1).astype(total.dtype)
+
+        return average_of_counted, count
+
+
+class LayerNorm(nn.Module):
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias, over the channels of each position.
+
+    The layer learns `scale` and, where it has one, `bias`, the paper's g and b (Ba et al. 2016).
+
+    Attributes:
+        epsilon: added to the variance.
+        use_bias: whether there is a bias.
+    """
+
+    epsilon: float = 1e-6
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (..., C) to (..., C)."""
+        channels = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones_init(), channels)
+        zeros = nn.initializers.zeros_init()
+        bias = self.param("bias", zeros, channels) if self.use_bias else None
+        wide = x.astype(at_least_float32(x.dtype))
+        centred, _, variance = _centre(wide, lambda values: values.mean(-1, keepdims=True))
+        y = _scaled(centred, variance, self.epsilon, scale, bias)
+        return y.astype(jnp.result_type(*(a for a in (x, scale, bias) if a is not None)))
+
+
+def _centre(
+    x: jax.Array, average: Callable[[jax.Array], jax.Array]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns x - mean, the mean and the (biased) variance, without cancellation.
+
+    E[x^2] - E[x]^2 loses two digits for each factor of ten between mean and deviation. After the
+    rounded mean is subtracted, the same formula is exact, and corrects that rounding as well (the
+    shifted and corrected algorithms of Chan, Golub & LeVeque 1983). The result does not depend on
+    the shift, so neither does the gradient.
+
+    Args:
+        x: float32 at least.
+        average: takes the mean over what shares its statistics, with axes of size 1 for those.
+    """
+    shift = jax.lax.stop_gradient(average(x))
+    x = x - shift
+    rest, square = average(x), average(jnp.square(x))
+    return x - rest, shift + rest, jnp.maximum(square - jnp.square(rest), 0.0)
+
+
+def _scaled(
+    centred: jax.Array,
+    variance: jax.Array,
+    epsilon: float,
+    scale: jax.Array,
+    bias: jax.Array | None,
+) -> jax.Array:
+    """Returns centred / sqrt(variance + epsilon) * scale + bias, in the type of `centred`."""
+    inverse = jax.lax.rsqrt(_along(variance, centred) + epsilon)
+    y = centred * (inverse * _along(scale, centred))
+    return y if bias is None else y + _along(bias, centred)
+
+
+def _along(leaf: jax.Array, x: jax.Array) -> jax.Array:
+    """Returns a leaf (C,), or an array of the rank of x already, as it broadcasts to x."""
+    return leaf.astype(x.dtype).reshape((1,) * (x.ndim - leaf.ndim) + leaf.shape)

@@ -17,6 +17,7 @@ from dlcore.nn.attention.multihead import KeyValue, MultiHeadAttention
 from dlcore.nn.attention.positions import POSITIONS, sinusoidal
 from dlcore.nn.dropout import Dropout
 from dlcore.nn.feed_forward import FEED_FORWARDS, FeedForward
+from dlcore.nn.normalisation import LayerNorm
 from dlcore.nn.remat import remat_module
 from dlcore.nn.sequences import length_mask
 from dlcore.types import Activations, PyTree
@@ -28,7 +29,7 @@ SelfAttention = Callable[[MultiHeadAttention, jax.Array], tuple[jax.Array, Extra
 # A cache `KeyValue` for each layer by name, and the "position" int [R] of the next step.
 TransformerCarry = dict[str, PyTree]
 
-NORMS: dict[str, Callable[..., nn.Module]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
+NORMS: dict[str, Callable[..., nn.Module]] = {"layer": LayerNorm, "rms": nn.RMSNorm}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Gradients of mean losses, right in every layout, and the ordinary step made of them."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -145,15 +146,37 @@ def _gradient(
     def total(
         params: Any, model_state: Any, batch: Batch, rng: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, Aux]]:
-        loss, aux = loss_fn(precision.cast(params), model_state, batch, rng)
+        here = dataclasses.replace(part, weight=batch.get("weight"))
+        with part_of_batch(here):
+            loss, aux = loss_fn(precision.cast(params), model_state, _finite_padding(batch), rng)
         loss, metrics = precision.widen((loss, aux.metrics))
         model_state = as_before(aux.model_state, model_state)
         carry = as_before(aux.carry, batch.get("carry"))
         return loss.total, (loss.weight, Aux(model_state, metrics, carry))
 
-    with part_of_batch(part):
-        (value, (weight, aux)), grads = value_and_grad(total)(params, model_state, batch, rng)
+    (value, (weight, aux)), grads = value_and_grad(total)(params, model_state, batch, rng)
     return (grads, (Mean(value, weight), aux.metrics)), aux.model_state, aux.carry
+
+
+def _finite_padding(batch: Batch) -> Batch:
+    """Returns the batch with 0 for each number that is not finite in rows of weight 0.
+
+    The loss leaves these rows out, but its gradient would not: their part of it is 0 times what
+    the layers computed of them, which is NaN where that is not finite. The carry stays: it is no
+    input, and is finite if the inputs are.
+    """
+    weight = batch.get("weight")
+    if weight is None or jnp.ndim(weight) == 0:
+        return batch
+    padding = jnp.all(weight.reshape(len(weight), -1) == 0, axis=1)
+
+    def finite(leaf: jax.Array) -> jax.Array:
+        if jnp.shape(leaf)[:1] != padding.shape or not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return leaf
+        rows = padding.reshape(-1, *(1,) * (leaf.ndim - 1))
+        return jnp.where(rows & ~jnp.isfinite(leaf), jnp.zeros_like(leaf), leaf)
+
+    return {k: v if k == "carry" else jax.tree.map(finite, v) for k, v in batch.items()}
 
 
 def _accumulated(

@@ -102,3 +102,127 @@ def test_devices_share_their_statistics():
         np.testing.assert_allclose(parted[1][name], stats[name], rtol=1e-6)
     for name in ("scale", "bias"):
         np.testing.assert_allclose(parted[2][name], gradient[name], rtol=1e-6, atol=1e-5)
+
+
+# What float32 can do at a mean of M deviations: M itself has an error of 6e-8 M there.
+FAR = [100, 1000, 3000]
+
+
+def far_from_zero(mean, shape):
+    """Numbers of deviation 1 and float32, and the same in float64."""
+    x = jax.random.normal(jax.random.key(2), shape) + mean
+    return x, np.asarray(x, np.float64)
+
+
+@pytest.mark.parametrize("mean", FAR)
+@pytest.mark.parametrize("shape", [(64, 3), (16, 8, 8, 3)])
+def test_batch_statistics_far_from_zero(mean, shape):
+    x, wide = far_from_zero(mean, shape)
+    axes = tuple(range(x.ndim - 1))
+    y, stats = train(x)
+    expected = numpy_norm(wide, wide.mean(axes), wide.var(axes))
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-6 * mean)
+    running = 0.75 * np.asarray(STATS["var"]) + 0.25 * wide.var(axes)
+    np.testing.assert_allclose(stats["var"], running, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mean", FAR)
+def test_evaluation_after_training_far_from_zero(mean):
+    """After many steps of the same batch the running statistics are those of the batch."""
+    x, wide = far_from_zero(mean, (64, 3))
+    stats = STATS
+    for _ in range(80):
+        stats = train(x, stats=stats)[1]
+    y = NORM.apply({"params": PARAMS, "batch_stats": stats}, x)
+    expected = numpy_norm(wide, wide.mean(0), wide.var(0))
+    np.testing.assert_allclose(y, expected, rtol=0, atol=2e-6 * mean)
+
+
+@pytest.mark.parametrize("mean", FAR)
+def test_gradients_far_from_zero(mean):
+    x, wide = far_from_zero(mean, (64, 3))
+    g = np.asarray(jax.random.normal(jax.random.key(1), x.shape))
+    dx = jax.vjp(lambda x: train(x)[0], x)[1](jnp.asarray(g))[0]
+    inverse = 1 / np.sqrt(wide.var(0) + 1e-3)
+    normal, dnormal = (wide - wide.mean(0)) * inverse, g * np.asarray(PARAMS["scale"])
+    expected = inverse * (dnormal - dnormal.mean(0) - normal * (dnormal * normal).mean(0))
+    np.testing.assert_allclose(dx, expected, rtol=0, atol=1e-6 * mean)
+
+
+@pytest.mark.parametrize("mean", FAR)
+@pytest.mark.parametrize("shape", [(4, 64), (2, 3, 64)])
+def test_layer_norm_far_from_zero(mean, shape):
+    x, wide = far_from_zero(mean, shape)
+    g = np.asarray(jax.random.normal(jax.random.key(1), shape))
+    params = {"scale": jnp.linspace(0.5, 2, 64), "bias": jnp.linspace(-1, 1, 64)}
+    y, vjp = jax.vjp(lambda x: nn.LayerNorm().apply({"params": params}, x), x)
+    scale, bias = (np.asarray(params[name]) for name in ("scale", "bias"))
+    inverse = 1 / np.sqrt(wide.var(-1, keepdims=True) + 1e-6)
+    normal, dnormal = (wide - wide.mean(-1, keepdims=True)) * inverse, g * scale
+    np.testing.assert_allclose(y, normal * scale + bias, rtol=0, atol=1e-6 * mean)
+    means = dnormal.mean(-1, keepdims=True), (dnormal * normal).mean(-1, keepdims=True)
+    expected = inverse * (dnormal - means[0] - normal * means[1])
+    np.testing.assert_allclose(vjp(jnp.asarray(g))[0], expected, rtol=0, atol=1e-6 * mean)
+
+
+def test_devices_far_from_zero_and_from_one_another():
+    """Two pairs of devices see other means than the whole batch has."""
+    x, _ = far_from_zero(1000, (8, 5, 3))
+    x += jnp.repeat(jnp.array([0.0, 3.0]), 4)[:, None, None]
+    wide = np.asarray(x, np.float64)
+
+    def part(x):
+        where = parallel.Part(2 * jax.lax.axis_index("data"), axis_name="data")
+        with parallel.part_of_batch(where):
+            return train(x)[0]
+
+    y = jax.pmap(part, "data")(x.reshape(4, 2, 5, 3)).reshape(x.shape)
+    expected = numpy_norm(wide, wide.mean((0, 1)), wide.var((0, 1)))
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("ambient", [False, True])
+@pytest.mark.parametrize("padding", [0.0, 1e6, jnp.nan])
+def test_rows_of_weight_0_are_not_counted(padding, ambient):
+    weight = jnp.array([1.0, 0.5, 0.0, 2.0, 0.0, 1.0, 1.0, 0.0])
+    x = jnp.where((weight == 0)[:, None, None, None], padding, X)
+    variables = {"params": PARAMS, "batch_stats": STATS}
+    how = {"train": True, "mutable": ["batch_stats"]}
+    if ambient:
+        with parallel.part_of_batch(parallel.Part(weight=weight)):
+            y, updated = NORM.apply(variables, x, **how)
+    else:
+        y, updated = NORM.apply(variables, x, weight=weight, **how)
+    kept = np.flatnonzero(weight)
+    expected, stats = train(X[kept])
+    np.testing.assert_allclose(y[kept], expected, rtol=1e-5, atol=1e-6)
+    for name in ("mean", "var"):
+        np.testing.assert_allclose(updated["batch_stats"][name], stats[name], rtol=1e-6)
+
+
+def test_a_batch_of_padding_alone_leaves_the_statistics():
+    with parallel.part_of_batch(parallel.Part(weight=jnp.zeros(8))):
+        y, stats = train(X)
+    assert np.isfinite(y).all()
+    for name in ("mean", "var"):
+        np.testing.assert_array_equal(stats[name], STATS[name])
+
+
+def test_second_derivatives():
+    """The rule of the moments can itself be differentiated: against central differences."""
+
+    def slope(x):
+        return jax.grad(lambda x: (jnp.sin(train(x[:, None], *ONE)[0]) ** 3).sum())(x)
+
+    with jax.enable_x64(True):
+        x = jnp.array([0.3, -1.0, 2.0, 0.5], jnp.float64)
+        hessian = jax.jacfwd(slope)(x)
+        steps = 1e-6 * jnp.eye(4)
+        differences = [(slope(x + step) - slope(x - step)) / 2e-6 for step in steps]
+        np.testing.assert_allclose(hessian, jnp.stack(differences), rtol=1e-6, atol=1e-8)
+
+
+ONE = (
+    {"scale": np.ones(1), "bias": np.zeros(1)},
+    {"mean": np.zeros(1), "var": np.ones(1)},
+)

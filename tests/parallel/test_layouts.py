@@ -144,3 +144,25 @@ def test_sharding_rules_that_cannot_be(rule, message):
 def test_batch_sizes_that_do_not_divide(size, accumulate, message):
     with pytest.raises(InputError, match=message):
         runtime.layout("mesh").check_batch_size(size, accumulate)
+
+
+PADDED = {"jit": lambda: runtime.layout("jit"), **LAYOUTS}
+
+
+@pytest.mark.parametrize("name", PADDED)
+def test_padded_rows_count_nothing_in_batch_normalisation(name):
+    """Neither their number on a device nor that they are not finite changes anything."""
+    model, tx = networks.Network(rate=0.0), optax.sgd(0.1)
+    rows = networks.batch(0, 8)
+    step = jax.jit(gradient_step(networks.make_loss(model), tx))
+    reference, expected = step(networks.make_state(model, tx), rows)
+    places = np.array([0, 1, 2, 3, 5, 8, 9, 12])  # 4, 1, 2 and 1 of the rows of four devices
+    padded = {name: np.zeros((16, *leaf.shape[1:]), leaf.dtype) for name, leaf in rows.items()}
+    padded["x"][:] = np.nan
+    for key, leaf in rows.items():
+        padded[key][places] = leaf
+    layout = PADDED[name]()
+    step = runtime.compile_step(gradient_step(networks.make_loss(model), tx), layout)
+    state, metrics = step(layout.initialise(lambda: networks.make_state(model, tx)), padded)
+    networks.assert_close(state, reference)
+    networks.assert_close(metrics, expected)
