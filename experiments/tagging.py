@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlcore import launch
-from dlcore.data.text import Sequences, Vocabulary, load_tagged_text
+from dlcore.data.text import Sequences, TaggedText, Vocabulary, load_tagged_text
+from dlcore.errors import InputError
 from dlcore.launch.fields import FILES, choice, column, switch
 from dlcore.launch.text import (
     EncoderConfig,
@@ -29,7 +30,14 @@ from dlcore.launch.text import (
     not_read,
     with_table,
 )
-from dlcore.metrics import SPAN_SCHEMES, f1, span_scheme, span_scores
+from dlcore.metrics import (
+    SPAN_FORMS,
+    SPAN_SCHEMES,
+    convert_spans,
+    f1,
+    span_scheme,
+    span_scores,
+)
 from dlcore.models.text import RecurrentEncoder, Tagger
 from dlcore.nn.sequences import length_mask
 from dlcore.report import Section, tagging_sections
@@ -69,6 +77,9 @@ class Config(
         "auto",
         ("auto", "none", *SPAN_SCHEMES),
         "how tags mark spans, such as names; auto tells it by the tags, none scores tokens only",
+    )
+    convert_tags: str | None = choice(
+        None, SPAN_FORMS, "form that tags of spans are converted to, for training and predictions"
     )
     crf: bool = switch(False, "score neighbouring tags too, by a conditional random field")
     token_column: int | str | None = column("column of a file's tokens", when=FILES)
@@ -115,6 +126,8 @@ class Tagging(launch.Task[Config, Info]):
         )
         for note in data.notes:
             launch.say(note)
+        if config.convert_tags is not None:
+            data = converted(data, self.scheme(data.tag_names), config.convert_tags)
         examples, self.tested = config.cut(data.train, 500), config.cut(data.test, 40)
         valid = [] if data.valid is None else [config.cut(data.valid, 40)]
         vocabulary = config.vocabulary_of_tokens(token for one, _ in examples for token in one)
@@ -133,8 +146,8 @@ class Tagging(launch.Task[Config, Info]):
             + cut_off({"to train on": train, "to test": test}, config.limit)
         )
         self.table = config.pretrained(vocabulary, config.seed)
-        scheme = self.scheme(data.tag_names)
-        if scheme is not None:
+        scheme = self.scored_by(data.tag_names)
+        if scheme is not None and config.convert_tags is None:
             launch.say(f"tags mark spans by the scheme {scheme}; --tag_scheme names another")
         self.metric = ("accuracy" if scheme is None else "span_f1", "max")
         characters = isinstance(examples[0][0], str)
@@ -142,11 +155,16 @@ class Tagging(launch.Task[Config, Info]):
         return self.split_data(train, test, info, validation=next(iter(held_out), None))
 
     def scheme(self, tag_names: Sequence[str]) -> str | None:
-        """Returns the scheme by which tags mark spans, or None where they mark none."""
+        """Returns the scheme by which the data's tags mark spans, or None where they mark none."""
         told = self.config.tag_scheme
         if told == "auto":
             return span_scheme(tag_names)
         return None if told == "none" else told
+
+    def scored_by(self, tag_names: Sequence[str]) -> str | None:
+        """Returns the scheme of the tags that are trained, or None where they mark no spans."""
+        form = self.config.convert_tags
+        return self.scheme(tag_names) if form is None else SPAN_FORMS[form]
 
     @functools.cached_property
     def model(self) -> Tagger:
@@ -190,7 +208,7 @@ class Tagging(launch.Task[Config, Info]):
         real = jnp.where(length_mask(lengths, tags.shape[1]), weight[:, None], 0)
         right = (found == tags).astype(jnp.float32)
         whole = jnp.all((found == tags) | (real == 0), axis=1).astype(jnp.float32)
-        names, scheme = self.info.tag_names, self.scheme(self.info.tag_names)
+        names, scheme = self.info.tag_names, self.scored_by(self.info.tag_names)
         return {
             "loss": Mean.of(*losses),
             "accuracy": Mean.of(right, real),
@@ -199,7 +217,7 @@ class Tagging(launch.Task[Config, Info]):
         }
 
     def summarise(self, means: dict[str, float], split: str) -> dict[str, float]:
-        if self.scheme(self.info.tag_names) is None:
+        if self.scored_by(self.info.tag_names) is None:
             return means
         return {**means, "span_f1": f1(means["span_precision"], means["span_recall"])}
 
@@ -277,6 +295,47 @@ class Tagging(launch.Task[Config, Info]):
             tag_names=self.info.tag_names,
             separator="" if self.info.characters else " ",
         )
+
+
+def converted(data: TaggedText, scheme: str | None, form: str) -> TaggedText:
+    """Returns data whose tags mark the same spans in another form, and says how many changed.
+
+    Args:
+        data: as it was read.
+        scheme: of its tags, one of `SPAN_SCHEMES`.
+        form: one of `SPAN_FORMS`.
+
+    Raises:
+        InputError: where the tags mark no spans.
+    """
+    if scheme is None:
+        raise InputError(
+            f"--convert_tags={form}: the tags of {data.name} mark no spans, as B-TYPE and I-TYPE "
+            f"do; name their scheme by --tag_scheme={'|'.join(SPAN_SCHEMES)}, or leave it out"
+        )
+    parts = [data.train, data.test, *([] if data.valid is None else [data.valid])]
+    named = [[[data.tag_names[tag] for tag in tags] for _, tags in part] for part in parts]
+    new = [[convert_spans(tags, scheme, form) for tags in part] for part in named]
+    pairs = [
+        (before, after)
+        for sides in zip(named, new, strict=True)
+        for pair in zip(*sides, strict=True)
+        for before, after in zip(*pair, strict=True)
+    ]
+    names = tuple(sorted({after for _, after in pairs}))
+    changed = sum(before != after for before, after in pairs)
+    launch.say(
+        f"tags of the scheme {scheme} converted to {form}: {changed:,} of {len(pairs):,} tokens "
+        f"have another one, {len(data.tag_names)} tags became {len(names)}"
+    )
+    train, test, *valid = (
+        [
+            (tokens, [names.index(tag) for tag in tags])
+            for (tokens, _), tags in zip(part, tags_of_part, strict=True)
+        ]
+        for part, tags_of_part in zip(parts, new, strict=True)
+    )
+    return data._replace(train=train, test=test, valid=valid[0] if valid else None, tag_names=names)
 
 
 def lines_together(lines: Sequence[str], longest: int) -> list[list[str]]:

@@ -9,7 +9,14 @@ from dlcore.metrics.classification import (
 )
 from dlcore.metrics.labels import average_precision, label_class_scores, label_scores
 from dlcore.metrics.language import language_scores
-from dlcore.metrics.spans import SPAN_SCHEMES, f1, span_scheme, span_scores
+from dlcore.metrics.spans import (
+    SPAN_FORMS,
+    SPAN_SCHEMES,
+    convert_spans,
+    f1,
+    span_scheme,
+    span_scores,
+)
 from dlcore.metrics.translation import (
     BLEU_TOKENIZERS,
     LengthScore,
@@ -27,6 +34,7 @@ __all__ = [
     "Calibration",
     "ClassScores",
     "LengthScore",
+    "SPAN_FORMS",
     "SPAN_SCHEMES",
     "SentenceScores",
     "TranslationScores",
@@ -37,6 +45,7 @@ __all__ = [
     "check_bleu_tokenizer",
     "class_scores",
     "classification",
+    "convert_spans",
     "f1",
     "label_class_scores",
     "label_scores",

@@ -24,7 +24,28 @@ from dlcore.types import Mean, Metrics
 SPAN_SCHEMES = {"IOB": "BI", "IOE": "IE", "BIOES": "BIES", "BILOU": "BILU", "BMES": "BMESW"}
 """The letters of each scheme; O, outside of all spans, belongs to each."""
 
+SPAN_FORMS = {
+    "IOB1": "IOB",
+    "IOB2": "IOB",
+    "IOE1": "IOE",
+    "IOE2": "IOE",
+    "BIOES": "BIOES",
+    "BILOU": "BILOU",
+    "BMES": "BMES",
+}
+"""The forms that tags can be written in, see `convert_spans`, with the scheme of each."""
+
 _BEGINS, _ENDS = "BSUW", "ELSUW"
+# The letters of each form's tokens: alone in their span, first, within and last.
+_LETTERS = {
+    "IOB1": "IIII",
+    "IOB2": "BBII",
+    "IOE1": "IIII",
+    "IOE2": "EIIE",
+    "BIOES": "SBIE",
+    "BILOU": "UBIL",
+    "BMES": "SBME",
+}
 
 
 def span_scheme(tag_names: Iterable[str]) -> str | None:
@@ -112,6 +133,42 @@ def _letter_and_type(name: str, letters: str) -> tuple[str, str]:
     if len(letter) == 1 and letter in letters:
         return letter, kind
     return "", name
+
+
+def convert_spans(tags: Sequence[str], scheme: str, form: str) -> list[str]:
+    """Writes the spans of a sentence in another form.
+
+    The spans are those that `span_scores` reads, also where they break the rules of their scheme.
+
+    Args:
+        tags: the tag of each token.
+        scheme: of the tags, one of `SPAN_SCHEMES`.
+        form: one of `SPAN_FORMS`. Tags of no letter of the scheme stay as they are.
+
+    >>> convert_spans(["I-PER", "I-PER", "O", "I-LOC", "B-LOC"], "IOB", "BIOES")
+    ['B-PER', 'E-PER', 'O', 'S-LOC', 'S-LOC']
+    """
+    marks = [_letter_and_type(name, SPAN_SCHEMES[scheme]) for name in tags]
+    starts = [
+        place == 0
+        or letter in _BEGINS
+        or marks[place - 1][1] != kind
+        or (marks[place - 1][0] in _ENDS and marks[place - 1][0] != "")
+        for place, (letter, kind) in enumerate(marks)
+    ]
+    alone, first, within, last = [*_LETTERS[form]]
+    written = []
+    for place, (letter, kind) in enumerate(marks):
+        begins, ends = starts[place], place + 1 == len(marks) or starts[place + 1]
+        new = (alone if ends else first) if begins else (last if ends else within)
+        if form == "IOB1" and begins and place and marks[place - 1][1] == kind:
+            new = "B"
+        if form == "IOE1" and ends and place + 1 < len(marks) and marks[place + 1][1] == kind:
+            new = "E"
+        if letter == "":
+            new, kind = kind, ""
+        written.append(f"{new}-{kind}" if kind else new)
+    return written
 
 
 def f1(precision: float, recall: float) -> float:

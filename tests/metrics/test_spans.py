@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore.metrics import f1, span_scheme, span_scores
+from dlcore.metrics import SPAN_FORMS, convert_spans, f1, span_scheme, span_scores
 
 NAMES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 
@@ -129,3 +129,48 @@ def test_words_by_bare_letters():
     scores = span_scores(found, tags, jnp.ones((1, 6), bool), names, "BMES")
     assert float(scores["span_recall"].compute()) == pytest.approx(2 / 3)
     assert float(scores["span_precision"].compute()) == 0.5
+
+
+def in_form(tokens, form):
+    """The tags of spans (first, last, type), by the definitions of the forms, from nested ifs."""
+    length, spans_of = tokens
+    tags = ["O"] * length
+    for first, last, kind in spans_of:
+        for place in range(first, last + 1):
+            if form == "IOB2":
+                letter = "B" if place == first else "I"
+            elif form == "IOB1":
+                touches = any(end == first - 1 and k == kind for _, end, k in spans_of)
+                letter = "B" if place == first and touches else "I"
+            elif form == "IOE2":
+                letter = "E" if place == last else "I"
+            elif form == "IOE1":
+                touches = any(begin == last + 1 and k == kind for begin, _, k in spans_of)
+                letter = "E" if place == last and touches else "I"
+            else:
+                single, begin, inside, end = {
+                    "BIOES": "SBIE", "BILOU": "UBIL", "BMES": "SBME",
+                }[form]  # fmt: skip
+                if first == last:
+                    letter = single
+                else:
+                    letter = begin if place == first else end if place == last else inside
+            tags[place] = f"{letter}-{kind}"
+    return tags
+
+
+@pytest.mark.parametrize("source", SPAN_FORMS)
+@pytest.mark.parametrize("form", SPAN_FORMS)
+def test_spans_of_every_short_sentence_in_all_forms(source, form):
+    for names in itertools.product(NAMES, repeat=4):
+        tokens = (4, spans(names))
+        given = in_form(tokens, source)
+        assert convert_spans(given, SPAN_FORMS[source], form) == in_form(tokens, form)
+
+
+def test_tags_without_types_and_of_no_scheme():
+    assert convert_spans("B M E S".split(), "BMES", "IOB2") == "B I I B".split()
+    assert convert_spans("B-X I-X DATE O".split(), "IOB", "BILOU") == "B-X L-X DATE O".split()
+    assert convert_spans([], "IOB", "IOB1") == []
+    # A span that BIOES does not end is read to where it must end.
+    assert convert_spans("B-X B-X O I-X".split(), "BIOES", "BIOES") == "S-X S-X O S-X".split()

@@ -85,9 +85,9 @@ class FastText(NamedTuple):
             at = end
         vectors = sums / counts[:, None].astype(np.float32)
         finite = np.isfinite(vectors).all(1)
-        for row in np.flatnonzero(~finite):
-            faults[f"word {words[row].decode()!r}"] = "values that are not finite"
-        yield Block([words[row] for row in np.flatnonzero(finite)], vectors[finite], faults)
+        for place in np.flatnonzero(~finite):
+            faults[f"word {words[place].decode()!r}"] = "values that are not finite"
+        yield Block([words[place] for place in np.flatnonzero(finite)], vectors[finite], faults)
 
     def _parts(self, words: list[bytes], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the rows of the matrix that make the vectors, and to which words they belong."""
