@@ -22,7 +22,7 @@ from dlcore.losses.hierarchical import (
 )
 from dlcore.losses.sampled import noise_contrastive, sampled_softmax
 from dlcore.losses.samplers import UnigramSampler, log_unigram, unigram_sampler
-from dlcore.losses.softmax import full_scores, full_softmax
+from dlcore.losses.softmax import full_scores, full_softmax, nats_and_log_z, z_loss
 
 SOFTMAXES = ("full", "sampled", "nce", "hierarchical")
 
@@ -74,11 +74,19 @@ class Output(abc.ABC):
         return jax.nn.log_softmax(full_scores(*readout))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Full(Output):
-    """The softmax over all words."""
+    """The softmax over all words.
+
+    Attributes:
+        z_weight: the weight of `losses.softmax.z_loss` in the training loss.
+    """
+
+    z_weight: float = 0.0
 
     def losses(self, key: jax.Array, readout: Readout, targets: jax.Array) -> jax.Array:
-        return full_softmax(*readout, targets)
+        nats, log_z = nats_and_log_z(*readout, targets)
+        return nats + z_loss(log_z, self.z_weight) if self.z_weight else nats
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,13 +133,16 @@ class Hierarchical(Output):
         return hierarchical_log_probs(*readout, tree=self.tree)
 
 
-def output_layer(kind: str, counts: np.ndarray, *, samples: int = 1024) -> Output:
+def output_layer(
+    kind: str, counts: np.ndarray, *, samples: int = 1024, z_weight: float = 0.0
+) -> Output:
     """Makes the output layer of that kind.
 
     Args:
         kind: one of `SOFTMAXES`.
         counts: the number of occurrences of each word in the training text, (V,).
         samples: K of "sampled" and "nce".
+        z_weight: of "full".
 
     Raises:
         InputError: for an unknown kind or invalid counts.
@@ -140,7 +151,7 @@ def output_layer(kind: str, counts: np.ndarray, *, samples: int = 1024) -> Outpu
     2
     """
     if kind == "full":
-        return Full(counts)
+        return Full(counts, z_weight)
     if kind == "hierarchical":
         return Hierarchical(counts, huffman(counts))
     if kind in ("sampled", "nce"):

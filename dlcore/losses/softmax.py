@@ -9,12 +9,27 @@ import jax.numpy as jnp
 from dlcore.types import at_least_float32
 
 
-@jax.custom_vjp
 def full_softmax(
     hidden: jax.Array, kernel: jax.Array, bias: jax.Array, targets: jax.Array
 ) -> jax.Array:
     """Returns -log P(target) in nats, float32 [N], with P = softmax(kernel h + bias).
 
+    See `nats_and_log_z`, which gives the logarithm of the normaliser too.
+
+    >>> nats = full_softmax(jnp.zeros((1, 3)), jnp.zeros((4, 3)), jnp.zeros(4), jnp.array([2]))
+    >>> jnp.exp(nats).tolist()
+    [4.0]
+    """
+    return nats_and_log_z(hidden, kernel, bias, targets)[0]
+
+
+@jax.custom_vjp
+def nats_and_log_z(
+    hidden: jax.Array, kernel: jax.Array, bias: jax.Array, targets: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns -log P(target) in nats and log Z, float32 [N], of P = softmax(kernel h + bias).
+
+    Z is the sum of exp(score) over all words, which a shift of all scores scales while P stays.
     Value and gradient equal those of `optax.softmax_cross_entropy_with_integer_labels` on the same
     scores, in about two thirds of the time: of the arrays [N, V] only exp(score - maximum) is kept,
     and the targets' rows are subtracted from the gradients instead of from such an array.
@@ -25,32 +40,43 @@ def full_softmax(
         kernel: [V, D], one row for each word.
         bias: [V].
         targets: int [N] in 0..V-1.
-
-    >>> nats = full_softmax(jnp.zeros((1, 3)), jnp.zeros((4, 3)), jnp.zeros(4), jnp.array([2]))
-    >>> jnp.exp(nats).tolist()
-    [4.0]
     """
     return _forward(hidden, kernel, bias, targets)[0]
 
 
+def z_loss(log_z: jax.Array, weight: float) -> jax.Array:
+    """Returns weight * (log Z)^2 of each position, an addition to -log P(target).
+
+    Scores whose normaliser drifts lose digits in bfloat16 and make large models unstable; the term
+    pulls log Z to 0 and changes no P that the model can express (Zoph et al. 2022, ST-MoE, eq. 5;
+    Chowdhery et al. 2022, PaLM, section 5, with a weight of 1e-4).
+
+    >>> z_loss(jnp.array([0.0, -2.0]), 0.25).tolist()
+    [0.0, 1.0]
+    """
+    return weight * jnp.square(log_z)
+
+
 def _forward(
     hidden: jax.Array, kernel: jax.Array, bias: jax.Array, targets: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, ...]]:
     scores = full_scores(hidden, kernel, bias)
     largest = scores.max(-1)
     exponentials = jnp.exp(scores - largest[:, None])
     total = exponentials.sum(-1)
     score = jnp.take_along_axis(scores, targets[:, None], -1)[:, 0]
-    nats = jnp.log(total) + largest - score
-    return nats, (hidden, kernel, bias, exponentials, total, targets)
+    log_z = jnp.log(total) + largest
+    return (log_z - score, log_z), (hidden, kernel, bias, exponentials, total, targets)
 
 
 def _backward(
-    saved: tuple[jax.Array, ...], g: jax.Array
+    saved: tuple[jax.Array, ...], cotangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     hidden, kernel, bias, exponentials, total, targets = saved
-    # d nats / d scores = exponentials / total - one_hot(target); each term gives its own product.
-    scale = g / total
+    g, to_log_z = cotangents
+    # d log Z / d scores = exponentials / total, and d nats / d scores is that less one_hot(target);
+    # each term gives its own product.
+    scale = (g + to_log_z) / total
     column = g[:, None]
     to_hidden = scale[:, None] * (exponentials @ kernel) - column * kernel[targets]
     to_kernel = exponentials.T @ (scale[:, None] * hidden)
@@ -64,7 +90,7 @@ def _backward(
     )
 
 
-full_softmax.defvjp(_forward, _backward)
+nats_and_log_z.defvjp(_forward, _backward)
 
 
 def full_scores(hidden: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:

@@ -126,6 +126,13 @@ class Config(
     samples: int = integer(
         1024, 1, LARGEST, "noise words of a sampled softmax", when={"softmax": ("sampled", "nce")}
     )
+    z_loss: float = number(
+        0.0,
+        0,
+        1,
+        "factor of the squared log normaliser of the softmax in the loss, such as 1e-4",
+        when={"softmax": ("full",), **_NEURAL},
+    )
     order: int = integer(5, 0, 100, "order of the n-gram model beside; 0 counts none")
     smoothing: str = choice(
         "kneser_ney", SMOOTHINGS, "smoothing of the n-gram model", when={"order": range(1, 101)}
@@ -257,7 +264,9 @@ class LanguageModelling(launch.Task[Config, Info]):
                 "a run of --model=ngram has no network, and its counts are not kept; count again "
                 "by the same command"
             )
-        output = output_layer(config.softmax, self.info.counts, samples=config.samples)
+        output = output_layer(
+            config.softmax, self.info.counts, samples=config.samples, z_weight=config.z_loss
+        )
         options: dict[str, Any] = {
             "tie": config.tie,
             "dropout": config.dropout,

@@ -39,7 +39,7 @@ from dlcore.launch.text import (
 )
 from dlcore.metrics import bleu_tokenizer, check_bleu_tokenizer
 from dlcore.models.text import TENSOR_PARALLEL
-from dlcore.models.text.prediction import log_probs, nats, smoothed
+from dlcore.models.text.prediction import log_probs, nats, training_losses
 from dlcore.nn.recurrent import CELLS
 from dlcore.nn.sequences import length_mask
 from dlcore.report import Section
@@ -91,6 +91,9 @@ class Config(
         None, 1, LARGEST, "target tokens per step, instead of --batch_size examples"
     )
     label_smoothing: float = number(0.0, 0, 1, "share of the target spread over all tokens")
+    z_loss: float = number(
+        0.0, 0, 1, "factor of the squared log normaliser of the softmax in the loss, such as 1e-4"
+    )
     scheduled_sampling: float = number(0.0, 0, 1, "share of inputs that the model draws itself")
 
     def shrunk(self) -> Self:
@@ -257,7 +260,12 @@ class Translation(launch.Task[Config, Info]):
             train=True,
             rngs={"dropout": rng},
         )
-        losses = smoothed(prediction, batch["targets"], self.config.label_smoothing)
+        losses = training_losses(
+            prediction,
+            batch["targets"],
+            smoothing=self.config.label_smoothing,
+            z_weight=self.config.z_loss,
+        )
         if "coverage_loss" in activations:
             losses = losses + activations["coverage_loss"]
         return _mean(losses, batch), Aux(model_state, {})

@@ -91,7 +91,7 @@ def test_a_run_learns_beside_the_ngrams_and_leaves_its_files(run, tmp_path):
     "flags",
     [
         ("--model=gru", "--softmax=sampled", "--level=bpe", "--vocab_size=300"),
-        ("--model=gru_after", "--accumulate=2", "--optimizer=muon", "--validation=0"),
+        ("--model=gru_after", "--accumulate=2", "--optimizer=muon", "--validation=0", "--z_loss=1"),
         *(
             pytest.param(flags, marks=pytest.mark.slow)
             for flags in (
@@ -271,7 +271,7 @@ def test_an_ngram_model_refuses_what_it_does_not_read(count, tmp_path, flag):
         ),
         ("model=transformer", ("--candidate_dropout=0.1", "--detach=4")),
         ("softmax=full", ("--samples=8",)),
-        ("softmax=hierarchical", ("--samples=8",)),
+        ("softmax=hierarchical", ("--samples=8", "--z_loss=1e-4")),
         ("order=0", ("--smoothing=mle",)),
         ("smoothing=kneser_ney", ("--add_k=1",)),
     ],

@@ -49,7 +49,7 @@ def corpus(tmp_path_factory):
 TRAINED = {
     "steps": 50, "eval_every": 25, "checkpoint_every": 6, "log_every": 5, "attention": "additive",
     "coverage": True, "input_feeding": True, "coverage_penalty": 0.1, "batch_tokens": 96,
-    "accumulate": 2, "scheduled_sampling": 0.1,
+    "accumulate": 2, "scheduled_sampling": 0.1, "z_loss": 1e-4,
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dlcore.losses.output import Readout
-from dlcore.models.text.prediction import Copy, Prediction, log_probs, nats, smoothed
+from dlcore.models.text.prediction import Copy, Prediction, log_probs, nats, training_losses
 
 B, S, T, V, F = 3, 6, 5, 11, 16
 
@@ -33,9 +33,9 @@ def test_prediction_that_copies_by_hand():
 
 
 @pytest.mark.parametrize("copies", [False, True])
-@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
-def test_smoothing_against_its_definition(copies, share):
-    """Cross-entropy to (1 - share) one-hot + share / V, and its gradients."""
+@pytest.mark.parametrize(("share", "z_weight"), [(0.0, 0.0), (0.1, 0.2), (1.0, 0.0)])
+def test_losses_against_their_definition(copies, share, z_weight):
+    """Cross-entropy to (1 - share) one-hot + share / V, the z-loss, and their gradients."""
     random = np.random.default_rng(2)
     hidden, kernel, bias = (
         random.normal(size=shape).astype(np.float32) for shape in ((B, T, F), (V, F), (V,))
@@ -52,10 +52,13 @@ def test_smoothing_against_its_definition(copies, share):
 
     def defined(*args):
         soft = (1 - share) * jax.nn.one_hot(targets, V) + share / V
-        return -(soft * log_probs(prediction(*args))).sum(-1)
+        hidden, kernel, bias, _ = args
+        scores = jnp.einsum("btf,vf->btv", hidden, kernel) + bias[None, None]
+        z_losses = z_weight * jax.nn.logsumexp(scores, axis=-1) ** 2
+        return z_losses - (soft * log_probs(prediction(*args))).sum(-1)
 
     def ours(*args):
-        return smoothed(prediction(*args), targets, share)
+        return training_losses(prediction(*args), targets, smoothing=share, z_weight=z_weight)
 
     def both(f):
         y, pull = jax.vjp(f, hidden, kernel, bias, gate)

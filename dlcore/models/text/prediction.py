@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from dlcore.losses.output import Readout
-from dlcore.losses.softmax import full_scores, full_softmax
+from dlcore.losses.softmax import full_scores, nats_and_log_z, z_loss
 
 
 class Copy(NamedTuple):
@@ -61,18 +61,30 @@ def nats(prediction: Prediction, targets: jax.Array) -> jax.Array:
     if copy is not None:
         at_target = jnp.take_along_axis(log_probs(prediction), targets[..., None], axis=-1)
         return -at_target[..., 0]
-    hidden = readout.hidden.reshape(-1, readout.hidden.shape[-1])
-    return full_softmax(hidden, readout.kernel, readout.bias, targets.reshape(-1)).reshape(
-        targets.shape
-    )
+    return _of_softmax(readout, targets)[0]
 
 
-def smoothed(prediction: Prediction, targets: jax.Array, share: float) -> jax.Array:
-    """Returns the cross-entropy with label smoothing, [B, T].
+def training_losses(
+    prediction: Prediction, targets: jax.Array, *, smoothing: float = 0.0, z_weight: float = 0.0
+) -> jax.Array:
+    """Returns the cross-entropy with label smoothing and the z-loss, [B, T].
 
-    The target spreads `share` evenly over V (Szegedy et al. 2016, section 7), so the loss is
-    (1 - share) times -log P(target) plus share times the mean of -log P over all tokens.
+    Args:
+        prediction: of the targets.
+        targets: int [B, T].
+        smoothing: the share of the target that is spread evenly over V (Szegedy et al. 2016,
+            section 7): the cross-entropy is (1 - smoothing) times -log P(target) plus smoothing
+            times the mean of -log P over all tokens.
+        z_weight: the weight of `losses.softmax.z_loss`, whose Z is that of the softmax, which
+            copying is mixed into.
     """
+    losses = _smoothed(prediction, targets, smoothing)
+    if not z_weight:
+        return losses
+    return losses + z_loss(_of_softmax(prediction.readout, targets)[1], z_weight)
+
+
+def _smoothed(prediction: Prediction, targets: jax.Array, share: float) -> jax.Array:
     plain = nats(prediction, targets)
     if share == 0:
         return plain
@@ -84,3 +96,11 @@ def smoothed(prediction: Prediction, targets: jax.Array, share: float) -> jax.Ar
     word = readout.kernel[targets] - readout.kernel.mean(0)[None, None]
     score = (readout.hidden * word).sum(-1) + readout.bias[targets] - readout.bias.mean()
     return plain + share * score
+
+
+def _of_softmax(readout: Readout, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns -log P(target) and log Z of the softmax, [B, T] each."""
+    hidden = readout.hidden.reshape(-1, readout.hidden.shape[-1])
+    found = nats_and_log_z(hidden, readout.kernel, readout.bias, targets.reshape(-1))
+    nats, log_z = (terms.reshape(targets.shape) for terms in found)
+    return nats, log_z
