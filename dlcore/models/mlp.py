@@ -13,7 +13,7 @@ class MLP(nn.Module):
     Attributes:
         num_classes: K.
         features: the width of each hidden layer.
-        activation: the name of the activation function of the hidden layers.
+        activation: the name of the activation of the hidden layers.
         dropout: the share of hidden values that is dropped in training.
         initialiser: the name of the initialiser of the hidden layers' kernels.
     """
@@ -31,11 +31,12 @@ class MLP(nn.Module):
         Raises:
             InputError: when there is no such activation or initialiser, or no such dropout rate.
         """
-        act, draw = activation(self.activation), initialiser(self.initialiser)
+        draw = initialiser(self.initialiser)
         activations = {}
         x = x.reshape(x.shape[0], -1)
         for i, width in enumerate(self.features):
             activations[f"dense_{i}"] = x = Dense(width, kernel_init=draw, name=f"dense_{i}")(x)
+            act = activation(self.activation, layer=f"activation_{i}")
             activations[f"activation_{i}"] = x = act(x)
             x = Dropout(self.dropout)(x, train)
         activations["output"] = x = Dense(self.num_classes, name="output")(x)

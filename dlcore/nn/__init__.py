@@ -5,7 +5,7 @@
 
 from flax.linen import Dense
 
-from dlcore.nn.activations import ACTIVATIONS, PReLU, activation, softmax
+from dlcore.nn.activations import ACTIVATIONS, LEARNED, PReLU, activation, softmax
 from dlcore.nn.convolution import Conv
 from dlcore.nn.dropout import Dropout
 from dlcore.nn.initialisers import INITIALISERS, initialiser
@@ -17,6 +17,7 @@ from dlcore.nn.windows import output_size, pad_sizes
 __all__ = [
     "ACTIVATIONS",
     "INITIALISERS",
+    "LEARNED",
     "BatchNorm",
     "Conv",
     "Dense",

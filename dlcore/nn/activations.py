@@ -1,4 +1,4 @@
-"""Activation functions, which `ACTIVATIONS` holds by name.
+"""Activations by name: functions, in `ACTIVATIONS`, and layers with parameters, in `LEARNED`.
 
 All act on each element except `softmax`, which acts along one axis. All work under jit, vmap and
 both modes of differentiation. Shapes: C channels (the last axis), `...` any leading axes.
@@ -157,10 +157,25 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def activation(name: str) -> Activation:
-    """Returns the activation function of that name.
+# Activations with parameters.
+LEARNED: dict[str, type[nn.Module]] = {"prelu": PReLU}
+
+
+def activation(name: str, *, layer: str | None = None) -> Activation:
+    """Returns the activation of that name: a function, or a new layer where it is learned.
+
+    A layer must be asked for in the compact method that calls it, once for each place where it
+    stands, or places share its parameters.
+
+    Args:
+        name: in `ACTIVATIONS` or `LEARNED`.
+        layer: the name of the layer, if it becomes one; by default Flax's.
 
     Raises:
-        InputError: for a name that is not in `ACTIVATIONS`.
+        InputError: for another name.
     """
-    return errors.pick("activation", name, ACTIVATIONS)
+    if name in LEARNED:
+        return LEARNED[name](name=layer)
+    if name not in ACTIVATIONS:
+        raise errors.choose("activation", name, [*ACTIVATIONS, *LEARNED])
+    return ACTIVATIONS[name]

@@ -3,22 +3,23 @@
 import flax.linen as nn
 import jax
 
-from dlcore.nn.activations import ACTIVATIONS, activation
+from dlcore.nn.activations import ACTIVATIONS, LEARNED, activation
 
 # Feed-forward nets whose first layer is gated by a second one (Shazeer 2020).
 GATED = {"glu": "sigmoid", "reglu": "relu", "geglu": "gelu", "swiglu": "silu"}
-FEED_FORWARDS = (*ACTIVATIONS, *GATED)
+FEED_FORWARDS = (*ACTIVATIONS, *LEARNED, *GATED)
 
 
 class FeedForward(nn.Module):
     """Two dense layers, applied to each step alone: C -> F -> C (Vaswani et al. 2017, eq. 2).
 
     Parameters: kernels `up` (C, F), `down` (F, C) and, with a gated activation, `gate` (C, F);
-    their biases if `bias`.
+    their biases if `bias`; `activation/negative_slope` (F,) with the activation "prelu".
 
     Attributes:
         hidden: F.
-        activation: one of `ACTIVATIONS`, or of `GATED`: activation(x W_gate) * (x W_up).
+        activation: one of `ACTIVATIONS` or `LEARNED`, or of `GATED`:
+            activation(x W_gate) * (x W_up).
         bias: whether the layers have biases.
     """
 
@@ -34,7 +35,7 @@ class FeedForward(nn.Module):
             gate = nn.Dense(self.hidden, use_bias=self.bias, name="gate")(x)
             hidden = activation(GATED[self.activation])(gate) * up
         else:
-            hidden = activation(self.activation)(up)
+            hidden = activation(self.activation, layer="activation")(up)
         # Branches that start as 0 make the whole net start as the identity, which trains at any
         # depth (Bachlechner et al. 2021).
         zeros = nn.initializers.zeros_init()

@@ -18,11 +18,12 @@ class Highway(nn.Module):
     that at first most of x passes through (section 2.2).
 
     Parameters: `affine/kernel` (C, 2C), or (F..., C, 2C) with a kernel size F, and `affine/bias`
-    (2C,), in the order h, T: one product for both.
+    (2C,), in the order h, T: one product for both; `activation/negative_slope` (C,) where the
+    activation is "prelu".
 
     Attributes:
         kernel_size: the window of the convolutional form; None for the dense one.
-        activation: the name of the activation function of h.
+        activation: the name of the activation of h.
         transform_bias: the initial biases of T; the deeper the network, the lower.
         kernel_init: draws the kernel.
     """
@@ -39,7 +40,7 @@ class Highway(nn.Module):
         Raises:
             InputError: for an unknown activation.
         """
-        act = activation(self.activation)
+        act = activation(self.activation, layer="activation")
         h, gate = jnp.split(self._affine(x), 2, axis=-1)
         gate = jax.nn.sigmoid(gate)
         return gate * act(h) + (1 - gate) * x, gate

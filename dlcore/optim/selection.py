@@ -6,6 +6,9 @@ from jax.tree_util import KeyPath
 from dlcore.paths import Rules, match, path_of
 from dlcore.types import PyTree
 
+# The last names of parameters that stay vectors where the layers of a scan are stacked.
+_VECTORS = ("bias", "scale", "negative_slope")
+
 
 def weights(tree: PyTree, rules: Rules[bool] = ()) -> PyTree:
     """Returns for each leaf the value of the first rule that matches, else `is_matrix`.
@@ -22,9 +25,9 @@ def weights(tree: PyTree, rules: Rules[bool] = ()) -> PyTree:
 
 
 def is_matrix(key_path: KeyPath, leaf: jax.Array) -> bool:
-    """Returns whether a leaf has two or more dimensions and its name is not "bias" or "scale".
+    """Returns whether a leaf has two or more dimensions and is no vector by its name.
 
     Kernels are matrices; biases, scales of norms and slopes of PReLU are not, even where several
     layers are stacked for a scan.
     """
-    return leaf.ndim >= 2 and path_of(key_path).split("/")[-1] not in ("bias", "scale")
+    return leaf.ndim >= 2 and path_of(key_path).split("/")[-1] not in _VECTORS

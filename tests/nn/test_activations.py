@@ -4,10 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from dlcore import nn
 from dlcore.errors import InputError
+from dlcore.models import MLP, HighwayCNN, HighwayMLP
 from dlcore.nn import activations
+from dlcore.nn.feed_forward import FeedForward
 
 FORMULAS = {
     "binary_step": lambda x: 1.0 * (x >= 0),
@@ -28,6 +31,7 @@ FORMULAS = {
 
 def test_every_activation_has_a_formula():
     assert set(FORMULAS) == set(nn.ACTIVATIONS)
+    assert not set(nn.LEARNED) & set(nn.ACTIVATIONS)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -180,6 +184,55 @@ class TestMaxout:
         expected = np.stack([conv[..., 3 * i : 3 * i + 3].max(-1) for i in range(4)], -1)
         np.testing.assert_allclose(y, expected, rtol=1e-6)
         assert sum(p.size for p in jax.tree.leaves(variables)) == 3 * 4 * (3 * 2 * 3 + 1)
+
+
+@pytest.mark.parametrize(
+    "model, at",
+    [
+        (MLP(3, (4, 5), activation="prelu"), {"activation_0": (4,), "activation_1": (5,)}),
+        (
+            HighwayMLP(3, depth=4, features=6, activation="prelu"),
+            {"activation_0": (6,), "layers/activation": (3, 6)},
+        ),
+        (
+            HighwayMLP(3, depth=4, features=6, gated=False, activation="prelu"),
+            {"activation_0": (6,), "layers/activation": (3, 6)},
+        ),
+        (
+            HighwayCNN(3, depth=4, features=5, activation="prelu"),
+            {"activation_0": (5,), "conv_1/activation": (5,), "conv_2/activation": (5,)},
+        ),
+    ],
+)
+def test_each_place_of_a_network_learns_slopes_of_its_own(model, at):
+    """With slopes of 1 the network is that of the identity, with slopes of 0 that of ReLU."""
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
+    variables = model.init(jax.random.key(1), x)
+    leaves = traverse_util.flatten_dict(variables, sep="/")
+    found = {path: leaf for path, leaf in leaves.items() if path.endswith("negative_slope")}
+    assert {path: leaf.shape for path, leaf in found.items()} == {
+        f"params/{place}/negative_slope": shape for place, shape in at.items()
+    }
+    others = {path: leaf for path, leaf in leaves.items() if path not in found}
+    for slope, name in ((1.0, "linear"), (0.0, "relu")):
+        same = others | {path: jnp.full_like(leaf, slope) for path, leaf in found.items()}
+        y, _ = model.apply(traverse_util.unflatten_dict(same, sep="/"), x)
+        plain, _ = model.clone(activation=name).apply(
+            traverse_util.unflatten_dict(others, sep="/"), x
+        )
+        np.testing.assert_allclose(y, plain, rtol=1e-5, atol=1e-6)
+
+    def loss(params):
+        return jnp.sum(jnp.sin(model.apply({"params": params}, x)[0]))
+
+    gradient = traverse_util.flatten_dict(jax.grad(loss)(variables["params"]), sep="/")
+    assert all(gradient[f"{place}/negative_slope"].any() for place in at)
+
+
+def test_a_feed_forward_net_learns_its_slopes():
+    x = jax.random.normal(jax.random.key(0), (1, 2, 3))
+    variables = FeedForward(4, "prelu", bias=False).init(jax.random.key(1), x)
+    assert variables["params"]["activation"]["negative_slope"].shape == (4,)
 
 
 def test_unknown_name():

@@ -18,6 +18,25 @@ def _require_depth(depth: int, least: int) -> None:
         raise InputError(f"a highway network of {depth} layers is too shallow; choose {least} up")
 
 
+class PlainLayer(nn.Module):
+    """A dense layer with its activation.
+
+    Attributes:
+        features: F.
+        activation: the name of the activation.
+    """
+
+    features: int
+    activation: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (B, C) to (B, F)."""
+        dense = Dense(self.features, kernel_init=initialiser("he_normal"))
+        nn.share_scope(self, dense)
+        return activation(self.activation, layer="activation")(dense(x))
+
+
 class HighwayMLP(nn.Module):
     """A plain dense layer that sets the width, `depth` - 1 highway layers, and a linear output.
 
@@ -33,7 +52,7 @@ class HighwayMLP(nn.Module):
         depth: the number of layers before the output.
         features: F of each layer.
         gated: whether the layers after the first are highway layers; False makes them plain ones.
-        activation: the name of the activation function.
+        activation: the name of the activation.
         transform_bias: the initial value of the biases of the transform gates; -4 suits 50 layers.
     """
 
@@ -55,16 +74,16 @@ class HighwayMLP(nn.Module):
             InputError: for a depth below 2, or an unknown activation.
         """
         _require_depth(self.depth, 2)
-        act = activation(self.activation)
         he = initialiser("he_normal")
         a = {}
         x = x.reshape(x.shape[0], -1)
+        act = activation(self.activation, layer="activation_0")
         a["layer_0"] = x = act(Dense(self.features, kernel_init=he, name="layer_0")(x))
 
         layer = (
             Highway(None, self.activation, self.transform_bias, name="layers", parent=None)
             if self.gated
-            else Dense(self.features, kernel_init=he, name="layers", parent=None)
+            else PlainLayer(self.features, self.activation, name="layers", parent=None)
         )
 
         def initial(key: jax.Array) -> Params:
@@ -73,7 +92,7 @@ class HighwayMLP(nn.Module):
 
         def call(x: jax.Array, params: Params) -> tuple[jax.Array, tuple[jax.Array, ...]]:
             y = layer.apply({"params": params}, x)
-            outputs = y if self.gated else (act(y),)
+            outputs = y if self.gated else (y,)
             return outputs[0], outputs
 
         # The layer runs as a pure function, for within Flax's `nn.scan` its operations lose their
@@ -99,7 +118,7 @@ class HighwayCNN(nn.Module):
         features: the number of filters of each convolution.
         gated: whether the convolutions after the first are highway layers; False makes them plain.
         width: a factor of `features`.
-        activation: the name of the activation function.
+        activation: the name of the activation.
         transform_bias: the initial value of the biases of the transform gates.
     """
 
@@ -122,7 +141,6 @@ class HighwayCNN(nn.Module):
         """
         require_image_size("highway_cnn", x, 8)
         _require_depth(self.depth, 4)
-        act = activation(self.activation)
         he: Initializer = initialiser("he_normal")
         features = scaled_channels(self.features, self.width)
         convolutions = self.depth - 1
@@ -139,7 +157,7 @@ class HighwayCNN(nn.Module):
                 x, a[f"gate_{i}"] = layer(x)
             else:
                 conv = Conv(features, (3, 3), padding="same", kernel_init=he, name=name)
-                x = act(conv(x))
+                x = activation(self.activation, layer=f"activation_{i}")(conv(x))
             a[name] = x
             # The three pools follow a third, two thirds and all of the convolutions, as nearly as
             # the number allows.
