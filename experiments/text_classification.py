@@ -10,7 +10,7 @@ one class per example.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +58,9 @@ class Config(
     dropout=0.3,
 ):
     """The configuration of a text classifier."""
+
+    # The final outputs of both directions lie at the two ends of a text.
+    group_conditions: ClassVar = {"merge": {"pooling": lambda pooling: pooling != "last"}}
 
     pooling: str = choice("max", POOLINGS, "how the steps become one vector")
     label_smoothing: float = number(0.0, 0, 1, "share of the target spread over all classes")

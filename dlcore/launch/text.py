@@ -18,7 +18,7 @@ from dlcore.launch.fields import LARGEST, choice, integer, number, path, switch
 from dlcore.launch.process import say
 from dlcore.nn.attention.positions import POSITIONS
 from dlcore.nn.feed_forward import FEED_FORWARDS
-from dlcore.nn.recurrent import CELLS, Cell, cell
+from dlcore.nn.recurrent import CELLS, MERGES, Cell, cell
 from dlcore.nn.remat import POLICIES
 from dlcore.nn.transformer import NORMS, TransformerConfig
 from dlcore.plan.walk import ApplyFn
@@ -104,6 +104,12 @@ class EncoderConfig(StackConfig, LayersConfig):
 
     cell: str = choice("lstm", CELLS, "kind of the recurrent layers")
     bidirectional: bool = switch(True, "layers run in both directions")
+    merge: str = choice(
+        "concat",
+        MERGES,
+        "how the outputs of both directions become one",
+        when={"bidirectional": (True,)},
+    )
     limit: int = integer(256, 1, LARGEST, "most tokens of a text; the rest is cut off")
     embeddings: str | None = path(
         None, "file of vectors: word2vec or GloVe, text or binary, or fastText"
@@ -121,6 +127,7 @@ class EncoderConfig(StackConfig, LayersConfig):
             "embedding_features": self.embedding_size,
             "cells": self.make_cells(self.cell),
             "bidirectional": self.bidirectional,
+            "merge": self.merge,
             "residual": self.residual,
             "dropout": self.dropout,
             "variational": self.variational,

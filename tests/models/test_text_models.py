@@ -223,6 +223,19 @@ def test_attention_is_shown():
     np.testing.assert_allclose(weights.sum(1), LENGTHS > 0, rtol=1e-6)
 
 
+@pytest.mark.parametrize("merge, width", [("product", 1), ("mean", 1), ("concat", 2)])
+def test_the_encoder_merges_both_directions(merge, width):
+    encoder = dataclasses.replace(BOTH_WAYS, merge=merge)
+    (features, _), _ = encoder.init_with_output(KEY, TOKENS, LENGTHS)
+    assert features.shape[-1] == width * encoder.cells[-1].output_features
+
+
+def test_last_outputs_of_merged_directions_are_refused():
+    merged = dataclasses.replace(BOTH_WAYS, merge="mean")
+    with pytest.raises(InputError, match="their mean; merge them by concat, or pool by"):
+        TextClassifier(merged, K, pooling="last").init(KEY, TOKENS, LENGTHS)
+
+
 def test_unknown_pooling():
     with pytest.raises(InputError, match="unknown pooling 'min'; choose one of: attention, last"):
         TextClassifier(PLAIN, K, pooling="min").init(KEY, TOKENS, LENGTHS)

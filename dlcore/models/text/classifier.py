@@ -37,11 +37,17 @@ class TextClassifier(nn.Module):
         has the logits of a pooled vector of zeros.
 
         Raises:
-            InputError: for an unknown pooling, and as `RecurrentEncoder`.
+            InputError: for an unknown pooling, for "last" of directions that are not side by side,
+                and as `RecurrentEncoder`.
         """
         x, activations = self.encoder(tokens, lengths, train)
         match self.pooling:
             case "last":
+                if self.encoder.bidirectional and self.encoder.merge != "concat":
+                    raise errors.InputError(
+                        f"the final outputs of both directions cannot be told from their "
+                        f"{self.encoder.merge}; merge them by concat, or pool by max or mean"
+                    )
                 x = last_over_time(x, lengths, bidirectional=self.encoder.bidirectional)
             case "max":
                 x = max_over_time(x, lengths)

@@ -20,7 +20,8 @@ class RecurrentEncoder(nn.Module):
         vocab_size: the number of token ids.
         embedding_features: D.
         cells: the cell of each layer, from the lowest up.
-        bidirectional: whether each layer runs in both directions, its outputs side by side.
+        bidirectional: whether each layer runs in both directions.
+        merge: how the outputs of both become one, one of `MERGES`.
         residual: whether each layer but the lowest adds its input to its output.
         dropout: the share of values that is dropped before each layer.
         variational: whether dropout drops the same features at all steps (Gal & Ghahramani 2016).
@@ -33,6 +34,7 @@ class RecurrentEncoder(nn.Module):
     embedding_features: int
     cells: tuple[Cell, ...]
     bidirectional: bool = False
+    merge: str = "concat"
     residual: bool = False
     dropout: float = 0.0
     variational: bool = False
@@ -51,7 +53,7 @@ class RecurrentEncoder(nn.Module):
             "layer_0", ...
 
         Raises:
-            InputError: when a rate of dropout is outside [0, 1].
+            InputError: when a rate of dropout is outside [0, 1], or for an unknown merge.
             ValueError: when layers of different width are to be residual.
         """
         embedding = Embedding(
@@ -63,6 +65,7 @@ class RecurrentEncoder(nn.Module):
         stack = RecurrentStack(
             self.cells,
             bidirectional=self.bidirectional,
+            merge=self.merge,
             residual=self.residual,
             dropout=self.dropout,
             variational=self.variational,

@@ -4,6 +4,7 @@ from dlcore.nn.recurrent.cell import Carry, Cell
 from dlcore.nn.recurrent.gru import GRU, GRUAfter
 from dlcore.nn.recurrent.highway import Highway
 from dlcore.nn.recurrent.layers import (
+    MERGES,
     Bidirectional,
     Recurrent,
     RecurrentStack,
@@ -20,6 +21,7 @@ __all__ = [
     "CELLS",
     "GRU",
     "LSTM",
+    "MERGES",
     "AmidiLSTM",
     "BatchNormLSTM",
     "Bidirectional",

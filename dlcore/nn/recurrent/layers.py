@@ -8,7 +8,7 @@ Shapes: B batch, T time, D input features, F output features, H the width of the
 """
 
 import functools
-from typing import Literal
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -22,7 +22,13 @@ from dlcore.nn.recurrent.scan import Noise, scan
 from dlcore.nn.sequences import length_mask
 from dlcore.types import Activations, PyTree
 
-Merge = Literal["concat", "sum"]
+# How the outputs of the two directions [B, T, F] become one.
+MERGES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "concat": lambda forward, backward: jnp.concatenate([forward, backward], axis=-1),
+    "sum": jnp.add,
+    "product": jnp.multiply,
+    "mean": lambda forward, backward: (forward + backward) / 2,
+}
 # The carry of each layer by name, or in a bidirectional layer that of each direction.
 StackCarry = dict[str, PyTree]
 
@@ -133,13 +139,14 @@ class Bidirectional(nn.Module):
 
     Attributes:
         cell: the cell; each direction has its own parameters.
-        merge: "concat" puts the outputs side by side, forwards first; "sum" adds them.
+        merge: one of `MERGES`: "concat" puts the outputs side by side, forwards first; "sum",
+            "product" and "mean" are of each feature.
         state_dropout: see `Recurrent`.
         candidate_dropout: see there.
     """
 
     cell: Cell
-    merge: Merge = "concat"
+    merge: str = "concat"
     state_dropout: float = 0.0
     candidate_dropout: float = 0.0
 
@@ -158,8 +165,7 @@ class Bidirectional(nn.Module):
         Raises:
             InputError: for an unknown merge, and as `Recurrent`.
         """
-        if self.merge not in ("concat", "sum"):
-            raise errors.choose("merge", self.merge, ("concat", "sum"))
+        merged = errors.pick("merge", self.merge, MERGES)
         carries, outputs = {}, []
         for name in ("forward", "backward"):
             layer = Recurrent(
@@ -177,10 +183,7 @@ class Bidirectional(nn.Module):
                 train=train,
             )
             outputs.append(y)
-        forward, backward = outputs
-        if self.merge == "sum":
-            return carries, forward + backward
-        return carries, jnp.concatenate(outputs, axis=-1)
+        return carries, merged(*outputs)
 
 
 class RecurrentStack(nn.Module):
@@ -201,7 +204,7 @@ class RecurrentStack(nn.Module):
 
     cells: tuple[Cell, ...]
     bidirectional: bool = False
-    merge: Merge = "concat"
+    merge: str = "concat"
     residual: bool = False
     dropout: float = 0.0
     variational: bool = False

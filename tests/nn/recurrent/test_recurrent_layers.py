@@ -73,7 +73,7 @@ def test_each_sequence_runs_as_alone(reverse):
         same(got, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("merge", ["concat", "sum"])
+@pytest.mark.parametrize("merge", ["concat", "sum", "product", "mean"])
 def test_bidirectional(merge):
     layer = Bidirectional(CELL, merge=merge)
     params = layer.init(KEY, X)["params"]
@@ -86,14 +86,22 @@ def test_bidirectional(merge):
     }
     (_, forward), (_, backward) = ways.values()
     assert (forward[0] != backward[0]).all()
-    expected = np.concatenate([forward, backward], -1) if merge == "concat" else forward + backward
+    expected = {
+        "concat": np.concatenate([forward, backward], -1),
+        "sum": np.add(forward, backward),
+        "product": np.multiply(forward, backward),
+        "mean": np.mean([forward, backward], 0),
+    }[merge]
     np.testing.assert_array_equal(y, expected)
+    assert not y[np.arange(y.shape[1]) >= np.asarray(LENGTHS)[:, None]].any()
     same(carry, {way: carry for way, (carry, _) in ways.items()}, rtol=0)
 
 
 def test_unknown_merge():
-    with pytest.raises(InputError, match="unknown merge 'mean'; choose one of: concat, sum"):
-        Bidirectional(CELL, merge="mean").init(KEY, X)
+    with pytest.raises(
+        InputError, match="unknown merge 'max'; choose one of: concat, mean, product, sum"
+    ):
+        Bidirectional(CELL, merge="max").init(KEY, X)
 
 
 @pytest.mark.parametrize("residual", [False, True])
