@@ -38,6 +38,7 @@ SMALL = {
     "resnet18": (small("resnet18", width=1 / 16), 32),
     "densenet40": (small("densenet40", depth=7, growth=4), 8),
     "densenet121": (small("densenet121", layers=(1, 1, 1, 1), growth=4), 64),
+    "darknet_small": (small("darknet_small", width=1 / 6), 16),
 }
 NOISY = {
     "mlp",
@@ -48,7 +49,7 @@ NOISY = {
     "vgg11",
     "googlenet",
 }
-NORMALISED = {"googlenet", "resnet20", "resnet18", "densenet40", "densenet121"}
+NORMALISED = {"googlenet", "resnet20", "resnet18", "densenet40", "densenet121", "darknet_small"}
 # Those that take more than a hundred steps to learn four images by heart.
 SLOW = {"alexnet", "alexnet_one_tower", "vgg11", "maxout_cnn", "densenet121"}
 # Of three channels and the size and number of classes that each was designed for: 1,000 classes at
@@ -87,6 +88,8 @@ COUNTS = {
     "densenet169": 14_149_480,
     "densenet201": 20_013_928,
     "densenet264": 33_337_704,
+    "darknet19": 20_842_376,
+    "darknet_small": 498_658,
 }
 # Those whose tests take seconds for the number of their layers.
 DEEP = {"densenet100", "densenet169", "densenet201", "densenet264"}
@@ -266,6 +269,7 @@ SMALLEST = {
     "resnet18": 8,
     "densenet40": 4,
     "densenet121": 29,
+    "darknet_small": 15,
 }
 
 
