@@ -3,12 +3,14 @@
 Shapes: B batch, T time, K classes, V vocabulary; `...` is whatever the task has.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 # A tree of arrays, as JAX has it: nested dicts, lists, tuples and dataclasses.
@@ -100,6 +102,16 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any
     rng: jax.Array
     carry: Any = None
+
+    def __repr__(self) -> str:
+        """Counts the numbers of each field, which may be millions."""
+        parts = [f"step={self.step}"]
+        for field in dataclasses.fields(self):
+            leaves = jax.tree.leaves(getattr(self, field.name))
+            if field.name != "step" and leaves:
+                numbers = sum(int(np.size(leaf)) for leaf in leaves)
+                parts.append(f"{field.name}=<{numbers:,} numbers in {len(leaves):,} arrays>")
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     @classmethod
     def create(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import safetensors.numpy
 
 from dlcore.data.text import Vocabulary
 from dlcore.data.text.cooccurrence import open_cooccurrences
@@ -16,7 +17,7 @@ from dlcore.files import read_json, read_json_lines
 from dlcore.launch import info, jobs
 from dlcore.launch.loading import read_summary
 from dlcore.launch.workdir import read_config
-from dlcore.models.text.gpt2 import _read_config
+from dlcore.models.text.gpt2 import load_gpt2
 from dlcore.report import write_report
 
 DAMAGE = {
@@ -37,7 +38,7 @@ READERS: dict[str, tuple[str, Callable[[pathlib.Path], Any]]] = {
     "vocabulary": ("words.json", lambda folder: Vocabulary.load(folder / "words.json")),
     "counts": ("cooccurrences/meta.json", open_cooccurrences),
     "tokens": ("meta.json", open_token_file),
-    "gpt2": ("config.json", lambda folder: _read_config(folder / "config.json")),
+    "gpt2": ("config.json", lambda folder: load_gpt2(folder / "gpt2.safetensors")),
     "report's metrics": ("metrics.jsonl", write_report),
     "report's summary": ("summary.json", write_report),
     "report's configuration": ("config.json", write_report),
@@ -50,6 +51,7 @@ def whole(folder: pathlib.Path) -> None:
     (folder / "cooccurrences").mkdir()
     for name in ("metrics.jsonl", "summary.json", "config.json"):
         (folder / name).write_text("{}\n" * (name != "metrics.jsonl"))
+    safetensors.numpy.save_file({}, folder / "gpt2.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -99,3 +99,5 @@ class SpikeGuardedState(TrainState):
     """
 
     recent: RecentLosses = flax.struct.field(default_factory=RecentLosses.create)
+
+    __repr__ = TrainState.__repr__

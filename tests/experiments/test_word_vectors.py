@@ -193,7 +193,7 @@ def test_of_a_file_with_faults_what_can_be_read_is_evaluated(run, files, tmp_pat
         (["--vectors={}/cut", "--strict"], ("line 3", "expected 3 values")),
         (
             ["--data_path={}/commas", "--splitter=regex:[^,]+", "--min_count=1"],
-            ("the word ' new york'", "format word2vec", "glove"),
+            ("the word ' new york'", "format word2vec"),
         ),
         (["--vectors={}/vectors", "--neighbours=c"], ("'c'",)),
         (["--analogies={}/nothing"], ("nothing",)),

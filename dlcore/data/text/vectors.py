@@ -112,10 +112,11 @@ def check_words(words: Iterable[str], format: str) -> None:
     Raises:
         InputError: when the format is unknown, or one of the words cannot.
     """
-    header = pick("format of word vectors", format, FORMATS)
-    wrong = re.compile(r"[ \n]|^$" if header else r"\n|^ | $|^$")
-    for word in filter(wrong.search, words):
-        other = ", choose the format glove, which has spaces inside of words" if header else ""
+    pick("format of word vectors", format, FORMATS)
+    wrong = {name: re.compile(r"[ \n]|^$" if FORMATS[name] else r"\n|^ | $|^$") for name in FORMATS}
+    for word in filter(wrong[format].search, words):
+        glove = not wrong["glove"].search(word)
+        other = ", choose the format glove, which has spaces inside of words" if glove else ""
         raise InputError(
             f"the word {word!r} cannot be written in the format {format}, which separates words by "
             f"spaces and lines; split, rename or drop it{other}"

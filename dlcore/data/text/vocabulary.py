@@ -294,6 +294,10 @@ def _byte_pairs(texts: list[str], size: int, min_count: int, lower: bool) -> Voc
     )
     model = json.loads(tokenizer.to_str())["model"]
     merges = tuple((first, second) for first, second in model["merges"])
+    if min_count > 1 and size > least and not merges:
+        raise InputError(
+            f"no pair of bytes occurs {min_count:,} times; lower the smallest count (min_count)"
+        )
     learnt = Vocabulary("bpe", (*_SPECIAL, *sorted(model["vocab"])), lower, merges)
     counts = sum(
         (np.bincount(learnt.encode(text), minlength=len(learnt)) for text in texts),

@@ -17,13 +17,12 @@ Shapes: V words, G m-grams of an order.
 import os
 import pathlib
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from dlcore.errors import InputError
-from dlcore.files import read_whole, write_whole
+from dlcore.files import read_text, write_whole
 from dlcore.models.text.ngram import NGram, Order, probabilities
 
 _ZERO = -99.0
@@ -90,11 +89,7 @@ def read_arpa(path: str | os.PathLike[str]) -> tuple[NGram, tuple[str, ...]]:
     Raises:
         InputError: when the file cannot be read or is damaged; the message names the line.
     """
-    try:
-        text = read_whole(path).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {os.fspath(path)}: {error}; give an ARPA file") from None
-    lines = enumerate(text.split("\n"), start=1)
+    lines = enumerate(read_text(path).split("\n"), start=1)
     counts = _head(lines, path)
     number = 0
     ids: dict[str, int] = {}

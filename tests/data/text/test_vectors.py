@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from dlcore.data.text import vectors as module
-from dlcore.data.text.vectors import Vectors, embedding_matrix, read_vectors, write_vectors
+from dlcore.data.text.vectors import (
+    Vectors,
+    check_words,
+    embedding_matrix,
+    read_vectors,
+    write_vectors,
+)
 from dlcore.errors import InputError
 
 FORMATS = ("glove", "word2vec", "word2vec_binary")
@@ -256,6 +262,16 @@ def test_unwanted_lines_are_not_kept_in_memory(tmp_path, monkeypatch) -> None:
 def test_words_that_a_format_cannot_hold(tmp_path, format: str, word: str) -> None:
     with pytest.raises(ValueError, match="cannot be written in the format"):
         write_vectors(tmp_path / "v", Vectors([word], np.ones((1, 2), np.float32)), format=format)
+
+
+@pytest.mark.parametrize("word", ["new york", " york", "york\n"])
+def test_a_format_is_offered_only_where_it_holds_the_word(word: str) -> None:
+    with pytest.raises(InputError) as error:
+        check_words([word], "word2vec")
+    offered = "choose the format glove" in str(error.value)
+    if offered:
+        check_words([word], "glove")
+    assert offered == (word == "new york")
 
 
 def test_an_unknown_format(tmp_path) -> None:

@@ -191,3 +191,17 @@ def test_a_damaged_file_is_one_clear_error(tmp_path: pathlib.Path, case: str) ->
 def test_vocabularies_that_cannot_be(level: str, size: int | None, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Vocabulary.build(TEXT, level=level, size=size)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_counts_that_nothing_reaches_are_refused(level: str) -> None:
+    """For each level of each job; the most frequent token, the space, occurs 6 times."""
+    with pytest.raises(InputError, match="occurs 99 times.*lower the smallest count") as error:
+        Vocabulary.build(TEXT, level=level, min_count=99)
+    assert "\n" not in str(error.value)
+    assert len(Vocabulary.build(TEXT, level=level, min_count=2)) > 2
+
+
+def test_counts_of_given_tokens_that_nothing_reaches_are_refused() -> None:
+    with pytest.raises(InputError, match="no token occurs 3 times, the most frequent 2 times"):
+        Vocabulary.of_tokens(["a", "b", "a"], min_count=3)
