@@ -31,6 +31,13 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Those that exchange height and width.
+SWAPPING = (
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+)
 # What is noted of images that are not read as they are stored.
 TURNED = "turned upright as their EXIF orientation says"
 ON_WHITE = "with transparency, put on white"
@@ -89,7 +96,7 @@ def opened(stored: StoredImage) -> Iterator[Image.Image]:
         ) from error
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def turn_of(image: Image.Image) -> Image.Transpose | None:
     """Returns what brings an image upright, or None where it is or the tags cannot be read."""
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
@@ -103,14 +110,8 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     # looked for only where they matter.
     turn = None
     if image.width != image.height and image.format != "TIFF":
-        turn = _turn(image)
-    swapped = turn is not None and turn.name in (
-        "TRANSPOSE",
-        "TRANSVERSE",
-        "ROTATE_90",
-        "ROTATE_270",
-    )
-    return (image.width, image.height) if swapped else (image.height, image.width)
+        turn = turn_of(image)
+    return (image.width, image.height) if turn in SWAPPING else (image.height, image.width)
 
 
 def is_gray(image: Image.Image) -> bool:
@@ -201,10 +202,10 @@ def pixels(
     found = []
     if not is_deep(image) and ";16" in str(getattr(image, "tile", "")):
         found.append(UPPER)
-    if _turn(image) is not None:
+    if turn_of(image) is not None:
         found.append(TURNED)
     image.load()  # PIL itself turns a TIFF as it loads it, and says then that it is upright.
-    if (turn := _turn(image)) is not None:
+    if (turn := turn_of(image)) is not None:
         image = image.transpose(turn)
     if image.mode == "F":
         raise ValueError(f"pixels of 32 bits (mode {image.mode}) are not supported, 8 or 16 are")

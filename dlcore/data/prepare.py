@@ -117,7 +117,24 @@ def _published(builder: tfds.core.DatasetBuilder) -> dict[str, UrlInfo]:
     # A builder whose configurations name their archives lists those of all configurations.
     own = getattr(builder.builder_config, "data_url", None)
     urls = _wmt_archives(builder) or builder.url_infos if own is None else [own]
-    return {url: info for url, info in builder.url_infos.items() if url in urls}
+    files = _detection_archives(builder)
+    return {
+        url: info
+        for url, info in builder.url_infos.items()
+        if url in urls and (not files or url.rpartition("/")[2] in files)
+    }
+
+
+def _detection_archives(builder: tfds.core.DatasetBuilder) -> set[str]:
+    """Returns the names of the archives of VOC or COCO, none for another data set."""
+    config = builder.builder_config
+    match builder.name:
+        case "voc":
+            return {*config.filenames.values()}
+        case "coco":
+            names = [(split.images, split.annotations) for split in config.splits]
+            return {f"{name}.zip" for name in itertools.chain.from_iterable(names)}
+    return set()
 
 
 def _wmt_archives(builder: tfds.core.DatasetBuilder) -> set[str]:

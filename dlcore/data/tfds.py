@@ -87,11 +87,18 @@ def own_features_only(name: str) -> Iterator[None]:
 
 
 class StoredImages(Sequence[StoredImage]):
-    """A sequence of the images of one split of a prepared data set, not decoded yet."""
+    """A sequence of the images of one split of a prepared data set, not decoded yet.
 
-    def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
+    Args:
+        builder: the builder of the data set.
+        split: the name of the split.
+        labelled: whether images have a class; where they have none, all labels are 0.
+    """
+
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, *, labelled: bool = True):
         self._name = f"of split {split!r} of {builder.info.full_name}"
-        self._source, self._read = _open_source(builder, split, ("image", "label"))
+        names = ("image", "label") if labelled else ("image",)
+        self._source, self._read = _open_source(builder, split, names)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -100,7 +107,7 @@ class StoredImages(Sequence[StoredImage]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         record = self._read(self._source[index])
-        return StoredImage(record["image"], int(record["label"]), f"{index} {self._name}")
+        return StoredImage(record["image"], int(record.get("label", 0)), f"{index} {self._name}")
 
 
 def image_features(
@@ -195,12 +202,72 @@ def read_examples(
 
     A text is a string, a class is an integer and a sequence is a list of these.
     """
+    for record in _read_records(builder, split, names):
+        yield tuple(_plain(record[name]) for name in names)
+
+
+def object_features(
+    builder: tfds.core.DatasetBuilder,
+) -> tuple[tuple[int | None, int | None, int], tuple[str, ...], tuple[str, ...]]:
+    """Returns the shape of a data set's images, the names of its classes and of its landmarks.
+
+    Raises:
+        InputError: when the data set has no 8-bit `image`, or no `objects` with a box `bbox` and a
+            class `label` each.
+    """
+    features = dict(builder.info.features.items())
+    image, objects = (features.get(name) for name in ("image", "objects"))
+    parts: dict[str, Any] = {}
+    if isinstance(objects, tfds.features.Sequence) and isinstance(
+        objects.feature, tfds.features.FeaturesDict
+    ):
+        parts = dict(objects.feature.items())
+    if not (
+        isinstance(image, tfds.features.Image)
+        and image.np_dtype == np.uint8
+        and isinstance(parts.get("bbox"), tfds.features.BBoxFeature)
+        and isinstance(parts.get("label"), tfds.features.ClassLabel)
+    ):
+        raise InputError(
+            f"data set {builder.info.full_name!r} has no 8-bit 'image' with 'objects' that have a "
+            f"box 'bbox' and a class 'label'; its features are {', '.join(sorted(features))}; "
+            "choose a data set for detection"
+        )
+    landmarks = parts["landmarks"].shape[0] if "landmarks" in parts else 0
+    names = (builder.info.metadata or {}).get("landmark_names", range(landmarks))
+    return image.shape, tuple(parts["label"].names), tuple(map(str, names))
+
+
+def read_objects(
+    builder: tfds.core.DatasetBuilder, split: str
+) -> Iterator[tuple[int | str | None, str | None, dict[str, np.ndarray]]]:
+    """Yields id and file name of each picture of a split, where it has them, and its objects.
+
+    The objects are arrays by the names of their features, such as "bbox" and "label".
+    """
+    names = [name for name in ("image/id", "image/filename") if name in builder.info.features]
+    for record in _read_records(builder, split, (*names, "objects")):
+        number, file_name = (record.get(name) for name in ("image/id", "image/filename"))
+        yield (
+            number.decode()
+            if isinstance(number, bytes)
+            else None
+            if number is None
+            else int(number),
+            file_name and file_name.decode(),
+            record["objects"],
+        )
+
+
+def _read_records(
+    builder: tfds.core.DatasetBuilder, split: str, names: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Yields the named features of each record of a split, and shows how far it is."""
     source, read = _open_source(builder, split, names)
     with tqdm.tqdm(total=len(source), desc=f"reading {split}", delay=2, leave=False) as progress:
         for start in range(0, len(source), _CHUNK):
             records = source.__getitems__(range(start, min(start + _CHUNK, len(source))))
-            for record in map(read, records):
-                yield tuple(_plain(record[name]) for name in names)
+            yield from map(read, records)
             progress.update(len(records))
 
 

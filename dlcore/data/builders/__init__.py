@@ -5,6 +5,7 @@ names.
 """
 
 from dlcore.data.builders.dates import Dates
+from dlcore.data.builders.digit_scenes import DigitScenes
 from dlcore.data.builders.digits import Digits
 from dlcore.data.builders.docstrings import Docstrings
 from dlcore.data.builders.python_docs import PythonDocs
@@ -13,6 +14,7 @@ from dlcore.data.builders.python_tokens import PythonTokens
 __all__ = [
     "EMBEDDED",
     "Dates",
+    "DigitScenes",
     "Digits",
     "Docstrings",
     "PythonDocs",
@@ -21,6 +23,7 @@ __all__ = [
 
 EMBEDDED = {
     "dates": Dates,
+    "digit_scenes": DigitScenes,
     "digits": Digits,
     "docstrings": Docstrings,
     "python_docs": PythonDocs,

@@ -42,17 +42,11 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[Example]]:
-        # Importing scikit-learn takes most of a second, and only the first use needs it.
-        from sklearn import datasets, model_selection
-
-        digits = datasets.load_digits()
-        images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-        train, test = model_selection.train_test_split(
-            np.arange(len(images)), test_size=297, random_state=0, stratify=digits.target
-        )
+        images, labels, parts = split_digits()
+        images = np.round(images * (255 / 16)).astype(np.uint8)
         return {
-            split: self._generate_examples(images, digits.target, np.sort(indices))
-            for split, indices in {"train": train, "test": test}.items()
+            split: self._generate_examples(images, labels, indices)
+            for split, indices in parts.items()
         }
 
     def _generate_examples(
@@ -62,3 +56,15 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             png = io.BytesIO()
             Image.fromarray(images[index]).save(png, "png")
             yield index, {"image": png.getvalue(), "label": int(labels[index])}
+
+
+def split_digits() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Returns digits of levels 0..16 [1797, 8, 8], their labels, and the indices of each split."""
+    # Importing scikit-learn takes most of a second, and only the first use needs it.
+    from sklearn import datasets, model_selection
+
+    digits = datasets.load_digits()
+    train, test = model_selection.train_test_split(
+        np.arange(len(digits.images)), test_size=297, random_state=0, stratify=digits.target
+    )
+    return digits.images, digits.target, {"train": np.sort(train), "test": np.sort(test)}
