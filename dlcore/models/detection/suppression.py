@@ -1,0 +1,260 @@
+"""Non-max suppression with fixed sizes, inside of a compiled function. Shapes: B pictures, N
+candidate boxes of each, M detections of each.
+
+Boxes are (..., 4) in form "corners" (see `dlcore.boxes`). One comparison decides at both
+thresholds: under ">" a candidate stays in play where its score > the threshold, and drops a weaker
+one where their IoU > the threshold, as the libraries have it; under ">=" what is exactly at a
+threshold counts too, which is the form with the score 0.6 and the IoU 0.5 in which courses teach
+it.
+"""
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dlcore import boxes as geometry
+from dlcore import errors
+
+Comparison = Literal[">", ">="]
+Decay = Literal["linear", "gaussian"]
+
+COMPARISONS: dict[str, Callable[..., jax.Array]] = {">": operator.gt, ">=": operator.ge}
+# What the score of a candidate of this IoU with a chosen one is multiplied by. Shapes: IoU,
+# whether it reaches the threshold, sigma.
+DECAYS: dict[str, Callable[[jax.Array, jax.Array, float], jax.Array]] = {
+    "linear": lambda iou, reached, sigma: jnp.where(reached, 1 - iou, 1),
+    "gaussian": lambda iou, reached, sigma: jnp.exp(-(iou**2) / sigma),
+}
+_WORD = 32  # bits of a word
+
+
+class Detections(NamedTuple):
+    """What a detector found in each of B pictures, the best first.
+
+    Attributes:
+        boxes: (B, M, 4) in form "corners", in pixels.
+        scores: (B, M).
+        labels: int32 (B, M), from 0.
+        mask: bool (B, M), false for places that nothing fills; all else there is 0.
+    """
+
+    boxes: jax.Array
+    scores: jax.Array
+    labels: jax.Array
+    mask: jax.Array
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=(
+        "score_threshold",
+        "iou_threshold",
+        "comparison",
+        "most",
+        "candidates",
+        "per_class",
+    ),
+)
+def suppress(
+    boxes: jax.Array,
+    scores: jax.Array,
+    labels: jax.Array,
+    *,
+    score_threshold: float = -float("inf"),
+    iou_threshold: float = 0.5,
+    comparison: Comparison = ">",
+    most: int = 100,
+    candidates: int | None = None,
+    per_class: bool = True,
+) -> Detections:
+    """Keeps the best of the boxes that overlap: greedy non-max suppression.
+
+    The candidate of the best score is kept and drops the weaker ones that overlap it, then the best
+    of the rest is, and so on. Of equal scores, the lower index is the better one.
+
+    All pairs are compared at once, one bit for each. Then rounds of "kept is what nothing kept
+    drops" begin with all kept; after round n the best n candidates are decided, so that the rounds
+    end in the result of the greedy loop, as a rule after a handful.
+
+    Args:
+        boxes: (B, N, 4).
+        scores: (B, N); candidates of score -inf or NaN never count.
+        labels: int32 (B, N).
+        score_threshold: what a score must pass.
+        iou_threshold: at which overlap the weaker box is dropped.
+        comparison: ">" or ">=", for both thresholds.
+        most: M, the number of detections that each picture has room for.
+        candidates: how many of the best scores of each picture take part; by default all.
+        per_class: whether boxes drop those of their own label only.
+
+    Raises:
+        InputError: for an unknown comparison.
+
+    >>> boxes = jnp.array([[[0.0, 0, 4, 4], [0, 1, 4, 5], [0, 2, 4, 6]]])
+    >>> labels = jnp.zeros((1, 3), jnp.int32)
+    >>> suppress(boxes, jnp.array([[0.7, 0.9, 0.8]]), labels, most=2).scores.tolist()
+    [[0.8999999761581421, 0.0]]
+    """
+    reaches = errors.pick("comparison", comparison, COMPARISONS)
+    scores = _playing(scores, score_threshold, reaches)
+    # The sort is stable: a tie leaves the lower index first.
+    order = jnp.argsort(-scores, axis=-1, stable=True)[:, :candidates]
+    boxes, scores, labels = _taken((boxes, scores, labels), order)
+    drops = _dropping(boxes, labels, iou_threshold, reaches, per_class)
+    kept = _undropped(drops, scores > -jnp.inf)
+    return _filled(boxes, scores, labels, kept, most)
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=(
+        "decay",
+        "score_threshold",
+        "iou_threshold",
+        "sigma",
+        "comparison",
+        "most",
+        "per_class",
+    ),
+)
+def soft_suppress(
+    boxes: jax.Array,
+    scores: jax.Array,
+    labels: jax.Array,
+    *,
+    decay: Decay = "gaussian",
+    score_threshold: float = 0.001,
+    iou_threshold: float = 0.3,
+    sigma: float = 0.5,
+    comparison: Comparison = ">",
+    most: int = 100,
+    per_class: bool = True,
+) -> Detections:
+    """Lowers the scores of boxes that overlap a better one: soft-NMS (Bodla et al. 2017).
+
+    Step by step the candidate of the best score is taken, and the scores of the others are
+    multiplied by 1 - IoU where that reaches the threshold ("linear"), or by exp(-IoU^2 / sigma)
+    ("gaussian"). It takes one step for each of the M detections.
+
+    Args:
+        boxes: (B, N, 4).
+        scores: (B, N), not negative; candidates of score -inf or NaN never count.
+        labels: int32 (B, N).
+        decay: "linear" or "gaussian".
+        score_threshold: what a score must pass, before and after it is lowered.
+        iou_threshold: of the linear decay.
+        sigma: of the Gaussian one.
+        comparison: ">" or ">=", for both thresholds.
+        most: M.
+        per_class: whether boxes lower the scores of their own label only.
+
+    Returns:
+        The detections with their lowered scores.
+
+    Raises:
+        InputError: for an unknown comparison or decay.
+    """
+    reaches = errors.pick("comparison", comparison, COMPARISONS)
+    lower = errors.pick("decay", decay, DECAYS)
+    scores = _playing(scores, score_threshold, reaches)
+    places = jnp.arange(scores.shape[1], dtype=jnp.int32)
+
+    def step(scores: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        best = jnp.argmax(scores, axis=-1, keepdims=True)  # the first of equals
+        box, score, label = _taken((boxes, scores, labels), best)
+        iou = geometry.iou(box, boxes)
+        factor = lower(iou, reaches(iou, iou_threshold), sigma)
+        factor = jnp.where(labels == label, factor, 1) if per_class else factor
+        scores = jnp.where(places[None] == best, -jnp.inf, scores * factor)
+        # What is out of play stays there: -inf * 0 would be NaN.
+        return _playing(scores, score_threshold, reaches), (best[:, 0], score[:, 0])
+
+    _, (order, lowered) = jax.lax.scan(step, scores, None, min(most, scores.shape[1]))
+    order, lowered = order.T, lowered.T
+    boxes, labels = _taken((boxes, labels), order)
+    return _filled(boxes, lowered, labels, lowered > -jnp.inf, most)
+
+
+def _playing(scores: jax.Array, threshold: float, reaches: Callable[..., jax.Array]) -> jax.Array:
+    """The scores (B, N) of candidates that count, and -inf for the others."""
+    counts = reaches(scores, threshold) & (scores > -jnp.inf)
+    return jnp.where(counts, scores, -jnp.inf)
+
+
+def _dropping(
+    boxes: jax.Array,
+    labels: jax.Array,
+    threshold: float,
+    reaches: Callable[..., jax.Array],
+    per_class: bool,
+) -> jax.Array:
+    """Which of N sorted boxes drops which: uint32 (B, words, N).
+
+    Bit k of word w in column i says that box 32 w + k, where it is kept, drops box i.
+    """
+    count = boxes.shape[1]
+    words = -(-count // _WORD)
+
+    def by_word(x: jax.Array) -> jax.Array:
+        padded = jnp.pad(x, ((0, 0), (0, words * _WORD - count)) + ((0, 0),) * (x.ndim - 2))
+        return padded.reshape(len(x), words, _WORD, *x.shape[2:])
+
+    overlap = geometry.iou(by_word(boxes)[:, :, :, None], boxes[:, None, None])
+    places = jnp.arange(words * _WORD, dtype=jnp.int32).reshape(words, _WORD, 1)
+    later = places < jnp.arange(count, dtype=jnp.int32)[None, None]
+    drops = _packed(reaches(overlap, threshold) & later[None])
+    if per_class:
+        # Packed on its own: XLA's CPU code for both at once takes twice as long.
+        drops &= _packed(by_word(labels)[:, :, :, None] == labels[:, None, None])
+    return drops
+
+
+def _undropped(drops: jax.Array, playing: jax.Array) -> jax.Array:
+    """Which of the sorted boxes (B, N) that play are kept, by the bits of `_dropping`."""
+    count, words = playing.shape[1], drops.shape[1]
+
+    def bits(kept: jax.Array) -> jax.Array:
+        padded = jnp.pad(kept, ((0, 0), (0, words * _WORD - count)))
+        return _packed(padded.reshape(-1, words, _WORD, 1))
+
+    def round_(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        kept, _ = state
+        dropped = (drops & bits(kept) != 0).any(1)
+        new = playing & ~dropped
+        return new, (new != kept).any()
+
+    return jax.lax.while_loop(lambda state: state[1], round_, (playing, playing.any()))[0]
+
+
+def _packed(flags: jax.Array) -> jax.Array:
+    """Packs flags (..., 32, N) into the bits of uint32 (..., N)."""
+    places = jnp.arange(_WORD, dtype=jnp.uint32).reshape(*[1] * (flags.ndim - 2), _WORD, 1)
+    return jnp.sum(flags.astype(jnp.uint32) << places, -2, dtype=jnp.uint32)
+
+
+def _filled(
+    boxes: jax.Array, scores: jax.Array, labels: jax.Array, kept: jax.Array, most: int
+) -> Detections:
+    """Moves what is kept of N sorted candidates to the front of M places."""
+    wanted = jnp.arange(1, most + 1, dtype=jnp.int32)
+    # The m-th that is kept is the first at which so many are kept.
+    counts = jnp.cumsum(kept, axis=1, dtype=jnp.int32)
+    order = jax.vmap(lambda counts: jnp.searchsorted(counts, wanted))(counts)
+    mask = wanted[None] <= counts[:, -1:]
+    boxes, scores, labels = (
+        jnp.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, 0)
+        for x in _taken((boxes, scores, labels), jnp.minimum(order, kept.shape[1] - 1))
+    )
+    return Detections(boxes, scores, labels, mask)
+
+
+def _taken(arrays: tuple[jax.Array, ...], order: jax.Array) -> tuple[jax.Array, ...]:
+    """Rows of arrays (B, N, ...) by indices (B, M)."""
+    return tuple(
+        jnp.take_along_axis(x, order.reshape(*order.shape, *[1] * (x.ndim - 2)), axis=1)
+        for x in arrays
+    )
