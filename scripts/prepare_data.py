@@ -5,8 +5,9 @@
     python scripts/prepare_data.py imagenet2012 --archives=DIR --data_dir=DIR
 
 Downloads mnist, fashion_mnist, cifar10, cifar100, imdb_reviews, glue/sst2, lm1b,
-ted_hrlr_translate/ru_to_en (or another pair of its languages) or wmt14_translate/de-en, or takes
-their archives, or those of imagenet2012, from a folder that they were placed in by hand.
+ted_hrlr_translate/ru_to_en (or another pair of its languages), wmt14_translate/de-en, voc/2007,
+voc/2012, coco/2014 or coco/2017, or takes their archives, or those of imagenet2012, from a folder
+that they were placed in by hand.
 """
 
 import os

@@ -1,10 +1,12 @@
 """Data: the embedded and prepared data sets, and the seekable loader that batches them.
 
 A batch is a dict of NumPy arrays with one leading axis: {"image": uint8 [B, H, W, C], "label":
-int32 [B], "weight": float32 [B]}, where labels of images that may have several are float32 [B, K].
+int32 [B], "weight": float32 [B]}, where labels of images that may have several are float32 [B, K];
+batches for detection are described at `DetectionData`.
 A weight of 0 marks a row that is padding. Nothing here imports JAX.
 """
 
+from dlcore.data.detection import DetectionData, load_detection
 from dlcore.data.images import load_images
 from dlcore.data.loader import Loader, evaluation_batches
 from dlcore.data.pictures import read_images
@@ -20,6 +22,7 @@ from dlcore.data.statistics import (
 __all__ = [
     "Arrays",
     "Batch",
+    "DetectionData",
     "ImageData",
     "Loader",
     "Records",
@@ -30,6 +33,7 @@ __all__ = [
     "evaluation_batches",
     "evenly_spaced",
     "labels_of",
+    "load_detection",
     "load_images",
     "read_images",
 ]

@@ -1,4 +1,4 @@
-"""The functions of TensorFlow that TFDS calls while it prepares a data set, in plain Python."""
+"""What TFDS takes of TensorFlow to make a builder and prepare a data set, in plain Python."""
 
 import glob
 import io
@@ -43,6 +43,7 @@ STAND_IN = types.SimpleNamespace(
     # TFDS catches this error; an empty tuple catches nothing, so that a full disk shows as such.
     errors=types.SimpleNamespace(ResourceExhaustedError=()),
     executing_eagerly=lambda: True,
+    int64=np.int64,
     image=types.SimpleNamespace(
         decode_jpeg=_decode,
         decode_png=_decode,

@@ -1,7 +1,8 @@
 """TensorFlow Datasets (TFDS) without TensorFlow: the one module that imports TFDS.
 
 Reading needs ArrayRecord files only. Preparing calls a handful of TensorFlow's functions for files
-and images; `without_tensorflow` gives TFDS, and nobody else, plain functions of the same names.
+and images, and some builders need a type of it to be made at all; `stand_in_for_tensorflow` gives
+TFDS, and nobody else, plain ones of the same names.
 `dlcore.data.catalogue` finds a data set by its name.
 """
 
@@ -36,24 +37,33 @@ _CHUNK = 1024
 
 
 @contextlib.contextmanager
-def without_tensorflow() -> Iterator[None]:
-    """Lets TFDS builders prepare a data set without TensorFlow."""
+def stand_in_for_tensorflow() -> Iterator[None]:
+    """Gives TFDS the plain functions and types that its builders take from TensorFlow."""
     # TFDS reaches TensorFlow through this one lazy module, which caches the real module here.
     resolved = vars(lazy_imports_utils.tensorflow)
     before = resolved.get("_module")
     resolved["_module"] = STAND_IN
+    try:
+        yield
+    finally:
+        if before is None:
+            del resolved["_module"]
+        else:
+            resolved["_module"] = before
+
+
+@contextlib.contextmanager
+def without_tensorflow() -> Iterator[None]:
+    """Lets TFDS builders prepare a data set without TensorFlow."""
     # Splits over 1 GB are sorted in 1,000 files that are open at once.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, enough), hard))
     try:
-        yield
+        with stand_in_for_tensorflow():
+            yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        if before is None:
-            del resolved["_module"]
-        else:
-            resolved["_module"] = before
 
 
 @contextlib.contextmanager
