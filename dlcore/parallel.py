@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from dlcore.errors import InputError
+from dlcore.types import Rows
 
 AxisName = str | tuple[str, ...]
 Tree = TypeVar("Tree")
@@ -93,6 +94,8 @@ def row_weights(count: int) -> jax.Array | None:
 def sum_over_devices(tree: Tree) -> Tree:
     """The sum of each leaf over the devices that hold the parts of the batch.
 
+    `Rows` are not summed: those of all devices come one after another, in the order of the batch.
+
     Where one device sees the whole batch, or the code being traced sees that of all devices at once
     (on a mesh, outside of `runtime.map_rows`), it is the tree itself.
 
@@ -104,9 +107,20 @@ def sum_over_devices(tree: Tree) -> Tree:
     axis = _current.get().axis_name
     if axis is None:
         return tree
+    return jax.tree.map(
+        lambda part: _gathered(part, axis) if isinstance(part, Rows) else _summed(part, axis),
+        tree,
+        is_leaf=lambda part: isinstance(part, Rows),
+    )
+
+
+def _gathered(rows: Rows, axis: AxisName) -> Rows:
+    return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, axis, tiled=True), rows)
+
+
+def _summed(leaf: jax.Array | float, axis: AxisName) -> jax.Array:
     # XLA's CPU backend aborts on sums of bfloat16 between devices (jaxlib 0.10).
-    summed = jax.lax.psum(jax.tree.map(_widened, tree), axis)
-    return jax.tree.map(lambda total, leaf: total.astype(jnp.result_type(leaf)), summed, tree)
+    return jax.lax.psum(_widened(leaf), axis).astype(jnp.result_type(leaf))
 
 
 def _widened(leaf: jax.Array | float) -> jax.Array:

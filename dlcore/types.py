@@ -79,7 +79,23 @@ class Mean(flax.struct.PyTreeNode):
         return self.total / self.weight
 
 
+class Rows(flax.struct.PyTreeNode):
+    """What an evaluation keeps of each example, for metrics that are no means of examples.
+
+    Such are the detections in pictures, whose average precision needs those of all pictures.
+
+    Attributes:
+        values: a tree of arrays with the leading axis B.
+        weight: (B,), 0 for rows of padding, which are dropped.
+    """
+
+    values: PyTree
+    weight: jax.Array
+
+
 Metrics: TypeAlias = dict[str, Mean]
+# Of an evaluation, of which more than means can be kept.
+Measures: TypeAlias = Mapping[str, Mean | Rows]
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -153,7 +169,7 @@ class Aux(NamedTuple):
 LossFn = Callable[[Any, Any, Batch, jax.Array], tuple[Mean, Aux]]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 # An evaluation changes nothing but the carry, which it gives beside the metrics.
-MetricFn = Callable[[TrainState, Batch], tuple[Metrics, Any]]
+MetricFn = Callable[[TrainState, Batch], tuple[Measures, Any]]
 
 
 class Classifier(Protocol):

@@ -40,7 +40,7 @@ from dlcore.train import (
 )
 from dlcore.train.logs import RunLog, show_pictures, write_json
 from dlcore.train.tracking import Tracker, open_tracker
-from dlcore.types import Batch, Carry, Metrics, TrainState, Variables
+from dlcore.types import Batch, Carry, Measures, TrainState, Variables
 
 
 class Interrupted(Exception):
@@ -110,10 +110,10 @@ def prepare(task: Task[Any, Any], *, remember: bool = True) -> Data[Any]:
     return data
 
 
-def metric_fn(task: Task[Any, Any]) -> Callable[[TrainState, Batch], tuple[Metrics, Carry]]:
+def metric_fn(task: Task[Any, Any]) -> Callable[[TrainState, Batch], tuple[Measures, Carry]]:
     """Returns the metrics of a task in the form of an evaluation."""
 
-    def evaluated(state: TrainState, batch: Batch) -> tuple[Metrics, Carry]:
+    def evaluated(state: TrainState, batch: Batch) -> tuple[Measures, Carry]:
         found = task.metrics(state, batch)
         return found if isinstance(found, tuple) else (found, None)
 

@@ -46,7 +46,7 @@ from dlcore.types import (
     Carry,
     LossFn,
     Mean,
-    Metrics,
+    Measures,
     Params,
     PyTree,
     Step,
@@ -201,8 +201,11 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         raise TypeError(f"{type(self).__name__} has neither a loss nor a step; give it one of them")
 
     @abc.abstractmethod
-    def metrics(self, state: TrainState, batch: Batch) -> Metrics | tuple[Metrics, Carry]:
-        """Returns the means of an evaluation; with the carry for models that read on."""
+    def metrics(self, state: TrainState, batch: Batch) -> Measures | tuple[Measures, Carry]:
+        """Returns the means of an evaluation, and `Rows` that `summarise` makes metrics of.
+
+        Models that read on give their carry with them.
+        """
 
     # What a job may have.
 
@@ -232,9 +235,9 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         """Returns the state that a new run starts from, such as with the weights of another."""
         return state
 
-    def summarise(self, means: dict[str, float], split: str) -> dict[str, float]:
-        """Returns the metrics to report of an evaluation's means."""
-        return means
+    def summarise(self, measures: dict[str, Any], split: str) -> dict[str, float]:
+        """Returns the metrics to report of an evaluation's means and the values of its `Rows`."""
+        return measures
 
     def observe(self, variables: Variables, step: int) -> str | None:
         """Looks at the variables after each evaluation, such as to write samples.

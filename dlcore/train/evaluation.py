@@ -5,45 +5,62 @@ import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from dlcore.runtime import processes
-from dlcore.types import Batch, MetricFn, Metrics, TrainState
+from dlcore.types import Batch, Mean, Measures, MetricFn, PyTree, Rows, TrainState
 
 
 def evaluate(
     metric_fn: MetricFn,
     state: TrainState,
     batches: Iterable[Batch],
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """The metrics over all batches, each divided once at the end; NaN where nothing was counted.
 
     A mean whose total and weight are vectors, such as of classes, gives the mean of those of its
-    quotients in which something was counted (a macro average).
+    quotients in which something was counted (a macro average). `Rows` give their values, NumPy
+    arrays of all examples in the order of the batches, padding dropped.
 
     Args:
-        metric_fn: compiled (state, batch) -> (means, carry); rows of weight 0 must count nothing.
+        metric_fn: compiled (state, batch) -> (measures, carry); rows of weight 0 must count nothing.
         state: the state to evaluate; it is not changed. What its carry holds belongs to the
             training data, so the first batch must not build on it.
         batches: the whole split, the last batch padded to full size.
     """
     sums: dict[str, np.ndarray] = {}
+    rows: dict[str, list[PyTree]] = {}
 
-    def add(metrics: Metrics) -> None:  # in float64, so that many batches lose no digits
-        for name, mean in metrics.items():
-            pair = np.array([mean.total, mean.weight], np.float64)
-            sums[name] = sums[name] + pair if name in sums else pair
+    def add(measures: Measures) -> None:
+        for name, measure in measures.items():
+            if isinstance(measure, Mean):  # in float64, so that many batches lose no digits
+                pair = np.array([measure.total, measure.weight], np.float64)
+                sums[name] = sums[name] + pair if name in sums else pair
+            else:
+                rows.setdefault(name, []).append(_real(measure))
 
-    waiting: Metrics = {}
+    waiting: Measures = {}
     for batch in batches:
         processes.heartbeat()
-        metrics, carry = metric_fn(state, batch)
+        measures, carry = metric_fn(state, batch)
         if carry is not None:
             state = state.replace(carry=carry)
         add(waiting)  # of the batch before: the device already works on this one
-        waiting = metrics
+        waiting = measures
     add(waiting)
-    return {name: _divided(*pair) for name, pair in sorted(sums.items())}
+    means = {name: _divided(*pair) for name, pair in sorted(sums.items())}
+    return means | {name: _together(parts) for name, parts in sorted(rows.items())}
+
+
+def _real(rows: Rows) -> PyTree:
+    """The values of the rows that are no padding."""
+    real = np.asarray(rows.weight) > 0
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[real], rows.values)
+
+
+def _together(parts: list[PyTree]) -> PyTree:
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def _divided(total: np.ndarray, weight: np.ndarray) -> float:

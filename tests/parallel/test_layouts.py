@@ -11,6 +11,7 @@ from dlcore import runtime
 from dlcore.errors import InputError
 from dlcore.runtime import sharding
 from dlcore.train import gradient_step
+from dlcore.types import Rows
 
 LAYOUTS = {
     "pmap": lambda: runtime.layout("pmap"),
@@ -92,6 +93,26 @@ def test_evaluation_sums_over_all_devices(name):
     state = layout.initialise(lambda: jax.numpy.full((), 2.0))
     total, _ = count(state, {"weight": np.arange(8, dtype=np.float32)})
     assert float(total) == 56
+
+
+@pytest.mark.parametrize("name", ["jit", "pmap", "mesh", "fsdp"])
+def test_evaluation_keeps_the_rows_of_all_devices_in_order(name):
+    layout = {**LAYOUTS, "jit": lambda: runtime.layout("jit")}[name]()
+
+    def function(state, batch):
+        kept = {"number": batch["number"], "real": batch["real"]}
+        return {"rows": Rows(kept, batch["weight"] * state)}, None
+
+    state = layout.initialise(lambda: jax.numpy.full((), 2.0))
+    batch = {
+        "number": np.arange(16, dtype=np.int32).reshape(8, 2),
+        "real": np.arange(8) % 3 == 0,
+        "weight": np.arange(8, dtype=np.float32),
+    }
+    found, _ = runtime.compile_evaluation(function, layout)(state, batch)
+    np.testing.assert_array_equal(found["rows"].values["number"], batch["number"])
+    np.testing.assert_array_equal(found["rows"].values["real"], batch["real"])
+    np.testing.assert_array_equal(found["rows"].weight, 2 * batch["weight"])
 
 
 def test_a_new_shape_counts_as_a_recompilation():

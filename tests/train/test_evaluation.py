@@ -1,11 +1,12 @@
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dlcore.train import Best, evaluate
-from dlcore.types import Mean
+from dlcore.types import Mean, Rows
 
 
 def test_a_split_of_any_length_gives_the_mean_over_its_examples():
@@ -44,6 +45,25 @@ def test_means_of_classes_are_averaged_over_those_that_count():
     assert math.isnan(
         evaluate(metric_fn, 0.0, [{"right": jnp.zeros(3), "all": jnp.zeros(3)}])["macro"]
     )
+
+
+def test_rows_come_in_the_order_of_the_batches_without_padding():
+    """Trees of them, beside means."""
+
+    def metric_fn(state, batch):
+        x, weight = jnp.asarray(batch["x"]), jnp.asarray(batch["weight"])
+        values = {"twice": 2 * x, "pairs": (x[:, None] + jnp.arange(2),)}
+        return {"mean": Mean.of(x, weight), "found": Rows(values, weight)}, None
+
+    batches = [
+        {"x": np.array([3.0, 1.0]), "weight": np.ones(2)},
+        {"x": np.array([2.0, 3.0]), "weight": np.array([1.0, 0.0])},
+    ]
+    with jax.numpy_dtype_promotion("standard"):
+        measured = evaluate(metric_fn, 0.0, batches)
+    assert measured["mean"] == 2
+    np.testing.assert_array_equal(measured["found"]["twice"], [6, 2, 4])
+    np.testing.assert_array_equal(measured["found"]["pairs"][0], [[3, 4], [1, 2], [2, 3]])
 
 
 def test_best_follows_a_curve_with_patience_and_a_least_change():
