@@ -24,7 +24,7 @@ def evaluate(
     arrays of all examples in the order of the batches, padding dropped.
 
     Args:
-        metric_fn: compiled (state, batch) -> (measures, carry); rows of weight 0 must count nothing.
+        metric_fn: compiled (state, batch) -> (measures, carry); rows of weight 0 count nothing.
         state: the state to evaluate; it is not changed. What its carry holds belongs to the
             training data, so the first batch must not build on it.
         batches: the whole split, the last batch padded to full size.
