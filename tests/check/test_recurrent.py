@@ -12,7 +12,6 @@ from dlcore.nn.recurrent.highway import Highway
 from dlcore.nn.recurrent.lstm import LSTM, PeepholeLSTM, ProjectionLSTM
 from dlcore.nn.recurrent.vanilla import Vanilla
 
-KEY = jax.random.key(0)
 RANDOM = np.random.default_rng(0)
 X = jnp.asarray(RANDOM.normal(size=(3, 5, 4)), jnp.float32)  # [B, T, D]
 
@@ -28,7 +27,9 @@ def test_two_steps_by_hand():
         "recurrent_kernel": jnp.array([[2.0]]),
         "bias": jnp.zeros(1),
     }
-    norms = gradient_by_distance(Vanilla(1), params, jnp.array([[[1.0], [-1.0]]]), key=KEY)
+    norms = gradient_by_distance(
+        Vanilla(1), params, jnp.array([[[1.0], [-1.0]]]), key=jax.random.key(0)
+    )
     first = np.tanh(0.5)
     second = np.tanh(-0.5 + 2 * first)
     back = 2 * (1 - second**2)
@@ -41,11 +42,11 @@ def test_a_linear_net_follows_the_spectral_radius(radius):
     kernel = RANDOM.random((8, 8))
     kernel *= radius / np.abs(np.linalg.eigvals(kernel)).max()
     cell = Vanilla(8, "relu")
-    params = {**cell.init(KEY, 4), "input_kernel": jnp.ones((4, 8))}
+    params = {**cell.init(jax.random.key(0), 4), "input_kernel": jnp.ones((4, 8))}
     params["recurrent_kernel"] = jnp.asarray(kernel, jnp.float32)
-    norms = gradient_by_distance(cell, params, jnp.ones((16, 30, 4)), key=KEY)
+    norms = gradient_by_distance(cell, params, jnp.ones((16, 30, 4)), key=jax.random.key(0))
 
-    directions = np.asarray(jax.random.normal(KEY, (16, 8)), np.float64)
+    directions = np.asarray(jax.random.normal(jax.random.key(0), (16, 8)), np.float64)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     expected = [
         np.linalg.norm(directions @ np.linalg.matrix_power(kernel.T, k), axis=1).mean()
@@ -59,11 +60,11 @@ def test_a_linear_net_follows_the_spectral_radius(radius):
 def test_tanh_vanishes_below_radius_one_and_not_above(radius, decays):
     """An orthogonal kernel times r: in the linear range of tanh the norm is r^k, beyond it less."""
     cell = Vanilla(16)
-    params = cell.init(KEY, 4)
+    params = cell.init(jax.random.key(0), 4)
     params["recurrent_kernel"] *= radius
-    small = gradient_by_distance(cell, params, 1e-4 * X, key=KEY)
+    small = gradient_by_distance(cell, params, 1e-4 * X, key=jax.random.key(0))
     np.testing.assert_allclose(small, radius ** np.arange(6), rtol=1e-4)
-    large = gradient_by_distance(cell, params, X, key=KEY)
+    large = gradient_by_distance(cell, params, X, key=jax.random.key(0))
     assert np.all(large[1:] < small[1:])
     assert (small[-1] < 1) == decays
 
@@ -74,8 +75,8 @@ def test_tanh_vanishes_below_radius_one_and_not_above(radius, decays):
     ids=lambda cell: type(cell).__name__,
 )
 def test_the_longest_distance_is_the_gradient_by_the_first_carry(cell):
-    params = cell.init(KEY, 4)
-    directions = jax.random.normal(KEY, (3, cell.output_features))
+    params = cell.init(jax.random.key(0), 4)
+    directions = jax.random.normal(jax.random.key(0), (3, cell.output_features))
     directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
 
     def loss(carry, x, direction):
@@ -87,7 +88,7 @@ def test_the_longest_distance_is_the_gradient_by_the_first_carry(cell):
     for x, direction in zip(X, directions, strict=True):
         gradient = jax.grad(loss)(cell.initial_carry(1), x, direction)
         norms.append(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient))))
-    measured = gradient_by_distance(cell, params, X, key=KEY)
+    measured = gradient_by_distance(cell, params, X, key=jax.random.key(0))
     assert measured.shape == (6,) and measured[0] == 1
     np.testing.assert_allclose(measured[-1], np.mean(norms), rtol=1e-5)
 
@@ -126,7 +127,7 @@ def highway_gates(cell, p, h, x):
     ids=lambda value: type(value).__name__,
 )
 def test_gates_are_counted_without_the_padding(cell, rule):
-    params = {name: 4 * value for name, value in cell.init(KEY, 4).items()}
+    params = {name: 4 * value for name, value in cell.init(jax.random.key(0), 4).items()}
     plain = {name: np.asarray(value, np.float64) for name, value in params.items()}
     lengths = [5, 2, 3]
     values: dict[str, list[np.ndarray]] = {}
@@ -152,7 +153,7 @@ def test_gates_are_counted_without_the_padding(cell, rule):
 
 
 def test_all_steps_count_without_lengths():
-    params = LSTM(6).init(KEY, 4)
+    params = LSTM(6).init(jax.random.key(0), 4)
     whole = gate_statistics(LSTM(6), params, X, lengths=jnp.full(3, 5))
     np.testing.assert_array_equal(gate_statistics(LSTM(6), params, X)["forget"], whole["forget"])
 
@@ -160,4 +161,4 @@ def test_all_steps_count_without_lengths():
 @pytest.mark.parametrize("cell", [Vanilla(6), PeepholeLSTM(6)])
 def test_a_cell_whose_gates_are_not_known_is_an_input_error(cell):
     with pytest.raises(InputError, match="unknown cell with gates .* choose one of: GRU, "):
-        gate_statistics(cell, cell.init(KEY, 4), X)
+        gate_statistics(cell, cell.init(jax.random.key(0), 4), X)

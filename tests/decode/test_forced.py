@@ -11,7 +11,6 @@ from plain_search import END, FIRST, Model
 from dlcore.decode import Objective, beam_search, scheduled_inputs, score_sequences
 from dlcore.errors import InputError
 
-KEY = jax.random.key(11)
 ROWS = 4000
 
 
@@ -59,8 +58,9 @@ def test_a_penalty_needs_the_attention():
         )
 
 
-def schedule(inputs, share, *, model=None, rows=None, key=KEY):
+def schedule(inputs, share, *, model=None, rows=None, key=None):
     """Returns scheduled inputs of rows that all hold the same sentence."""
+    key = jax.random.key(11) if key is None else key
     model = model or Model(3, vocab=4)
     rows = jnp.arange(len(inputs)) if rows is None else rows
     run = jax.jit(functools.partial(scheduled_inputs, model.next_token))
@@ -114,14 +114,16 @@ def test_a_row_draws_by_its_position_in_the_global_batch():
 def test_no_gradient_flows_through_the_draws():
     """The gradient is that of the loss on the drawn inputs as if they were given."""
     inputs = jnp.array([[0, 2, 1, 2], [1, 1, 0, 2]])
-    table = jax.random.normal(KEY, (3, 3))
+    table = jax.random.normal(jax.random.key(11), (3, 3))
 
     def drawn(table):
         def next_token(carry, token):
             carry = carry + table[token].sum(-1)
             return carry, table[token] * carry[:, None]
 
-        return scheduled_inputs(next_token, jnp.ones(2), inputs, KEY, share=0.5, rows=jnp.arange(2))
+        return scheduled_inputs(
+            next_token, jnp.ones(2), inputs, jax.random.key(11), share=0.5, rows=jnp.arange(2)
+        )
 
     def loss(table, chosen):
         return jax.nn.logsumexp(table[chosen], axis=-1).sum()
@@ -141,7 +143,7 @@ def test_a_share_is_a_probability(share):
             model.next_token,
             model.start(jnp.array([8])),
             inputs,
-            KEY,
+            jax.random.key(11),
             share=share,
             rows=jnp.arange(1),
         )

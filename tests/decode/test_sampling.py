@@ -10,7 +10,6 @@ import pytest
 from dlcore.decode import filter_logits, generate, sample
 from dlcore.errors import InputError
 
-KEY = jax.random.key(5)
 LOGITS = jax.random.normal(jax.random.key(0), (6, 50)) * 3
 PROBABILITIES = np.array([0.15, 0.5, 0.05, 0.3], np.float32)
 
@@ -78,7 +77,7 @@ def test_entropy_rises_with_the_temperature():
 @pytest.mark.parametrize("temperature", [0, 1e-6])
 @pytest.mark.parametrize("scale", [1.0, 1e34])
 def test_no_temperature_is_greedy(temperature, scale):
-    tokens = sample(KEY, LOGITS * scale, temperature=temperature)
+    tokens = sample(jax.random.key(5), LOGITS * scale, temperature=temperature)
     assert tokens.dtype == jnp.int32
     np.testing.assert_array_equal(tokens, LOGITS.argmax(-1))
 
@@ -96,7 +95,7 @@ def test_no_temperature_is_greedy(temperature, scale):
 def test_frequencies(settings, expected):
     rows = 40_000
     logits = jnp.log(jnp.tile(PROBABILITIES, (rows, 1)))
-    tokens = jax.jit(functools.partial(sample, **settings))(KEY, logits)
+    tokens = jax.jit(functools.partial(sample, **settings))(jax.random.key(5), logits)
     shares = np.bincount(tokens, minlength=4) / rows
     expected = np.array(expected)
     assert (np.abs(shares - expected) <= 4 * np.sqrt(expected * (1 - expected) / rows)).all()
@@ -105,10 +104,11 @@ def test_frequencies(settings, expected):
 @pytest.mark.parametrize("settings", [{}, {"top_k": 20}, {"top_p": 0.95}], ids=str)
 def test_a_row_draws_the_same_whatever_is_beside_it(settings):
     flat = jnp.zeros((6, 50))
-    tokens = sample(KEY, flat, **settings)
-    np.testing.assert_array_equal(sample(KEY, flat[:2], **settings), tokens[:2])
+    tokens = sample(jax.random.key(5), flat, **settings)
+    np.testing.assert_array_equal(sample(jax.random.key(5), flat[:2], **settings), tokens[:2])
     np.testing.assert_array_equal(
-        sample(KEY, flat.at[2:].set(LOGITS[2:]))[:2], sample(KEY, flat)[:2]
+        sample(jax.random.key(5), flat.at[2:].set(LOGITS[2:]))[:2],
+        sample(jax.random.key(5), flat)[:2],
     )
     assert len(np.unique(tokens)) > 1
     assert (sample(jax.random.key(6), flat, **settings) != tokens).any()
@@ -134,13 +134,13 @@ def test_generation_is_the_loop_over_its_own_tokens(settings):
     first = jnp.array([3, 1, 4], jnp.int32)
     start = {"hidden": jnp.zeros((3, 8)), "count": jnp.zeros((), jnp.int32)}
     scanned = jax.jit(functools.partial(generate, recurrence, steps=12, **settings))
-    found = scanned(start, first, KEY)
+    found = scanned(start, first, jax.random.key(5))
     assert found.shape == (3, 12) and found.dtype == jnp.int32
 
     carry, token, expected = start, first, []
     for step in range(12):
         carry, logits = recurrence(carry, token)
-        token = sample(jax.random.fold_in(KEY, step), logits, **settings)
+        token = sample(jax.random.fold_in(jax.random.key(5), step), logits, **settings)
         expected.append(token)
     np.testing.assert_array_equal(found, np.stack(expected, axis=1))
 
@@ -160,4 +160,4 @@ def test_generation_is_the_loop_over_its_own_tokens(settings):
 )
 def test_bad_settings(settings, message):
     with pytest.raises(InputError, match=message):
-        sample(KEY, LOGITS, **settings)
+        sample(jax.random.key(5), LOGITS, **settings)

@@ -19,7 +19,6 @@ from dlcore import losses
 V, N, D = 5, 7, 3
 COUNTS = np.array([4, 1, 2, 1, 2])
 Q = COUNTS / COUNTS.sum()
-KEY = jax.random.key(0)
 rng = np.random.default_rng(0)
 HIDDEN, KERNEL, BIAS = (
     jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((N, D), (V, D), (V,))
@@ -49,7 +48,9 @@ def proportional(times):
 
 def estimate(loss, words, params=(HIDDEN, KERNEL, BIAS), **options):
     words = jnp.asarray(words, jnp.int32)
-    return loss(KEY, *params, TARGETS, sampler=Given(words), samples=words.size, **options)
+    return loss(
+        jax.random.key(0), *params, TARGETS, sampler=Given(words), samples=words.size, **options
+    )
 
 
 def full(params=(HIDDEN, KERNEL, BIAS)):
@@ -131,7 +132,13 @@ def expected_noise_contrastive(scores, targets, times, **options):
     n = len(targets)
     nothing = jnp.zeros((n, 1)), jnp.zeros((V, 1))
     return losses.noise_contrastive(
-        KEY, *nothing, scores, targets, sampler=Given(words), samples=words.size, **options
+        jax.random.key(0),
+        *nothing,
+        scores,
+        targets,
+        sampler=Given(words),
+        samples=words.size,
+        **options,
     )
 
 
@@ -177,7 +184,9 @@ def test_accidental_hits_never_count():
 
     def loss(params):
         sampler = Given(hits)
-        return losses.sampled_softmax(KEY, *params, targets, sampler=sampler, samples=4)
+        return losses.sampled_softmax(
+            jax.random.key(0), *params, targets, sampler=sampler, samples=4
+        )
 
     np.testing.assert_array_equal(loss((HIDDEN, KERNEL, BIAS)), np.zeros(N))
     np.testing.assert_array_equal(gradients(loss), np.zeros(N * D + V * D + V))
@@ -189,7 +198,9 @@ def test_gradients_touch_the_drawn_rows_only(loss):
     sampler = Given(jnp.array([1, 3, 3], jnp.int32))
 
     def total(kernel, bias):
-        return loss(KEY, HIDDEN, kernel, bias, targets, sampler=sampler, samples=3).sum()
+        return loss(
+            jax.random.key(0), HIDDEN, kernel, bias, targets, sampler=sampler, samples=3
+        ).sum()
 
     for gradient in jax.grad(total, argnums=(0, 1))(KERNEL, BIAS):
         np.testing.assert_array_equal(gradient.reshape(V, -1).any(1), [0, 1, 0, 1, 1])
@@ -208,9 +219,9 @@ def test_initial_loss_with_the_unigram_bias(loss):
     )
     if loss is losses.noise_contrastive:
         expected = np.full(N, np.log(k + 1) + k * np.log1p(1 / k))
-        np.testing.assert_allclose(draw(KEY), expected, rtol=1e-5)
+        np.testing.assert_allclose(draw(jax.random.key(0)), expected, rtol=1e-5)
     else:
-        mean = jax.vmap(draw)(jax.random.split(KEY, 2000)).mean(0)
+        mean = jax.vmap(draw)(jax.random.split(jax.random.key(0), 2000)).mean(0)
         np.testing.assert_allclose(mean, -bias[TARGETS], atol=0.05)
 
 
@@ -218,9 +229,15 @@ def test_initial_loss_with_the_unigram_bias(loss):
 def test_half_precision_is_summed_in_single(loss):
     sampler = losses.unigram_sampler(COUNTS)
     halves = [x.astype(jnp.bfloat16) for x in (HIDDEN, KERNEL, BIAS)]
-    result = loss(KEY, *halves, TARGETS, sampler=sampler, samples=6)
+    result = loss(jax.random.key(0), *halves, TARGETS, sampler=sampler, samples=6)
     assert result.dtype == jnp.float32
-    exact = loss(KEY, *[x.astype(jnp.float32) for x in halves], TARGETS, sampler=sampler, samples=6)
+    exact = loss(
+        jax.random.key(0),
+        *[x.astype(jnp.float32) for x in halves],
+        TARGETS,
+        sampler=sampler,
+        samples=6,
+    )
     np.testing.assert_allclose(result, exact, rtol=1e-6)
 
 
@@ -228,6 +245,6 @@ def test_half_precision_is_summed_in_single(loss):
 def test_bad_shapes(loss):
     sampler = losses.unigram_sampler(COUNTS)
     with pytest.raises(ValueError, match=r"kernel \(3, 5\).* are not \(N, D\)"):
-        loss(KEY, HIDDEN, KERNEL.T, BIAS, TARGETS, sampler=sampler, samples=2)
+        loss(jax.random.key(0), HIDDEN, KERNEL.T, BIAS, TARGETS, sampler=sampler, samples=2)
     with pytest.raises(ValueError, match="a sampler of 5 words for a kernel of 4"):
-        loss(KEY, HIDDEN, KERNEL[:4], BIAS[:4], TARGETS, sampler=sampler, samples=2)
+        loss(jax.random.key(0), HIDDEN, KERNEL[:4], BIAS[:4], TARGETS, sampler=sampler, samples=2)

@@ -13,8 +13,6 @@ from dlcore.errors import InputError
 from dlcore.models.cnn import alexnet
 from dlcore.models.cnn.alexnet import AlexNet, AlexNetOneTower
 
-KEY = jax.random.key(0)
-
 
 @pytest.mark.parametrize("size", [224, 227])
 def test_the_paper_s_layers(size):
@@ -81,7 +79,7 @@ def test_small_variants_keep_the_groups():
 def test_how_it_starts():
     """Section 5: weights N(0, 0.01); biases 1 in conv2, conv4, conv5, fc6 and fc7, else 0."""
     model = AlexNet(10, width=1 / 4, hidden=256)
-    params = jax.jit(model.init)(KEY, jnp.zeros((1, 64, 64, 3)))["params"]
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
     ones = {name for name, layer in params.items() if (layer["bias"] == 1).all()}
     zeros = {name for name, layer in params.items() if (layer["bias"] == 0).all()}
     assert ones == {"conv2", "conv4", "conv5", "fc6", "fc7"}

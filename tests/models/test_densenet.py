@@ -8,7 +8,6 @@ import pytest
 from dlcore.errors import InputError
 from dlcore.models.cnn.densenet import BLOCKS, DenseNet, DenseTrunk, SmallDenseNet
 
-KEY = jax.random.key(0)
 BC = {"bottleneck": True, "compression": 0.5}
 TINY = SmallDenseNet(5, depth=16, growth=3, **BC)
 COUNTS = [
@@ -28,7 +27,7 @@ COUNTS = [
 
 def shapes(model, size=32):
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    return jax.eval_shape(model.init_with_output, KEY, images)
+    return jax.eval_shape(model.init_with_output, jax.random.key(0), images)
 
 
 def by_hand(layers, first, window, growth, classes, *, bottleneck, compression, stem_norm):
@@ -66,7 +65,7 @@ def test_parameter_counts_by_hand(model, size, expected):
     [COUNTS[2], *(pytest.param(*each, marks=pytest.mark.slow) for each in COUNTS[4:6])],
 )
 def test_parameter_counts_of_the_others(model, size, expected):
-    params = jax.eval_shape(model.init, KEY, jnp.zeros((1, size, size, 3)))["params"]
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
 
 
@@ -107,7 +106,7 @@ def tiny():
     }
     variables = jax.tree_util.tree_map_with_path(
         lambda path, leaf: scale[path[-1].key](leaf.shape).astype(np.float32),
-        jax.eval_shape(TINY.init, KEY, images),
+        jax.eval_shape(TINY.init, jax.random.key(0), images),
     )
     return variables, images
 
@@ -180,7 +179,7 @@ def test_remat_is_plain(tiny):
 
     def gradient(remat):
         net = DenseTrunk(5, (2,), growth=3, dropout=0.2, remat=remat, **BC)
-        own = jax.jit(net.init)(KEY, images)
+        own = jax.jit(net.init)(jax.random.key(0), images)
 
         def loss(p, stats):
             (logits, _), new = net.apply(
@@ -188,7 +187,7 @@ def test_remat_is_plain(tiny):
                 images,
                 True,
                 mutable=["batch_stats"],
-                rngs={"dropout": KEY},
+                rngs={"dropout": jax.random.key(0)},
             )
             return (logits**2).sum(), new
 

@@ -14,7 +14,6 @@ from dlcore.models.cnn import googlenet, inception
 from dlcore.models.cnn.googlenet import GoogLeNet
 from dlcore.models.cnn.inception import AuxiliaryHead, adaptive_average_pool, ceil_max_pool
 
-KEY = jax.random.key(0)
 # Table 1 of the paper: output size and depth; #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool
 # proj.
 TABLE = {
@@ -100,7 +99,7 @@ def test_each_head_stands_on_its_module(monkeypatch):
     monkeypatch.setattr(googlenet, "AuxiliaryHead", lambda *_, **__: lambda x, train: x)
 
     def initialise(images):
-        rngs = {"params": KEY, "dropout": KEY}
+        rngs = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
         (_, a), _ = GoogLeNet(3, width=1 / 16).init_with_output(rngs, images, train=True)
         assert a["auxiliary_0"] is a["inception_4a"] and a["auxiliary_1"] is a["inception_4d"]
 

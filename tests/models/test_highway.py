@@ -11,15 +11,13 @@ from dlcore.check import layer_table
 from dlcore.errors import InputError
 from dlcore.models.cnn.highway import HighwayCNN, HighwayMLP
 
-KEY = jax.random.key(0)
-
 
 def trace(model, *shape):
     """(parameters, activations in order) for images of that shape, nothing computed."""
     order = []
 
     def initialise(images):
-        (_, a), variables = model.init_with_output(KEY, images)
+        (_, a), variables = model.init_with_output(jax.random.key(0), images)
         order.extend(a)
         return a, variables["params"]
 
@@ -35,7 +33,7 @@ def count(params):
 def test_the_mlp_is_a_loop_over_its_layers(gated):
     model = HighwayMLP(3, depth=4, features=5, gated=gated, transform_bias=-1.0)
     x = jax.random.normal(jax.random.key(1), (6, 2, 4, 1))
-    (logits, a), variables = model.init_with_output(KEY, x)
+    (logits, a), variables = model.init_with_output(jax.random.key(0), x)
     params = jax.tree.map(np.asarray, variables["params"])
     y = np.tanh(np.asarray(x).reshape(6, 8) @ params["layer_0"]["kernel"])
     affine = params["layers"]["affine"] if gated else params["layers"]
@@ -52,7 +50,9 @@ def test_the_mlp_is_a_loop_over_its_layers(gated):
 
 
 def test_each_layer_of_the_mlp_is_drawn_by_itself():
-    kernels = HighwayMLP(3, depth=5).init(KEY, jnp.ones((1, 8)))["params"]["layers"]["affine"]
+    kernels = HighwayMLP(3, depth=5).init(jax.random.key(0), jnp.ones((1, 8)))["params"]["layers"][
+        "affine"
+    ]
     for i, j in ((0, 1), (1, 2), (0, 3)):
         assert (kernels["kernel"][i] != kernels["kernel"][j]).all()
     # He's: the variance is 2 / 50 however many layers are stacked.
@@ -74,7 +74,7 @@ def test_the_loop_shows_in_the_layer_table():
     """Its multiply-adds are those of all layers, and no parameter is left unused."""
     model = HighwayMLP(10, depth=6)
     images = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
-    variables = jax.eval_shape(model.init, KEY, images)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
     rows = layer_table(lambda v, x: model.apply(v, x)[0], variables, images)
     sums = {row.path: (row.parameters, row.multiply_adds) for row in rows if row.path}
     assert sums == {
@@ -123,7 +123,7 @@ def test_pools_of_any_depth(depth):
 def test_gates_of_the_cnn_start_nearly_closed():
     model = HighwayCNN(4, features=4, depth=7, transform_bias=-3.0)
     x = jnp.ones((2, 8, 8, 1))
-    variables = model.init(KEY, x)
+    variables = model.init(jax.random.key(0), x)
     zeros = {**variables["params"]}
     for name in [name for name in zeros if name.startswith("conv_") and name != "conv_0"]:
         affine = zeros[name]["affine"]
@@ -155,7 +155,7 @@ def test_fifty_layers_learn_where_plain_ones_do_not():
             updates, state = tx.update(gradient, state)
             return (optax.apply_updates(params, updates), state), loss
 
-        params = jax.jit(model.init)(KEY, x)["params"]
+        params = jax.jit(model.init)(jax.random.key(0), x)["params"]
         return jax.jit(lambda carry: jax.lax.scan(step, carry, length=50)[1])(
             (params, tx.init(params))
         )
@@ -167,11 +167,11 @@ def test_fifty_layers_learn_where_plain_ones_do_not():
 
 @pytest.mark.parametrize("model, least", [(HighwayMLP, 2), (HighwayCNN, 4)])
 def test_too_shallow(model, least):
-    jax.eval_shape(model(10, depth=least).init, KEY, jnp.ones((1, 8, 8, 1)))
+    jax.eval_shape(model(10, depth=least).init, jax.random.key(0), jnp.ones((1, 8, 8, 1)))
     with pytest.raises(InputError, match=f"of {least - 1} layers is too shallow; choose {least}"):
-        model(10, depth=least - 1).init(KEY, jnp.ones((1, 8, 8, 1)))
+        model(10, depth=least - 1).init(jax.random.key(0), jnp.ones((1, 8, 8, 1)))
 
 
 def test_smallest_image():
     with pytest.raises(InputError, match="8x7 pixels are too small for highway_cnn"):
-        HighwayCNN(10).init(KEY, jnp.ones((1, 8, 7, 1)))
+        HighwayCNN(10).init(jax.random.key(0), jnp.ones((1, 8, 7, 1)))

@@ -10,14 +10,13 @@ from dlcore.models import image_model
 from dlcore.models.cnn.digit_codes import output_codes
 from dlcore.models.cnn.lenet import C3_INPUTS, PartialConv, TrainableSubsampling
 
-KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (2, 32, 32, 1))
 
 
 @pytest.fixture(scope="module")
 def paper():
     model = image_model("lenet5_paper", num_classes=10)
-    return model, model.init(KEY, X)
+    return model, model.init(jax.random.key(0), X)
 
 
 def test_parameters_and_maps_layer_by_layer(paper):
@@ -57,7 +56,7 @@ def test_connection_table():
 def test_partial_convolution_sees_only_its_inputs():
     x = jax.random.normal(jax.random.key(2), (1, 6, 6, 6))
     conv = PartialConv(C3_INPUTS, 5)
-    y, variables = conv.init_with_output(KEY, x)
+    y, variables = conv.init_with_output(jax.random.key(0), x)
     kernel = np.asarray(variables["params"]["kernel"])
     connection = 0
     for output, inputs in enumerate(C3_INPUTS):

@@ -8,8 +8,6 @@ import pytest
 from dlcore.errors import InputError
 from dlcore.models.cnn.maxout import MaxoutCNN, MaxoutMLP
 
-KEY = jax.random.key(0)
-
 
 def maxout(x, params, pieces):
     """(B, C) to (B, K): the largest of each unit's affine functions."""
@@ -53,7 +51,7 @@ def with_biases(variables):
 def test_mlp():
     x = np.array(jax.random.normal(jax.random.key(1), (3, 2, 4, 1)))
     model = MaxoutMLP(4, features=3, pieces=2)
-    variables = with_biases(model.init(KEY, x))
+    variables = with_biases(model.init(jax.random.key(0), x))
     params = jax.tree.map(np.asarray, variables["params"])
     logits, a = model.apply(variables, x)
     hidden = maxout(x.reshape(3, 8), params["maxout_0"], 2)
@@ -66,7 +64,7 @@ def test_mlp():
 def test_cnn():
     x = np.array(jax.random.normal(jax.random.key(1), (2, 16, 14, 2)))
     model = MaxoutCNN(4, width=0.02)
-    variables = with_biases(jax.jit(model.init)(KEY, x))
+    variables = with_biases(jax.jit(model.init)(jax.random.key(0), x))
     params = jax.tree.map(np.asarray, variables["params"])
     logits, a = jax.jit(model.apply)(variables, x)
     y = x
@@ -82,7 +80,9 @@ def test_cnn():
 
 
 def shapes_and_count(model, *shape):
-    (_, a), variables = jax.eval_shape(model.init_with_output, KEY, jnp.ones((1, *shape)))
+    (_, a), variables = jax.eval_shape(
+        model.init_with_output, jax.random.key(0), jnp.ones((1, *shape))
+    )
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     return {name: value.shape[1:] for name, value in a.items()}, count
 
@@ -118,7 +118,7 @@ def test_parameters_and_maps_of_the_cnn():
 def test_both_kinds_of_dropout(rates):
     x = jnp.ones((2, 8, 8, 1))
     model = MaxoutMLP(4, features=8, input_dropout=rates[0], dropout=rates[1])
-    variables = model.init(KEY, x)
+    variables = model.init(jax.random.key(0), x)
     run = lambda seed: model.apply(variables, x, train=True, rngs={"dropout": jax.random.key(seed)})  # noqa: E731
     assert (run(0)[0] != run(1)[0]).any() == (sum(rates) > 0)
     # The input's dropout shows in the first layer, the other one only after it.
@@ -128,4 +128,4 @@ def test_both_kinds_of_dropout(rates):
 def test_smallest_image():
     shapes_and_count(MaxoutCNN(10), 8, 8, 1)
     with pytest.raises(InputError, match="8x7 pixels are too small for maxout_cnn"):
-        MaxoutCNN(10).init(KEY, jnp.ones((1, 8, 7, 1)))
+        MaxoutCNN(10).init(jax.random.key(0), jnp.ones((1, 8, 7, 1)))

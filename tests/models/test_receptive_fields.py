@@ -30,7 +30,6 @@ from dlcore.models.cnn.densenet import BLOCKS
 from dlcore.models.cnn.resnet import STAGES
 from dlcore.plan.walk import walk
 
-KEY = jax.random.key(0)
 NARROW = 1e-4
 # Table 1 of VGG's paper, column by column: the filter sizes of each stage before its pool.
 VGG_TABLE = {
@@ -242,7 +241,7 @@ def variables_of(model, images):
             return np.broadcast_to(at_the_ends(shape[-4:]), shape)
         return np.full(shape, name in ("scale", "var", "coefficient"), np.float32)
 
-    shapes = jax.eval_shape(model.init, KEY, images)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
@@ -271,7 +270,7 @@ def test_formula_and_gradient_agree(name):
         variables,
         images.shape[1:],
         activation=activation,
-        key=KEY,
+        key=jax.random.key(0),
         draws=2,
     )
     assert box == ((first, end),) * 2
@@ -284,7 +283,7 @@ def test_formula_and_graph_agree(name):
     if hasattr(model, "scan_from"):
         model = model.clone(scan_from=1000)
     images = images_for(windows)
-    variables = jax.eval_shape(model.init, KEY, images)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
     _, (_, fields) = walk(model.apply, variables, images)
     found = [(each.size, each.stride) for each in fields[activation]]
     assert found == [chain(windows)] * 2

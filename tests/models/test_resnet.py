@@ -8,13 +8,12 @@ import pytest
 from dlcore.errors import InputError
 from dlcore.models.cnn.resnet import STAGES, ResNet
 
-KEY = jax.random.key(0)
 COUNTS = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}
 
 
 def shapes(model, size=224):
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    return jax.eval_shape(model.init_with_output, KEY, images)
+    return jax.eval_shape(model.init_with_output, jax.random.key(0), images)
 
 
 def count(model):
@@ -56,7 +55,7 @@ def random_variables(model, images):
     }
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: draw[path[-1].key](leaf.shape).astype(np.float32),
-        jax.eval_shape(model.init, KEY, images),
+        jax.eval_shape(model.init, jax.random.key(0), images),
     )
 
 

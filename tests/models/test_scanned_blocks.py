@@ -12,7 +12,6 @@ from dlcore.models.cnn.resnet import ResNet
 from dlcore.models.cnn.small_resnet import SmallResNet
 from dlcore.nn.stochastic_depth import survival_probabilities
 
-KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (3, 5, 5, 4))
 CASES = {
     "version 1": (basic(4), {}, 1.0),
@@ -62,7 +61,7 @@ def case(request):
     units, attributes, survival = CASES[request.param]
     block = functools.partial(ResidualBlock, units, **attributes)
     model = Stage(block, block, survival_probabilities(3, survival), scan_from=99)
-    variables = jax.jit(model.init)(KEY, X)
+    variables = jax.jit(model.init)(jax.random.key(0), X)
     return model, variables, step(model, variables)
 
 
@@ -102,8 +101,8 @@ def test_blocks_see_their_own_variables(case):
 def test_networks_have_one_structure(net):
     """Scanned or unrolled, version 2 or not: the same variables and activations."""
     scanned = net.clone(scan_from=1)
-    (_, a), variables = jax.eval_shape(net.init_with_output, KEY, images())
-    (_, of_scanned), same = jax.eval_shape(scanned.init_with_output, KEY, images())
+    (_, a), variables = jax.eval_shape(net.init_with_output, jax.random.key(0), images())
+    (_, of_scanned), same = jax.eval_shape(scanned.init_with_output, jax.random.key(0), images())
     assert variables == same and a == of_scanned
     stages = sum(name.startswith("stage") for name in variables["params"])
     x = jnp.zeros(images().shape)
@@ -113,7 +112,7 @@ def test_networks_have_one_structure(net):
 def test_equal_blocks_start_apart_with_hes_variance():
     block = functools.partial(ResidualBlock, basic(64))
     model = Stage(block, block, (1.0,) * 4)
-    kernels = jax.jit(model.init)(KEY, X)["params"]["rest"]["conv_0"]["kernel"]
+    kernels = jax.jit(model.init)(jax.random.key(0), X)["params"]["rest"]["conv_0"]["kernel"]
     assert kernels.shape == (3, 3, 3, 64, 64)
     assert np.abs(np.corrcoef(kernels[0].ravel(), kernels[1].ravel())[0, 1]) < 0.02
     np.testing.assert_allclose(kernels.std((1, 2, 3, 4)), np.sqrt(2 / (9 * 64)), rtol=0.02)
@@ -124,7 +123,7 @@ def test_the_deepest_has_no_more_operations():
 
     def size(depth):
         model = SmallResNet(10, depth=depth, scan_from=1)
-        variables = jax.eval_shape(model.init, KEY, images())
+        variables = jax.eval_shape(model.init, jax.random.key(0), images())
 
         def loss(params, stats):
             variables = {"params": params, "batch_stats": stats}

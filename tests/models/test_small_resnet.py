@@ -9,8 +9,7 @@ from dlcore.errors import InputError
 from dlcore.models.cnn.residual import ResidualBlock, Unit, basic, bottleneck
 from dlcore.models.cnn.small_resnet import SmallResNet
 
-KEY = jax.random.key(0)
-X = jax.random.normal(KEY, (2, 7, 8, 4))
+X = jax.random.normal(jax.random.key(0), (2, 7, 8, 4))
 
 
 def shaken(variables):
@@ -24,7 +23,7 @@ def shaken(variables):
 
 def shapes(model, size=32):
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    return jax.eval_shape(model.init_with_output, KEY, images)
+    return jax.eval_shape(model.init_with_output, jax.random.key(0), images)
 
 
 def count(model):
@@ -36,7 +35,7 @@ def count(model):
 def test_the_identity_shortcut_has_no_parameters(features, stride, version):
     """A block that starts at zero is the shortcut: every second pixel, zero channels."""
     block = ResidualBlock(basic(features, stride), version=version, zero_init=True)
-    variables = block.init(KEY, X)
+    variables = block.init(jax.random.key(0), X)
     expected = np.zeros((2, -(-7 // stride), -(-8 // stride), features), np.float32)
     expected[..., :4] = X[:, ::stride, ::stride]
     if version == 1:
@@ -103,7 +102,7 @@ def plain_block(variables, x, units, version, shortcut, preactivation):
 )
 def test_block_is_the_papers(units, version, preactivation, shortcut):
     block = ResidualBlock(units, version, shortcut, preactivation)
-    variables = shaken(block.init(KEY, X))
+    variables = shaken(block.init(jax.random.key(0), X))
     expected = plain_block(variables, X, units, version, shortcut, preactivation)
     np.testing.assert_allclose(block.apply(variables, X), expected, rtol=1e-4, atol=1e-5)
 
@@ -112,7 +111,7 @@ def test_block_is_the_papers(units, version, preactivation, shortcut):
 def test_zero_init_learns(version):
     """The zeros get a gradient: a scale of zero before a ReLU would not."""
     block = ResidualBlock(basic(4), version, zero_init=True)
-    variables = block.init(KEY, X)
+    variables = block.init(jax.random.key(0), X)
 
     def loss(params):
         y = block.apply({**variables, "params": params}, X, True, mutable=["batch_stats"])[0]
@@ -126,10 +125,10 @@ def test_zero_init_learns(version):
 def test_dropped_branches_leave_the_shortcut():
     block = ResidualBlock(basic(4), version=2, survival=0.5)
     whole = ResidualBlock(basic(4), version=2)
-    variables = block.init(KEY, X)
+    variables = block.init(jax.random.key(0), X)
     branch = whole.apply(variables, X) - X
     np.testing.assert_allclose(block.apply(variables, X), X + branch / 2, rtol=1e-5, atol=1e-5)
-    rngs = {"dropout": KEY}
+    rngs = {"dropout": jax.random.key(0)}
     y, _ = block.clone(survival=0.0).apply(variables, X, True, rngs=rngs, mutable=["batch_stats"])
     np.testing.assert_array_equal(y, X)
 
@@ -168,8 +167,8 @@ def test_stages_of_resnet20():
 def test_without_its_blocks_the_stem_comes_out(version):
     """Shortcuts reach from the stem to the end: with branches of zero only pooling is left."""
     model = SmallResNet(10, depth=14, version=version, width=0.25, zero_init=True)
-    images = jax.random.normal(KEY, (2, 8, 8, 3))
-    variables = jax.jit(model.init)(KEY, images)
+    images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    variables = jax.jit(model.init)(jax.random.key(0), images)
     _, a = jax.jit(model.apply)(variables, images)
     last = a["final"] if version == 2 else a["stage_2_block_1"]
     expected = np.zeros_like(last)
@@ -185,8 +184,8 @@ def test_without_its_blocks_the_stem_comes_out(version):
 def test_stochastic_depth_decays_over_the_blocks():
     """The last block evaluates to half its branch; in training the seeds differ."""
     model = SmallResNet(10, depth=14, version=2, width=0.25, survival=0.5)
-    images = jax.random.normal(KEY, (2, 8, 8, 3))
-    variables = jax.jit(model.init)(KEY, images)
+    images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    variables = jax.jit(model.init)(jax.random.key(0), images)
     _, a = jax.jit(model.apply)(variables, images)
     slice_of = {
         c: jax.tree.map(lambda leaf: leaf[0], variables[c]["stage_2"]["rest"]) for c in variables

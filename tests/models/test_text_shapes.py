@@ -15,12 +15,11 @@ B, T, V = 5, 6, 11
 LENGTHS = jnp.array([6, 4, 2, 1, 0])
 PAST = np.arange(T) >= np.asarray(LENGTHS)[:, None]
 TOKENS = jax.random.randint(jax.random.key(0), (B, T), 0, V)
-KEY = jax.random.key(2)
 
 
 def test_one_to_one_is_a_feed_forward_net():
-    x = jax.random.normal(KEY, (B, 1, 3))
-    (_, y), variables = Recurrent(Vanilla(4)).init_with_output(KEY, x)
+    x = jax.random.normal(jax.random.key(2), (B, 1, 3))
+    (_, y), variables = Recurrent(Vanilla(4)).init_with_output(jax.random.key(2), x)
     p = variables["params"]
     np.testing.assert_allclose(
         y[:, 0], np.tanh(x[:, 0] @ p["input_kernel"] + p["bias"][None]), rtol=1e-6
@@ -29,8 +28,10 @@ def test_one_to_one_is_a_feed_forward_net():
 
 def test_the_same_input_repeated():
     """h = tanh(x W + h U + b) with one x, three times."""
-    x = jax.random.normal(KEY, (B, 3))
-    (_, y), variables = Recurrent(Vanilla(4)).init_with_output(KEY, repeat_input(x, 3))
+    x = jax.random.normal(jax.random.key(2), (B, 3))
+    (_, y), variables = Recurrent(Vanilla(4)).init_with_output(
+        jax.random.key(2), repeat_input(x, 3)
+    )
     p, h = variables["params"], np.zeros((B, 4))
     for t in range(3):
         h = np.tanh(x @ p["input_kernel"] + h @ p["recurrent_kernel"] + p["bias"][None])
@@ -44,7 +45,7 @@ VECTORS = jax.random.normal(jax.random.key(7), (B, 3))
 def test_one_to_many(cell):
     """Teacher forcing is `next_token` step by step; greedy decoding feeds back its own tokens."""
     model = VectorToSequence(cell, V, 4)
-    variables = model.init(KEY, VECTORS, TOKENS)
+    variables = model.init(jax.random.key(2), VECTORS, TOKENS)
     logits = model.apply(variables, VECTORS, TOKENS)
     carry = model.apply(variables, VECTORS, method="initial_carry")
     next_token = functools.partial(model.apply, variables, method="next_token")
@@ -52,7 +53,7 @@ def test_one_to_many(cell):
     for t in range(T):
         step, one = next_token(step, TOKENS[:, t])
         np.testing.assert_allclose(one, logits[:, t], rtol=1e-5, atol=1e-6)
-    greedy = generate(next_token, carry, TOKENS[:, 0], KEY, steps=T, temperature=0)
+    greedy = generate(next_token, carry, TOKENS[:, 0], jax.random.key(2), steps=T, temperature=0)
     fed = jnp.concatenate([TOKENS[:, :1], greedy[:, :-1]], axis=1)
     np.testing.assert_array_equal(model.apply(variables, VECTORS, fed).argmax(-1), greedy)
     other = model.apply(variables, VECTORS + 1, TOKENS)
@@ -61,7 +62,7 @@ def test_one_to_many(cell):
 
 def test_one_to_many_ignores_padding_and_trains_all():
     model = VectorToSequence(LSTM(8), V, 4)
-    variables = model.init(KEY, VECTORS, TOKENS)
+    variables = model.init(jax.random.key(2), VECTORS, TOKENS)
 
     def loss(variables, tokens):
         logits = model.apply(variables, VECTORS, tokens)

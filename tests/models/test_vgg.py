@@ -12,7 +12,6 @@ from dlcore.errors import InputError
 from dlcore.models.cnn import vgg
 from dlcore.models.cnn.vgg import VGG, VGG_NAMES
 
-KEY = jax.random.key(0)
 # Table 1 of the paper, column by column: filter size and features of the convolutions, M a pool.
 TABLE = {
     "A": "3-64 M 3-128 M 3-256 3-256 M 3-512 3-512 M 3-512 3-512 M",
@@ -96,8 +95,8 @@ def test_unknown_configuration():
 def test_how_it_starts():
     """He's variance, 2 / fan in, before each rectifier; a first loss of log K."""
     model = VGG(10, "A", width=1 / 4, hidden=512)
-    images = jax.random.normal(KEY, (16, 32, 32, 3))
-    logits, variables = jax.jit(lambda: model.init_with_output(KEY, images))()
+    images = jax.random.normal(jax.random.key(0), (16, 32, 32, 3))
+    logits, variables = jax.jit(lambda: model.init_with_output(jax.random.key(0), images))()
     for name, layer in variables["params"].items():
         kernel = np.asarray(layer["kernel"])
         fan_in = kernel.size / kernel.shape[-1]

@@ -9,15 +9,15 @@ import pytest
 from jax import lax
 
 from dlcore import nn
+from dlcore.errors import InputError
 from dlcore.nn.convolution import Windows, convolve
 
-KEY = jax.random.key(0)
 AXES = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
 
 
 def arrays(sizes, window, windows, channels=3, filters=5, batch=2):
     """Draws x, a kernel, and a gradient of the output."""
-    keys = jax.random.split(KEY, 3)
+    keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (batch, *sizes, channels))
     kernel = jax.random.normal(keys[1], (*window, channels, filters))
     y = jax.eval_shape(lambda x, kernel: convolve(x, kernel, windows), x, kernel)
@@ -72,7 +72,7 @@ def test_gradients_in_more_dimensions(sizes, window, windows):
 def test_gradients_in_a_loop():
     windows = Windows((1, 1), ((1, 1), (1, 1)), (1, 1))
     x, _, g = arrays((5, 5), (3, 3), windows, filters=3)
-    kernels = jax.random.normal(KEY, (4, 3, 3, 3, 3))
+    kernels = jax.random.normal(jax.random.key(0), (4, 3, 3, 3, 3))
 
     def deep(function, kernels):
         y, _ = lax.scan(
@@ -106,7 +106,7 @@ def test_second_derivatives():
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_layer_with_groups_or_without(groups):
     """The layer passes on its stride, pads, dilation and groups."""
-    x = jax.random.normal(KEY, (2, 9, 8, 4))
+    x = jax.random.normal(jax.random.key(0), (2, 9, 8, 4))
     conv = nn.Conv(
         6,
         (3, 2),
@@ -116,7 +116,7 @@ def test_a_layer_with_groups_or_without(groups):
         groups=groups,
         use_bias=False,
     )
-    params = conv.init(KEY, x)["params"]
+    params = conv.init(jax.random.key(0), x)["params"]
 
     def expected(params):
         y = lax.conv_general_dilated(
@@ -160,3 +160,72 @@ def test_each_example_has_its_gradient():
         one = gradients(derived, windows, x[i : i + 1], kernels[i], g[i : i + 1])
         for f, e in zip(found, one, strict=True):
             np.testing.assert_allclose(f[i], e, rtol=1e-5, atol=1e-5)
+
+
+def scattered(x, kernel, stride, start, sizes):
+    """Adds each input's multiple of the kernel to its window of the output, in plain loops."""
+    batch, height, width, _ = x.shape
+    y = np.zeros((batch, *sizes, kernel.shape[-1]))
+    for b, i, j in np.ndindex(batch, height, width):
+        for f, g in np.ndindex(kernel.shape[:2]):
+            row, column = i * stride[0] + f - start[0], j * stride[1] + g - start[1]
+            if 0 <= row < sizes[0] and 0 <= column < sizes[1]:
+                y[b, row, column] += x[b, i, j] @ kernel[f, g]
+    return y
+
+
+TRANSPOSED = [  # input, window, stride, padding, given size; the size and where the output starts
+    ((3, 4), (3, 2), (1, 1), "valid", None, (5, 5), (0, 0)),
+    ((3, 4), (2, 3), (3, 2), "valid", None, (8, 9), (0, 0)),
+    ((3, 4), (4, 3), (2, 2), "same", None, (6, 8), (1, 0)),
+    ((3, 4), (4, 3), (2, 2), "same", (5, 7), (5, 7), (1, 1)),
+    ((5, 6), (3, 2), (1, 1), "full", None, (3, 5), (2, 1)),
+    ((3, 4), (3, 3), (2, 3), ((1, 0), (0, 2)), (7, 12), (7, 12), (1, 0)),
+]
+
+
+@pytest.mark.parametrize("sizes, window, stride, padding, given, size, start", TRANSPOSED)
+def test_a_transposed_layer_scatters(sizes, window, stride, padding, given, size, start):
+    x = jax.random.normal(jax.random.key(0), (2, *sizes, 3))
+    layer = nn.ConvTranspose(5, window, stride=stride, padding=padding, output_size=given)
+    params = layer.init(jax.random.key(1), x)["params"]
+    params["bias"] = jnp.arange(5.0)
+    y = layer.apply({"params": params}, x)
+    expected = scattered(np.asarray(x), np.asarray(params["kernel"]), stride, start, size)
+    np.testing.assert_allclose(y, expected + np.arange(5.0), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes, window, stride, padding, given, size, start", TRANSPOSED)
+def test_a_transposed_layer_is_the_gradient_of_a_convolution(
+    sizes, window, stride, padding, given, size, start
+):
+    del start
+    x = jax.random.normal(jax.random.key(0), (2, *sizes, 3))
+    layer = nn.ConvTranspose(5, window, stride=stride, padding=padding, output_size=given)
+    params = layer.init(jax.random.key(1), x)["params"]
+    conv = nn.Conv(3, window, stride=stride, padding=padding, use_bias=False)
+    kernel = params["kernel"].swapaxes(-1, -2)
+
+    def transposed(x, kernel):
+        back = jax.vjp(lambda y: conv.apply({"params": {"kernel": kernel}}, y), zeros)[1]
+        return back(x)[0]
+
+    zeros = jnp.zeros((2, *size, 5))
+    g = jax.random.normal(jax.random.key(2), zeros.shape)
+    y, pull = jax.vjp(
+        lambda x, k: layer.apply({"params": params | {"kernel": k}}, x), x, params["kernel"]
+    )
+    expected, pull_expected = jax.vjp(transposed, x, kernel)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    (dx, dk), (dx_expected, dk_expected) = pull(g), pull_expected(g)
+    np.testing.assert_allclose(dx, dx_expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(dk, dk_expected.swapaxes(-1, -2), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"output_size": (9,)}, {"padding": ((3, 3),)}, {"output_size": (1,), "stride": 1}]
+)
+def test_sizes_that_no_convolution_leads_back_to_are_refused(options):
+    layer = nn.ConvTranspose(1, (3,), **{"stride": 2, **options})
+    with pytest.raises(InputError, match="no convolution with a window of 3, stride"):
+        layer.init(jax.random.key(0), jnp.zeros((1, 2, 1)))

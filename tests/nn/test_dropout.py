@@ -10,11 +10,11 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from dlcore import nn, parallel
 from dlcore.errors import InputError
 
-KEY = jax.random.key(3)
 X = jax.random.normal(jax.random.key(0), (8, 5, 4)) + 3
 
 
-def drop(x, rate=0.4, key=KEY):
+def drop(x, rate=0.4, key=None):
+    key = jax.random.key(3) if key is None else key
     return nn.Dropout(rate).apply({}, x, train=True, rngs={"dropout": key})
 
 
@@ -43,7 +43,7 @@ def test_examples_steps_and_layers_differ():
         def __call__(self, x):
             return nn.Dropout(0.4)(x, train=True), nn.Dropout(0.4)(x, train=True)
 
-    a, b = Two().apply({}, X, rngs={"dropout": KEY})
+    a, b = Two().apply({}, X, rngs={"dropout": jax.random.key(3)})
     assert (a != b).any()
 
 

@@ -8,8 +8,6 @@ import pytest
 from dlcore.errors import InputError
 from dlcore.nn.highway import Highway
 
-KEY = jax.random.key(0)
-
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
@@ -17,7 +15,7 @@ def sigmoid(x):
 
 def variables_of(layer, x, bias=None):
     """Draws variables with random biases, or the given ones for h and T."""
-    params = layer.init(KEY, x)["params"]["affine"]
+    params = layer.init(jax.random.key(0), x)["params"]["affine"]
     new = jax.random.normal(jax.random.key(1), params["bias"].shape) if bias is None else bias
     return {"params": {"affine": {"kernel": params["kernel"], "bias": new}}}
 
@@ -81,18 +79,20 @@ def test_a_closed_gate_carries_and_an_open_one_transforms(kernel_size):
 
 def test_the_bias_of_the_gates_alone_starts_below_zero():
     x = jnp.zeros((1, 4))
-    bias = Highway().init(KEY, x)["params"]["affine"]["bias"]
+    bias = Highway().init(jax.random.key(0), x)["params"]["affine"]["bias"]
     np.testing.assert_array_equal(bias, np.array([0, 0, 0, 0, -1, -1, -1, -1]))
     layer = Highway(transform_bias=-3.0)
-    np.testing.assert_allclose(layer.init_with_output(KEY, x)[0][1], sigmoid(-3), rtol=1e-6)
+    np.testing.assert_allclose(
+        layer.init_with_output(jax.random.key(0), x)[0][1], sigmoid(-3), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("kernel_size, window", [(None, 1), ((3, 3), 9), ((5, 1), 5)])
 def test_twice_the_parameters_of_one_layer(kernel_size, window):
-    variables = Highway(kernel_size).init(KEY, jnp.ones((1, 6, 6, 7)))
+    variables = Highway(kernel_size).init(jax.random.key(0), jnp.ones((1, 6, 6, 7)))
     assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == 2 * (window * 7 + 1) * 7
 
 
 def test_unknown_activation():
     with pytest.raises(InputError, match="unknown activation 'reluu'"):
-        Highway(activation="reluu").init(KEY, jnp.ones((1, 4)))
+        Highway(activation="reluu").init(jax.random.key(0), jnp.ones((1, 4)))

@@ -16,10 +16,9 @@ from dlcore.nn.transformer import Transformer, TransformerConfig
 from dlcore.plan.step import step_flops
 from dlcore.plan.walk import operations
 
-KEY = jax.random.key(0)
 REPEATING = ["full", "dots", "dots_with_no_batch_dims"]
 CONFIG = TransformerConfig(features=16, layers=2, heads=2, dropout=0.3)
-X = jax.random.normal(KEY, (2, 8, 16))
+X = jax.random.normal(jax.random.key(0), (2, 8, 16))
 MEMORY = jax.random.normal(jax.random.key(1), (2, 5, 16))
 
 
@@ -46,7 +45,7 @@ def gradient(policy):
     model = Decoder(policy)
 
     def loss(variables):
-        y, _ = model.apply(variables, X, train=True, rngs={"dropout": KEY})
+        y, _ = model.apply(variables, X, train=True, rngs={"dropout": jax.random.key(0)})
         return jnp.sum(jnp.sin(y) * X)
 
     return model, jax.value_and_grad(loss)
@@ -55,7 +54,7 @@ def gradient(policy):
 @pytest.fixture(scope="module")
 def plain():
     model, step = gradient("none")
-    variables = jax.jit(model.init)(KEY, X)
+    variables = jax.jit(model.init)(jax.random.key(0), X)
     return variables, jax.jit(step)(variables)
 
 
@@ -64,7 +63,7 @@ def test_a_transformer_has_the_same_variables_loss_and_gradient(policy, plain):
     """With dropout, masks and a memory, gradients are equal to 1e-5 of the largest."""
     variables, expected = plain
     model, step = gradient(policy)
-    shapes = jax.eval_shape(model.init, KEY, X)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), X)
     assert shapes == jax.eval_shape(lambda: variables)
     found = jax.jit(step)(variables)
 
@@ -106,7 +105,7 @@ def test_what_is_computed_again_in_a_residual_net(policy, count):
     """Depth 8 has 3 stages of one block of 2 convolutions each."""
     net = SmallResNet(10, depth=8, width=0.25, remat=policy)
     images = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
-    variables = jax.eval_shape(net.init, KEY, images)
+    variables = jax.eval_shape(net.init, jax.random.key(0), images)
 
     def loss(variables, x):
         (logits, _), _ = net.apply(variables, x, True, mutable=["batch_stats"])

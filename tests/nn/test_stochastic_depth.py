@@ -9,11 +9,11 @@ from dlcore import parallel
 from dlcore.errors import InputError
 from dlcore.nn.stochastic_depth import StochasticDepth, survival_probabilities
 
-KEY = jax.random.key(3)
 X = jax.random.normal(jax.random.key(0), (8, 5, 4)) + 3
 
 
-def drop(x, survival=0.6, drop="example", key=KEY):
+def drop(x, survival=0.6, drop="example", key=None):
+    key = jax.random.key(3) if key is None else key
     return StochasticDepth(survival, drop).apply({}, x, train=True, rngs={"dropout": key})
 
 
@@ -29,7 +29,9 @@ def test_linear_decay():
 @pytest.mark.parametrize("survival", [0.2, 0.75])
 def test_evaluation_is_the_expectation(survival, mode):
     """Only two outcomes occur; weighted by their probabilities they give the evaluation's."""
-    outcomes = jax.vmap(lambda key: drop(X, survival, mode, key))(jax.random.split(KEY, 50))
+    outcomes = jax.vmap(lambda key: drop(X, survival, mode, key))(
+        jax.random.split(jax.random.key(3), 50)
+    )
     outcomes = np.asarray(outcomes)
     kept = (outcomes == np.asarray(X)).all((2, 3))
     dropped = (outcomes == 0).all((2, 3))
@@ -51,7 +53,7 @@ def test_measured_depth_is_three_quarters(mode, draws):
         keys = jax.random.split(key, 54)
         return jax.vmap(lambda key, p: drop(branch, p, mode, key))(keys, probabilities).sum(0)
 
-    depth = survivors(jax.random.split(KEY, draws))
+    depth = survivors(jax.random.split(jax.random.key(3), draws))
     spread = np.sqrt((probabilities * (1 - probabilities)).sum())
     assert abs(depth.mean() - (3 * 54 - 1) / 4) < 4 * spread / np.sqrt(4000)
     assert abs(depth.std() / spread - 1) < 0.1  # Blocks and examples draw independently.
@@ -62,7 +64,9 @@ def test_a_traced_probability_is_the_same(mode):
     for train in (False, True):
 
         def call(survival, train=train):
-            return StochasticDepth(survival, mode).apply({}, X, train, rngs={"dropout": KEY})
+            return StochasticDepth(survival, mode).apply(
+                {}, X, train, rngs={"dropout": jax.random.key(3)}
+            )
 
         np.testing.assert_array_equal(jax.jit(call)(jnp.float32(0.6)), call(0.6))
 

@@ -19,12 +19,12 @@ BATCH = {
     "label": np.arange(B, dtype=np.int32) % 3,
     "weight": np.ones(B, np.float32),
 }
-KEY = jax.random.key(0)
 MIXERS = {"mixup": mixing.mixup, "cutmix": mixing.cutmix}
 
 
-def mix(name, batch=BATCH, key=KEY, **options):
+def mix(name, batch=BATCH, key=None, **options):
     """Applies one step to a batch, with a different key for each example."""
+    key = jax.random.key(0) if key is None else key
     keys = jax.random.split(key, len(batch["image"]))
     step = jax.jit(lambda keys, batch: MIXERS[name](keys, batch, num_classes=K, **options))
     return jax.tree.map(np.asarray, step(keys, jax.tree.map(jnp.asarray, batch)))
@@ -38,7 +38,7 @@ def assert_likely(hits, tries, probability):
 
 def test_mixup_equals_the_plain_version():
     new = mix("mixup", alpha=0.7)
-    keys = jax.random.split(KEY, B)
+    keys = jax.random.split(jax.random.key(0), B)
     for i in range(B):
         partner = (i + B // 2) % B
         share = float(jax.random.beta(keys[i], 0.7, 0.7))
@@ -137,7 +137,7 @@ def test_what_cannot_be_mixed_is_refused(name):
     with pytest.raises(InputError, match="no rule for examples without them"):
         mix(name, {"image": BATCH["image"]})
     with pytest.raises(InputError, match="say num_classes"):
-        MIXERS[name](jax.random.split(KEY, B), BATCH)
+        MIXERS[name](jax.random.split(jax.random.key(0), B), BATCH)
 
 
 def seen_in_training(kind, accumulate):

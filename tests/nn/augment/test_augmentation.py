@@ -16,7 +16,6 @@ B = 8
 IMAGES = np.random.default_rng(0).integers(0, 256, (B, 10, 12, 3)).astype(np.uint8)
 BATCH = {"image": jnp.asarray(IMAGES), "label": jnp.arange(B) % 3, "weight": jnp.ones(B)}
 COLOURS = principal_colours(IMAGES)
-KEY = jax.random.key(0)
 EVERYTHING = ",".join(STEPS)
 
 
@@ -25,7 +24,8 @@ def compiled(text, **options):
     return jax.jit(augmentation(text, num_classes=3, colours=COLOURS, **options))
 
 
-def run(text, batch=BATCH, key=KEY, **options):
+def run(text, batch=BATCH, key=None, **options):
+    key = jax.random.key(0) if key is None else key
     return jax.tree.map(np.asarray, compiled(text, **options)(key, batch))
 
 

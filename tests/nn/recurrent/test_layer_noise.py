@@ -18,7 +18,6 @@ B, T, D, F = 4, 6, 3, 5
 X = jax.random.normal(jax.random.key(0), (B, T, D))
 LENGTHS = jnp.array([6, 3, 1, 0])
 CELL = LSTM(F)
-KEY = jax.random.key(1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +54,14 @@ def same(a, b, **tolerance):
 def test_noise_only_in_training():
     quiet = RecurrentStack((CELL, CELL))
     noisy = RecurrentStack((CELL, CELL), dropout=0.3, state_dropout=0.3, candidate_dropout=0.3)
-    variables = noisy.init(KEY, X)
+    variables = noisy.init(jax.random.key(1), X)
     np.testing.assert_array_equal(noisy.apply(variables, X)[1], quiet.apply(variables, X)[1])
 
 
 def increments(rate, **inputs):
     """Returns the values that a `Counter` adds at each step to h = sum of x."""
     layer = Recurrent(Counter(8), **rate)
-    variables = layer.init(KEY, jnp.ones((B, T, 8)), lengths=jnp.full(B, T))
+    variables = layer.init(jax.random.key(1), jnp.ones((B, T, 8)), lengths=jnp.full(B, T))
     rngs = {"dropout": jax.random.key(5)}
     (_, y), _ = layer.apply(
         variables, lengths=jnp.full(B, T), train=True, rngs=rngs, mutable="batch_stats", **inputs
@@ -91,7 +90,7 @@ def test_dropout_between_layers(variational):
     """Over identity cells the second layer's increments are the masked outputs of the first."""
     stack = RecurrentStack((Counter(8), Counter(8)), dropout=0.5, variational=variational)
     x, lengths = jnp.ones((B, T, 8)), jnp.full(B, T)
-    variables = stack.init(KEY, x, lengths=lengths)
+    variables = stack.init(jax.random.key(1), x, lengths=lengths)
     rngs = {"dropout": jax.random.key(5)}
     (_, y, activations), _ = stack.apply(
         variables, x, lengths=lengths, train=True, rngs=rngs, mutable="batch_stats"
@@ -107,14 +106,14 @@ def test_dropout_between_layers(variational):
 @pytest.mark.parametrize("name", ["state_dropout", "candidate_dropout"])
 def test_bad_rates(name):
     with pytest.raises(InputError, match="dropout rate 1.5 is not a probability"):
-        Recurrent(CELL, **{name: 1.5}).init(KEY, X)
+        Recurrent(CELL, **{name: 1.5}).init(jax.random.key(1), X)
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_every_cell_in_both_directions(name):
     """With all noise, shapes are right, padding has no effect, and all variables take part."""
     layer = Bidirectional(cell(name, F), state_dropout=0.3, candidate_dropout=0.3)
-    variables = jax.jit(layer.init)(KEY, X)
+    variables = jax.jit(layer.init)(jax.random.key(1), X)
     longer = jnp.concatenate([X, jnp.full((B, 2, D), np.nan)], axis=1)
 
     @jax.jit
@@ -143,7 +142,7 @@ def test_statistics_backwards_count_from_the_end():
     for row, length in enumerate(map(int, lengths)):
         turned[row, :length] = turned[row, :length][::-1]
     backward = Recurrent(BatchNormLSTM(F, steps=3), reverse=True)
-    variables = backward.init(KEY, X)
+    variables = backward.init(jax.random.key(1), X)
     run = {"lengths": lengths, "train": True, "mutable": "batch_stats"}
     (carry, y), stats = backward.apply(variables, X, **run)
     forward = Recurrent(backward.cell)
@@ -159,9 +158,9 @@ def test_statistics_backwards_count_from_the_end():
 
 def test_running_statistics():
     layer = Recurrent(Counter(D))
-    variables = layer.init(KEY, X, lengths=LENGTHS, train=True)
+    variables = layer.init(jax.random.key(1), X, lengths=LENGTHS, train=True)
     assert variables["batch_stats"]["seen"] == 0
-    assert "batch_stats" not in Recurrent(CELL).init(KEY, X)
+    assert "batch_stats" not in Recurrent(CELL).init(jax.random.key(1), X)
     for expected in (10, 20):
         _, new = layer.apply(variables, X, lengths=LENGTHS, train=True, mutable="batch_stats")
         variables |= new
