@@ -428,6 +428,12 @@ class OptimizerConfig(ScheduleConfig):
     clip_value: float | None = number(
         None, 0, LARGEST_NUMBER, "largest absolute value in the gradient"
     )
+    clip_adaptive: float | None = number(
+        None,
+        0,
+        LARGEST_NUMBER,
+        "largest norm of the gradient of each unit beside the norm of its weights, such as 0.01",
+    )
     penalty: str | None = choice(None, _PENALISED, "penalty of large weights, added to the loss")
     penalty_strength: float = number(
         1e-4, 0, LARGEST_NUMBER, "factor of --penalty", when={"penalty": _PENALISED}
@@ -439,6 +445,18 @@ class OptimizerConfig(ScheduleConfig):
         False,
         "take --penalty by a proximal step, which makes weights exactly 0, instead of in the loss",
         when={"penalty": _PENALISED},
+    )
+    l1_ball: float | None = number(
+        None,
+        0,
+        LARGEST_NUMBER,
+        "largest sum of absolute values of matrices and kernels; each step is projected onto it",
+    )
+    l2_ball: float | None = number(
+        None,
+        0,
+        LARGEST_NUMBER,
+        "largest L2 norm of matrices and kernels together; each step is projected onto it",
     )
     ema: float | None = number(
         None, 0, 1, "decay of a moving average of the weights to evaluate", below=True

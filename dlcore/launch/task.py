@@ -36,6 +36,7 @@ from dlcore.data import ImageData, Loader, Split, evaluation_batches, load_image
 from dlcore.errors import InputError
 from dlcore.launch.config import RunConfig
 from dlcore.launch.process import say
+from dlcore.optim.schedules import Schedule
 from dlcore.plan.walk import ApplyFn
 from dlcore.report import Section
 from dlcore.runtime import sharding
@@ -385,29 +386,46 @@ def make_optimizer(
         clip(threshold)
         for clip, threshold in (
             (optim.clip_by_value, config.clip_value),
+            (optim.clip_adaptively, config.clip_adaptive),
             (optim.clip_by_leaf_norm, config.clip_leaf_norm),
             (optim.clip_by_global_norm, config.clip_norm),
         )
         if threshold is not None
     ]
     rates = config.learning_rates()
-    tx = optim.optimizer(
+    return optim.optimizer(
         config.optimizer,
         rates,
         weight_decay=config.weight_decay,
-        clip=clips[0] if len(clips) == 1 else optax.chain(*clips) if clips else None,
+        clip=_chained(clips),
         frozen=frozen,
         factors=[*map(_factor, config.rate_factor)],
-        average=None if config.proximal else config.ema,
+        correct=_chained(_corrections(config, rates)),
+        average=config.ema,
         **dict(map(_hyperparameter, config.hyper)),
     )
-    if config.penalty is not None and frozen:
-        raise InputError("--penalty would move frozen parameters; leave it out")
-    if not config.proximal:
-        return tx
-    l1, l2 = ((1 - config.mix()) * config.penalty_strength, config.mix() * config.penalty_strength)
-    average = () if config.ema is None else (optim.average_weights(config.ema),)
-    return optax.chain(tx, optim.proximal(rates, l1=l1, l2=l2), *average)
+
+
+def _corrections(config: Any, rates: Schedule) -> list[optax.GradientTransformation]:
+    """Returns the proximal step of --penalty, and the projection onto a ball."""
+    if config.l1_ball is not None and config.l2_ball is not None:
+        raise InputError("--l1_ball and --l2_ball are two constraints; give one of them")
+    found = []
+    if config.proximal:
+        strength, mix = config.penalty_strength, config.mix()
+        found.append(optim.proximal(rates, l1=(1 - mix) * strength, l2=mix * strength))
+    for norm, radius in (("l1", config.l1_ball), ("l2", config.l2_ball)):
+        if radius is not None:
+            found.append(optim.projection(norm, radius))
+    return found
+
+
+def _chained(
+    transformations: Sequence[optax.GradientTransformation],
+) -> optax.GradientTransformation | None:
+    if len(transformations) < 2:
+        return transformations[0] if transformations else None
+    return optax.chain(*transformations)
 
 
 def _factor(given: str) -> tuple[str, float]:

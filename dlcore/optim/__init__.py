@@ -5,11 +5,17 @@ step (the learning rate, the clipped share) is read off its state by `reported`.
 """
 
 from dlcore.optim.averaging import average_weights, averaged, start_average
-from dlcore.optim.clipping import clip_by_global_norm, clip_by_leaf_norm, clip_by_value
+from dlcore.optim.clipping import (
+    clip_adaptively,
+    clip_by_global_norm,
+    clip_by_leaf_norm,
+    clip_by_value,
+)
 from dlcore.optim.optimizers import OPTIMIZERS, optimizer
 from dlcore.optim.penalties import (
     elastic_net,
     lasso,
+    projection,
     proximal,
     ridge,
     to_scikit_learn,
@@ -24,12 +30,14 @@ __all__ = [
     "Reported",
     "average_weights",
     "averaged",
+    "clip_adaptively",
     "clip_by_global_norm",
     "clip_by_leaf_norm",
     "clip_by_value",
     "elastic_net",
     "lasso",
     "optimizer",
+    "projection",
     "proximal",
     "reported",
     "ridge",

@@ -2,7 +2,8 @@
 
 All optimizers are the same chain and differ in its second link only, the update rule:
 
-    clip -> update rule -> + weight_decay * params -> factors -> * -learning_rate -> average
+    clip -> update rule -> + weight_decay * params -> factors -> * -learning_rate -> correct
+         -> average
 
 Weight decay is decoupled (Loshchilov & Hutter 2019): it is added after the update rule and scaled
 by the learning rate, never divided by the gradient's statistics. LAMB's trust ratio follows the
@@ -26,11 +27,9 @@ from dlcore.optim.averaging import average_weights
 from dlcore.optim.reports import Reported
 from dlcore.optim.schedules import Schedule
 from dlcore.optim.selection import is_matrix, weights
-from dlcore.paths import Rules, match, path_of
+from dlcore.optim.units import is_table
+from dlcore.paths import Rules, match
 from dlcore.types import Params, PyTree
-
-# Names of parameters with a row for each word.
-_TABLES = ("embedding", "output_kernel")
 
 
 def optimizer(
@@ -42,6 +41,7 @@ def optimizer(
     clip: optax.GradientTransformation | None = None,
     frozen: Rules[bool] = (),
     factors: Rules[float] = (),
+    correct: optax.GradientTransformation | None = None,
     average: float | None = None,
     **hyper: float | None,
 ) -> optax.GradientTransformation:
@@ -59,6 +59,9 @@ def optimizer(
       momentum=0. With eps=0 an element whose gradients were all 0 stays where it is.
     - adam (Kingma & Ba 2015), adamw (Loshchilov & Hutter 2019): b1=0.9, b2=0.999, eps=1e-8,
       eps_root=0, bias_correction=True. The two differ in nothing: the decay is always decoupled.
+    - amsgrad (Reddi et al. 2018): b1=0.9, b2=0.999, eps=1e-8, eps_root=0, bias_correction=True;
+      Adam that divides by the root of the largest second moment yet. The paper's algorithm 2 has
+      bias_correction=False; with it the largest is that of the corrected moments.
     - lamb (You et al. 2020): b1=0.9, b2=0.999, eps=1e-6.
     - lion (Chen et al. 2023): b1=0.9, b2=0.99.
     - muon (Jordan et al. 2024): beta=0.95, ns_steps=5, nesterov=True for the kernels of dense
@@ -78,6 +81,8 @@ def optimizer(
         frozen: rules that are true for leaves that never change; [("^head/", False), ("", True)]
             trains the head alone.
         factors: rules for factors of the learning rate and decay; 1 where no rule matches.
+        correct: what changes the updates of the trained parameters last, such as `proximal` and
+            `projection`.
         average: the decay of a moving average of the weights, which `averaged` reads.
         **hyper: the hyperparameters of the named optimizer.
 
@@ -106,7 +111,9 @@ def optimizer(
         if not callable(value) and not (math.isfinite(value) and value >= 0):
             raise InputError(f"{label} {value} is not a number >= 0; give one")
 
-    averaging = () if average is None else (average_weights(average),)
+    last = () if correct is None else (correct,)
+    if average is not None:
+        last = (*last, average_weights(average))
 
     def transformation(tree: Params) -> optax.GradientTransformation:
         """Makes the transformation for parameters or gradients with the paths of `tree`."""
@@ -127,7 +134,7 @@ def optimizer(
             optax.scale_by_trust_ratio() if name == "lamb" else optax.identity(),
             _scale_by(trained(match(tree, factors, 1.0))) if factors else optax.identity(),
             _scale_by_learning_rate(learning_rate),
-            *averaging,
+            *last,
         )
         if not any(jax.tree.leaves(is_frozen)):
             return chain
@@ -200,6 +207,23 @@ def _adam(
     )
 
 
+def _amsgrad(
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    bias_correction: bool = True,
+) -> optax.GradientTransformation:
+    return optax.scale_by_amsgrad(
+        b1,
+        b2,
+        eps,
+        eps_root,
+        bias_correction_mu=bias_correction,
+        bias_correction_nu=bias_correction,
+    )
+
+
 def _lamb(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-6) -> optax.GradientTransformation:
     return optax.scale_by_adam(b1, b2, eps)
 
@@ -218,8 +242,7 @@ def _muon(
     eps: float = 1e-8,
 ) -> optax.GradientTransformation:
     def dimensions(key_path: KeyPath, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-        table = path_of(key_path).endswith(_TABLES)
-        if table or leaf.ndim not in (2, 4) or not is_matrix(key_path, leaf):
+        if is_table(key_path) or leaf.ndim not in (2, 4) or not is_matrix(key_path, leaf):
             return None
         rows = tuple(range(leaf.ndim - 1))
         return optax.contrib.MuonDimensionNumbers(rows, rows[-1] + 1)
@@ -249,6 +272,7 @@ _UPDATE_RULES: dict[str, Callable[..., optax.GradientTransformation]] = {
     "rmsprop": _rmsprop,
     "adam": _adam,
     "adamw": _adam,
+    "amsgrad": _amsgrad,
     "lamb": _lamb,
     "lion": _lion,
     "muon": _muon,

@@ -1,4 +1,4 @@
-"""LASSO, ridge and elastic net, as penalties added to the loss and as a proximal step.
+"""LASSO, ridge and elastic net: penalties added to the loss, proximal steps and constraints.
 
 The elastic net of strength lambda and mix a adds to the loss
 
@@ -7,6 +7,9 @@ The elastic net of strength lambda and mix a adds to the loss
 (Zou & Hastie 2005, with their a). LASSO (Tibshirani 1996) is a = 0, ridge is a = 1. Mind the
 conventions: the squared norm has no factor 1/2, and a weighs the squared norm. theta are the leaves
 that the rules choose, by default the matrices (`selection.is_matrix`).
+
+The constrained forms bound a norm of theta instead: ||theta||_1 <= t is LASSO as Tibshirani has it,
+and ||theta||_2 <= t is ridge; for each strength some t gives the same minimum.
 """
 
 import math
@@ -17,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dlcore.errors import InputError
+from dlcore.errors import InputError, pick
 from dlcore.optim.schedules import Schedule
 from dlcore.optim.selection import weights
 from dlcore.paths import Rules
@@ -143,7 +146,7 @@ def proximal(
         l1: strength * (1 - mix) of an elastic net.
         l2: strength * mix of an elastic net.
         rules: rules that are true for the leaves to shrink; where none matches, matrices are.
-            Leaves that the optimizer freezes need a rule of False here too.
+            Beside an optimizer that freezes leaves, give the step to it as `correct`.
 
     Raises:
         InputError: when a strength is negative, or (on init) a rule matches no path.
@@ -175,6 +178,71 @@ def proximal(
 
         shrunk = jax.tree.map(shrink, weights(params, rules), updates, params)
         return shrunk, ProximalState(optax.safe_increment(state.steps))
+
+    return optax.GradientTransformation(init, update)
+
+
+_BALLS = {
+    "l1": optax.projections.projection_l1_ball,
+    "l2": optax.projections.projection_l2_ball,
+}
+
+
+def projection(
+    norm: str, radius: float, *, rules: Rules[bool] = ()
+) -> optax.GradientTransformation:
+    """Projects the parameters after a step onto a ball, as the last of a chain.
+
+    theta becomes the nearest point with ||theta||_1 <= radius (Duchi et al. 2008, which makes
+    weights exactly 0) or ||theta||_2 <= radius; within the ball it stays. After sgd this is the
+    projected gradient method, which minimises the loss under the constraint. theta are the chosen
+    leaves all together.
+
+    Args:
+        norm: "l1" or "l2".
+        radius: of the ball.
+        rules: as those of `proximal`.
+
+    Raises:
+        InputError: for an unknown norm, when the radius is not positive, or (on init) a rule
+            matches no path.
+
+    >>> tx = optax.chain(optax.sgd(0.5), projection("l1", 2.0))
+    >>> w = jnp.array([[0.25, -3.0]])
+    >>> updates, _ = tx.update(jnp.zeros((1, 2)), tx.init(w), w)
+    >>> (w + updates).tolist()
+    [[0.0, -2.0]]
+    """
+    project = pick("norm", norm, _BALLS)
+    if not (math.isfinite(radius) and radius > 0):
+        raise InputError(f"radius {radius} of a ball is not positive; give a number > 0")
+
+    def init(params: Params) -> optax.EmptyState:
+        weights(params, rules)
+        return optax.EmptyState()
+
+    def update(
+        updates: Params, state: optax.EmptyState, params: Params
+    ) -> tuple[Params, optax.EmptyState]:
+        is_weight = weights(params, rules)
+        moved = jax.tree.map(
+            lambda chosen, update, param: param + update if chosen else optax.MaskedNode(),
+            is_weight,
+            updates,
+            params,
+        )
+        with jax.numpy_dtype_promotion("standard"):  # Optax divides sums by integers
+            nearest = project(moved, radius)
+        projected = jax.tree.map(
+            lambda chosen, update, param, near: (
+                near.astype(param.dtype) - param if chosen else update
+            ),
+            is_weight,
+            updates,
+            params,
+            nearest,
+        )
+        return projected, state
 
     return optax.GradientTransformation(init, update)
 

@@ -49,8 +49,8 @@ def test_a_run_learns_and_leaves_its_files(run, tmp_path):
     [
         ("--model=lenet5", "--precision=bfloat16"),
         ("--model=lenet5_paper", "--clip_value=1", "--clip_leaf_norm=1", "--clip_norm=1"),
-        ("--model=resnet20", "--penalty=elastic_net", "--penalty_strength=0.1"),
-        ("--penalty=lasso", "--proximal", "--optimizer=sgd", "--ema=0.5"),
+        ("--model=resnet20", "--penalty=elastic_net", "--clip_adaptive=0.1", "--optimizer=amsgrad"),
+        ("--penalty=lasso", "--proximal", "--optimizer=sgd", "--ema=0.5", "--l1_ball=50"),
     ],
     ids=" ".join,
 )
@@ -362,6 +362,8 @@ def test_a_run_whose_classes_changed_is_refused(run, tmp_path):
         "--steps=0",
         "--ema=1",
         "--clip_norm=-1",
+        "--clip_adaptive=-1",
+        "--l1_ball=nan",
         "--weight_decay=inf",
         "--accumulate=0",
         "--examples=-3",

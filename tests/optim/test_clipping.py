@@ -7,9 +7,15 @@ import optax
 import pytest
 
 from dlcore.errors import InputError
-from dlcore.optim import clip_by_global_norm, clip_by_leaf_norm, clip_by_value, reported
+from dlcore.optim import (
+    clip_adaptively,
+    clip_by_global_norm,
+    clip_by_leaf_norm,
+    clip_by_value,
+    reported,
+)
 
-KINDS = [clip_by_value, clip_by_global_norm, clip_by_leaf_norm]
+KINDS = [clip_by_value, clip_by_global_norm, clip_by_leaf_norm, clip_adaptively]
 
 
 def gradients(scale=1.0):
@@ -20,8 +26,14 @@ def gradients(scale=1.0):
     }
 
 
-def clip(tx, updates):
-    clipped, state = jax.jit(tx.update)(updates, tx.init(updates))
+def of_norm_one(leaf):
+    return jnp.zeros_like(leaf).at[0].set(1.0)
+
+
+def clip(tx, updates, params=None):
+    """Clips; by default the norm of the weights of each vector is exactly 1."""
+    params = jax.tree.map(of_norm_one, updates) if params is None else params
+    clipped, state = jax.jit(tx.update)(updates, tx.init(updates), params)
     return clipped, float(reported(state)["clipped"].compute())
 
 
@@ -84,7 +96,8 @@ def test_never_scales_up(kind):
     updates = directions / norms * length
     tx = kind(1.0 if kind is not clip_by_value else 0.1)
     state = tx.init(updates[0])
-    clipped = jax.jit(jax.vmap(lambda u: tx.update(u, state)[0]))(updates)
+    params = of_norm_one(updates[0])
+    clipped = jax.jit(jax.vmap(lambda u: tx.update(u, state, params)[0]))(updates)
     assert (np.abs(clipped) <= np.abs(updates)).all()
     np.testing.assert_array_equal(np.sign(clipped), np.sign(updates))
     assert (np.abs(clipped) < np.abs(updates)).any()
@@ -99,7 +112,53 @@ def test_hides_nothing_that_is_not_finite(kind, bad):
     assert share > 0
 
 
-@pytest.mark.parametrize("kind", [clip_by_global_norm, clip_by_leaf_norm])
+def of_kernels(scale):
+    keys = jax.random.split(jax.random.key(1), 4)
+    shapes = {"bias": (5,), "dense": (4, 3), "conv": (3, 3, 2, 5), "zero": (4, 3)}
+    return {
+        name: {"kernel": scale * jax.random.normal(key, shape)}
+        for key, (name, shape) in zip(keys, shapes.items(), strict=True)
+    }
+
+
+def test_adaptive_clipping_is_optaxs():
+    params, updates = of_kernels(1.0), of_kernels(0.3)
+    params["zero"]["kernel"] *= 0
+    clipped, share = clip(clip_adaptively(0.2), updates, params)
+    theirs = optax.adaptive_grad_clip(0.2)
+    expected, _ = theirs.update(updates, theirs.init(params), params)
+    assert_trees_close(clipped, expected)
+    # The gradients of 12 units are 0.3 of their weights; the other weights are 0.
+    assert share == 1.0
+    assert clip(clip_adaptively(0.31), updates, params)[1] == pytest.approx(3 / 12)
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "unit"),
+    [
+        ("embedding", (3, 4), np.s_[1]),
+        ("rest/conv/kernel", (2, 3, 3, 4, 5), np.s_[0, ..., 2]),
+        ("rest/dense/kernel", (2, 4, 5), np.s_[1, :, 3]),
+        ("rest/norm/scale", (2, 5), np.s_[1]),
+        ("norm/scale", (5,), np.s_[:]),
+    ],
+)
+def test_a_unit_is_what_leads_to_one_output(path, shape, unit):
+    """The gradient of one unit is large, that of all others small: only this one is scaled."""
+    gradient = np.full(shape, 1e-4, np.float32)
+    gradient[unit] = 1.0
+    expected = gradient.copy()
+    expected[unit] = 0.1 / np.sqrt(gradient[unit].size)
+    weights = np.zeros(shape, np.float32)
+    weights[unit] = 1 / np.sqrt(gradient[unit].size)
+    outer, _, inner = path.rpartition("/")
+    trees = [{outer: {inner: jnp.asarray(leaf)}} for leaf in (gradient, weights)]
+    clipped, share = clip(clip_adaptively(0.1, least_norm=1e-2), *trees)
+    np.testing.assert_allclose(jax.tree.leaves(clipped)[0], expected, rtol=1e-5)
+    assert share == pytest.approx(gradient[unit].size / gradient.size)
+
+
+@pytest.mark.parametrize("kind", [clip_by_global_norm, clip_by_leaf_norm, clip_adaptively])
 def test_an_overflowing_norm_is_not_a_zero_step(kind):
     clipped, share = clip(kind(1.0), {"a": jnp.full(3, 1e30)})
     assert np.isnan(clipped["a"]).all() and share == 1.0

@@ -19,6 +19,7 @@ RATES = {
     "rmsprop": 0.01,
     "adam": 0.1,
     "adamw": 0.1,
+    "amsgrad": 0.1,
     "lamb": 0.05,
     "lion": 0.02,
     "muon": 0.1,

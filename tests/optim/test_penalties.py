@@ -1,4 +1,4 @@
-"""Penalties and the proximal step equal scikit-learn and closed forms."""
+"""Penalties, the proximal step and projections equal scikit-learn and closed forms."""
 
 from typing import Any, NamedTuple
 
@@ -11,9 +11,11 @@ import sklearn.linear_model
 
 from dlcore.errors import InputError
 from dlcore.optim import (
+    averaged,
     elastic_net,
     lasso,
     optimizer,
+    projection,
     proximal,
     ridge,
     to_scikit_learn,
@@ -120,6 +122,72 @@ def test_proximal_lasso_is_coordinate_descent():
     assert not (soft == 0).any()
 
 
+def nearest_in_l1_ball(theta, radius):
+    """Shrinks all values by the number, found by bisection, that leaves a norm of the radius."""
+    if np.abs(theta).sum() <= radius:
+        return theta
+    low, high = 0.0, np.abs(theta).max()
+    for _ in range(100):
+        middle = (low + high) / 2
+        left = np.maximum(np.abs(theta) - middle, 0)
+        low, high = (middle, high) if left.sum() > radius else (low, middle)
+    return np.sign(theta) * left
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+@pytest.mark.parametrize("radius", [1.0, 100.0])
+def test_a_projection_is_the_nearest_point_of_the_ball(norm, radius):
+    """It takes the chosen leaves together, and leaves the others and points within as they are."""
+    shapes = {
+        "a": {"kernel": (3, 4), "bias": (4,)},
+        "head": {"kernel": (4, 2)},
+        "last": {"kernel": (2, 2)},
+    }
+    params, updates = (
+        jax.tree.map(
+            lambda shape: jnp.asarray(RNG.normal(size=shape), jnp.float32),
+            shapes,
+            is_leaf=lambda shape: isinstance(shape, tuple),
+        )
+        for _ in range(2)
+    )
+    tx = projection(norm, radius, rules=[("last", False)])
+    found, _ = jax.jit(tx.update)(updates, tx.init(params), params)
+    chosen = [params[name]["kernel"] + updates[name]["kernel"] for name in ("a", "head")]
+    theta = np.concatenate([np.ravel(leaf) for leaf in chosen])
+    if norm == "l1":
+        nearest = nearest_in_l1_ball(theta, radius)
+    else:
+        nearest = theta * min(1, radius / np.linalg.norm(theta))
+    ours = [np.ravel(params[name]["kernel"] + found[name]["kernel"]) for name in ("a", "head")]
+    np.testing.assert_allclose(np.concatenate(ours), nearest, atol=1e-6)
+    np.testing.assert_array_equal(found["last"]["kernel"], updates["last"]["kernel"])
+    np.testing.assert_array_equal(found["a"]["bias"], updates["a"]["bias"])
+
+
+def test_the_constrained_lasso_is_the_penalised_one():
+    """Under the norm of its solution as radius, coordinate descent finds the same weights."""
+    expected = sklearn.linear_model.Lasso(alpha=0.3, fit_intercept=False, tol=1e-10).fit(X, Y)
+    radius = float(np.abs(expected.coef_).sum())
+    tx = optimizer("sgd", RATE, correct=projection("l1", radius))
+    fitted = fit(half_mean_square, tx)[:, 0]
+    np.testing.assert_allclose(fitted, expected.coef_, atol=1e-5)
+    np.testing.assert_array_equal(fitted == 0, expected.coef_ == 0)
+
+
+def test_corrections_leave_frozen_parameters_alone_and_precede_the_average():
+    frozen = [("head", True)]
+    tx = optimizer("sgd", 1.0, frozen=frozen, correct=projection("l2", 0.1), average=0.0)
+    state = tx.init(PARAMS)
+    updates, state = tx.update(jax.tree.map(jnp.zeros_like, PARAMS), state, PARAMS)
+    after = optax.apply_updates(PARAMS, updates)
+    np.testing.assert_array_equal(after["head"], PARAMS["head"])
+    assert np.linalg.norm(after["dense"]["kernel"]) == pytest.approx(0.1, rel=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), averaged(state, PARAMS), after
+    )
+
+
 @pytest.mark.parametrize("mix", [0.2, 0.8])
 def test_proximal_elastic_net_is_scikit_learns(mix):
     strength = 0.3
@@ -192,6 +260,12 @@ def test_penalties_compose_and_report_by_name():
         (lambda: to_scikit_learn(1.0, -0.5), "elastic net mix -0.5 is not in"),
         (lambda: proximal(0.1, l1=float("nan")), "penalty strength nan is not"),
         (lambda: proximal(0.1, l1=1.0, rules=[("nope", True)]).init(PARAMS), "rule 'nope' matches"),
+        (lambda: projection("l1", 0.0), "radius 0.0 of a ball is not positive"),
+        (lambda: projection("l3", 1.0), "norm 'l3'"),
+        (
+            lambda: projection("l2", 1.0, rules=[("nope", True)]).init(PARAMS),
+            "rule 'nope' matches",
+        ),
         (lambda: ridge(1.0, rules=[("nope", True)])(PARAMS), "rule 'nope' matches"),
     ],
 )

@@ -67,13 +67,16 @@ def rmsprop(p, gs, lr, rho=0.9, inside=0.0, outside=0.0, centered=False, b=0.0):
     return p
 
 
-def adam(p, gs, lr, b1=0.9, b2=0.999, eps=1e-8, decay=0.0, corrected=True, layerwise=False):
-    m = v = 0
+def adam(
+    p, gs, lr, b1=0.9, b2=0.999, eps=1e-8, decay=0.0, corrected=True, layerwise=False, ams=False
+):
+    m = v = largest = 0
     for t, g in enumerate(gs, 1):
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * g**2
         m_hat, v_hat = (m / (1 - b1**t), v / (1 - b2**t)) if corrected else (m, v)
-        step = m_hat / (np.sqrt(v_hat) + eps) + decay * p
+        largest = np.maximum(largest, v_hat)
+        step = m_hat / (np.sqrt(largest if ams else v_hat) + eps) + decay * p
         if layerwise:
             step = step * np.linalg.norm(p) / np.linalg.norm(step)
         p = p - lr * step
@@ -115,6 +118,13 @@ RULES = {
     "adam, uncorrected": ("adam", {"bias_correction": False}, adam, {"corrected": False}),
     "adam, other betas": ("adam", {"b1": 0.5, "b2": 0.7}, adam, {"b1": 0.5, "b2": 0.7}),
     "adamw": ("adamw", {"weight_decay": 0.3}, adam, {"decay": 0.3}),
+    "amsgrad": ("amsgrad", {"b2": 0.5}, adam, {"b2": 0.5, "ams": True}),
+    "amsgrad, the paper's": (
+        "amsgrad",
+        {"b2": 0.5, "bias_correction": False},
+        adam,
+        {"b2": 0.5, "ams": True, "corrected": False},
+    ),
     "lamb": (
         "lamb",
         {"weight_decay": 0.3},
