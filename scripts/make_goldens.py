@@ -1,17 +1,19 @@
-"""Writes tests/goldens/*.npz: what PyTorch computes for the layers of dlcore.nn, and a tiny GPT-2.
+"""Writes tests/goldens/*.npz: what PyTorch computes for the layers of dlcore.nn, what torchvision
+does for boxes and regions, and a tiny GPT-2.
 
-Run by hand where PyTorch (2.13) and transformers (5.23) are installed: `python
-scripts/make_goldens.py`. The tests need only the files. Everything in nn.npz is in dlcore's layout:
-images (B, H, W, C), kernels (H, W, C, K); elsewhere the parameters have PyTorch's names and layout,
-and sequences are (T, B, D) in recurrent.npz, (B, T, D) in transformer.npz.
+Run by hand where PyTorch (2.13), torchvision (0.28) and transformers (5.23) are installed: `python
+scripts/make_goldens.py [NAME ...]`. The tests need only the files. Everything in nn.npz and
+detection.npz is in dlcore's layout: images (B, H, W, C), kernels (H, W, C, K), boxes y_min, x_min,
+y_max, x_max; elsewhere the parameters have PyTorch's names and layout, and sequences are (T, B, D)
+in recurrent.npz, (B, T, D) in transformer.npz.
 """
 
 import pathlib
+import sys
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import transformers
 
 GOLDENS = pathlib.Path(__file__).resolve().parent.parent / "tests" / "goldens"
 
@@ -170,6 +172,8 @@ def transformer() -> dict[str, torch.Tensor]:
 
 def gpt2() -> dict[str, torch.Tensor]:
     """The weights of a tiny GPT-2, its tokens and their logits."""
+    import transformers
+
     torch.manual_seed(0)
     config = transformers.GPT2Config(
         n_layer=2, n_head=2, n_embd=32, vocab_size=50, n_positions=16,
@@ -185,12 +189,49 @@ def gpt2() -> dict[str, torch.Tensor]:
     return golden | {"tokens": tokens, "logits": net(tokens).logits}
 
 
+def detection() -> dict[str, torch.Tensor]:
+    """Overlaps of boxes, RoIAlign and RoI pooling."""
+    from torchvision import ops
+
+    torch.manual_seed(0)
+    swap = [1, 0, 3, 2]  # torchvision has x before y.
+    golden: dict[str, torch.Tensor] = {}
+    low = 20 * torch.rand(2, 40, 2)
+    a, b = torch.cat([low, low + 1 + 15 * torch.rand(2, 40, 2)], -1)
+    golden |= {"boxes/a": a[:, swap], "boxes/b": b[:, swap]}
+    golden["boxes/iou"] = ops.box_iou(a, b)
+    for name in ("generalized", "distance", "complete"):
+        golden[f"boxes/{name}"] = getattr(ops, f"{name}_box_iou")(a, b)
+        a.requires_grad_()
+        loss = getattr(ops, f"{name}_box_iou_loss")(a, b, eps=0.0)
+        golden[f"boxes/{name}/loss"] = loss
+        golden[f"boxes/{name}/slope"] = gradients(loss, torch.ones_like(loss), a)[0][:, swap]
+
+    x = torch.randn(2, 3, 8, 6, requires_grad=True)
+    low = torch.rand(2, 9, 2) * torch.tensor([60.0, 76.0]) - 12
+    boxes = torch.cat([low, low + 50 * torch.rand(2, 9, 2)], -1)
+    golden |= {"regions/x": last(x), "regions/boxes": boxes[..., swap]}
+    pooled = {
+        "align": ops.roi_align(x, list(boxes), (3, 2), 1 / 8, 2, aligned=True),
+        "align_edge": ops.roi_align(x, list(boxes), (2, 2), 1 / 8, 3, aligned=False),
+        "pool": ops.roi_pool(x, list(boxes), (3, 2), 1 / 8),
+    }
+    for name, y in pooled.items():
+        g = torch.randn_like(y)
+        for key, value in {"y": y, "g": g}.items():
+            golden[f"regions/{name}/{key}"] = last(value).unflatten(0, (2, 9))
+        golden[f"regions/{name}/dx"] = last(gradients(y, g, x)[0])
+    return golden
+
+
 def main() -> None:
     GOLDENS.mkdir(exist_ok=True)
-    made = {
-        "nn": layers(), "recurrent": recurrent(), "transformer": transformer(), "gpt2": gpt2(),
+    makers = {
+        "nn": layers, "recurrent": recurrent, "transformer": transformer, "gpt2": gpt2,
+        "detection": detection,
     }  # fmt: skip
-    for name, golden in made.items():
+    for name in sys.argv[1:] or makers:
+        golden = makers[name]()
         arrays = {key: value.detach().numpy().astype(np.float32) for key, value in golden.items()}
         np.savez_compressed(GOLDENS / f"{name}.npz", **arrays)
 
