@@ -93,7 +93,6 @@ COUNTS = {
 }
 # Those whose tests take seconds for the number of their layers.
 DEEP = {"densenet100", "densenet169", "densenet201", "densenet264"}
-KEY = jax.random.key(0)
 
 
 def marked(names, slow):
@@ -139,7 +138,7 @@ def case(request):
         # One module between two pools: each more is the same code, compiled for other sizes.
         kept = {number: googlenet.MODULES[number] for number in ("3b", "4e", "5b")}
         patch.setattr(googlenet, "MODULES", kept)
-        yield Case(request.param, model, init, run, init(KEY, images), images)
+        yield Case(request.param, model, init, run, init(jax.random.key(0), images), images)
 
 
 def test_every_family_is_here():
@@ -155,7 +154,9 @@ def test_shapes_and_parameter_counts(name):
     classes = 1000 if size == 224 else 10
     model = image_model(name, num_classes=classes)
     images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-    (logits, activations), variables = jax.eval_shape(model.init_with_output, KEY, images)
+    (logits, activations), variables = jax.eval_shape(
+        model.init_with_output, jax.random.key(0), images
+    )
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == COUNTS[name]
     assert set(variables) <= {"params", "batch_stats"}
     assert logits.shape == (2, classes) and logits.dtype == jnp.float32
@@ -168,12 +169,12 @@ def test_shapes_and_parameter_counts(name):
 def test_other_channels_and_classes(name, num_classes, channels):
     model, size = image_model(name, num_classes=num_classes), IMAGE_MODELS[name].image_size or 16
     images = jax.ShapeDtypeStruct((2, size, size + 4, channels), jnp.float32)
-    (logits, _), _ = jax.eval_shape(model.init_with_output, KEY, images)
+    (logits, _), _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
     assert logits.shape == (2, num_classes)
 
 
 def test_deterministic_by_key(case):
-    again = case.init(KEY, case.images)
+    again = case.init(jax.random.key(0), case.images)
     jax.tree.map(np.testing.assert_array_equal, case.variables, again)
     other = case.init(jax.random.key(9), case.images)
     leaves = zip(*map(jax.tree.leaves, (case.variables, other)), strict=True)
@@ -277,17 +278,17 @@ SMALLEST = {
 def test_too_small_images_name_the_smallest_size(name):
     smallest = SMALLEST[name]
     model = image_model(name, num_classes=10)
-    jax.eval_shape(model.init, KEY, jnp.ones((1, smallest, smallest, 1)))
+    jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, smallest, smallest, 1)))
     expected = f"too small for {name}.*; the smallest size is {smallest}x{smallest}"
     with pytest.raises(InputError, match=expected):
-        jax.eval_shape(model.init, KEY, jnp.ones((1, smallest, smallest - 1, 1)))
+        jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, smallest, smallest - 1, 1)))
 
 
 def test_images_need_four_axes():
     with pytest.raises(
         ValueError, match=r"lenet5 takes images \(B, H, W, C\), got .*\(32, 32, 1\)"
     ):
-        image_model("lenet5", num_classes=10).init(KEY, jnp.ones((32, 32, 1)))
+        image_model("lenet5", num_classes=10).init(jax.random.key(0), jnp.ones((32, 32, 1)))
 
 
 def test_unknown_model():

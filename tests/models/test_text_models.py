@@ -27,7 +27,6 @@ TOKENS = jax.random.randint(jax.random.key(0), (B, T), 0, V)
 TAGS = jax.random.randint(jax.random.key(1), (B, T), 0, K)
 LABELS = jnp.array([0, 1, 2, 1, 0])
 WEIGHT = jnp.array([1.0, 1, 1, 0, 0])
-KEY = jax.random.key(2)
 
 PLAIN = RecurrentEncoder(V, 4, (LSTM(5),))
 BOTH_WAYS = dataclasses.replace(PLAIN, bidirectional=True)
@@ -66,7 +65,7 @@ def losses(model, variables, outputs, tags, lengths):
 def case(request):
     """(module, variables)."""
     model = MODELS[request.param]
-    return model, jax.jit(model.init)(KEY, TOKENS, LENGTHS)
+    return model, jax.jit(model.init)(jax.random.key(2), TOKENS, LENGTHS)
 
 
 def test_padding_changes_nothing(case):
@@ -112,7 +111,7 @@ def test_common_contract(case):
     assert path["embedding"]["embedding"].shape == (V, 4)
     layer = path["stack"]["layer_0"]
     assert (layer["forward"] if noisy else layer)["input_kernel"].shape == (4, 20)
-    again = jax.jit(model.init)(KEY, TOKENS, LENGTHS)
+    again = jax.jit(model.init)(jax.random.key(2), TOKENS, LENGTHS)
     jax.tree.map(np.testing.assert_array_equal, again, variables)
     trained = [apply(model, variables, train=True, seed=seed)[0] for seed in (3, 3, 4)]
     np.testing.assert_array_equal(trained[0], trained[1])
@@ -128,7 +127,7 @@ RATES = ("dropout", "embedding_dropout", "state_dropout", "candidate_dropout")
 @pytest.mark.parametrize("rate", RATES)
 def test_each_noise_is_drawn_in_training_alone(rate):
     model = TextClassifier(dataclasses.replace(PLAIN, **{rate: 0.5}), K)
-    variables = jax.jit(model.init)(KEY, TOKENS, LENGTHS)
+    variables = jax.jit(model.init)(jax.random.key(2), TOKENS, LENGTHS)
     outputs = [apply(model, variables, train=train, seed=s)[0] for s, train in enumerate([0, 1, 1])]
     assert (outputs[1] != outputs[2]).any()
     np.testing.assert_array_equal(outputs[0], apply(TextClassifier(PLAIN, K), variables)[0])
@@ -138,7 +137,7 @@ def test_each_noise_is_drawn_in_training_alone(rate):
 def test_dropout_is_before_each_layer_and_before_the_output(head):
     """At rate 1 nothing passes from below: neither values nor gradients."""
     model = head(dataclasses.replace(PLAIN, cells=(Vanilla(5),) * 2, dropout=1.0), K)
-    variables = model.init(KEY, TOKENS, LENGTHS)
+    variables = model.init(jax.random.key(2), TOKENS, LENGTHS)
     gradients = jax.jit(
         jax.jacobian(lambda v: {n: a.sum() for n, a in apply(model, v, train=True)[1].items()})
     )(variables)
@@ -160,7 +159,7 @@ def test_variational_dropout_is_constant_over_time(variational):
     tokens, lengths = jnp.full((B, T), 3), jnp.full(B, T)
     variables = jax.tree.map_with_path(
         lambda path, leaf: 0 * leaf if path[-1].key == "recurrent_kernel" else leaf,
-        model.init(KEY, tokens, lengths),
+        model.init(jax.random.key(2), tokens, lengths),
     )
     for name, value in apply(model, variables, tokens, lengths, train=True)[1].items():
         assert (value == value[:, :1]).all() == (variational or name == "embedding"), name
@@ -170,7 +169,7 @@ def test_variational_dropout_is_constant_over_time(variational):
 def test_residual():
     """A layer's output has its input added."""
     plain = dataclasses.replace(PLAIN, cells=(Vanilla(5),) * 2)
-    variables = plain.init(KEY, TOKENS, LENGTHS)
+    variables = plain.init(jax.random.key(2), TOKENS, LENGTHS)
     _, without = plain.apply(variables, TOKENS, LENGTHS)
     _, added = dataclasses.replace(plain, residual=True).apply(variables, TOKENS, LENGTHS)
     np.testing.assert_array_equal(added["layer_0"], without["layer_0"])
@@ -180,7 +179,7 @@ def test_residual():
 @pytest.mark.parametrize("model", [TextClassifier(PLAIN, K), Tagger(BOTH_WAYS, K, crf=True)])
 def test_overfits_one_batch(model):
     """Down to a loss near 0, with the true labels and tags predicted."""
-    variables = jax.jit(model.init)(KEY, TOKENS, LENGTHS)
+    variables = jax.jit(model.init)(jax.random.key(2), TOKENS, LENGTHS)
     tx = optax.adam(0.05)
 
     def loss(variables):
@@ -207,7 +206,7 @@ def test_overfits_one_batch(model):
 def test_bidirectional_last_sees_all_of_the_text():
     """The pooled vector is the final output of each direction: the carries' h."""
     model = TextClassifier(BOTH_WAYS, K)
-    variables = model.init(KEY, TOKENS, LENGTHS)
+    variables = model.init(jax.random.key(2), TOKENS, LENGTHS)
     _, activations = apply(model, variables)
     layer = {"params": variables["params"]["encoder"]["stack"]["layer_0"]}
     carry, _ = Bidirectional(LSTM(5)).apply(layer, activations["embedding"], lengths=LENGTHS)
@@ -217,7 +216,7 @@ def test_bidirectional_last_sees_all_of_the_text():
 
 def test_attention_is_shown():
     model = MODELS["attention pooling"]
-    variables = model.init(KEY, TOKENS, LENGTHS)
+    variables = model.init(jax.random.key(2), TOKENS, LENGTHS)
     weights = apply(model, variables)[1]["attention"]
     assert weights.shape == (B, T) and not weights[PAST].any()
     np.testing.assert_allclose(weights.sum(1), LENGTHS > 0, rtol=1e-6)
@@ -226,25 +225,25 @@ def test_attention_is_shown():
 @pytest.mark.parametrize("merge, width", [("product", 1), ("mean", 1), ("concat", 2)])
 def test_the_encoder_merges_both_directions(merge, width):
     encoder = dataclasses.replace(BOTH_WAYS, merge=merge)
-    (features, _), _ = encoder.init_with_output(KEY, TOKENS, LENGTHS)
+    (features, _), _ = encoder.init_with_output(jax.random.key(2), TOKENS, LENGTHS)
     assert features.shape[-1] == width * encoder.cells[-1].output_features
 
 
 def test_last_outputs_of_merged_directions_are_refused():
     merged = dataclasses.replace(BOTH_WAYS, merge="mean")
     with pytest.raises(InputError, match="their mean; merge them by concat, or pool by"):
-        TextClassifier(merged, K, pooling="last").init(KEY, TOKENS, LENGTHS)
+        TextClassifier(merged, K, pooling="last").init(jax.random.key(2), TOKENS, LENGTHS)
 
 
 def test_unknown_pooling():
     with pytest.raises(InputError, match="unknown pooling 'min'; choose one of: attention, last"):
-        TextClassifier(PLAIN, K, pooling="min").init(KEY, TOKENS, LENGTHS)
+        TextClassifier(PLAIN, K, pooling="min").init(jax.random.key(2), TOKENS, LENGTHS)
 
 
 def test_softmax_losses_and_predictions():
     model = MODELS["softmax"]
-    variables = model.init(KEY, TOKENS, LENGTHS)
-    emissions = np.asarray(jax.random.normal(KEY, (B, T, K)))
+    variables = model.init(jax.random.key(2), TOKENS, LENGTHS)
+    emissions = np.asarray(jax.random.normal(jax.random.key(2), (B, T, K)))
     values, weights = losses(model, variables, emissions, TAGS, LENGTHS)
     probabilities = np.exp(emissions) / np.exp(emissions).sum(-1, keepdims=True)
     expected = -np.log(np.take_along_axis(probabilities, np.asarray(TAGS)[..., None], 2))[..., 0]
@@ -258,7 +257,7 @@ def test_softmax_losses_and_predictions():
 def test_crf_is_a_distribution_of_tag_sequences():
     """Against all K^n taggings: the losses are -log p with sum p = 1, and the best is predicted."""
     model = Tagger(PLAIN, K, crf=True)
-    variables = model.init(KEY, TOKENS, LENGTHS)
+    variables = model.init(jax.random.key(2), TOKENS, LENGTHS)
     assert set(variables["params"]) == {"encoder", "output", "transitions", "start", "end"}
     params = dict(variables["params"])
     for seed, name in enumerate(("transitions", "start", "end")):

@@ -20,7 +20,6 @@ B, T, D, F = 4, 6, 3, 5
 X = jax.random.normal(jax.random.key(0), (B, T, D))
 LENGTHS = jnp.array([6, 3, 1, 0])
 CELL = LSTM(F)
-KEY = jax.random.key(1)
 
 LAYERS = {
     "forward": Recurrent(CELL),
@@ -39,7 +38,7 @@ LAYERS = {
 def case(request):
     """Returns the module, its variables and `apply`, compiled and in training mode."""
     module = LAYERS[request.param]
-    variables = jax.jit(module.init)(KEY, X)
+    variables = jax.jit(module.init)(jax.random.key(1), X)
 
     @jax.jit
     def apply(variables, x, lengths):
@@ -64,7 +63,7 @@ def same(a, b, **tolerance):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_each_sequence_runs_as_alone(reverse):
     layer = Recurrent(CELL, reverse=reverse)
-    params = layer.init(KEY, X)["params"]
+    params = layer.init(jax.random.key(1), X)["params"]
     assert set(params) == {"input_kernel", "recurrent_kernel", "bias"}
     carry, y = layer.apply({"params": params}, X, lengths=LENGTHS)
     for row, length in enumerate(map(int, LENGTHS)):
@@ -76,7 +75,7 @@ def test_each_sequence_runs_as_alone(reverse):
 @pytest.mark.parametrize("merge", ["concat", "sum", "product", "mean"])
 def test_bidirectional(merge):
     layer = Bidirectional(CELL, merge=merge)
-    params = layer.init(KEY, X)["params"]
+    params = layer.init(jax.random.key(1), X)["params"]
     carry, y = layer.apply({"params": params}, X, lengths=LENGTHS)
     ways = {
         way: Recurrent(CELL, reverse=way == "backward").apply(
@@ -101,7 +100,7 @@ def test_unknown_merge():
     with pytest.raises(
         InputError, match="unknown merge 'max'; choose one of: concat, mean, product, sum"
     ):
-        Bidirectional(CELL, merge="max").init(KEY, X)
+        Bidirectional(CELL, merge="max").init(jax.random.key(1), X)
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -109,7 +108,7 @@ def test_unknown_merge():
 def test_stack_is_layers_one_by_one(bidirectional, residual):
     cells = (CELL, LSTM(F), LSTM(F))
     stack = RecurrentStack(cells, bidirectional=bidirectional, residual=residual, dropout=0.5)
-    params = stack.init(KEY, X)["params"]
+    params = stack.init(jax.random.key(1), X)["params"]
     carry, y, activations = stack.apply({"params": params}, X, lengths=LENGTHS)
     same(
         jax.tree.map(jnp.shape, stack.initial_carry(B)),
@@ -127,7 +126,7 @@ def test_stack_is_layers_one_by_one(bidirectional, residual):
 
 def test_residual_widths():
     with pytest.raises(ValueError, match="layer_1 maps 5 features to 7; with residuals"):
-        RecurrentStack((LSTM(5), LSTM(7)), residual=True).init(KEY, X)
+        RecurrentStack((LSTM(5), LSTM(7)), residual=True).init(jax.random.key(1), X)
 
 
 def test_padding_changes_nothing(case):
@@ -161,7 +160,7 @@ def test_gradients_reach_every_parameter(case):
 
 def test_jit_and_repetition_change_nothing():
     module = LAYERS["stack"]
-    variables = module.init(KEY, X)
+    variables = module.init(jax.random.key(1), X)
 
     def apply(x):
         rngs = {"dropout": jax.random.key(2)}
@@ -190,7 +189,7 @@ def test_the_batch_is_cut_anywhere(case):
 @pytest.mark.parametrize("name", ["forward", "stack"])
 def test_no_future(name):
     module = LAYERS[name]
-    variables = module.init(KEY, X)
+    variables = module.init(jax.random.key(1), X)
     jacobian = jax.jacobian(lambda x: module.apply(variables, x[None])[1][0])(X[0])
     seen = np.abs(jacobian).max((1, 3)) > 0
     np.testing.assert_array_equal(seen, np.tril(np.ones((T, T), bool)))
@@ -198,7 +197,7 @@ def test_no_future(name):
 
 def test_windows_with_the_carry_are_the_whole():
     module = RecurrentStack((CELL, CELL))
-    variables = module.init(KEY, X)
+    variables = module.init(jax.random.key(1), X)
     carry, y, _ = module.apply(variables, X)
     half, first, _ = module.apply(variables, X[:, :2], carry=module.initial_carry(B))
     end, second, _ = module.apply(variables, X[:, 2:], carry=half)
@@ -208,7 +207,7 @@ def test_windows_with_the_carry_are_the_whole():
 
 def test_detach_cuts_the_gradient():
     module = RecurrentStack((CELL,))
-    variables = module.init(KEY, X)
+    variables = module.init(jax.random.key(1), X)
 
     def last(x, detach):
         return module.apply(variables, x, detach=detach)[1][:, -1].sum()
