@@ -34,6 +34,7 @@ ALONE = {
     "tensorboardX": {"dlcore/train/board.py"},
     "tokenizers": {"dlcore/data/text/vocabulary.py"},
     "sacrebleu": {"dlcore/metrics/translation.py"},
+    "pycocotools": {"dlcore/metrics/detection.py"},
     "babel": {"dlcore/data/builders/dates.py"},
     "safetensors": {"dlcore/models/text/gpt2.py", "dlcore/models/torch_files.py"},
 }

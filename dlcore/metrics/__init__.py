@@ -7,6 +7,16 @@ from dlcore.metrics.classification import (
     class_scores,
     classification,
 )
+from dlcore.metrics.detection import (
+    COCOScores,
+    ErrorScores,
+    Judgement,
+    VOCScores,
+    coco_scores,
+    error_scores,
+    landmark_scores,
+    voc_scores,
+)
 from dlcore.metrics.labels import average_precision, label_class_scores, label_scores
 from dlcore.metrics.language import language_scores
 from dlcore.metrics.spans import (
@@ -31,13 +41,17 @@ from dlcore.metrics.translation import (
 
 __all__ = [
     "BLEU_TOKENIZERS",
+    "COCOScores",
     "Calibration",
     "ClassScores",
+    "ErrorScores",
+    "Judgement",
     "LengthScore",
     "SPAN_FORMS",
     "SPAN_SCHEMES",
     "SentenceScores",
     "TranslationScores",
+    "VOCScores",
     "average_precision",
     "bleu_by_length",
     "bleu_tokenizer",
@@ -45,13 +59,17 @@ __all__ = [
     "check_bleu_tokenizer",
     "class_scores",
     "classification",
+    "coco_scores",
     "convert_spans",
+    "error_scores",
     "f1",
     "label_class_scores",
     "label_scores",
+    "landmark_scores",
     "language_scores",
     "sentence_scores",
     "span_scheme",
     "span_scores",
     "translation_scores",
+    "voc_scores",
 ]
