@@ -52,7 +52,7 @@ from dlcore.nn.augment import STEPS, Augment, augmentation, principal_colours
 from dlcore.nn.remat import POLICIES
 from dlcore.nn.views import VIEWS, over_views
 from dlcore.report import Section
-from dlcore.types import Aux, Batch, Mean, Metrics, Params, PyTree, TrainState, Variables
+from dlcore.types import Aux, Batch, Mean, Measures, Params, PyTree, TrainState, Variables
 
 from . import report, transfer
 from .labelling import Labelling, OneClass, SeveralLabels
@@ -267,9 +267,12 @@ class ImageClassification(launch.Task[Config, Info]):
         metrics = self.labelling.training_measures(logits, labels, weight)
         return loss, Aux(dict(new_state), metrics)
 
-    def metrics(self, state: TrainState, batch: Batch) -> Metrics:
+    def metrics(self, state: TrainState, batch: Batch) -> Measures:
         logits = self.logits({"params": state.params, **state.model_state}, batch["image"])
         return self.labelling.measures(logits, batch["label"], batch["weight"])
+
+    def summarise(self, measured: dict[str, Any], split: str) -> dict[str, float]:
+        return self.labelling.summarise(measured)
 
     def logits(self, variables: Variables, images: jax.Array) -> jax.Array:
         """Returns logits, or those of the mean of the probabilities over --views."""
@@ -291,9 +294,6 @@ class ImageClassification(launch.Task[Config, Info]):
 
     def finish(self, outcome: launch.Outcome) -> launch.Outcome:
         transfer.export(outcome.variables, self.config, self.model)
-        if self.config.label_separator is not None:
-            outputs = self.outputs(outcome.variables, self.test)
-            outcome = outcome.extended(self.labelling.final_scores(labels_of(self.test), outputs))
         if not self.config.report:
             return outcome
         sample = evenly_spaced(self.test, 64)

@@ -26,7 +26,7 @@ from dlcore.report.classes import (
     worst_mistakes,
 )
 from dlcore.report.plots.figure import shorten
-from dlcore.types import Mean, Metrics
+from dlcore.types import Mean, Measures, Metrics, Rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,14 +58,15 @@ class Labelling(abc.ABC):
         """Returns the loss to train by, of the batch's labels and its weight (B,)."""
 
     @abc.abstractmethod
-    def measures(self, logits: jax.Array, labels: jax.Array, weight: jax.Array) -> Metrics:
-        """Returns the means of an evaluation, "loss" among them; weights of classes count not."""
+    def measures(self, logits: jax.Array, labels: jax.Array, weight: jax.Array) -> Measures:
+        """Returns what an evaluation measures, "loss" too; weights of classes count not."""
 
     def training_measures(self, logits: jax.Array, labels: jax.Array, weight: jax.Array) -> Metrics:
         """Returns those means that a training step reports beside its loss, all scalars."""
-        means = self.measures(logits, labels, weight)
         return {
-            name: mean for name, mean in means.items() if name != "loss" and not mean.total.ndim
+            name: mean
+            for name, mean in self.measures(logits, labels, weight).items()
+            if name != "loss" and isinstance(mean, Mean) and not mean.total.ndim
         }
 
     @abc.abstractmethod
@@ -80,9 +81,9 @@ class Labelling(abc.ABC):
     def answers(self, probabilities: np.ndarray) -> list[dict[str, Any]]:
         """Returns one row of predictions for each of N examples."""
 
-    def final_scores(self, labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-        """Returns the metrics that need all test examples at once."""
-        return {}
+    def summarise(self, measured: dict[str, Any]) -> dict[str, float]:
+        """Returns the metrics to report of what an evaluation measured."""
+        return measured
 
     @abc.abstractmethod
     def sections(self, labels: np.ndarray, probabilities: np.ndarray) -> list[Section]:
@@ -119,7 +120,7 @@ class OneClass(Labelling):
             weight = weight * (of_class[labels] if labels.ndim == 1 else labels @ of_class)
         return classification(logits, labels, weight, label_smoothing=self.smoothing)["loss"]
 
-    def measures(self, logits: jax.Array, labels: jax.Array, weight: jax.Array) -> Metrics:
+    def measures(self, logits: jax.Array, labels: jax.Array, weight: jax.Array) -> Measures:
         return classification(logits, labels, weight)
 
     def probabilities(self, logits: jax.Array) -> jax.Array:
@@ -161,7 +162,7 @@ class SeveralLabels(Labelling):
 
     threshold: float = 0.5
 
-    metric = ("micro_f1", "max")
+    metric = ("mean_average_precision", "max")
 
     @property
     def chance(self) -> float | None:
@@ -173,10 +174,11 @@ class SeveralLabels(Labelling):
         weights = None if self.weights is None else jnp.asarray(self.weights, jnp.float32)
         return Mean.of(binary_cross_entropy(logits, targets, weights).mean(-1), weight)
 
-    def measures(self, logits: jax.Array, labels: jax.Array, weight: jax.Array) -> Metrics:
+    def measures(self, logits: jax.Array, labels: jax.Array, weight: jax.Array) -> Measures:
         return {
             "loss": Mean.of(binary_cross_entropy(logits, labels).mean(-1), weight),
             **label_scores(logits, labels, weight, threshold=self.threshold),
+            "ranking": Rows((logits.astype(jnp.float32), labels), weight),
         }
 
     def probabilities(self, logits: jax.Array) -> jax.Array:
@@ -188,10 +190,12 @@ class SeveralLabels(Labelling):
     def answers(self, probabilities: np.ndarray) -> list[dict[str, Any]]:
         return label_answers(probabilities, self.class_names, self.threshold)
 
-    def final_scores(self, labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-        precisions = average_precision(probabilities, labels)
+    def summarise(self, measured: dict[str, Any]) -> dict[str, float]:
+        means = {**measured}
+        precisions = average_precision(*means.pop("ranking"))
         known = precisions[~np.isnan(precisions)]
-        return {"mean_average_precision": float(known.mean()) if len(known) else float("nan")}
+        mean = float(known.mean()) if len(known) else float("nan")
+        return {**means, "mean_average_precision": mean}
 
     def sections(self, labels: np.ndarray, probabilities: np.ndarray) -> list[Section]:
         # Each pair of an image and a class is a prediction of no or yes.
