@@ -33,6 +33,7 @@ ALONE = {
     "grain": {"dlcore/data/loader.py"},
     "tensorboardX": {"dlcore/train/board.py"},
     "tokenizers": {"dlcore/data/text/vocabulary.py"},
+    "skimage": {"dlcore/models/detection/selective_search.py"},
     "sacrebleu": {"dlcore/metrics/translation.py"},
     "pycocotools": {"dlcore/metrics/detection.py"},
     "babel": {"dlcore/data/builders/dates.py"},
