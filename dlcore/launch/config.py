@@ -267,6 +267,7 @@ class RunConfig(Group):
     accumulate: ClassVar[int] = 1
     precision: ClassVar[str] = "float32"
     skip_spikes: ClassVar[bool] = False
+    plateau_patience: ClassVar[int | None] = None
 
     def cut(self, items: T, most: int) -> T:
         """Returns the first `most` items in a smoke test, which should be quick, else all."""
@@ -288,6 +289,15 @@ class RunConfig(Group):
             values |= {"schedule": "constant", "boundary": ()}
         read = {name: value for name, value in values.items() if not self.unread(name)}
         return dataclasses.replace(self, **read)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """Returns the JSON values that the result depends on, as far as they are read."""
+        names = {*self.identity(), "steps", *ScheduleConfig.defaults()}
+        return {
+            name: value
+            for name, value in self.json().items()
+            if name in names and not self.unread(name)
+        }
 
     def for_check(self) -> Self:
         """Returns the configuration that --check looks at: float32, on a batch of at most 64."""
@@ -374,23 +384,28 @@ class DevicesConfig(Group):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScheduleConfig(Group):
-    """The learning rate by the steps taken."""
+    """The learning rate by the steps taken; a continued run may have another."""
 
     title = "Learning rate"
 
-    learning_rate: float | None = number(1e-3, 0, LARGEST_NUMBER, "largest learning rate")
-    schedule: str = choice("constant", optim.SCHEDULES, "learning rate in the course of the run")
+    learning_rate: float | None = number(
+        1e-3, 0, LARGEST_NUMBER, "largest learning rate", free=True
+    )
+    schedule: str = choice(
+        "constant", optim.SCHEDULES, "learning rate in the course of the run", free=True
+    )
     boundary: tuple[int, ...] = integers(
-        1, "step at which --schedule=step divides by 10", when={"schedule": ("step",)}
+        1, "step at which --schedule=step divides by 10", free=True, when={"schedule": ("step",)}
     )
     decay_share: float = number(
         0.2,
         0,
         1,
         "last part of the run in which --schedule=wsd decays",
+        free=True,
         when={"schedule": ("wsd",)},
     )
-    warmup_steps: int = integer(0, 0, LARGEST, "steps of linear warm-up")
+    warmup_steps: int = integer(0, 0, LARGEST, "steps of linear warm-up", free=True)
 
     def learning_rates(self) -> Schedule:
         """Returns the learning rate as a function of the steps taken."""
@@ -413,6 +428,21 @@ class OptimizerConfig(ScheduleConfig):
 
     optimizer: str = choice("adamw", optim.OPTIMIZERS, "update rule")
     hyper: tuple[str, ...] = texts("hyperparameter of the optimizer, such as beta=0.9 or b2=0.95")
+    plateau_patience: int | None = integer(
+        None,
+        1,
+        LARGEST,
+        "evaluations without a lower held-out loss that reduce the learning rate",
+        when={"schedule": ("constant",), "proximal": (False,)},
+    )
+    plateau_factor: float = number(
+        0.1,
+        0,
+        1,
+        "factor of the learning rate at a plateau",
+        below=True,
+        when={"plateau_patience": lambda patience: patience is not None},
+    )
     rate_factor: tuple[str, ...] = texts(
         "REGEX:FACTOR multiplies the learning rate of the parameters found by REGEX"
     )

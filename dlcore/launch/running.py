@@ -11,12 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from dlcore import optim, runtime
 from dlcore.errors import InputError
 from dlcore.files import read_json
 from dlcore.launch import accounting, info
 from dlcore.launch import workdir as folders
+from dlcore.launch.config import ScheduleConfig
 from dlcore.launch.process import say
 from dlcore.launch.task import Data, Outcome, Task, make_state
 from dlcore.plan.cost import model_flops
@@ -32,12 +34,14 @@ from dlcore.train import (
     Hook,
     Logging,
     Profiling,
+    ReduceOnPlateau,
     StopOnSignal,
     Watchdog,
     evaluate,
     fit,
     restore_hooks,
 )
+from dlcore.train.fingerprint import difference
 from dlcore.train.logs import RunLog, show_pictures, write_json
 from dlcore.train.tracking import Tracker, open_tracker
 from dlcore.types import Batch, Carry, Measures, TrainState, Variables
@@ -133,11 +137,14 @@ def variables_of(state: TrainState) -> Variables:
 
 def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
     config = task.config
-    if config.patience is not None and data.validation is None:
-        raise InputError(
-            "--patience without --validation would choose the model on the test data; add "
-            "--validation=0.1 to hold out a tenth of the training data"
-        )
+    for flag in ("patience", "plateau_patience"):
+        if getattr(config, flag) is not None and data.validation is None:
+            raise InputError(
+                f"--{flag} without --validation would choose the model on the test data; add "
+                "--validation=0.1 to hold out a tenth of the training data"
+            )
+    if config.plateau_patience is not None and not config.eval_every:
+        raise InputError("--plateau_patience counts evaluations; give the steps by --eval_every")
     from dlcore.train.checkpoint import Checkpoints
 
     layout, precision = task.layout(), runtime.precision(config.precision)
@@ -184,6 +191,8 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
         state = task.adopt(layout.initialise(lambda: make_state(task)))
     first = restored.step if restored else 0
     if processes.is_primary():
+        if restored and first < (config.steps or first):
+            _say_changed_rate(task, first, optim.rate_scale(state.opt_state))
         folders.record(task.workdir, task.name(), launched)
     accounting.say_places(layout, state)
     profile = accounting.profile(config, task.workdir)
@@ -193,11 +202,7 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
         start=first,
         steps=config.steps,
         shown=(name, "loss"),
-        config={
-            name: value
-            for name, value in (config.identity() | {"steps": config.steps}).items()
-            if not config.unread(name)
-        },
+        config=config.hyperparameters(),
         tracker=_tracker(task),
     )
     with contextlib.closing(log):
@@ -206,6 +211,7 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
             *([Profiling(profile)] if profile is not None else []),
             Logging(log, every=config.log_every),
             evaluation,
+            *_on_plateau(config, split),
             StopOnSignal(),
             saving,
             Accounting(model_flops, peak),
@@ -239,6 +245,43 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
     tested = split == "test" and result.steps > 0
     metrics = result.evaluation if tested else evaluate_on("test", with_average(state))
     return Outcome(variables_of(state), metrics, int(state.step), result)
+
+
+def _say_changed_rate(task: Task[Any, Any], step: int, scale: float) -> None:
+    """Names the learning rates before and now where flags of a continued run change them.
+
+    Args:
+        task: whose folder still has the configuration from before.
+        step: from which the run continues.
+        scale: the factor of the rates that is a part of the state.
+    """
+    config = task.config
+    if not isinstance(config, ScheduleConfig) or config.unread("schedule"):
+        return
+    before: Any = type(config).from_json(folders.read_config(task.workdir))
+    # Some jobs count their steps from the data.
+    before = dataclasses.replace(before, steps=before.steps or task.config.steps)
+    old, new = (scale * np.asarray(each.learning_rates()(step)) for each in (before, config))
+    names = ScheduleConfig.defaults()
+    was, now = ({name: each.json()[name] for name in names} for each in (before, config))
+    if old != new or was != now:
+        steps = {"steps": before.steps}, {"steps": task.config.steps}
+        changed = difference(was | steps[0], now | steps[1])
+        say(f"learning rate at step {step}: {old:.4g} before, {new:.4g} now ({changed})")
+
+
+def _on_plateau(config: Any, split: str) -> list[Hook]:
+    """Returns the hook of --plateau_patience."""
+    if config.plateau_patience is None:
+        return []
+    hook = ReduceOnPlateau(
+        config.plateau_patience,
+        factor=config.plateau_factor,
+        every=config.eval_every,
+        split=split,
+        say=say,
+    )
+    return [hook]
 
 
 def _step_reached(workdir: pathlib.Path) -> int:

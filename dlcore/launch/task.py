@@ -402,6 +402,7 @@ def make_optimizer(
         factors=[*map(_factor, config.rate_factor)],
         correct=_chained(_corrections(config, rates)),
         average=config.ema,
+        reducible=config.plateau_patience is not None,
         **dict(map(_hyperparameter, config.hyper)),
     )
 

@@ -21,6 +21,7 @@ from dlcore.optim.penalties import (
     to_scikit_learn,
     with_penalty,
 )
+from dlcore.optim.plateau import rate_scale, reduce_on_plateau
 from dlcore.optim.reports import Reported, reported
 from dlcore.optim.schedules import SCHEDULES, schedule
 
@@ -39,6 +40,8 @@ __all__ = [
     "optimizer",
     "projection",
     "proximal",
+    "rate_scale",
+    "reduce_on_plateau",
     "reported",
     "ridge",
     "schedule",

@@ -24,6 +24,7 @@ from jax.tree_util import KeyPath
 
 from dlcore.errors import InputError, pick
 from dlcore.optim.averaging import average_weights
+from dlcore.optim.plateau import Plateau
 from dlcore.optim.reports import Reported
 from dlcore.optim.schedules import Schedule
 from dlcore.optim.selection import is_matrix, weights
@@ -43,6 +44,7 @@ def optimizer(
     factors: Rules[float] = (),
     correct: optax.GradientTransformation | None = None,
     average: float | None = None,
+    reducible: bool = False,
     **hyper: float | None,
 ) -> optax.GradientTransformation:
     """Makes the named optimizer; its state reports the "learning_rate" of the last step.
@@ -84,6 +86,7 @@ def optimizer(
         correct: what changes the updates of the trained parameters last, such as `proximal` and
             `projection`.
         average: the decay of a moving average of the weights, which `averaged` reads.
+        reducible: whether the state has a factor of the learning rate, for `reduce_on_plateau`.
         **hyper: the hyperparameters of the named optimizer.
 
     Raises:
@@ -133,7 +136,7 @@ def optimizer(
             optax.add_decayed_weights(weight_decay, trained(weights(tree, decay_rules))),
             optax.scale_by_trust_ratio() if name == "lamb" else optax.identity(),
             _scale_by(trained(match(tree, factors, 1.0))) if factors else optax.identity(),
-            _scale_by_learning_rate(learning_rate),
+            _scale_by_learning_rate(learning_rate, reducible),
             *last,
         )
         if not any(jax.tree.leaves(is_frozen)):
@@ -301,21 +304,39 @@ class LearningRateState(NamedTuple):
     last: Reported
 
 
-def _scale_by_learning_rate(learning_rate: float | Schedule) -> optax.GradientTransformation:
+class ReducibleRateState(NamedTuple):
+    """As `LearningRateState`, with a factor of the learning rate."""
+
+    steps: jax.Array
+    last: Reported
+    plateau: Plateau
+
+
+RateState = LearningRateState | ReducibleRateState
+
+
+def _scale_by_learning_rate(
+    learning_rate: float | Schedule, reducible: bool
+) -> optax.GradientTransformation:
     """Multiplies the updates by minus the learning rate, and reports the learning rate."""
 
-    def init(params: Params) -> LearningRateState:
+    def init(params: Params) -> RateState:
         del params
-        return LearningRateState(jnp.zeros((), jnp.int32), Reported.nothing_yet("learning_rate"))
+        steps, last = jnp.zeros((), jnp.int32), Reported.nothing_yet("learning_rate")
+        if reducible:
+            return ReducibleRateState(steps, last, Plateau.start())
+        return LearningRateState(steps, last)
 
     def update(
-        updates: Params, state: LearningRateState, params: Params = None
-    ) -> tuple[Params, LearningRateState]:
+        updates: Params, state: RateState, params: Params = None
+    ) -> tuple[Params, RateState]:
         del params
         value = learning_rate(state.steps) if callable(learning_rate) else learning_rate
         rate = jnp.asarray(value, float)
+        if isinstance(state, ReducibleRateState):
+            rate = rate * state.plateau.scale
         scaled = jax.tree.map(lambda u: u * -rate.astype(u.dtype), updates)
         steps = optax.safe_increment(state.steps)
-        return scaled, LearningRateState(steps, Reported({"learning_rate": rate}))
+        return scaled, state._replace(steps=steps, last=Reported({"learning_rate": rate}))
 
     return optax.GradientTransformation(init, update)

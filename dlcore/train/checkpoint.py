@@ -311,7 +311,12 @@ def _read(
 ) -> tuple[Any, dict[str, Any]]:
     """Returns a state, of which every leaf has its fingerprint, and what the loop remembered."""
     run = _read_run(directory, step)
-    was = {**{name: defaults[name] for name in config if name in defaults}, **run["config"]}
+    # Options that came later have their defaults there; some no longer must be equal.
+    was = {
+        name: value
+        for name, value in {**defaults, **run["config"]}.items()
+        if name in config or name not in defaults
+    }
     for kind, before, now in (
         ("configuration", was, dict(config)),
         ("model or optimizer", run["leaves"], describe(abstract)),

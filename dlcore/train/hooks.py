@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlcore.errors import InputError
+from dlcore.optim import rate_scale, reduce_on_plateau
 from dlcore.runtime import processes
 from dlcore.train.evaluation import Best
 from dlcore.train.loop import Hook, Loop
@@ -129,6 +131,46 @@ class Evaluation(Hook):
         self._last = dict(saved.get("evaluation", {}))
         if self.best is not None and saved.get("best") is not None:
             self.best.load(saved["best"])
+
+
+class ReduceOnPlateau(Hook):
+    """Makes the learning rate smaller where the loss of evaluations no longer falls.
+
+    What it must remember is in the optimizer's state; see `optim.reduce_on_plateau`. The evaluation
+    after the last step counts only where a longer run would have it too.
+
+    Args:
+        patience: so many evaluations in a row without a lower loss make the rate smaller.
+        factor: by which it is multiplied.
+        every: steps between the evaluations.
+        split: of which evaluations.
+        say: tells what happened in one line.
+    """
+
+    def __init__(
+        self, patience: int, *, factor: float, every: int, split: str, say: Callable[[str], None]
+    ):
+        self._patience, self._factor, self._every = patience, factor, every
+        self._split, self._say = split, say
+
+    def report(self, loop: Loop, split: str, metrics: Mapping[str, float]) -> None:
+        if split != self._split or loop.number % self._every:
+            return
+        if "loss" not in metrics:
+            raise InputError(
+                "the learning rate follows the metric 'loss', but this evaluation reports "
+                f"{sorted(metrics)}; leave out --plateau_patience"
+            )
+        opt_state, reduced = reduce_on_plateau(
+            loop.state.opt_state, metrics["loss"], patience=self._patience, factor=self._factor
+        )
+        loop.state = loop.state.replace(opt_state=opt_state)
+        if reduced:
+            self._say(
+                f"step {loop.number}: no lower {split} loss in {self._patience} evaluations; the "
+                f"learning rate is multiplied by {self._factor:g}, which makes it "
+                f"{rate_scale(opt_state):.3g} of that of the schedule"
+            )
 
 
 class Checkpointing(Hook):

@@ -260,6 +260,13 @@ def test_another_configuration_is_refused_and_the_difference_named(tmp_path):
     assert (tmp_path / "1").is_dir()
 
 
+def test_an_option_that_no_longer_must_be_equal_is_not_compared(tmp_path):
+    saved(tmp_path, [1])
+    checkpoints = Checkpoints(tmp_path, {"seed": 0}, defaults={"model": "lenet", "seed": 0})
+    assert checkpoints.restore(JIT.abstract(make_state)).step == 1
+    checkpoints.close()
+
+
 def test_another_model_is_refused_and_the_leaf_named(tmp_path):
     saved(tmp_path, [1])
     checkpoints = Checkpoints(tmp_path, CONFIG)
