@@ -210,14 +210,17 @@ def detection() -> dict[str, torch.Tensor]:
     x = torch.randn(2, 3, 8, 6, requires_grad=True)
     low = torch.rand(2, 9, 2) * torch.tensor([60.0, 76.0]) - 12
     boxes = torch.cat([low, low + 50 * torch.rand(2, 9, 2)], -1)
-    golden |= {"regions/x": last(x), "regions/boxes": boxes[..., swap]}
+    # Halves of whole numbers, so that many bins have equal maxima.
+    tied = ((2 * x).round() / 2).detach().requires_grad_()
+    golden |= {"regions/boxes": boxes[..., swap]}
     pooled = {
-        "align": ops.roi_align(x, list(boxes), (3, 2), 1 / 8, 2, aligned=True),
-        "align_edge": ops.roi_align(x, list(boxes), (2, 2), 1 / 8, 3, aligned=False),
-        "pool": ops.roi_pool(x, list(boxes), (3, 2), 1 / 8),
+        "align": (x, ops.roi_align(x, list(boxes), (3, 2), 1 / 8, 2, aligned=True)),
+        "align_edge": (x, ops.roi_align(x, list(boxes), (2, 2), 1 / 8, 3, aligned=False)),
+        "pool": (tied, ops.roi_pool(tied, list(boxes), (3, 2), 1 / 8)),
     }
-    for name, y in pooled.items():
+    for name, (x, y) in pooled.items():
         g = torch.randn_like(y)
+        golden[f"regions/{name}/x"] = last(x)
         for key, value in {"y": y, "g": g}.items():
             golden[f"regions/{name}/{key}"] = last(value).unflatten(0, (2, 9))
         golden[f"regions/{name}/dx"] = last(gradients(y, g, x)[0])

@@ -21,7 +21,7 @@ ALIGNED = {
 
 @pytest.mark.parametrize("name", [*ALIGNED, "pool"])
 def test_equal_torchvision_with_gradients(name):
-    x, boxes = GOLDEN["regions/x"], GOLDEN["regions/boxes"]
+    x, boxes = GOLDEN[f"regions/{name}/x"], GOLDEN["regions/boxes"]
     pool = roi_pool if name == "pool" else roi_align
     options = ALIGNED.get(name, {"size": (3, 2)})
 
