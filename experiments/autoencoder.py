@@ -1,23 +1,24 @@
-"""Autoencoder: a dense net that draws images again from a code of a few numbers."""
+"""Autoencoder: a dense or convolutional net that draws images again from a code of few numbers."""
 
 import dataclasses
 from typing import Any
 
 import jax
 import numpy as np
-from flax.linen import Dense, Sequential, relu
 
 from dlcore import launch
 from dlcore.data import read_images
-from dlcore.launch.fields import integer
+from dlcore.launch.fields import choice, integer
+from dlcore.models.cnn.autoencoder import AUTOENCODERS
 from dlcore.report import Section, picture_section, plots
 from dlcore.types import Activations, Aux, Batch, Mean, Metrics, TrainState, Variables
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(launch.Config, steps=2000, learning_rate=2e-3, schedule="cosine", eval_every=500):
+    model: str = choice("dense", AUTOENCODERS, "kind of the net")
     code: int = integer(16, 1, 4096, "numbers of the code")
-    hidden: int = integer(128, 1, 4096, "units of the layers before and after the code")
+    hidden: int = integer(128, 1, 4096, "units, or filters, before and after the code")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,16 +35,15 @@ class Autoencoder(launch.Task[Config, Info]):
         self.shown = images.test.gather(np.arange(10) % len(images.test))["image"]
         return self.split_data(images.train, images.test, Info(images.image_shape, images.bits))
 
-    def net(self) -> Sequential:
-        wide, code, pixels = self.config.hidden, self.config.code, int(np.prod(self.info.shape))
-        return Sequential([Dense(wide), relu, Dense(code), Dense(wide), relu, Dense(pixels)])
+    def net(self) -> Any:
+        return AUTOENCODERS[self.config.model](self.config.code, self.config.hidden)
 
     def init(self, key: jax.Array) -> Variables:
-        return self.net().init(key, np.zeros((1, np.prod(self.info.shape)), np.float32))
+        return self.net().init(key, np.zeros((1, *self.info.shape), np.float32))
 
     def forward(self, variables: Variables, images: jax.Array) -> tuple[jax.Array, Activations]:
-        x = images.reshape(len(images), -1).astype(jax.tree.leaves(variables)[0].dtype) / 255
-        return self.net().apply(variables, x).reshape(images.shape), {}
+        x = images.astype(jax.tree.leaves(variables)[0].dtype) / 255
+        return self.net().apply(variables, x), {}
 
     def loss(self, params: Any, model_state: Any, batch: Batch, rng: Any) -> tuple[Mean, Aux]:
         drawn, _ = self.forward({"params": params}, batch["image"])

@@ -6,7 +6,7 @@
 from flax.linen import Dense
 
 from dlcore.nn.activations import ACTIVATIONS, LEARNED, PReLU, activation, softmax
-from dlcore.nn.convolution import Conv
+from dlcore.nn.convolution import Conv, ConvTranspose
 from dlcore.nn.dropout import Dropout
 from dlcore.nn.initialisers import INITIALISERS, initialiser
 from dlcore.nn.maxout import Maxout
@@ -20,6 +20,7 @@ __all__ = [
     "LEARNED",
     "BatchNorm",
     "Conv",
+    "ConvTranspose",
     "Dense",
     "Dropout",
     "LayerNorm",

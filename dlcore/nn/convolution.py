@@ -24,7 +24,14 @@ import jax.numpy as jnp
 from flax.typing import Initializer
 from jax import lax
 
-from dlcore.nn.windows import Padding, PerDimension, output_size, pad_sizes, per_dimension
+from dlcore.nn.windows import (
+    Padding,
+    PerDimension,
+    output_size,
+    pad_sizes,
+    per_dimension,
+    transposed_windows,
+)
 
 Pads = tuple[tuple[int, int], ...]
 # The input and the kernel, saved for the backward pass.
@@ -115,28 +122,44 @@ def _backward(windows: Windows, residuals: Residuals, g: jax.Array) -> tuple[jax
 def _as_forward(
     windows: Windows, x: jax.Array, kernel: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Computes the gradients with respect to x and the kernel by forward convolutions.
+    """Computes the gradients with respect to x and the kernel by forward convolutions."""
+    return _to_image(windows, x.shape[1:-1], kernel, g), _to_kernel(windows, x, kernel, g)
 
-    Through position f of its window, output o sees the pixel i = o stride + f dilation - start.
+
+def _to_image(windows: Windows, sizes: Sequence[int], kernel: jax.Array, g: jax.Array) -> jax.Array:
+    """Returns the gradient with respect to an image of these sizes.
+
+    It is the mirrored kernel over g, with zeros filling the strides of g. Through position f of its
+    window, output o sees the pixel i = o stride + f dilation - start.
     """
-    strides, pads, dilation = windows
-    ones = (1,) * len(strides)
-    to_x_pads, to_kernel_pads = [], []
+    pads = []
+    for axis, (stride, (start, _), step) in enumerate(zip(*windows, strict=True)):
+        outputs, reach = (g.shape[axis + 1] - 1) * stride + 1, (kernel.shape[axis] - 1) * step
+        pads.append((reach - start, sizes[axis] + start - outputs))
+    mirrored = jnp.flip(kernel, range(len(sizes))).swapaxes(-1, -2)
+    ones = (1,) * len(sizes)
+    return _correlate(g, mirrored, ones, tuple(pads), windows.dilation, windows.strides)
+
+
+def _to_kernel(windows: Windows, x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
+    """Returns the gradient with respect to the kernel.
+
+    It is x correlated with g dilated by the stride, the batch taking the part of the channels, over
+    which a convolution sums.
+    """
+    pads = []
     for axis, (stride, (start, _), step) in enumerate(zip(*windows, strict=True)):
         pixels, outputs = x.shape[axis + 1], (g.shape[axis + 1] - 1) * stride + 1
-        reach = (kernel.shape[axis] - 1) * step
-        to_x_pads.append((reach - start, pixels + start - outputs))
-        to_kernel_pads.append((start, outputs + reach - pixels - start))
-    # The gradient of x: the mirrored kernel over g, with zeros filling the strides of g.
-    mirrored = jnp.flip(kernel, range(len(strides))).swapaxes(-1, -2)
-    to_x = _correlate(g, mirrored, ones, tuple(to_x_pads), dilation, strides)
-    # The gradient of the kernel: x correlated with g dilated by the stride, the batch taking the
-    # part of the channels, over which a convolution sums.
+        pads.append((start, outputs + (kernel.shape[axis] - 1) * step - pixels - start))
     images = _fence(x, kernel) if math.prod(kernel.shape[:-2]) > 1 else x
     to_kernel = _correlate(
-        images.swapaxes(0, -1), jnp.moveaxis(g, 0, -2), dilation, tuple(to_kernel_pads), strides
+        images.swapaxes(0, -1),
+        jnp.moveaxis(g, 0, -2),
+        windows.dilation,
+        tuple(pads),
+        windows.strides,
     )
-    return to_x, jnp.moveaxis(to_kernel, 0, -2)
+    return jnp.moveaxis(to_kernel, 0, -2)
 
 
 def _fence(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -157,6 +180,42 @@ def _as_derived(
 
 
 convolve.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolve_transposed(
+    x: jax.Array, kernel: jax.Array, sizes: tuple[int, ...], windows: Windows
+) -> jax.Array:
+    """Maps (B, I..., C) by a kernel (F..., K, C) to (B, O..., K): the transpose of `convolve`.
+
+    It is the linear map that takes the gradient of a convolution's output to that of its input; the
+    convolution has this kernel and these windows and leads from the sizes O to I. Differentiable as
+    `convolve`.
+    """
+    return _to_image(windows, sizes, kernel, x)
+
+
+def _transposed_forward(
+    x: jax.Array, kernel: jax.Array, sizes: tuple[int, ...], windows: Windows
+) -> tuple[jax.Array, Residuals]:
+    return _to_image(windows, sizes, kernel, x), (x, kernel)
+
+
+def _transposed_backward(
+    sizes: tuple[int, ...], windows: Windows, residuals: Residuals, g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+
+    def derived(g: jax.Array, kernel: jax.Array, x: jax.Array) -> jax.Array:
+        return jax.vjp(lambda kernel: _correlate(g, kernel, *windows), kernel)[1](x)[0]
+
+    to_kernel = lax.platform_dependent(
+        g, kernel, x, cpu=functools.partial(_to_kernel, windows), default=derived
+    )
+    return _correlate(g, kernel, *windows), to_kernel
+
+
+convolve_transposed.defvjp(_transposed_forward, _transposed_backward)
 
 
 class Conv(nn.Module):
@@ -225,3 +284,62 @@ class Conv(nn.Module):
         )
         nn.share_scope(self, conv)
         return conv(x)
+
+
+class ConvTranspose(nn.Module):
+    """The transpose of a convolution: each input adds a multiple of K kernels to a window of the
+    output (Zeiler et al. 2010; Dumoulin & Visin 2016, chapter 4).
+
+    Through position f of its window, input i adds to the output o = i S + f - Ps. That is the
+    gradient of a convolution with that window, stride and padding with respect to its input. A
+    window that the stride S divides covers all outputs equally often; others leave a chequered
+    pattern (Odena et al. 2016).
+
+    Parameters: `kernel` (F..., C, K) and `bias` (K,).
+
+    Attributes:
+        features: K.
+        kernel_size: F in each spatial dimension.
+        stride: S, the distance of the windows of neighbouring inputs in the output; one number
+            stands for all dimensions.
+        padding: of the convolution that this one transposes: it cuts off the edges of the output.
+        output_size: O in each dimension, where it is not the one of `windows.transposed_windows`.
+        kernel_init: draws the kernel.
+        bias_init: draws the bias.
+    """
+
+    features: int
+    kernel_size: tuple[int, ...]
+    stride: PerDimension = 1
+    padding: Padding = "valid"
+    output_size: tuple[int, ...] | None = None
+    kernel_init: Initializer = nn.initializers.lecun_normal()
+    bias_init: Initializer = nn.initializers.zeros_init()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (B, I..., C) to (B, O..., K).
+
+        Raises:
+            InputError: when no convolution leads from O to I.
+            ValueError: when the rank of the input does not fit.
+        """
+        n = len(self.kernel_size)
+        if x.ndim != n + 2:
+            raise ValueError(
+                f"a transposed {n}-d convolution needs {n + 2} axes (B, {n}, C), got {x.shape}"
+            )
+        stride = per_dimension(self.stride, n, "stride")
+        sizes, pads = transposed_windows(
+            x.shape[1:-1],
+            self.kernel_size,
+            stride=stride,
+            padding=self.padding,
+            output=self.output_size,
+        )
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        bias = self.param("bias", self.bias_init, (self.features,))
+        windows = Windows(stride, pads, (1,) * n)
+        y = convolve_transposed(x, kernel.swapaxes(-1, -2), sizes, windows)
+        return y + bias.reshape((1,) * (n + 1) + bias.shape)

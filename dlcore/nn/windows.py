@@ -71,6 +71,54 @@ def pad_sizes(
     return tuple(pads)
 
 
+def transposed_windows(
+    sizes: Sequence[int],
+    window: Sequence[int],
+    *,
+    stride: Sequence[int],
+    padding: Padding,
+    output: Sequence[int] | None = None,
+) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+    """Returns the sizes O of a transposed convolution and the padding (Ps, Pe) of its convolution.
+
+    A transposed convolution from I to O has the windows of a convolution from O to I. A stride
+    S > 1 leads S sizes O to the same I. Of these the smallest is taken, S (I - 1) + F - Ps - Pe,
+    but for the padding "same" the largest, S I, unless `output` says which.
+
+    Args:
+        sizes: I of each dimension.
+        window: F of each dimension.
+        stride: S of each dimension.
+        padding: of the convolution, see `pad_sizes`.
+        output: O of each dimension.
+
+    Raises:
+        InputError: for an unknown padding, or sizes O that no such convolution leads to I.
+        ValueError: when explicit pairs or sizes do not fit the number of dimensions.
+
+    >>> transposed_windows((4,), (3,), stride=(2,), padding="valid")
+    ((9,), ((0, 0),))
+    >>> transposed_windows((4,), (3,), stride=(2,), padding="same", output=(7,))
+    ((7,), ((1, 1),))
+    """
+    ones = (1,) * len(sizes)
+    if output is None and padding == "same":
+        output = [s * i for s, i in zip(stride, sizes, strict=True)]
+    elif output is None:
+        pads = pad_sizes(sizes, window, stride=stride, padding=padding, dilation=ones)
+        output = [
+            s * (i - 1) + f - sum(p) for i, f, s, p in zip(sizes, window, stride, pads, strict=True)
+        ]
+    pads = pad_sizes(output, window, stride=stride, padding=padding, dilation=ones)
+    for i, o, f, s, p in zip(sizes, output, window, stride, pads, strict=True):
+        if o < 1 or o + sum(p) < f or output_size(o, f, stride=s, padding=p) != i:
+            raise errors.InputError(
+                f"no convolution with a window of {f}, stride {s} and padding {padding!r} leads "
+                f"from a size of {o} to {i}, so none leads back; choose another size or padding"
+            )
+    return tuple(output), pads
+
+
 def output_size(
     size: int,
     window: int,

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from outcomes import summary
@@ -11,6 +12,7 @@ import dlcore
 from dlcore import launch
 from dlcore.data import load_images
 from dlcore.launch import jobs
+from dlcore.models.cnn.autoencoder import AUTOENCODERS
 
 JOB = jobs.task_class("autoencoder")
 CONFIG, _ = JOB.parts()
@@ -74,8 +76,16 @@ def test_smoke_with_a_report(run, tmp_path):
         assert picture.width > 500
 
 
-def test_the_checks_pass(run):
-    process = run("--check")
+def test_the_convolutional_net_restores_every_size():
+    for size in ((8, 8), (7, 10), (1, 3)):
+        images = np.zeros((2, *size, 3), np.float32)
+        net = AUTOENCODERS["convolutional"](4, 6)
+        assert net.init_with_output(jax.random.key(0), images)[0].shape == images.shape
+
+
+@pytest.mark.parametrize("model", ["dense", "convolutional"])
+def test_the_checks_pass(run, model):
+    process = run("--check", f"--model={model}", "--hidden=16")
     assert process.returncode == 0, process.stdout + process.stderr
     assert "ok    gradients" in process.stdout and "FAIL" not in process.stdout
 

@@ -109,7 +109,10 @@ def test_a_run_learns_leaves_its_files_and_repeats(run, tmp_path, job):
             "text_classification", ("--pooling=mean", "--nobidirectional", "--precision=bfloat16"),
             marks=pytest.mark.slow,
         ),
-        ("text_classification", ("--cell=lstm_batch_norm", "--precision=bfloat16", "--merge=product")),
+        (
+            "text_classification",
+            ("--cell=lstm_batch_norm", "--precision=bfloat16", "--merge=product"),
+        ),
         ("tagging", ("--crf", "--cell=lstm_peephole", "--variational", "--state_dropout=0.1")),
         pytest.param(
             "tagging", ("--crf", "--cell=lstm_batch_norm", "--precision=bfloat16"),
