@@ -32,6 +32,7 @@ from dlcore.launch.fields import (
 )
 from dlcore.optim.schedules import Schedule
 from dlcore.plan.chips import CHIPS
+from dlcore.train.rate_range import rising
 from dlcore.train.tracking import TRACKERS
 
 T = TypeVar("T", str, list[Any])
@@ -39,7 +40,7 @@ _PENALISED = ("lasso", "ridge", "elastic_net")
 # The title of the fields that a job's configuration adds to the groups.
 OWN = "This job"
 # The options of a run that `--smoke` makes tiny.
-_SMOKE = {"warmup_steps": 1, "batch_size": 8}
+_SMOKE = {"warmup_steps": 1, "batch_size": 8, "find_steps": 10}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -406,12 +407,31 @@ class ScheduleConfig(Group):
         when={"schedule": ("wsd",)},
     )
     warmup_steps: int = integer(0, 0, LARGEST, "steps of linear warm-up", free=True)
+    find_rate: str | None = path(
+        None,
+        "picture (.png or .svg) of the loss by learning rate; train only to find the best one",
+        free=True,
+        when={"check": (False,), "plan": (False,), "predict": (None,)},
+    )
+    find_steps: int = integer(
+        200,
+        10,
+        100_000,
+        "steps of --find_rate",
+        free=True,
+        when={"find_rate": lambda picture: picture is not None},
+    )
 
     def learning_rates(self) -> Schedule:
-        """Returns the learning rate as a function of the steps taken."""
+        """Returns the learning rate as a function of the steps taken.
+
+        It is constant where the model does not read --schedule.
+        """
         config: Any = self  # has the steps of `RunConfig`, settled
+        if self.find_rate is not None:
+            return rising(self.find_steps)
         return optim.schedule(
-            self.schedule,
+            "constant" if self.unread("schedule") else self.schedule,
             config.learning_rate,
             steps=config.steps,
             warmup_steps=self.warmup_steps,

@@ -17,6 +17,7 @@ from dlcore.launch.checking import check
 from dlcore.launch.loading import trained_by
 from dlcore.launch.predictions import predict
 from dlcore.launch.process import START, say
+from dlcore.launch.rates import find_rate
 from dlcore.launch.running import Interrupted, run
 from dlcore.launch.task import Task
 from dlcore.runtime import processes
@@ -115,6 +116,8 @@ def _command(task: type[Task[Any, Any]], arguments: Sequence[str]) -> int:
         if processes.is_distributed():
             raise InputError("--check is for one process")
         return 0 if check(task(config)) else 1
+    if getattr(config, "find_rate", None) is not None:
+        return 0 if find_rate(task(config)) else 1
     if config.predict is not None:
         predict(trained_by(task, config, given), config.predict, config.predict_to)
         return 0

@@ -209,7 +209,7 @@ class Spec:
         kind: the values that are possible; None is, where it is the default.
         help: what the field does, in a few words.
         free: whether it may change when a run continues: it says where and how the run goes on,
-            not what is computed.
+            for how long and at which learning rates, not what is trained on what.
         when: the values of other fields under which this one is read. A condition on a field that
             a configuration lacks holds.
     """

@@ -256,7 +256,7 @@ def _say_changed_rate(task: Task[Any, Any], step: int, scale: float) -> None:
         scale: the factor of the rates that is a part of the state.
     """
     config = task.config
-    if not isinstance(config, ScheduleConfig) or config.unread("schedule"):
+    if not isinstance(config, ScheduleConfig):
         return
     before: Any = type(config).from_json(folders.read_config(task.workdir))
     # Some jobs count their steps from the data.

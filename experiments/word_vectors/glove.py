@@ -100,7 +100,7 @@ class GloveLearner(Learner):
         return optax.GradientTransformation(initial_squares, optax.identity().update)
 
     def step(self, config: Any) -> Step:
-        return glove_step(rate=config.learning_rate, **self._weights)
+        return glove_step(rate=config.learning_rates(), **self._weights)
 
     def metrics(self, params: Params, batch: Batch) -> Metrics:
         return {"loss": glove_cost(params, **batch, **self._weights)}

@@ -17,8 +17,9 @@ Shapes: V words, D numbers of a vector, n cells, K squares of a batch, T words o
 side, S of a square of the rest, C cells of a part of the rest.
 """
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,13 +76,15 @@ def initial_squares(tables: Tables) -> Tables:
     return jax.tree.map(lambda table: jnp.full_like(table, _START), tables)
 
 
-def glove_step(*, rate: float = 0.1, x_max: float = 100.0, alpha: float = 0.75) -> Step:
+def glove_step(
+    *, rate: float | Callable[[jax.Array], Any] = 0.1, x_max: float = 100.0, alpha: float = 0.75
+) -> Step:
     """Makes the step over batches of `GloveTiles`; jit it with the state donated.
 
     The state's parameters are `Tables`, and its `opt_state` is that of `initial_squares`.
 
     Args:
-        rate: AdaGrad's learning rate.
+        rate: AdaGrad's learning rate, or a function of the steps taken that gives it.
         x_max: the count from which on f is 1.
         alpha: the exponent of f; with 0 all cells have the same weight.
 
@@ -92,7 +95,7 @@ def glove_step(*, rate: float = 0.1, x_max: float = 100.0, alpha: float = 0.75) 
     """
 
     def square(
-        carry: tuple[Tables, Tables], square: Batch
+        carry: tuple[Tables, Tables], square: Batch, *, now: Any
     ) -> tuple[tuple[Tables, Tables], tuple[Mean, jax.Array]]:
         params, squares = carry
         gradient, cost, at, side = _gradient(params, square, x_max, alpha)
@@ -102,7 +105,7 @@ def glove_step(*, rate: float = 0.1, x_max: float = 100.0, alpha: float = 0.75) 
         for table, summed, change, first in zip(params, squares, gradient, at, strict=True):
             # The sums are read back from the new table, for XLA would copy the old one each time.
             total = _put(summed, _cut(summed, first, side) + change**2, first)
-            new = _cut(table, first, side) - rate * change * lax.rsqrt(_cut(total, first, side))
+            new = _cut(table, first, side) - now * change * lax.rsqrt(_cut(total, first, side))
             updates.append((_put(table, new, first), total))
         tables, sums = zip(*updates, strict=True)
         return (Tables(*tables), Tables(*sums)), (cost, ~healthy)
@@ -110,7 +113,9 @@ def glove_step(*, rate: float = 0.1, x_max: float = 100.0, alpha: float = 0.75) 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         parallel.require_whole_batch("glove_step")
         carry = state.params, state.opt_state
-        (params, squares), (costs, bad) = lax.scan(square, carry, dict(batch))
+        now = rate(state.step) if callable(rate) else rate
+        body = functools.partial(square, now=now)
+        (params, squares), (costs, bad) = lax.scan(body, carry, dict(batch))
         cost = Mean(costs.total.sum(), costs.weight.sum())
         state = state.replace(step=state.step + 1, params=params, opt_state=squares)
         return state, {"loss": cost, "skipped": Mean.of(bad.astype(float))}

@@ -13,6 +13,7 @@ from dlcore.report.plots.lines import (
     plot_gradient_norms,
     plot_lines,
     plot_metric,
+    plot_rate_range,
 )
 from dlcore.report.plots.units import plot_gates
 
@@ -28,5 +29,6 @@ __all__ = [
     "plot_lines",
     "plot_metric",
     "plot_mistakes",
+    "plot_rate_range",
     "plot_rows",
 ]

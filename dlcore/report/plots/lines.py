@@ -142,6 +142,43 @@ def plot_metric(rows: Sequence[Mapping[str, Any]], metric: str, path: pathlib.Pa
     save(figure, path)
 
 
+def plot_rate_range(
+    rates: np.ndarray,
+    losses: np.ndarray,
+    smooth: np.ndarray,
+    path: pathlib.Path,
+    *,
+    steepest: float | None,
+) -> None:
+    """Draws the losses of a range test by learning rate, as they are and smoothed.
+
+    What lies far above the first losses is cut off.
+
+    Args:
+        rates: the learning rate of each step.
+        losses: the loss of each step.
+        smooth: the smoothed losses.
+        path: the picture to write.
+        steepest: the rate at which the loss falls fastest, if it falls.
+    """
+    figure = new_figure(6.4, 4)
+    axis = figure.subplots()
+    axis.plot(rates, losses, color="#bbbbbb", linewidth=0.8, label="loss of a batch")
+    axis.plot(rates, smooth, color=COLOURS[0], linewidth=1.6, label="smoothed")
+    if steepest is not None:
+        label = f"steepest descent: {steepest:.1e}"
+        axis.axvline(steepest, color=COLOURS[1], linestyle="--", linewidth=1, label=label)
+    axis.set_xscale("log")
+    low, first = float(losses.min()), float(losses[0])
+    margin = 0.5 * (first - low) + 0.05 * abs(first)
+    if losses.max() > first + margin > low:
+        axis.set_ylim(low - 0.1 * margin, first + margin)
+    axis.set(title="Loss while the learning rate grows", xlabel="learning rate", ylabel="loss")
+    dress(axis)
+    axis.legend(framealpha=0.8, edgecolor="none")
+    save(figure, path)
+
+
 def plot_gradient_by_distance(curves: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
     """Draws how the norm of a gradient changes with the distance back in time.
 
