@@ -3,7 +3,8 @@
 Each contender is a process of its own, and they take turns; tables have medians and ratios.
 torchvision is the peer, where it is installed. Sections:
 
-    nms      non-max suppression of 1,000 boxes of one picture; wanted: no slower than torchvision's
+    nms      the best 100 of 1,000 boxes of one picture after non-max suppression; wanted: no slower
+             than torchvision's
     regions  RoIAlign and RoI pooling of 8 pictures, alone and with the gradient
 """
 

@@ -19,7 +19,7 @@ def candidates(count: int, objects: int, classes: int) -> tuple[np.ndarray, ...]
 
 
 def our_suppression(count: int, objects: int, classes: int) -> Step:
-    """Of one picture, in the order of scores; per class where there are several."""
+    """The best 100 of one picture; per class where there are several."""
     import jax
     import jax.numpy as jnp
 
@@ -31,15 +31,13 @@ def our_suppression(count: int, objects: int, classes: int) -> Step:
     arrays = [jnp.asarray(x)[None] for x in (boxes, scores, labels.astype(np.int32))]
 
     def step() -> None:
-        jax.block_until_ready(
-            suppress(*arrays, iou_threshold=0.5, most=count, per_class=classes > 1)
-        )
+        jax.block_until_ready(suppress(*arrays, iou_threshold=0.5, most=100, per_class=classes > 1))
 
     return step
 
 
 def their_suppression(count: int, objects: int, classes: int) -> Step:
-    """`nms`, or `batched_nms` for several classes, and what it keeps."""
+    """The same by `nms`, or `batched_nms` for several classes."""
     import torch
     from torchvision import ops
 
@@ -50,6 +48,7 @@ def their_suppression(count: int, objects: int, classes: int) -> Step:
             kept = ops.batched_nms(boxes, scores, labels, 0.5)
         else:
             kept = ops.nms(boxes, scores, 0.5)
+        kept = kept[:100]
         _ = boxes[kept], scores[kept], labels[kept]
 
     return step

@@ -29,7 +29,7 @@ DECAYS: dict[str, Callable[[jax.Array, jax.Array, float], jax.Array]] = {
     "linear": lambda iou, reached, sigma: jnp.where(reached, 1 - iou, 1),
     "gaussian": lambda iou, reached, sigma: jnp.exp(-(iou**2) / sigma),
 }
-_WORD = 32  # bits of a word
+_BLOCK = 32  # candidates that are decided at once
 
 
 class Detections(NamedTuple):
@@ -76,9 +76,10 @@ def suppress(
     The candidate of the best score is kept and drops the weaker ones that overlap it, then the best
     of the rest is, and so on. Of equal scores, the lower index is the better one.
 
-    All pairs are compared at once, one bit for each. Then rounds of "kept is what nothing kept
-    drops" begin with all kept; after round n the best n candidates are decided, so that the rounds
-    end in the result of the greedy loop, as a rule after a handful.
+    The loop takes the best of those that wait in blocks, so that the time hangs on how many are
+    kept. Within a block, rounds of "kept is what nothing kept drops" begin with all kept; after
+    round n the best n are decided, so that the rounds end in the result of the greedy loop, as a
+    rule after a handful. Then the kept ones drop what waits behind them.
 
     Args:
         boxes: (B, N, 4).
@@ -101,12 +102,20 @@ def suppress(
     """
     reaches = errors.pick("comparison", comparison, COMPARISONS)
     scores = _playing(scores, score_threshold, reaches)
-    # The sort is stable: a tie leaves the lower index first.
-    order = jnp.argsort(-scores, axis=-1, stable=True)[:, :candidates]
-    boxes, scores, labels = _taken((boxes, scores, labels), order)
-    drops = _dropping(boxes, labels, iou_threshold, reaches, per_class)
-    kept = _undropped(drops, scores > -jnp.inf)
-    return _filled(boxes, scores, labels, kept, most)
+    if candidates is not None and candidates < scores.shape[1]:
+        scores, order = jax.lax.top_k(scores, candidates)
+        boxes, labels = _taken((boxes, labels), order)
+
+    def drops(some: tuple[jax.Array, jax.Array], others: tuple[jax.Array, jax.Array]) -> jax.Array:
+        """Which of some boxes and labels (B, I) would drop which others (B, J): (B, I, J)."""
+        overlap = geometry.pairwise(geometry.iou, some[0], others[0])
+        dropped = reaches(overlap, iou_threshold)
+        return dropped & (some[1][:, :, None] == others[1][:, None]) if per_class else dropped
+
+    scores = jnp.where(_undropped(drops, boxes, scores, labels, most), scores, -jnp.inf)
+    best, order = jax.lax.top_k(scores, min(most, scores.shape[1]))
+    boxes, labels = _taken((boxes, labels), order)
+    return _filled(boxes, best, labels, most)
 
 
 @functools.partial(
@@ -176,7 +185,7 @@ def soft_suppress(
     _, (order, lowered) = jax.lax.scan(step, scores, None, min(most, scores.shape[1]))
     order, lowered = order.T, lowered.T
     boxes, labels = _taken((boxes, labels), order)
-    return _filled(boxes, lowered, labels, lowered > -jnp.inf, most)
+    return _filled(boxes, lowered, labels, most)
 
 
 def _playing(scores: jax.Array, threshold: float, reaches: Callable[..., jax.Array]) -> jax.Array:
@@ -185,71 +194,55 @@ def _playing(scores: jax.Array, threshold: float, reaches: Callable[..., jax.Arr
     return jnp.where(counts, scores, -jnp.inf)
 
 
-def _dropping(
+def _undropped(
+    drops: Callable[..., jax.Array],
     boxes: jax.Array,
+    scores: jax.Array,
     labels: jax.Array,
-    threshold: float,
-    reaches: Callable[..., jax.Array],
-    per_class: bool,
+    most: int,
 ) -> jax.Array:
-    """Which of N sorted boxes drops which: uint32 (B, words, N).
+    """Which of the boxes (B, N, 4) of a score above -inf are kept, at least the best `most`."""
+    size = min(_BLOCK, scores.shape[1])
+    earlier = jnp.triu(jnp.ones((size, size), bool), 1)[None]
+    picture = jnp.arange(len(scores), dtype=jnp.int32)[:, None]
 
-    Bit k of word w in column i says that box 32 w + k, where it is kept, drops box i.
-    """
-    count = boxes.shape[1]
-    words = -(-count // _WORD)
+    def go_on(state: tuple[jax.Array, jax.Array]) -> jax.Array:
+        waiting, kept = state
+        return ((waiting > -jnp.inf).any(1) & (kept.sum(1) < most)).any()
 
-    def by_word(x: jax.Array) -> jax.Array:
-        padded = jnp.pad(x, ((0, 0), (0, words * _WORD - count)) + ((0, 0),) * (x.ndim - 2))
-        return padded.reshape(len(x), words, _WORD, *x.shape[2:])
+    def block(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        waiting, kept = state
+        # Of equals, `top_k` takes the lower index first.
+        best, order = jax.lax.top_k(waiting, size)
+        one = _taken((boxes, labels), order)
+        winners = _rounds(drops(one, one) & earlier, best > -jnp.inf)
+        dropped = (drops(one, (boxes, labels)) & winners[:, :, None]).any(1)
+        waiting = jnp.where(dropped, -jnp.inf, waiting).at[picture, order].set(-jnp.inf)
+        return waiting, kept.at[picture, order].max(winners)
 
-    overlap = geometry.iou(by_word(boxes)[:, :, :, None], boxes[:, None, None])
-    places = jnp.arange(words * _WORD, dtype=jnp.int32).reshape(words, _WORD, 1)
-    later = places < jnp.arange(count, dtype=jnp.int32)[None, None]
-    drops = _packed(reaches(overlap, threshold) & later[None])
-    if per_class:
-        # Packed on its own: XLA's CPU code for both at once takes twice as long.
-        drops &= _packed(by_word(labels)[:, :, :, None] == labels[:, None, None])
-    return drops
+    return jax.lax.while_loop(go_on, block, (scores, jnp.zeros(scores.shape, bool)))[1]
 
 
-def _undropped(drops: jax.Array, playing: jax.Array) -> jax.Array:
-    """Which of the sorted boxes (B, N) that play are kept, by the bits of `_dropping`."""
-    count, words = playing.shape[1], drops.shape[1]
+def _rounds(drops: jax.Array, playing: jax.Array) -> jax.Array:
+    """Which of I boxes (B, I) that play are kept, where none drops one before it: (B, I, I)."""
 
-    def bits(kept: jax.Array) -> jax.Array:
-        padded = jnp.pad(kept, ((0, 0), (0, words * _WORD - count)))
-        return _packed(padded.reshape(-1, words, _WORD, 1))
-
-    def round_(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def again(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         kept, _ = state
-        dropped = (drops & bits(kept) != 0).any(1)
-        new = playing & ~dropped
+        new = playing & ~(drops & kept[:, :, None]).any(1)
         return new, (new != kept).any()
 
-    return jax.lax.while_loop(lambda state: state[1], round_, (playing, playing.any()))[0]
+    return jax.lax.while_loop(lambda state: state[1], again, (playing, playing.any()))[0]
 
 
-def _packed(flags: jax.Array) -> jax.Array:
-    """Packs flags (..., 32, N) into the bits of uint32 (..., N)."""
-    places = jnp.arange(_WORD, dtype=jnp.uint32).reshape(*[1] * (flags.ndim - 2), _WORD, 1)
-    return jnp.sum(flags.astype(jnp.uint32) << places, -2, dtype=jnp.uint32)
+def _filled(boxes: jax.Array, scores: jax.Array, labels: jax.Array, most: int) -> Detections:
+    """M places for at most so many sorted candidates, of which those of score -inf are none."""
+    mask = scores > -jnp.inf
 
+    def fill(x: jax.Array) -> jax.Array:
+        real = jnp.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, jnp.zeros((), x.dtype))
+        return jnp.pad(real, ((0, 0), (0, most - x.shape[1])) + ((0, 0),) * (x.ndim - 2))
 
-def _filled(
-    boxes: jax.Array, scores: jax.Array, labels: jax.Array, kept: jax.Array, most: int
-) -> Detections:
-    """Moves what is kept of N sorted candidates to the front of M places."""
-    wanted = jnp.arange(1, most + 1, dtype=jnp.int32)
-    # The m-th that is kept is the first at which so many are kept.
-    counts = jnp.cumsum(kept, axis=1, dtype=jnp.int32)
-    order = jax.vmap(lambda counts: jnp.searchsorted(counts, wanted))(counts)
-    mask = wanted[None] <= counts[:, -1:]
-    boxes, scores, labels = (
-        jnp.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, 0)
-        for x in _taken((boxes, scores, labels), jnp.minimum(order, kept.shape[1] - 1))
-    )
-    return Detections(boxes, scores, labels, mask)
+    return Detections(fill(boxes), fill(scores), fill(labels), fill(mask))
 
 
 def _taken(arrays: tuple[jax.Array, ...], order: jax.Array) -> tuple[jax.Array, ...]:
