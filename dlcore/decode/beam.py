@@ -1,7 +1,8 @@
 """Beam search.
 
-Shapes: B sentences, W slots of the beam, N hypotheses returned, T steps, V vocabulary, S source
-steps, K = min(W, V), R = B W rows of the model: row b W + w is slot w of sentence b.
+Shapes: B sentences, W slots of the beam, G groups of them, M = W / G slots of a group, N hypotheses
+returned, T steps, V vocabulary, S source steps, K = min(M, V), R = B W rows of the model: row
+b W + w is slot w of sentence b.
 """
 
 from collections.abc import Callable
@@ -53,6 +54,8 @@ def beam_search(
     min_length: int = 0,
     no_repeat: int | None = None,
     coverage: Callable[[Carry], jax.Array] | None = None,
+    groups: int = 1,
+    diversity: float = 0.0,
 ) -> Hypotheses:
     """Searches the sequences that maximise an objective, following the best W at a time.
 
@@ -65,6 +68,12 @@ def beam_search(
     A sentence stops when no hypothesis is live, or when `Objective.bound` shows that none can beat
     the N-th best finished one. Stopping early never changes the result, and a larger N never
     changes the best hypothesis.
+
+    With G groups (diverse beam search, Vijayakumar et al. 2018, algorithm 1) the slots are cut into
+    G beams of M = W / G, which are extended one after another at each step: a token counts
+    `diversity` less for each hypothesis of an earlier group that got the same token at this step
+    (Hamming diversity). That decides which extensions are kept; their log P is the model's own.
+    What two groups find is one hypothesis.
 
     Args:
         next_token: the model, see `NextToken`; called with R rows.
@@ -79,10 +88,13 @@ def beam_search(
         no_repeat: the n of the n-grams that may not occur twice in a hypothesis; None allows all.
         coverage: maps the carry after a step to the attention of each source step, summed over the
             target steps so far [R, S], 1 at padding; needed for the objective's coverage penalty.
+        groups: G, a divisor of W; 1 is ordinary beam search.
+        diversity: the paper's lambda, in nats, 0 or more.
 
     Raises:
-        InputError: for a width below 1, N outside 1..W, a coverage penalty without `coverage`, or
-            values that `Constraints` does not allow.
+        InputError: for a width below 1, N outside 1..W, groups that do not divide the width, a
+            diversity below 0, a coverage penalty without `coverage`, or values that `Constraints`
+            does not allow.
         ValueError: for a carry with a leaf whose leading axis is not B.
 
     >>> chances = jnp.log(jnp.array([[0.0, 0.6, 0.4], [0.5, 0.3, 0.2], [0.9, 0.1, 0.0]]))
@@ -102,10 +114,16 @@ def beam_search(
             f"{n_best} hypotheses cannot come out of a beam of width {width}; "
             f"ask for 1 to {width}, or widen the beam"
         )
+    if groups < 1 or width % groups:
+        raise InputError(
+            f"{groups} groups do not divide a beam of width {width}; give a divisor of it"
+        )
+    if not 0 <= diversity < jnp.inf:
+        raise InputError(f"diversity {diversity} is no number of nats; give 0 or more")
     constraints = Constraints(end, steps, min_length, no_repeat)
     objective = objective or Objective()
     batch = len(first)
-    rows = batch * width
+    rows, size = batch * width, width // groups
     sentences = jnp.arange(batch)[:, None]
 
     def tiled(leaf: jax.Array) -> jax.Array:
@@ -119,18 +137,17 @@ def beam_search(
         t, carry, token, beam = state
         carry, logits = next_token(carry, token)
         allowed = constraints.forbid(log_softmax(logits), beam.tokens.reshape(rows, steps), t)
-        # At most W extensions of one row can be among the best W of all.
-        count = min(width, allowed.shape[-1])
-        best, words = (x.reshape(batch, width, count) for x in jax.lax.top_k(allowed, count))
-        # NaN is not > -inf, so it is no extension either.
-        possible = beam.live[..., None] & (best > -jnp.inf)
-        extended = jnp.where(possible, beam.log_probs[..., None] + best, -jnp.inf)
-        # Slots precede extensions: +inf keeps finished hypotheses, in their order.
-        keys = [jnp.where(beam.lengths > 0, jnp.inf, -jnp.inf), extended.reshape(batch, -1)]
-        key, choice = jax.lax.top_k(jnp.concatenate(keys, axis=1), width)
-        extension = jnp.maximum(choice - width, 0)
-        parent = jnp.where(choice < width, choice, extension // count)
-        word = jnp.take_along_axis(words.reshape(batch, -1), extension, axis=1)
+        allowed = allowed.reshape(batch, width, -1)
+        taken = jnp.zeros((batch, allowed.shape[-1]))
+        chosen = []
+        for group in range(groups):
+            slots = slice(group * size, (group + 1) * size)
+            own = _Beam(*(x[:, slots] for x in beam))
+            key, parent, word = _extend(own, allowed[:, slots], diversity * taken)
+            chosen.append((key, parent + group * size, word))
+            # Slots that do not grow have the word 0.
+            taken = taken.at[sentences, word].add(jnp.isfinite(key).astype(taken.dtype))
+        key, parent, word = (jnp.concatenate(parts, axis=1) for parts in zip(*chosen, strict=True))
 
         row = (parent + width * sentences).reshape(rows)
         carry = jax.tree.map(lambda leaf: leaf[row], carry)
@@ -138,10 +155,13 @@ def beam_search(
         grown = jnp.isfinite(key)
         tokens = beam.tokens.at[:, :, t].set(jnp.where(grown, word, 0))
         lengths = jnp.where(grown & (word == end), t + 1, beam.lengths)
-        log_probs = jnp.where(key == jnp.inf, beam.log_probs, key)
+        longer = beam.log_probs + allowed[sentences, parent, word]
+        log_probs = jnp.where(key == jnp.inf, beam.log_probs, jnp.where(grown, longer, -jnp.inf))
         covered = None if coverage is None else coverage(carry).reshape(batch, width, -1)
         score = objective.score(log_probs, t + 1, covered)
         scores = jnp.where(lengths > beam.lengths, score, beam.scores)
+        if groups > 1:
+            scores = jnp.where(_found_before(tokens, lengths), -jnp.inf, scores)
         beam = _Beam(tokens, lengths, log_probs, scores)
 
         worst = jax.lax.top_k(scores, n_best)[0][:, -1]
@@ -154,13 +174,16 @@ def beam_search(
     beam = _Beam(
         jnp.zeros((batch, width, steps), jnp.int32),
         jnp.zeros((batch, width), jnp.int32),
-        nothing.at[:, 0].set(0),
+        nothing.at[:, ::size].set(0),  # Each group starts from one hypothesis.
         nothing,
     )
     token = tiled(first.astype(jnp.int32))
     state = (jnp.zeros((), jnp.int32), jax.tree.map(tiled, carry), token, beam)
     beam = jax.lax.while_loop(lambda state: state[-1].live.any(), step, state)[-1]
 
+    if groups > 1:
+        repeated = _found_before(beam.tokens, beam.lengths)
+        beam = beam._replace(lengths=jnp.where(repeated, 0, beam.lengths))
     best = jax.lax.top_k(beam.scores, n_best)[1]
     beam = _Beam(*(x[sentences, best] for x in beam))
     finished = beam.lengths > 0
@@ -170,3 +193,41 @@ def beam_search(
         jnp.where(finished, beam.log_probs, -jnp.inf),
         beam.scores,
     )
+
+
+def _extend(
+    beam: _Beam, allowed: jax.Array, penalty: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Chooses what fills the M slots of one group after a step.
+
+    Args:
+        beam: its slots.
+        allowed: log P of each next token [B, M, V], -inf where the constraints forbid it.
+        penalty: what is taken off the tokens in the choice [B, V].
+
+    Returns:
+        The value by which each new slot was chosen [B, M], +inf for a finished hypothesis that
+        stays and -inf for an empty slot, its parent among the slots, and its new word, 0 where
+        there is none.
+    """
+    batch, size, vocab = allowed.shape
+    # At most M extensions of one row can be among the best M of all.
+    count = min(size, vocab)
+    best, words = jax.lax.top_k(allowed - penalty[:, None], count)
+    # NaN is not > -inf, so it is no extension either.
+    possible = beam.live[..., None] & (best > -jnp.inf)
+    extended = jnp.where(possible, beam.log_probs[..., None] + best, -jnp.inf)
+    # Slots precede extensions: +inf keeps finished hypotheses, in their order.
+    keys = [jnp.where(beam.lengths > 0, jnp.inf, -jnp.inf), extended.reshape(batch, -1)]
+    key, choice = jax.lax.top_k(jnp.concatenate(keys, axis=1), size)
+    extension = jnp.maximum(choice - size, 0)
+    parent = jnp.where(choice < size, choice, extension // count)
+    word = jnp.take_along_axis(words.reshape(batch, -1), extension, axis=1)
+    return key, parent, jnp.where(jnp.isfinite(key), word, 0)
+
+
+def _found_before(tokens: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Returns which finished hypotheses an earlier slot holds as well, bool [B, W]."""
+    same = (tokens[:, :, None] == tokens[:, None]).all(-1) & (lengths[:, :, None] > 0)
+    same &= lengths[:, :, None] == lengths[:, None]
+    return jnp.tril(same, -1).any(-1)

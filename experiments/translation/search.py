@@ -48,6 +48,17 @@ class SearchConfig(launch.Group):
     beam: int = integer(
         5, 1, 1 << 16, "hypotheses that the search keeps; 1 (greedy) or more", free=True
     )
+    groups: int = integer(
+        1, 1, 1 << 16, "groups of hypotheses that differ, for diverse beam search", free=True
+    )
+    diversity: float = number(
+        0.5,
+        0,
+        LARGEST_NUMBER,
+        "nats that a token costs for each earlier group that has it at this step",
+        free=True,
+        when={"groups": lambda groups: groups > 1},
+    )
     normalise: str = choice(
         "average", NORMALISATIONS, "what log P is divided by: a function of the length", free=True
     )
@@ -124,7 +135,7 @@ class Translator:
         target: the vocabulary of the outputs.
         config: how outputs are searched.
         steps: the most tokens of an output.
-        width: of the beam.
+        width: of the beam; another one than --beam has no groups.
         n_best: the number of outputs of each source.
     """
 
@@ -157,6 +168,8 @@ class Translator:
                 min_length=config.min_length,
                 no_repeat=config.no_repeat,
                 coverage=coverage if use_coverage else None,
+                groups=config.groups if width == config.beam else 1,
+                diversity=config.diversity,
             )
 
         @jax.jit

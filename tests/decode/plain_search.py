@@ -112,6 +112,27 @@ def beam(model, sentence, *, width, **constraints):
     return finished
 
 
+def diverse_beam(model, sentence, *, width, groups, diversity, **constraints):
+    """Returns the hypotheses that groups of beams find, step by step and never stopping early."""
+    size = width // groups
+    beams = [([model.begin(sentence)], []) for _ in range(groups)]
+    while any(live for live, _ in beams):
+        taken = np.zeros(model.vocab)
+        for group, (live, finished) in enumerate(beams):
+            longer = [more for one in live for more in model.extensions(one, **constraints)]
+            longer.sort(key=lambda one: diversity * taken[one.tokens[-1]] - one.log_prob)
+            longer = longer[: size - len(finished)]
+            for one in longer:
+                # Counts for the groups after this one, whose extensions are sorted later.
+                taken[one.tokens[-1]] += 1
+            beams[group] = (
+                [one for one in longer if one.tokens[-1] != END],
+                finished + [one for one in longer if one.tokens[-1] == END],
+            )
+    found = [one for _, finished in beams for one in finished]
+    return [*{one.tokens: one for one in found}.values()]
+
+
 def score(hypothesis, *, normalise="none", alpha=0.7, coverage=0.0):
     length = len(hypothesis.tokens)
     divisor = {

@@ -93,6 +93,50 @@ def test_small_widths_are_the_plain_search(objective, constraints):
         check(found, row, expected, objective)
 
 
+@pytest.mark.parametrize(
+    "groups, diversity, objective, constraints",
+    [
+        (2, 0.5, {}, {}),
+        (3, 1.0, {"normalise": "average"}, {"min_length": 3}),
+        (6, 0.2, {"normalise": "gnmt", "alpha": 0.9}, {"no_repeat": 2}),
+        (2, 0.0, {}, {}),
+    ],
+)
+def test_groups_are_the_plain_diverse_search(groups, diversity, objective, constraints):
+    model, sentences = Model(3, vocab=5, spread=0.8), [0, 41, 300, 511]
+    settings = {"width": 6, "groups": groups, "diversity": diversity, "steps": 6, **constraints}
+    found = find_beam(model, sentences, n_best=5, objective=Objective(**objective), **settings)
+    for row, sentence in enumerate(sentences):
+        check(found, row, plain_search.diverse_beam(model, sentence, **settings), objective)
+
+
+def test_diversity_spreads_the_hypotheses_and_groups_without_it_repeat_one_beam():
+    model, sentences = Model(3, vocab=5, spread=0.8), range(20)
+    settings = {"width": 4, "steps": 6, "n_best": 4, "groups": 2}
+
+    def first_tokens(**more):
+        found = find_beam(model, sentences, **settings, **more)
+        return [{tokens[0] for tokens in sequences(found, row)} for row in sentences], found
+
+    alike, same = first_tokens(diversity=0.0)
+    spread, _ = first_tokens(diversity=100.0)
+    assert (same.lengths[:, 2:] == 0).all()  # The second group found what the first one had.
+    assert sum(map(len, spread)) > sum(map(len, alike))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"groups": 3}, "3 groups do not divide a beam of width 4"),
+        ({"groups": 0}, "0 groups do not divide"),
+        ({"groups": 2, "diversity": -1.0}, "diversity -1.0 is no number of nats"),
+    ],
+)
+def test_groups_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        find_beam(Model(1, vocab=3), [0], width=4, steps=2, **options)
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES[::4], ids=str)
 def test_asking_for_more_never_changes_the_best(objective):
     model, width = Model(6, vocab=7, spread=2.0), 6

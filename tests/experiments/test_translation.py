@@ -285,6 +285,7 @@ def test_bleu_counts_the_tokens_of_the_target_language(corpus, options, tokenize
             (
                 "--copy", "--shared", "--level=bpe", "--limit=20", "--label_smoothing=0.1",
                 "--reverse_source", "--normalise=gnmt", "--alpha=0.8", "--no_repeat=2",
+                "--groups=3", "--diversity=0.3",
             ),
             marks=pytest.mark.slow,
         ),

@@ -44,6 +44,8 @@ BAD_INPUT = [
     ("--bridge=copy", ('bridge "dense"',)),
     ("--model=lstm_batch_norm", ("lstm_layer_norm",)),
     ("--beam=0", ("--beam=0", "from 1")),
+    ("--beam=4 --groups=3", ("3 groups", "width 4")),
+    ("--diversity=1", ("--groups=1", "--diversity")),
     ("--beam=2 --n_best=3", ("3 hypotheses", "width 2")),
     ("--normalise=length", ("'length'", "gnmt")),
     ("--normalise=power --alpha=-1", ("--alpha=-1.0", "from 0")),
