@@ -1,0 +1,107 @@
+"""What detectors have in common. Shapes: B pictures, S their side, C channels, N objects.
+
+A detector is a Linen module with two methods beside its forward pass:
+  - `losses(images, batch, key, train)` gives the terms of the loss of each picture, (B,) each;
+  - `detect(images, batch)` gives `Detections` (or `Landmarks`), all in one compiled call.
+
+A batch is that of `dlcore.data.detection`, boxes in pixels of the square. Objects that are
+difficult, and crowds, are neither right nor wrong to find: nothing is to find them, and what lies
+on them does not count as background.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dlcore import boxes as geometry
+from dlcore.models.detection.suppression import Comparison, Detections, suppress
+from dlcore.types import Batch
+
+
+class Objects(NamedTuple):
+    """The objects of B pictures.
+
+    Attributes:
+        boxes: float32 (B, N, 4).
+        labels: int32 (B, N).
+        real: bool (B, N), those that are to be found.
+        ignored: bool (B, N), difficult ones and crowds.
+        crowds: bool (B, N), boxes around many objects.
+    """
+
+    boxes: jax.Array
+    labels: jax.Array
+    real: jax.Array
+    ignored: jax.Array
+    crowds: jax.Array
+
+
+def objects_of(batch: Batch) -> Objects:
+    """Returns the objects of a batch."""
+    there = jnp.asarray(batch["boxes_mask"])
+    nothing = jnp.zeros_like(there)
+    crowds = there & batch.get("crowd", nothing)
+    ignored = crowds | (there & batch.get("difficult", nothing))
+    return Objects(batch["boxes"], batch["labels"], there & ~ignored, ignored, crowds)
+
+
+def largest(objects: Objects) -> tuple[jax.Array, jax.Array]:
+    """Returns the place of the largest real object of each picture (B,), and whether there is one.
+
+    Of equal areas it is the first.
+    """
+    area = jnp.where(objects.real, geometry.area(objects.boxes), -1)
+    return jnp.argmax(area, axis=1).astype(jnp.int32), objects.real.any(1)
+
+
+def of_place(values: jax.Array, place: jax.Array) -> jax.Array:
+    """Returns values[b, place[b]] of values (B, N, ...) for places (B,)."""
+    index = place.reshape(-1, *[1] * (values.ndim - 1))
+    return jnp.take_along_axis(values, index, 1)[:, 0]
+
+
+def _overlap_loss(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    overlap = geometry.OVERLAPS[name]
+    return lambda predicted, boxes: 1 - overlap(predicted, boxes)
+
+
+# The losses of a box, 1 less the overlap with the object's; "squares" are those of its codes.
+OVERLAP_LOSSES = {name: _overlap_loss(name) for name in geometry.OVERLAPS}
+BOX_LOSSES = ("squares", *OVERLAP_LOSSES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How detections are made of what a network says.
+
+    Attributes:
+        score_threshold: what the score of a detection must pass.
+        iou_threshold: the overlap at which the weaker of two boxes of a class is dropped.
+        comparison: ">" or ">=", for both thresholds, see `suppress`.
+        candidates: boxes of each picture that take part, those of the best scores.
+        most: detections of each picture.
+    """
+
+    score_threshold: float = 0.01
+    iou_threshold: float = 0.5
+    comparison: Comparison = ">"
+    candidates: int = 200
+    most: int = 100
+
+    def __call__(
+        self, boxes: jax.Array, scores: jax.Array, labels: jax.Array, side: int
+    ) -> Detections:
+        """Suppresses boxes (B, R, 4) of scores and labels (B, R), cut off at the side S."""
+        return suppress(
+            geometry.clip(boxes, side, side),
+            scores,
+            labels,
+            score_threshold=self.score_threshold,
+            iou_threshold=self.iou_threshold,
+            comparison=self.comparison,
+            candidates=min(self.candidates, scores.shape[1]),
+            most=self.most,
+        )

@@ -1,0 +1,98 @@
+"""Classification with localisation: what is in a picture, if anything, and where (Sermanet et al.
+2013). Shapes: B pictures, S their side, C channels, p classes, h w F a map.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from dlcore import boxes as geometry
+from dlcore.models.cnn.darknet import SLOPE
+from dlcore.models.detection.body import Body
+from dlcore.models.detection.detector import OVERLAP_LOSSES, Decoding, largest, objects_of, of_place
+from dlcore.models.detection.suppression import Detections
+from dlcore.nn import Dense
+from dlcore.types import Activations, Batch, at_least_float32
+
+
+class Localizer(nn.Module):
+    """One object of a picture: its score, its box and its class.
+
+    The outputs are p_c, b_y, b_x, b_h, b_w, c_1 ... c_p: sigmoid(p_c) is the probability of an
+    object, the sigmoids of b are its centre and sides in shares of the picture, and the softmax of
+    c is its class, given that there is one. The net is a body, a hidden dense layer on the whole
+    map, which knows where everything is, and a dense layer of the outputs.
+
+    Attributes:
+        body: gives one map.
+        num_classes: p.
+        hidden: units of the hidden layer.
+        box_loss: "squares" of the four shares, or 1 less an overlap of `boxes.OVERLAPS`.
+        box_weight: of the box in the loss.
+        decoding: of the detections, of which there is one.
+    """
+
+    body: Body
+    num_classes: int
+    hidden: int = 256
+    box_loss: str = "squares"
+    box_weight: float = 5.0
+    decoding: Decoding = Decoding(most=1)
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
+        """Maps images (B, S, S, C) to outputs (B, 5 + p) and the activations by name."""
+        (x,), activations = self.body(images, train)
+        a = dict(activations)
+        x = x.reshape(x.shape[0], -1)
+        a["hidden"] = x = nn.leaky_relu(Dense(self.hidden, name="hidden")(x), SLOPE)
+        small = nn.initializers.normal(0.01)
+        a["output"] = x = Dense(5 + self.num_classes, kernel_init=small, name="output")(x)
+        return x, a
+
+    def losses(
+        self, images: jax.Array, batch: Batch, key: jax.Array, train: bool = True
+    ) -> dict[str, jax.Array]:
+        """Returns the terms of the loss of each picture: "object", "place" and "class".
+
+        The object is the largest one that is to be found. Without one, place and class have no
+        part in the loss, and with difficult objects or crowds alone nothing has.
+        """
+        outputs = self(images, train)[0]
+        outputs = outputs.astype(at_least_float32(outputs.dtype))
+        objects = objects_of(batch)
+        side = images.shape[1]
+        place, there = largest(objects)
+        box, label = of_place(objects.boxes, place), of_place(objects.labels, place)
+        if self.box_loss == "squares":
+            wanted = geometry.convert(box / side, "corners", "centre")
+            y, x, height, width = wanted[:, 1], wanted[:, 0], wanted[:, 2], wanted[:, 3]
+            codes = jax.nn.sigmoid(outputs[:, 1:5])
+            wrong = ((codes - jnp.stack([y, x, height, width], -1)) ** 2).sum(-1)
+        else:
+            wrong = OVERLAP_LOSSES[self.box_loss](self.boxes(outputs, side), box)
+        score = optax.sigmoid_binary_cross_entropy(outputs[:, 0], there.astype(outputs.dtype))
+        known = there | ~objects.ignored.any(1)
+        classes = optax.softmax_cross_entropy_with_integer_labels(outputs[:, 5:], label)
+        return {
+            "object": jnp.where(known, score, 0),
+            "place": self.box_weight * jnp.where(there, wrong, 0),
+            "class": jnp.where(there, classes, 0),
+        }
+
+    def boxes(self, outputs: jax.Array, side: int) -> jax.Array:
+        """Returns the boxes (B, 4) of outputs (B, 5 + p)."""
+        y, x, height, width = (side * jax.nn.sigmoid(outputs[:, i]) for i in range(1, 5))
+        return geometry.convert(jnp.stack([x, y, height, width], -1), "centre", "corners")
+
+    def detect(self, images: jax.Array, batch: Batch) -> Detections:
+        """Returns what is found in images (B, S, S, C): the one object, with the score p_c c_i."""
+        outputs = self(images)[0]
+        outputs = outputs.astype(at_least_float32(outputs.dtype))
+        classes = jax.nn.softmax(outputs[:, 5:])
+        scores = jax.nn.sigmoid(outputs[:, 0]) * classes.max(-1)
+        labels = jnp.argmax(classes, -1).astype(jnp.int32)
+        side = images.shape[1]
+        boxes = self.boxes(outputs, side)
+        return self.decoding(boxes[:, None], scores[:, None], labels[:, None], side)

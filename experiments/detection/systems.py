@@ -1,0 +1,195 @@
+"""The systems of the detection job, by name, and their options."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import numpy as np
+
+from dlcore import launch
+from dlcore.errors import InputError
+from dlcore.launch.fields import LARGEST, LARGEST_NUMBER, choice, integer, number
+from dlcore.launch.options import parse_options
+from dlcore.models import image_spec
+from dlcore.models.detection import landmarks
+from dlcore.models.detection.body import Body, make_body
+from dlcore.models.detection.detector import BOX_LOSSES, Decoding
+from dlcore.models.detection.landmarks import LandmarkNet
+from dlcore.models.detection.localizer import Localizer
+from dlcore.models.detection.suppression import COMPARISONS
+from dlcore.models.detection.yolo import YOLOv1, YOLOv2
+
+_YOLO = ("yolo_v1", "yolo_v2")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SystemGroup(launch.Group):
+    """Detectors of one stage."""
+
+    title = "Detector"
+
+    hidden: int = integer(
+        256,
+        1,
+        LARGEST,
+        "units of the dense layer, or filters of the convolution, between body and output",
+    )
+    grid: int = integer(7, 1, 1024, "cells along a side", when={"model": ("yolo_v1",)})
+    predictors: int = integer(2, 1, 100, "boxes of a cell", when={"model": ("yolo_v1",)})
+    dropout: float = number(
+        0.5, 0, 1, "share of the hidden units dropped", below=True, when={"model": ("yolo_v1",)}
+    )
+    anchors: int = integer(
+        5, 1, 100, "shapes fitted to the training boxes", when={"model": ("yolo_v2",)}
+    )
+    box_loss: str = choice(
+        "squares",
+        BOX_LOSSES,
+        "squared errors of a box, or 1 less this overlap",
+        when={"model": ("localizer", "yolo_v2")},
+    )
+    box_weight: float | None = number(
+        None,
+        0,
+        LARGEST_NUMBER,
+        "weight of boxes in the loss; default 1 for yolo_v2, else 5",
+        when={"model": ("localizer", *_YOLO)},
+    )
+    object_weight: float = number(
+        5, 0, LARGEST_NUMBER, "weight of scores of objects", when={"model": ("yolo_v2",)}
+    )
+    background_weight: float | None = number(
+        None,
+        0,
+        LARGEST_NUMBER,
+        "weight of scores of the background; default 1 for yolo_v2, 0.5 for yolo_v1",
+        when={"model": _YOLO},
+    )
+    focal: float = number(
+        0, 0, 10, "exponent of the focal loss of scores", when={"model": ("yolo_v2",)}
+    )
+    scales: float = number(
+        0,
+        0,
+        1,
+        "share by which the side of training pictures varies, anew every ten steps",
+        below=True,
+        when={"model": ("yolo_v2",)},
+    )
+    form: str = choice(
+        "soft_argmax",
+        landmarks.FORMS,
+        "how landmarks are predicted",
+        when={"model": ("landmarks",)},
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecodingGroup(launch.Group):
+    """How detections are made of what a network says."""
+
+    title = "Detections"
+    group_conditions = {}
+
+    score_threshold: float = number(0.01, 0, 1, "score that a detection must pass", free=True)
+    iou_threshold: float = number(
+        0.5, 0, 1, "overlap at which the weaker of two boxes of a class goes", free=True
+    )
+    comparison: str = choice(">", COMPARISONS, "how both thresholds are compared", free=True)
+    most: int = integer(100, 1, 10_000, "detections of a picture", free=True)
+
+    def decoding(self) -> Decoding:
+        """Returns the decoding of the configuration."""
+        return Decoding(
+            self.score_threshold,
+            self.iou_threshold,
+            self.comparison,  # type: ignore[arg-type]
+            most=self.most,
+        )
+
+
+class Setting(NamedTuple):
+    """What the data settles of a system.
+
+    Attributes:
+        num_classes: of the data.
+        num_landmarks: of each object.
+        image_shape: (S, S, C).
+        shapes: float [k, 2], the anchors; none where a system has no anchors.
+    """
+
+    num_classes: int
+    num_landmarks: int
+    image_shape: tuple[int, int, int]
+    shapes: np.ndarray
+
+
+def body_of(config: Any, image_shape: tuple[int, int, int]) -> Body:
+    """Returns the body of a configuration, for pictures of a shape.
+
+    Raises:
+        InputError: for an option that the model does not have, and one without such a map.
+    """
+    options = parse_options(config.body, image_spec(config.body).build, config.option)
+    return make_body(config.body, (config.stride,), image_shape, **options)[0]
+
+
+def _given(config: Any, *names: str) -> dict[str, Any]:
+    """Returns the values of fields that are given; those of None are the system's own defaults."""
+    values = {name: getattr(config, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _localizer(config: Any, setting: Setting) -> nn.Module:
+    return Localizer(
+        body_of(config, setting.image_shape),
+        setting.num_classes,
+        hidden=config.hidden,
+        decoding=dataclasses.replace(config.decoding(), most=1),
+        **_given(config, "box_loss", "box_weight"),
+    )
+
+
+def _landmarks(config: Any, setting: Setting) -> nn.Module:
+    if not setting.num_landmarks:
+        raise InputError("--model=landmarks needs landmarks, and the data has none")
+    return LandmarkNet(
+        body_of(config, setting.image_shape),
+        setting.num_landmarks,
+        form=config.form,
+        hidden=config.hidden,
+    )
+
+
+def _yolo_v1(config: Any, setting: Setting) -> nn.Module:
+    return YOLOv1(
+        body_of(config, setting.image_shape),
+        setting.num_classes,
+        decoding=config.decoding(),
+        **_given(config, "grid", "predictors", "hidden", "dropout"),
+        **_given(config, "box_weight", "background_weight"),
+    )
+
+
+def _yolo_v2(config: Any, setting: Setting) -> nn.Module:
+    return YOLOv2(
+        body_of(config, setting.image_shape),
+        setting.num_classes,
+        shapes=tuple((float(height), float(width)) for height, width in setting.shapes),
+        stride=config.stride,
+        features=config.hidden,
+        decoding=config.decoding(),
+        **_given(config, "box_loss", "box_weight", "object_weight", "background_weight", "focal"),
+    )
+
+
+# Each makes a Linen module with `losses` and `detect` (`dlcore.models.detection.detector`).
+SYSTEMS: dict[str, Callable[[Any, Setting], nn.Module]] = {
+    "localizer": _localizer,
+    "landmarks": _landmarks,
+    "yolo_v1": _yolo_v1,
+    "yolo_v2": _yolo_v2,
+}
+# Those that have anchors fitted to the data.
+WITH_ANCHORS = ("yolo_v2",)
