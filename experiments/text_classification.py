@@ -31,7 +31,9 @@ from dlcore.launch.text import (
     not_read,
     with_table,
 )
+from dlcore.launch.uncertainty import UncertaintyConfig, uncertain_answers, with_dropout
 from dlcore.metrics import classification
+from dlcore.metrics.uncertainty import Uncertain, uncertainty
 from dlcore.models.text import POOLINGS, RecurrentEncoder, TextClassifier
 from dlcore.report import Section, heat_section, text_sections
 from dlcore.types import Aux, Batch, Mean, Metrics, Params, PyTree, TrainState, Variables
@@ -44,6 +46,7 @@ class Config(
     launch.Config,
     VocabularyConfig,
     EncoderConfig,
+    UncertaintyConfig,
     dataset="docstrings",
     steps=900,
     batch_size=64,
@@ -164,32 +167,67 @@ class TextClassification(launch.Task[Config, Info]):
     def outputs(self) -> Callable[[Variables, Batch], tuple[jax.Array, jax.Array | None]]:
         """Maps variables and a batch [B, T] to probabilities [B, K] and attention [B, T]."""
 
-        def outputs(variables: Variables, batch: Batch) -> tuple[jax.Array, jax.Array | None]:
-            logits, activations = self.model.apply(variables, batch["tokens"], batch["length"])
-            return jax.nn.softmax(logits.astype(jnp.float32)), activations.get("attention")
+        return jax.jit(self._outputs)
 
-        return jax.jit(outputs)
+    @functools.cached_property
+    def sampled_outputs(
+        self,
+    ) -> Callable[[Variables, Batch, jax.Array], tuple[jax.Array, jax.Array | None]]:
+        """Maps (variables, batch, key) to those of the thinned network of the key."""
+        return with_dropout(self._outputs)
 
-    def predict(self, variables: Variables, inputs: Sequence[str]) -> np.ndarray:
-        """Returns the probabilities of the classes for lines of text, float32 [N, K]."""
+    def _outputs(
+        self, variables: Variables, batch: Batch, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        rngs = None if key is None else {"dropout": key}
+        logits, activations = self.model.apply(
+            variables, batch["tokens"], batch["length"], rngs=rngs
+        )
+        return jax.nn.softmax(logits.astype(jnp.float32)), activations.get("attention")
+
+    def predict(self, variables: Variables, inputs: Sequence[str]) -> np.ndarray | Uncertain:
+        """Returns the probabilities of the classes for lines of text, float32 [N, K].
+
+        With --dropout_samples they are a mean over thinned networks, and `Uncertain` tells how sure
+        it is. The masks of a text depend on the length that its batch is padded to.
+        """
+        if self.config.dropout_samples is None:
+            return self.probabilities(functools.partial(self.outputs, variables), inputs)
+        samples = self.config.samples(
+            lambda key: self.probabilities(
+                lambda batch: self.sampled_outputs(variables, batch, key), inputs
+            )
+        )
+        return uncertainty(samples)
+
+    def probabilities(
+        self, outputs: Callable[[Batch], tuple[jax.Array, Any]], inputs: Sequence[str]
+    ) -> np.ndarray:
+        """Returns the probabilities [N, K] that a function of a batch gives for lines of text."""
         lines = [encode(self.info.vocabulary, line) for line in inputs]
         found = [np.zeros((0, len(self.info.class_names)), np.float32)]
         for batch in answer_batches(lines, self.config.limit):
-            found.append(np.asarray(self.outputs(variables, batch)[0]))
+            found.append(np.asarray(outputs(batch)[0]))
         return np.concatenate(found)[: len(lines)]
 
     def remark(self, inputs: Sequence[str]) -> str | None:
         return not_read([self.info.vocabulary.encode(line) for line in inputs], self.config.limit)
 
-    def answers(self, inputs: Sequence[str], outputs: np.ndarray) -> list[dict[str, Any]]:
-        return class_answers(outputs, self.info.class_names, self.config.top)
+    def answers(self, inputs: Sequence[str], outputs: Any) -> list[dict[str, Any]]:
+        names, top = self.info.class_names, self.config.top
+        if isinstance(outputs, Uncertain):
+            return uncertain_answers(class_answers(outputs.probabilities, names, top), outputs)
+        return class_answers(outputs, names, top)
 
     def report(self, outcome: launch.Outcome) -> Sequence[Section]:
         names, tokens = self.info.class_names, self.info.vocabulary.tokens
         variables = self.computing(outcome.variables)
         texts, labels = zip(*self.tested, strict=True)
         sections = text_sections(
-            texts, np.array(labels), self.predict(variables, texts), class_names=names
+            texts,
+            np.array(labels),
+            self.probabilities(functools.partial(self.outputs, variables), texts),
+            class_names=names,
         )
         if self.config.pooling == "attention":
             batch = next(evaluation_batches(self.test, SHOWN))

@@ -5,8 +5,7 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
 
-from dlcore import parallel
-from dlcore.nn.dropout import drop, require_rate
+from dlcore.nn.dropout import draws, drop, mask_positions, require_rate
 
 
 class Embedding(nn.Module):
@@ -46,7 +45,7 @@ class Embedding(nn.Module):
         """
         require_rate(self.dropout)
         x = jnp.take(self.table, tokens, axis=0, mode="fill")
-        if not train or self.dropout == 0:
+        if not draws(self.dropout, train):
             return x
         key = self.make_rng("dropout")
 
@@ -54,5 +53,5 @@ class Embedding(nn.Module):
             keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, position), words)
             return jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.dropout))(keys)
 
-        kept = jax.vmap(kept_of)(parallel.positions(len(tokens)), tokens)
+        kept = jax.vmap(kept_of)(mask_positions(len(tokens)), tokens)
         return drop(x, kept[..., None], self.dropout)

@@ -46,6 +46,8 @@ from dlcore.launch.fields import (
     text,
     texts,
 )
+from dlcore.launch.uncertainty import UncertaintyConfig, uncertain_answers, with_dropout
+from dlcore.metrics.uncertainty import Uncertain
 from dlcore.models import IMAGE_MODELS, image_spec
 from dlcore.models.cnn.torch_names import family_of
 from dlcore.nn.augment import STEPS, Augment, augmentation, principal_colours
@@ -68,6 +70,7 @@ _SEVERAL: Condition = {"label_separator": lambda separator: separator is not Non
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(
     launch.Config,
+    UncertaintyConfig,
     dataset="digits",
     steps=2000,
     batch_size=128,
@@ -274,11 +277,11 @@ class ImageClassification(launch.Task[Config, Info]):
     def summarise(self, measured: dict[str, Any], split: str) -> dict[str, float]:
         return self.labelling.summarise(measured)
 
-    def logits(self, variables: Variables, images: jax.Array) -> jax.Array:
+    def logits(self, variables: Variables, images: jax.Array, **options: Any) -> jax.Array:
         """Returns logits, or those of the mean of the probabilities over --views."""
 
         def predict(images: jax.Array) -> jax.Array:
-            logits: jax.Array = self.forward(variables, images)[0]
+            logits: jax.Array = self.forward(variables, images, **options)[0]
             return logits
 
         return over_views(predict, VIEWS[self.config.views], self.labelling.mean)(images)
@@ -334,8 +337,20 @@ class ImageClassification(launch.Task[Config, Info]):
             )
         )
 
-    def predict(self, variables: Variables, inputs: Sequence[Any]) -> np.ndarray:
+    @functools.cached_property
+    def sampled_probabilities(self) -> Callable[[Variables, Any, jax.Array], jax.Array]:
+        """Maps (variables, images, key) to the probabilities by the thinned network of the key."""
+        return with_dropout(
+            lambda variables, images, key: self.labelling.probabilities(
+                self.logits(variables, images, rngs={"dropout": key}).astype(jnp.float32)
+            )
+        )
+
+    def predict(self, variables: Variables, inputs: Sequence[Any]) -> np.ndarray | Uncertain:
         """Returns the probabilities of the classes, float32 [N, K].
+
+        With --dropout_samples they are a mean over thinned networks, the same ones for all inputs,
+        and `Uncertain` tells how sure it is.
 
         Args:
             variables: of the network.
@@ -345,13 +360,22 @@ class ImageClassification(launch.Task[Config, Info]):
         images = read_images(inputs, self.info.image_shape, self.info.bits)
         size = 64
         padded = np.concatenate([images, np.repeat(images[-1:], -len(images) % size, axis=0)])
-        parts = [
-            np.asarray(self.probabilities(variables, padded[start : start + size]))
-            for start in range(0, len(padded), size)
-        ]
-        return np.concatenate(parts)[: len(images)]
 
-    def answers(self, inputs: Sequence[Any], outputs: np.ndarray) -> list[dict[str, Any]]:
+        def over(probabilities: Callable[[Any], jax.Array]) -> np.ndarray:
+            starts = range(0, len(padded), size)
+            parts = [np.asarray(probabilities(padded[at : at + size])) for at in starts]
+            return np.concatenate(parts)[: len(images)]
+
+        if self.config.dropout_samples is None:
+            return over(lambda images: self.probabilities(variables, images))
+        samples = self.config.samples(
+            lambda key: over(lambda images: self.sampled_probabilities(variables, images, key))
+        )
+        return self.labelling.uncertainty(samples)
+
+    def answers(self, inputs: Sequence[Any], outputs: Any) -> list[dict[str, Any]]:
+        if isinstance(outputs, Uncertain):
+            return uncertain_answers(self.labelling.answers(outputs.probabilities), outputs)
         return self.labelling.answers(outputs)
 
 

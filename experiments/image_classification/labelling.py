@@ -16,6 +16,7 @@ import numpy as np
 from dlcore.launch.answers import class_answers, label_answers
 from dlcore.losses import binary_cross_entropy
 from dlcore.metrics import average_precision, classification, label_scores
+from dlcore.metrics.uncertainty import Uncertain, uncertainty
 from dlcore.nn.views import mean_sigmoid, mean_softmax
 from dlcore.report import Section
 from dlcore.report.classes import (
@@ -76,6 +77,10 @@ class Labelling(abc.ABC):
     @abc.abstractmethod
     def mean(self, logits: jax.Array) -> jax.Array:
         """Returns the logits (B, K) of the mean probabilities over views, (views, B, K)."""
+
+    def uncertainty(self, samples: np.ndarray) -> Uncertain:
+        """Returns the mean of S samples (S, N, K) of the probabilities, and its uncertainty."""
+        return uncertainty(samples)
 
     @abc.abstractmethod
     def answers(self, probabilities: np.ndarray) -> list[dict[str, Any]]:
@@ -186,6 +191,13 @@ class SeveralLabels(Labelling):
 
     def mean(self, logits: jax.Array) -> jax.Array:
         return mean_sigmoid(logits)
+
+    def uncertainty(self, samples: np.ndarray) -> Uncertain:
+        """As `Labelling.uncertainty`, summed over the labels, as if they were independent."""
+        found = uncertainty(np.stack([1 - samples, samples], -1))
+        return Uncertain(
+            found.probabilities[..., 1], found.entropy.sum(1), found.mutual_information.sum(1)
+        )
 
     def answers(self, probabilities: np.ndarray) -> list[dict[str, Any]]:
         return label_answers(probabilities, self.class_names, self.threshold)

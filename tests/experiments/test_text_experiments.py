@@ -253,6 +253,17 @@ def test_a_run_comes_back_and_answers_lines(trained, job):
         assert len(dlcore.load(folder, top=1).answers(lines)[0]["top"]) == 1
 
 
+def test_dropout_samples_of_a_text(run, trained, tmp_path):
+    _, folder = trained("text_classification")
+    (tmp_path / "lines.txt").write_text("\n".join(LINES["text_classification"]) + "\n")
+    flags = (f"--predict={tmp_path / 'lines.txt'}", "--dropout_samples=3", f"--workdir={folder}")
+    process = run(*flags)
+    assert process.returncode == 0, process.stderr
+    rows = [json.loads(line) for line in process.stdout.splitlines()]
+    assert all(0 < row["mutual_information"] < row["entropy"] for row in rows)
+    assert run(*flags).stdout == process.stdout
+
+
 @each_job
 def test_predictions_of_a_file_and_of_standard_input(run, trained, tmp_path, monkeypatch, job):
     _, folder = trained(job)

@@ -7,6 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from scipy import stats
 
 import dlcore
 from dlcore import launch
@@ -110,6 +111,34 @@ def test_options_that_a_run_may_change_and_those_that_it_fixes(plain):
     assert dlcore.load(folder, top=2).config.top == 2
     with pytest.raises(InputError, match="model: mlp then, lenet5 now"):
         dlcore.load(folder, model="lenet5")
+
+
+def test_dropout_samples_are_thinned_networks_and_tell_how_sure_they_are(train, plain):
+    outcome, folder = train(option=("dropout=0.5", "features=[16]"), steps=20)
+    loaded = dlcore.load(folder, dropout_samples=3)
+    data = load_images("digits", data_dir=loaded.config.data_dir)
+    images = data.test.arrays["image"][:3]
+    found = loaded.predict(images)
+    task = loaded.task
+
+    def alone(image, key):  # In training mode, a net without other noise drops by the same mask.
+        rngs = {"dropout": key}
+        logits, _ = task.forward(loaded.variables, image[None], train=True, rngs=rngs)
+        return jax.nn.softmax(logits[0])
+
+    keys = jax.random.split(jax.random.key(task.config.seed), 3)
+    expected = np.array([[alone(image, key) for image in images] for key in keys])
+    np.testing.assert_allclose(found.probabilities, expected.mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        found.entropy, stats.entropy(expected.mean(0), axis=-1), rtol=1e-4, atol=1e-6
+    )
+    assert (found.mutual_information > 0).all()
+    np.testing.assert_array_equal(loaded.predict(images[1:]).entropy, found.entropy[1:])
+    row = loaded.answers(images)[1]
+    assert row["entropy"] == found.entropy[1] and row["class"] in task.info.class_names
+    assert row["mutual_information"] == found.mutual_information[1]
+    with pytest.raises(InputError, match="the model has no dropout, so all --dropout_samples"):
+        dlcore.load(plain[1], dropout_samples=2).predict(images)
 
 
 def test_what_is_no_run_is_one_line(plain, tmp_path):

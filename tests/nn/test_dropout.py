@@ -9,6 +9,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from dlcore import nn, parallel
 from dlcore.errors import InputError
+from dlcore.nn.dropout import sampled_dropout
+from dlcore.nn.embedding import Embedding
+from dlcore.nn.recurrent import LSTM, Recurrent
 
 X = jax.random.normal(jax.random.key(0), (8, 5, 4)) + 3
 
@@ -87,3 +90,32 @@ def test_mesh():
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     y = jax.jit(drop, out_shardings=sharding)(jax.device_put(X, sharding))
     np.testing.assert_array_equal(y, drop(X))
+
+
+class Noisy(flax.linen.Module):
+    """Dropout of every kind beside batch normalisation, which must not train."""
+
+    @flax.linen.compact
+    def __call__(self, tokens, train=False):
+        x = Embedding(9, 4, dropout=0.5)(tokens, train)
+        x = nn.BatchNorm()(x, train)
+        x = nn.Dropout(0.3)(x, train)
+        return Recurrent(LSTM(3), state_dropout=0.2, candidate_dropout=0.4)(x, train=train)[1]
+
+
+def test_evaluation_samples_all_kinds_of_dropout_and_nothing_else_trains():
+    tokens = jnp.array([[1, 2, 3], [1, 2, 3], [4, 5, 6]])
+    variables = Noisy().init(jax.random.key(0), tokens)
+    plain = Noisy().apply(variables, tokens)
+    outputs = []
+    for seed in (1, 1, 2):
+        with sampled_dropout() as rates:
+            key = jax.random.key(seed)
+            # Running statistics would be an error, because they are not mutable.
+            outputs.append(Noisy().apply(variables, tokens, rngs={"dropout": key}))
+    assert rates == [0.5, 0.3, 0.2, 0.4]
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    assert (outputs[0] != outputs[2]).any() and (outputs[0] != plain).any()
+    # Equal examples meet the same thinned network, wherever they stand.
+    np.testing.assert_array_equal(outputs[0][0], outputs[0][1])
+    np.testing.assert_array_equal(Noisy().apply(variables, tokens), plain)

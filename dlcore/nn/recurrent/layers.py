@@ -125,13 +125,17 @@ class Recurrent(nn.Module):
 
     def _noise(self, params: Params, batch: int, steps: int, train: bool) -> Noise:
         width = params[self.cell.recurrent[0]].shape[0]
-        state = Dropout(self.state_dropout)(jnp.ones((batch, width)), train)
-        ones = jnp.ones((batch, steps, self.cell.features))
-        candidate = Dropout(self.candidate_dropout)(ones, train).swapaxes(0, 1)
-        return Noise(
-            state=state if train and self.state_dropout else None,
-            candidate=candidate if train and self.candidate_dropout else None,
-        )
+        noises = []
+        for rate, shape in (
+            (self.state_dropout, (batch, width)),
+            (self.candidate_dropout, (batch, steps, self.cell.features)),
+        ):
+            # Dropout gives its input back where it does not draw.
+            ones = jnp.ones(shape)
+            noise = Dropout(rate)(ones, train)
+            noises.append(None if noise is ones else noise)
+        state, candidate = noises
+        return Noise(state, None if candidate is None else candidate.swapaxes(0, 1))
 
 
 class Bidirectional(nn.Module):

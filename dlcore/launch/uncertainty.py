@@ -1,0 +1,67 @@
+"""Predictions with dropout on, which tell how sure they are (Gal & Ghahramani 2016)."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from dlcore.errors import InputError
+from dlcore.launch.config import Group
+from dlcore.launch.fields import integer
+from dlcore.metrics.uncertainty import Uncertain
+from dlcore.nn.dropout import sampled_dropout
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UncertaintyConfig(Group):
+    """Monte Carlo dropout of predictions."""
+
+    title = "Predictions"
+
+    dropout_samples: int | None = integer(
+        None,
+        2,
+        100_000,
+        "thinned networks whose mean --predict gives, with its uncertainty; default the whole one",
+        free=True,
+    )
+
+    def samples(self, predict: Callable[[jax.Array], Any]) -> np.ndarray:
+        """Returns what a function of a key predicts for each of the samples' keys, stacked."""
+        config: Any = self  # has the seed of `RunConfig`
+        keys = jax.random.split(jax.random.key(config.seed), config.dropout_samples)
+        return np.stack([np.asarray(predict(key)) for key in keys])
+
+
+def with_dropout(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a compiled function in which dropout draws although the model evaluates.
+
+    Args:
+        function: calls the model, with a key for "dropout" among its arguments.
+
+    Raises:
+        InputError: when it is called and no dropout draws.
+    """
+
+    def sampled(*args: Any) -> Any:
+        with sampled_dropout() as rates:
+            result = function(*args)
+        if not rates:
+            raise InputError(
+                "the model has no dropout, so all --dropout_samples would be the same; train it "
+                "with dropout, or leave them out"
+            )
+        return result
+
+    return jax.jit(sampled)
+
+
+def uncertain_answers(rows: list[dict[str, Any]], found: Uncertain) -> list[dict[str, Any]]:
+    """Returns rows of predictions with the columns "entropy" and "mutual_information", in nats."""
+    measures = zip(rows, found.entropy, found.mutual_information, strict=True)
+    return [
+        {**row, "entropy": float(entropy), "mutual_information": float(information)}
+        for row, entropy, information in measures
+    ]
