@@ -17,6 +17,7 @@ from dlcore.errors import InputError
 from dlcore.files import write_whole
 from dlcore.launch.loading import Trained
 from dlcore.launch.process import say
+from dlcore.launch.task import Task
 from dlcore.train.logs import writing
 
 _TOGETHER = 256  # inputs that are read and answered together
@@ -29,7 +30,8 @@ def predict(trained: Trained[Any, Any], source: str, target: str) -> None:
         trained: the run.
         source: a file, a folder or "-" for standard input: images (from standard input their
             paths, one a line), or lines of text.
-        target: a file that ends in .csv or .jsonl, or "-" for JSON lines on standard output.
+        target: a file that ends in .csv or .jsonl, or "-" for JSON lines on standard output; for
+            jobs that write answers in a form of their own, also a folder.
 
     Raises:
         InputError: when the model answers nothing, or an input cannot be read.
@@ -38,12 +40,16 @@ def predict(trained: Trained[Any, Any], source: str, target: str) -> None:
     if reads is None:
         raise InputError(f"{trained.task.name()} has a model that answers nothing; see --help")
     form = "jsonl" if target == "-" else pathlib.Path(target).suffix.removeprefix(".")
-    if form not in ("csv", "jsonl"):
+    to_folder = form == "" and type(trained.task).write_answers is not Task.write_answers
+    if form not in ("csv", "jsonl") and not to_folder:
         raise InputError(f"--predict_to={target} is neither -, a .csv nor a .jsonl file")
     inputs = _images(source) if reads == "images" else input_lines(source)
     if remark := trained.task.remark(inputs):
         say(remark)
     rows = _rows(trained, inputs)
+    if to_folder:
+        trained.task.write_answers(pathlib.Path(target), rows)
+        return
     if target == "-":
         _write(rows, form, sys.stdout)
         return

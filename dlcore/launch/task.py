@@ -297,6 +297,15 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         """
         return [{"output": np.asarray(output).tolist()} for output in outputs]
 
+    def write_answers(self, folder: pathlib.Path, rows: Iterator[dict[str, Any]]) -> None:
+        """Writes answers in a form of the job's own, for `--predict_to=FOLDER`.
+
+        Args:
+            folder: to write.
+            rows: the answers with their "input", made as they are asked for.
+        """
+        raise TypeError(f"{self.name()} writes no folder of answers")
+
     def remark(self, inputs: Sequence[Any]) -> str | None:
         """Returns what is said once beside the predictions, such as how many inputs are cut."""
         return None

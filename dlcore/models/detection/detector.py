@@ -45,7 +45,8 @@ def objects_of(batch: Batch) -> Objects:
     nothing = jnp.zeros_like(there)
     crowds = there & batch.get("crowd", nothing)
     ignored = crowds | (there & batch.get("difficult", nothing))
-    return Objects(batch["boxes"], batch["labels"], there & ~ignored, ignored, crowds)
+    boxes, labels = jnp.asarray(batch["boxes"]), jnp.asarray(batch["labels"])
+    return Objects(boxes, labels, there & ~ignored, ignored, crowds)
 
 
 def largest(objects: Objects) -> tuple[jax.Array, jax.Array]:

@@ -103,7 +103,7 @@ class LandmarkNet(nn.Module):
         else:
             distance = (self.points(outputs, side) - points) / side
             losses = 1000 * (distance**2).sum(-1)
-        count = visible.sum(1)
+        count = visible.sum(1).astype(losses.dtype)
         total = jnp.where(visible, losses, 0).sum(1)
         return {"place": total / jnp.maximum(count, 1)}
 

@@ -192,9 +192,10 @@ class YOLOv2(nn.Module):
         self, said: jax.Array, boxes: jax.Array, cell: jax.Array, anchor: jax.Array, side: int
     ) -> jax.Array:
         shapes = jnp.asarray(self.shapes, said.dtype)[anchor]
-        wanted = coding.encode_cells(boxes, cell, shapes, self.stride)
-        offsets = jax.nn.sigmoid(said[..., :2]) - jax.nn.sigmoid(wanted[..., :2])
-        sizes = said[..., 2:] - wanted[..., 2:]
+        middle = (boxes[..., :2] + boxes[..., 2:]) / 2
+        offsets = jax.nn.sigmoid(said[..., :2]) - (middle / self.stride - cell.astype(said.dtype))
+        sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], coding.SMALLEST)
+        sizes = said[..., 2:] - jnp.log(sides / shapes)
         share = geometry.area(boxes) / side**2
         return (2 - share) * ((offsets**2).sum(-1) + (sizes**2).sum(-1))
 
