@@ -224,7 +224,51 @@ def detection() -> dict[str, torch.Tensor]:
         for key, value in {"y": y, "g": g}.items():
             golden[f"regions/{name}/{key}"] = last(value).unflatten(0, (2, 9))
         golden[f"regions/{name}/dx"] = last(gradients(y, g, x)[0])
-    return golden
+    return golden | detector_losses(swap)
+
+
+def detector_losses(swap: list[int]) -> dict[str, torch.Tensor]:
+    """Codes of boxes and the losses of Faster R-CNN's two networks, on every anchor and region."""
+    from torchvision.models.detection import rpn
+    from torchvision.models.detection._utils import BoxCoder
+    from torchvision.models.detection.roi_heads import fastrcnn_loss
+
+    low = 40 * torch.rand(60, 2)
+    anchors = torch.cat([low, low + 8 + 16 * torch.rand(60, 2)], -1)
+    objects = anchors[[3, 20, 41]] + 2 * torch.randn(3, 4)
+    coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
+    codes = torch.randn(60, 4)
+    golden = {
+        "coder/codes": coder.encode_single(anchors.roll(1, 0), anchors)[:, swap],
+        "coder/given": codes[:, swap],
+        "coder/boxes": coder.decode_single(codes, anchors)[:, swap],
+    }
+    network = rpn.RegionProposalNetwork(
+        None, None, 0.7, 0.3, 1000, 0.5, dict.fromkeys(("training", "testing"), 1),
+        dict.fromkeys(("training", "testing"), 1), 0.7,
+    )  # fmt: skip
+    labels, matched = network.assign_targets_to_anchors([anchors], [{"boxes": objects}])
+    logits = torch.randn(60, 1)
+    targets = network.box_coder.encode(matched, [anchors])
+    losses = network.compute_loss(logits, codes, labels, targets)
+    golden |= {
+        "rpn/anchors": anchors[:, swap],
+        "rpn/objects": objects[:, swap],
+        "rpn/logits": logits[:, 0],
+        "rpn/losses": torch.stack(losses),
+    }
+    classes, places = torch.randn(12, 4), torch.randn(12, 4 * 4)
+    labels, targets = torch.randint(0, 4, (12,)), torch.randn(12, 4)
+    losses = fastrcnn_loss(classes, places, [labels], [targets])
+    # Class 0 is the background there.
+    order = [1, 2, 3, 0]
+    return golden | {
+        "regions/logits": classes[:, order],
+        "regions/codes": places.reshape(12, 4, 4)[:, 1:, swap],
+        "regions/labels": (labels + 3) % 4,
+        "regions/targets": targets[:, swap],
+        "regions/losses": torch.stack(losses),
+    }
 
 
 def main() -> None:
