@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlcore.errors import InputError, choose
-from dlcore.nn.augment import colour, geometry, mixing
+from dlcore.nn.augment import colour, geometry, mixing, mosaic
 from dlcore.nn.augment.mixing import Batch
 from dlcore.nn.augment.warp import Fill, warp_boxes, warp_images, warp_landmarks
 from dlcore.parallel import positions
@@ -28,6 +28,7 @@ MAPS: dict[str, Step] = {
     "resized_crop": geometry.resized_crop,
     "rotate": geometry.rotate,
     "affine": geometry.affine,
+    "object_crop": geometry.object_crop,
 }
 COLOURS: dict[str, Step] = {
     "brightness": colour.brightness,
@@ -38,7 +39,7 @@ COLOURS: dict[str, Step] = {
     "noise": colour.noise,
 }
 ERASERS: dict[str, Step] = {"cutout": colour.cutout}
-MIXERS: dict[str, Step] = {"mixup": mixing.mixup, "cutmix": mixing.cutmix}
+MIXERS: dict[str, Step] = {"mixup": mixing.mixup, "cutmix": mixing.cutmix, "mosaic": mosaic.mosaic}
 STEPS = MAPS | COLOURS | ERASERS | MIXERS
 
 # The options that a text can give to steps, and their least and largest values.
@@ -57,6 +58,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "deviation": (0, 255),
     "size": (1, 10_000),
     "alpha": (0.01, 100),
+    "visible": (0, 1),
+    "zoom": (0.5, 1),
 }
 
 
@@ -82,8 +85,11 @@ def augmentation(
       - "label": integers (B,) or probabilities (B, K). Mixing turns integers into probabilities.
       - "boxes" (B, N, 4), y_min, x_min, y_max, x_max in pixels, and "boxes_mask" (B, N), true for
         real boxes: see `warp_boxes`.
+        "object_crop" needs them, and "mosaic" makes 4 N of N, with their "labels", "difficult" and
+        "crowd" (B, N).
       - "landmarks" (B, M, 2), y, x in pixels, and "landmarks_mask" (B, M), true for visible ones:
-        see `warp_landmarks`.
+        see `warp_landmarks`. Those of boxes are (B, N, M, 2); where their box becomes padding, they
+        are not visible.
     Pixel (i, j) covers [i, i + 1) x [j, j + 1). Cutout changes neither boxes nor landmarks.
 
     Args:
@@ -106,7 +112,11 @@ def augmentation(
     >>> flip(jax.random.key(0), batch)["image"].tolist()
     [[[[2.0], [1.0]]]]
     """
-    from_caller: dict[str, object] = {"num_classes": num_classes, "fill": fill}
+    from_caller: dict[str, object] = {
+        "num_classes": num_classes,
+        "fill": fill,
+        "least_visible": least_visible,
+    }
     if colours is not None:
         from_caller |= {"eigenvalues": colours[0], "eigenvectors": colours[1]}
     steps = _parse(text, from_caller)
@@ -122,22 +132,39 @@ def augmentation(
         def keys_of(name: str) -> jax.Array:
             return _own_keys(jax.random.fold_in(key, zlib.crc32(name.encode())), count)
 
-        def draw_map(name: str, step: Step) -> jax.Array:
-            return jax.vmap(lambda own: step(own, height, width))(keys_of(name))
+        size = {"height": height, "width": width}
+
+        def warped_boxes(whole: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return warp_boxes(
+                batch["boxes"], batch["boxes_mask"], whole, least_visible=least_visible, **size
+            )
+
+        def draw_map(name: str, step: Step, before: jax.Array | None) -> jax.Array:
+            """Draws a map and returns it composed with those before it."""
+            objects = _objects(name, step, batch)
+            if objects and before is not None:
+                objects = warped_boxes(before)
+            drawn = jax.vmap(lambda own, *of: step(own, height, width, *of))(
+                keys_of(name), *objects
+            )
+            return drawn if before is None else _compose(before, drawn)
 
         new = dict(batch)
         if maps:
-            whole = functools.reduce(_compose, [draw_map(name, step) for name, step in maps])
+            whole: jax.Array | None = None
+            for name, step in maps:
+                whole = draw_map(name, step, whole)
+            assert whole is not None
             images = _computed_once(warp_images(images, whole, fill=fill))
-            size = {"height": height, "width": width}
             if "boxes" in batch:
-                new["boxes"], new["boxes_mask"] = warp_boxes(
-                    batch["boxes"], batch["boxes_mask"], whole, least_visible=least_visible, **size
-                )
+                new["boxes"], new["boxes_mask"] = warped_boxes(whole)
             if "landmarks" in batch:
                 new["landmarks"], new["landmarks_mask"] = warp_landmarks(
                     batch["landmarks"], batch["landmarks_mask"], whole, pairs=pairs, **size
                 )
+                if batch["landmarks"].ndim == 4:
+                    there = new["boxes_mask"].astype(new["landmarks_mask"].dtype)
+                    new["landmarks_mask"] *= there[..., None]
         for name, step in tints + erasers:
             images = _computed_once(jax.vmap(step)(keys_of(name), images))
         new["image"] = images
@@ -146,6 +173,18 @@ def augmentation(
         return new
 
     return augment
+
+
+def _objects(name: str, step: Step, batch: Batch) -> tuple[jax.Array, ...]:
+    """Returns the boxes of a batch and their mask for a step that takes them, else nothing."""
+    if "boxes" not in inspect.signature(step).parameters:
+        return ()
+    if "boxes" not in batch:
+        raise InputError(
+            f"augmentation {name!r} needs boxes, which the examples do not have; leave it out, "
+            "resized_crop needs none"
+        )
+    return batch["boxes"], batch["boxes_mask"].astype(bool)
 
 
 def _own_keys(key: jax.Array, count: int) -> jax.Array:

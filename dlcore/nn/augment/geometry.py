@@ -6,12 +6,14 @@ input that appears there. Points are in pixels from the image's upper left corne
 first @ second does the first augmentation, then the second, and costs only one interpolation.
 `warp` applies maps to images, boxes and landmarks.
 
-Every function takes the example's own key and the image's height H and width W in pixels.
+Every function takes the example's own key and the image's height H and width W in pixels, and
+`object_crop` the boxes of the objects as the maps before it leave them.
 """
 
 import jax
 import jax.numpy as jnp
 
+from dlcore.boxes import area, intersection
 from dlcore.errors import InputError
 
 Number = jax.Array | float
@@ -69,16 +71,66 @@ def resized_crop(
         aspect: largest ratio of width to height, or of height to width.
     """
     size_key, place_key = jax.random.split(key)
-    share, stretch = jax.random.uniform(size_key, (2, 10))
-    area = height * width * (smallest + (1 - smallest) * share)
-    ratio = aspect ** (2 * stretch - 1)
-    tall, wide = jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)
+    tall, wide = _rectangles(size_key, height, width, smallest, aspect, tries=10)
     first = jnp.argmax((tall <= height) & (wide <= width))
     tall, wide = jnp.minimum(tall[first], height), jnp.minimum(wide[first], width)
     down, right = jax.random.uniform(place_key, (2,))
     return _matrix(
         tall / height, 0.0, down * (height - tall), 0.0, wide / width, right * (width - wide)
     )
+
+
+def object_crop(
+    key: jax.Array,
+    height: int,
+    width: int,
+    boxes: jax.Array,
+    mask: jax.Array,
+    *,
+    smallest: float = 0.3,
+    aspect: float = 1.5,
+    visible: float = 0.5,
+) -> jax.Array:
+    """Cuts out a rectangle that keeps a share of an object, and resizes it to the image's size.
+
+    Like the patches of Liu et al. 2016 (SSD, section 2.2), but for an object that is drawn first,
+    each as likely as the others. Rectangles are drawn as `resized_crop` does, until one fits into
+    the image and has the share of the object's area in it; after 50 the image stays whole. In an
+    image without an object the first that fits is taken. What becomes of the boxes that are cut is
+    the rule of `warp_boxes`.
+
+    Args:
+        key: the example's key.
+        height: H.
+        width: W.
+        boxes: the objects' boxes (N, 4), in pixels of the image that is to be cut.
+        mask: (N,), true for real boxes.
+        smallest: least share of the area.
+        aspect: largest ratio of width to height, or of height to width.
+        visible: the share of the object that stays.
+    """
+    size_key, place_key, object_key = jax.random.split(key, 3)
+    tall, wide = _rectangles(size_key, height, width, smallest, aspect, tries=50)
+    down, right = jax.random.uniform(place_key, (2, 50))
+    top, left = down * (height - tall), right * (width - wide)
+    chosen = jax.random.categorical(object_key, jnp.where(mask, 0.0, -jnp.inf))
+    box = jnp.where(mask.any(), boxes[chosen], 0.0)[None]
+    rectangles = jnp.stack([top, left, top + tall, left + wide], -1)
+    good = intersection(rectangles, box) >= visible * area(box)
+    good &= (tall <= height) & (wide <= width)
+    first = jnp.argmax(good)
+    cut = _matrix(tall[first] / height, 0.0, top[first], 0.0, wide[first] / width, left[first])
+    return jnp.where(good.any(), cut, jnp.eye(3))
+
+
+def _rectangles(
+    key: jax.Array, height: int, width: int, smallest: float, aspect: float, tries: int
+) -> tuple[jax.Array, jax.Array]:
+    """Draws heights and widths of rectangles, (tries,) each, which may not fit into the image."""
+    share, stretch = jax.random.uniform(key, (2, tries))
+    size = height * width * (smallest + (1 - smallest) * share)
+    ratio = aspect ** (2 * stretch - 1)
+    return jnp.sqrt(size / ratio), jnp.sqrt(size * ratio)
 
 
 def rotate(key: jax.Array, height: int, width: int, *, degrees: float = 10.0) -> jax.Array:

@@ -83,14 +83,16 @@ def cutmix(
     return batch | {"image": mixed, "label": _blend_labels(batch, share, num_classes)}
 
 
-def partners(rows: jax.Array) -> jax.Array:
-    """Returns for each row the row that lies half a global batch away.
+def partners(rows: jax.Array, part: int = 1, parts: int = 2) -> jax.Array:
+    """Returns for each row the row that lies a part of the global batch away, such as a half.
 
     Args:
         rows: (B, ...), or this device's part of them.
+        part: how many of the parts away.
+        parts: how many of them are the batch; partners are mutual sets of so many rows.
 
     Raises:
-        InputError: when the number of rows is odd.
+        InputError: when the number of rows is no multiple of the parts.
 
     >>> partners(jnp.array([1, 2, 3, 4])).tolist()
     [3, 4, 1, 2]
@@ -98,12 +100,16 @@ def partners(rows: jax.Array) -> jax.Array:
     axis = parallel.axis_name()
     everything = rows if axis is None else jax.lax.all_gather(rows, axis, tiled=True)
     count = len(everything)
-    if count % 2:
+    if count % parts:
         raise InputError(
             f"mixup and cutmix pair the examples of a batch and cannot pair {count}; make the "
             "batch size divided by the micro-batches of accumulation even"
+            if parts == 2
+            else f"mosaic takes {parts} examples of a batch at a time, which cannot be done with "
+            f"{count}; make the batch size divided by the micro-batches of accumulation a multiple "
+            f"of {parts}"
         )
-    turned = jnp.roll(everything, count // 2, 0)
+    turned = jnp.roll(everything, -part * (count // parts), 0)
     if axis is None:
         return turned
     return jax.lax.dynamic_slice_in_dim(turned, jax.lax.axis_index(axis) * len(rows), len(rows))
@@ -135,7 +141,7 @@ def _blend_labels(batch: Batch, share: jax.Array, num_classes: int | None) -> ja
     if alone or "label" not in batch:
         raise InputError(
             f"mixup and cutmix mix labels and have no rule for {alone or 'examples without them'}; "
-            "use cutout to hide parts of images"
+            "use cutout to hide parts of images, or mosaic for boxes"
         )
     return _blend(share[:, None], soft_labels(batch["label"], num_classes))
 

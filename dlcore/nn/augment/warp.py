@@ -2,6 +2,7 @@
 
 `geometry` defines the maps (B, 3, 3): they take points of the result to points of the input, in
 pixels from the upper left corner. Shapes: B batch, H W image, C channels, N boxes, M landmarks.
+Landmarks may be those of images, (B, M, 2), or of boxes, (B, N, M, 2).
 """
 
 from collections.abc import Sequence
@@ -80,7 +81,25 @@ def warp_boxes(
     y, x = (a.reshape(batch, count, 4) for a in _to_result(maps, corners_y, corners_x))
     whole = jnp.stack([y.min(-1), x.min(-1), y.max(-1), x.max(-1)], -1)
     most = jnp.array([height, width, height, width], whole.dtype).reshape(1, 1, 4)
-    clipped = jnp.clip(whole, 0, most)
+    return cut_boxes(whole, mask, jnp.zeros_like(most), most, least_visible)
+
+
+def cut_boxes(
+    whole: jax.Array, mask: jax.Array, low: jax.Array, high: jax.Array, least_visible: float
+) -> tuple[jax.Array, jax.Array]:
+    """Cuts boxes off at the edges of a rectangle.
+
+    Args:
+        whole: floats (B, N, 4).
+        mask: (B, N), true for real boxes.
+        low: y, x, y, x of the rectangle's upper left corner, of a shape that broadcasts.
+        high: the same of its lower right corner.
+        least_visible: as in `warp_boxes`.
+
+    Returns:
+        The boxes, where padding is 0, and the mask in the given type.
+    """
+    clipped = jnp.clip(whole, low, high)
     visible = _area(clipped)
     kept = mask.astype(bool) & (visible > 0) & (visible >= least_visible * _area(whole))
     return jnp.where(kept[..., None], clipped, 0), kept.astype(mask.dtype)
@@ -98,8 +117,8 @@ def warp_landmarks(
     """Moves landmarks with the pixels.
 
     Args:
-        points: floats (B, M, 2), each y, x in pixels.
-        mask: (B, M), true for visible landmarks.
+        points: floats (B, M, 2) or (B, N, M, 2), each y, x in pixels.
+        mask: (B, M) or (B, N, M), true for visible landmarks.
         maps: (B, 3, 3).
         height: H.
         width: W.
@@ -112,7 +131,7 @@ def warp_landmarks(
     Raises:
         InputError: when a pair names an unknown landmark, or two pairs name the same one.
     """
-    count = points.shape[1]
+    count = points.shape[-2]
     indices = [index for pair in pairs for index in pair]
     if len(set(indices)) < len(indices) or not all(0 <= index < count for index in indices):
         raise InputError(
@@ -122,11 +141,12 @@ def warp_landmarks(
     mirrored_order = list(range(count))
     for left, right in pairs:
         mirrored_order[left], mirrored_order[right] = right, left
-    mirrored = _determinant(maps) < 0
+    mirrored = (_determinant(maps) < 0).reshape(-1, *(1,) * (mask.ndim - 1))
     order = jnp.array(mirrored_order, jnp.int32)
-    points = jnp.where(mirrored[:, None, None], points[:, order], points)
-    mask = jnp.where(mirrored[:, None], mask[:, order], mask)
-    y, x = _to_result(maps, points[..., 0], points[..., 1])
+    points = jnp.where(mirrored[..., None], points[..., order, :], points)
+    mask = jnp.where(mirrored, mask[..., order], mask)
+    flat = points.reshape(len(points), -1, 2)
+    y, x = (part.reshape(mask.shape) for part in _to_result(maps, flat[..., 0], flat[..., 1]))
     visible = mask.astype(bool) & _inside(y, x, height, width)
     return jnp.stack([y, x], -1), visible.astype(mask.dtype)
 

@@ -6,7 +6,7 @@ from layouts import in_pictures, write, write_picture, write_yolo
 from dlcore.data.detection.yolo import is_yolo, read_yolo
 from dlcore.errors import InputError
 
-LINE = "1 0.5 0.25 0.5 0.5\n"  # of 40 x 20: x from 10 to 30, y from 0 to 10
+LINE = "1 0.5 0.25 0.5 0.4\n"  # of 40 x 20: x from 10 to 30, y from 1 to 9
 YAML = "path: /nowhere\ntrain: images/train\nval: images/val\nnames: [cat, dog]\n"
 
 
@@ -20,7 +20,7 @@ def test_shares_of_the_picture_become_corners(tmp_path: pathlib.Path) -> None:
     assert is_yolo(tmp_path) and is_yolo(tmp_path / "data.yaml")
     found = read_yolo(tmp_path)
     assert found.class_names == ("cat", "dog") and found.category_ids == (1, 2)
-    assert in_pictures(found.train.objects[0]) == [[0, 10, 10, 30], [0, 0, 20, 40]]
+    assert in_pictures(found.train.objects[0]) == [[1, 10, 9, 30], [0, 0, 20, 40]]
     assert found.train.objects[0].labels.tolist() == [1, 0]
     assert ids(found.train) == ["a", "b"] and ids(found.test) == ["c"] and not found.notes
     assert ids(read_yolo(tmp_path / "data.yaml").train) == ["a", "b"]

@@ -16,7 +16,8 @@ B = 8
 IMAGES = np.random.default_rng(0).integers(0, 256, (B, 10, 12, 3)).astype(np.uint8)
 BATCH = {"image": jnp.asarray(IMAGES), "label": jnp.arange(B) % 3, "weight": jnp.ones(B)}
 COLOURS = principal_colours(IMAGES)
-EVERYTHING = ",".join(STEPS)
+# Those that need boxes have a test of their own.
+EVERYTHING = ",".join(name for name in STEPS if name not in ("object_crop", "mosaic"))
 
 
 @functools.cache
@@ -119,7 +120,7 @@ def test_the_fill_is_what_comes_from_outside():
 
 def test_every_option_that_a_text_can_give_has_a_range():
     for name, step in STEPS.items():
-        options = set(step.__kwdefaults__) - {"fill", "num_classes"}
+        options = set(step.__kwdefaults__) - {"fill", "num_classes", "least_visible"}
         assert options and options <= set(RANGES), name
         for option in options:
             low, high = RANGES[option]
