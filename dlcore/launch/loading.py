@@ -4,6 +4,7 @@ Nothing here trains or writes into the run's folder.
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Collection, Sequence
 from typing import Any, Generic, TypeVar
@@ -56,7 +57,11 @@ class Trained(Generic[ConfigT, InfoT]):
 
     def predict(self, inputs: Sequence[Any]) -> Any:
         """Returns the model's outputs for inputs; the job's `predict` says of which kind."""
-        return self.task.predict(self.task.computing(self.variables), inputs)
+        return self.task.predict(self._computing, inputs)
+
+    @functools.cached_property
+    def _computing(self) -> Variables:
+        return self.task.computing(self.variables)
 
     def answers(self, inputs: Sequence[Any]) -> list[dict[str, Any]]:
         """Returns predictions as rows: values by column, as `--predict` writes them."""

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 from jax.ad_checkpoint import checkpoint_name
-from jax.extend.core import Literal
+from jax.extend import core
 
 from dlcore.nn.convolution import Conv, ConvTranspose
 from dlcore.nn.normalisation import BatchNorm
@@ -118,23 +118,24 @@ def _trace(
     (see `models.cnn.residual.Stage`), perhaps several times; their paths begin with that of the
     module around them.
     """
-    # The path of the outermost module, and that of the module itself, of each call in progress.
-    calls: list[tuple[Path, Path]] = []
+    # Of each call in progress: the variables that its module's path is in (a root scope), where
+    # these lie in those of the whole model, and the whole path of the module.
+    calls: list[tuple[Any, Path, Path]] = []
     epsilons: dict[Path, float] = {}
 
     def call(next_call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
         if context.method_name != "__call__":
             return next_call(*args, **kwargs)
-        own = tuple(module.path)
-        if own:
-            root, path = calls[-1][0], (*calls[-1][0], *own)
-        else:
-            root = path = (*calls[-1][1], str(module.name)) if calls else ()
+        root = module.scope.root
+        place: Path = ()
+        if calls:
+            place = calls[-1][1] if root is calls[-1][0] else (*calls[-1][2], str(module.name))
+        path = (*place, *module.path)
         if isinstance(module, BatchNorm):
             epsilons[path] = module.epsilon
             args = (checkpoint_name(args[0], _NORM + "/".join(path)), *args[1:])
-        calls.append((root, path))
+        calls.append((root, place, path))
         try:
             result = next_call(*args, **kwargs)
         finally:
@@ -150,26 +151,19 @@ def _trace(
         )
     readers: dict[str, set[str]] = {}
     _read(traced.jaxpr, readers)
-    layers = {reader: name for name, of in readers.items() if len(of) == 1 for reader in of}
     found: dict[Path, tuple[Path | None, float]] = {}
-    sources: dict[str, set[str]] = {}
-    for name, of in readers.items():
-        for reader in of:
-            sources.setdefault(reader, set()).add(name)
     for path, epsilon in epsilons.items():
         norm = "/".join(path)
-        layer = layers.get(norm)
-        if layer is not None and sources[norm] == {layer} and layer:
-            found[path] = (tuple(layer.split("/")), epsilon)
-        else:
-            found[path] = (None, epsilon)
+        before = [layer for layer, of in readers.items() if norm in of]
+        only = len(before) == 1 and before[0] != "" and readers[before[0]] == {norm}
+        found[path] = (tuple(before[0].split("/")) if only else None, epsilon)
     return found
 
 
 def _read(jaxpr: Any, readers: dict[str, set[str]]) -> None:
-    """Adds what reads the output of each layer: names of norms, and "" for anything else.
+    """Adds what reads the output of each layer: the names of norms, and "" for anything else.
 
-    The name of a layer that a norm's input does not come from is "".
+    Under the layer "" stand the norms whose input is the output of no layer.
     """
     layers, norms = {}, {}
     uses: dict[Any, list[str]] = {}
@@ -181,12 +175,12 @@ def _read(jaxpr: Any, readers: dict[str, set[str]]) -> None:
         if reader:
             norms[reader] = equation.invars[0]
         for variable in equation.invars:
-            if not isinstance(variable, Literal):
+            if not isinstance(variable, core.Literal):
                 uses.setdefault(variable, []).append(reader)
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in core.jaxprs_in_params(equation.params):
             _read(inner, readers)
     for variable in jaxpr.outvars:
-        if not isinstance(variable, Literal):
+        if not isinstance(variable, core.Literal):
             uses.setdefault(variable, []).append("")
     for variable, layer in layers.items():
         readers.setdefault(layer, set()).update(uses.get(variable, [""]))

@@ -6,6 +6,7 @@ classes, `--dataset` any prepared TFDS data set with an image and a label. With 
 the images of a table have any number of labels. `--predict=FOLDER --workdir=DIR` classifies images.
 """
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -51,6 +52,7 @@ from dlcore.metrics.uncertainty import Uncertain
 from dlcore.models import IMAGE_MODELS, image_spec
 from dlcore.models.cnn.torch_names import family_of
 from dlcore.nn.augment import STEPS, Augment, augmentation, principal_colours
+from dlcore.nn.folding import fold_batch_norm, folded_norms
 from dlcore.nn.remat import POLICIES
 from dlcore.nn.views import VIEWS, over_views
 from dlcore.report import Section
@@ -135,6 +137,11 @@ class Config(
         "data", ("data", "imagenet"), "mean and deviation of the pixels that scale the images"
     )
     views: str = choice("one", VIEWS, "views of a test image that are averaged over", free=True)
+    fold_batch_norm: bool = switch(
+        False,
+        "for --predict, put batch normalisation into the layers before it, which is faster",
+        free=True,
+    )
     init_from: str | None = path(
         None, "start from the weights of this run, or of a .safetensors or .pth file"
     )
@@ -241,7 +248,31 @@ class ImageClassification(launch.Task[Config, Info]):
         )
         x = (images.astype(jnp.float32) - mean) / jnp.maximum(deviation, 1.0)
         kind = jnp.result_type(*jax.tree.leaves(variables["params"]))
-        return self.model.apply(variables, x.astype(kind), **options)
+        with folded_norms() if self.config.fold_batch_norm else contextlib.nullcontext():
+            return self.model.apply(variables, x.astype(kind), **options)
+
+    def computing(self, variables: Variables) -> Variables:
+        if self.config.fold_batch_norm:
+            variables = self.folded(variables)
+        return super().computing(variables)
+
+    def folded(self, variables: Variables) -> Variables:
+        """Returns the variables with batch normalisation folded, and says what is not folded.
+
+        Raises:
+            InputError: when nothing can be folded.
+        """
+        one = jax.ShapeDtypeStruct((1, *self.info.image_shape), jnp.float32)
+        found = fold_batch_norm(lambda *args: self.forward(*args)[0], variables, one)
+        if not found.norms:
+            raise InputError(
+                f"{self.config.model} has no batch normalisation that follows a layer; leave out "
+                "--fold_batch_norm"
+            )
+        kept = f"; not folded, since they follow no layer alone: {', '.join(found.kept)}"
+        count = f"{len(found.norms)} batch normalisations folded into the layers before them"
+        launch.say(count + kept if found.kept else count)
+        return found.variables
 
     def init(self, key: jax.Array) -> Variables:
         variables: Variables = self.model.init(key, jnp.zeros((1, *self.info.image_shape)))

@@ -141,6 +141,26 @@ def test_dropout_samples_are_thinned_networks_and_tell_how_sure_they_are(train, 
         dlcore.load(plain[1], dropout_samples=2).predict(images)
 
 
+@pytest.mark.slow
+def test_predictions_with_folded_batch_normalisation(plain, capfd):
+    _, info = JOB.parts()
+    images = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 1), np.uint8)
+    outputs = []
+    for fold in (False, True):
+        config = CONFIG(model="resnet20", option=("width=0.1", "version=2"), fold_batch_norm=fold)
+        task = JOB(config)
+        task.info = info(("a", "b"), (8, 8, 1), np.zeros(1), np.ones(1))
+        variables = jax.tree.map(lambda leaf: 1.1 * leaf, jax.jit(task.init)(jax.random.key(0)))
+        outputs.append(task.predict(task.computing(variables), images))
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=0, atol=1e-5)
+    said = capfd.readouterr().err
+    assert "7 batch normalisations folded into the layers before them; not folded" in said
+    assert "stage_0/rest/norm_0, " in said and "final_norm" in said
+    loaded = dlcore.load(plain[1], fold_batch_norm=True)
+    with pytest.raises(InputError, match="mlp has no batch normalisation that follows a layer"):
+        loaded.predict(images)
+
+
 def test_what_is_no_run_is_one_line(plain, tmp_path):
     with pytest.raises(InputError, match="there is no run in"):
         dlcore.load(tmp_path)
