@@ -154,7 +154,7 @@ class DigitScenes(tfds.core.GeneratorBasedBuilder):
         for index in progress:
             scene = draw_scene(split, index, config.fewest, config.most)
             png = io.BytesIO()
-            Image.fromarray(scene.image).save(png, "png")
+            Image.fromarray(scene.image).save(png, "png", compress_level=1)
             shares = relative(scene.boxes, SIDE, SIDE)
             yield (
                 index,
@@ -300,11 +300,12 @@ def _draw(glyph: Glyph, rng: np.random.Generator) -> Drawn | None:
     y = (np.arange(low[0], high[0]) + 0.5 - centre[0])[:, None] / scale
     x = (np.arange(low[1], high[1]) + 0.5 - centre[1])[None, :] / scale
     place = slice(low[0], high[0]), slice(low[1], high[1])
-    ink = np.zeros((SIDE, SIDE))
-    ink[place] = _sampled(
+    near = _sampled(
         glyph.ink, middle[0] + (cosine * y + sine * x), middle[1] + (cosine * x - sine * y)
     )
-    return Drawn(ink, place, np.array(_bounds(ink)), corners)
+    ink = np.zeros((SIDE, SIDE))
+    ink[place] = near
+    return Drawn(ink, place, np.array(_bounds(near)) + np.tile(low, 2), corners)
 
 
 def _sampled(points: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -321,7 +322,8 @@ def _collide(a: Drawn, b: Drawn) -> bool:
     """Returns whether two digits overlap too much, or ink of both lies on a pixel."""
     if not intersection(a.box, b.box) > 0:
         return False
-    return bool(iou(a.box, b.box) > _OVERLAP or ((a.ink > 0) & (b.ink > 0)).any())
+    both = (a.ink[b.place] > 0) & (b.ink[b.place] > 0)
+    return bool(iou(a.box, b.box) > _OVERLAP or both.any())
 
 
 def _paint(image: np.ndarray, ink: np.ndarray, rng: np.random.Generator) -> bool:
