@@ -2,9 +2,9 @@
 
 `augmentation("flip,crop:4,cutout:8,mixup:0.2")` combines several steps into one function
 (key, batch) -> batch. The steps are in `geometry` (maps between pixels, which `warp` applies to
-images, boxes and landmarks), `colour`, `mixing`, `rand` and, for detection, `mosaic`. The draws of an
-example depend on the batch's key and on the example's position in the global batch alone, so that
-every layout, gradient accumulation and a resumed run see the same batch.
+images, boxes and landmarks), `colour`, `mixing`, `rand` (RandAugment) and, for detection, `mosaic`.
+The draws of an example depend on the batch's key and on the example's position in the global batch
+alone, so that every layout, gradient accumulation and a resumed run see the same batch.
 """
 
 from dlcore.nn.augment.colour import principal_colours

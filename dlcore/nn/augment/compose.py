@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlcore.errors import InputError, choose
-from dlcore.nn.augment import colour, geometry, mixing, mosaic
+from dlcore.nn.augment import colour, geometry, mixing, mosaic, rand
 from dlcore.nn.augment.mixing import Batch
 from dlcore.nn.augment.warp import Fill, warp_boxes, warp_images, warp_landmarks
 from dlcore.parallel import positions
@@ -21,7 +21,8 @@ Augment = Callable[[jax.Array, Batch], Batch]
 Step = Callable[..., Any]
 
 # The stages, in the order in which they run: all maps share one interpolation, no later step
-# changes the values that an eraser leaves, and mixing sees finished images.
+# changes the values that an eraser leaves, and mixing sees finished images. A name in two stages is
+# one step with a part in each, which draw from the same key.
 MAPS: dict[str, Step] = {
     "flip": geometry.flip,
     "crop": geometry.crop,
@@ -29,6 +30,7 @@ MAPS: dict[str, Step] = {
     "rotate": geometry.rotate,
     "affine": geometry.affine,
     "object_crop": geometry.object_crop,
+    "randaugment": rand.rand_map,
 }
 COLOURS: dict[str, Step] = {
     "brightness": colour.brightness,
@@ -37,6 +39,7 @@ COLOURS: dict[str, Step] = {
     "hue": colour.hue,
     "lighting": colour.lighting,
     "noise": colour.noise,
+    "randaugment": rand.rand_colours,
 }
 ERASERS: dict[str, Step] = {"cutout": colour.cutout}
 MIXERS: dict[str, Step] = {"mixup": mixing.mixup, "cutmix": mixing.cutmix, "mosaic": mosaic.mosaic}
@@ -60,6 +63,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "alpha": (0.01, 100),
     "visible": (0, 1),
     "zoom": (0.5, 1),
+    "number": (1, len(rand.OPERATIONS)),
+    "magnitude": (0, rand.LARGEST),
 }
 
 
@@ -119,9 +124,13 @@ def augmentation(
     }
     if colours is not None:
         from_caller |= {"eigenvalues": colours[0], "eigenvectors": colours[1]}
-    steps = _parse(text, from_caller)
+    steps = _parse(text)
     maps, tints, erasers, mixers = (
-        [(name, step) for name, step in steps.items() if name in stage]
+        [
+            (name, _bound(name, stage[name], options, from_caller))
+            for name, options in steps.items()
+            if name in stage
+        ]
         for stage in (MAPS, COLOURS, ERASERS, MIXERS)
     )
 
@@ -206,9 +215,9 @@ def _computed_once(images: jax.Array) -> jax.Array:
     return images / jnp.where(images < jnp.inf, 1.0, 2.0)
 
 
-def _parse(text: str, from_caller: dict[str, object]) -> dict[str, Step]:
-    """Returns the steps of a text by name, with the options of the text and of the caller."""
-    steps: dict[str, Step] = {}
+def _parse(text: str) -> dict[str, dict[str, float]]:
+    """Returns the options that a text gives to its steps, by the steps' names."""
+    steps: dict[str, dict[str, float]] = {}
     items = [item.strip() for item in text.split(",")]
     for item in [] if items in (["none"], [""]) else items:
         name, *values = item.split(":")
@@ -223,18 +232,25 @@ def _parse(text: str, from_caller: dict[str, object]) -> dict[str, Step]:
                 f"augmentation {item!r} has {len(values)} values; {name} takes "
                 f"{':'.join(options)}, leave out the rest"
             )
-        from_text = {
+        steps[name] = {
             option: _number(item, option, value, type(default))
             for (option, default), value in zip(options.items(), values, strict=False)
         }
-        other = {option: from_caller[option] for option in signature if option in from_caller}
-        if "eigenvalues" in signature and "eigenvalues" not in from_caller:
-            raise InputError(
-                f"augmentation {name!r} needs the principal colours of the training images; pass "
-                "colours=principal_colours(images) or leave it out"
-            )
-        steps[name] = functools.partial(STEPS[name], **from_text, **other)
     return steps
+
+
+def _bound(
+    name: str, step: Step, options: dict[str, float], from_caller: dict[str, object]
+) -> Step:
+    """Returns a step with the options of the text and of the caller."""
+    signature = inspect.signature(step).parameters
+    if "eigenvalues" in signature and "eigenvalues" not in from_caller:
+        raise InputError(
+            f"augmentation {name!r} needs the principal colours of the training images; pass "
+            "colours=principal_colours(images) or leave it out"
+        )
+    other = {option: from_caller[option] for option in signature if option in from_caller}
+    return functools.partial(step, **options, **other)
 
 
 def _number(item: str, option: str, value: str, kind: type) -> float:

@@ -29,7 +29,7 @@ def flip(key: jax.Array, height: int, width: int, *, probability: float = 0.5) -
         probability: the probability of a flip.
     """
     sign = jnp.where(jax.random.bernoulli(key, probability), -1.0, 1.0)
-    return _about_centre(height, width, xx=sign)
+    return about_centre(height, width, xx=sign)
 
 
 def crop(key: jax.Array, height: int, width: int, *, padding: int = 4) -> jax.Array:
@@ -144,7 +144,7 @@ def rotate(key: jax.Array, height: int, width: int, *, degrees: float = 10.0) ->
     """
     angle = jnp.deg2rad(degrees) * jax.random.uniform(key, minval=-1.0)
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
-    return _about_centre(height, width, yy=cosine, yx=-sine, xy=sine, xx=cosine)
+    return about_centre(height, width, yy=cosine, yx=-sine, xy=sine, xx=cosine)
 
 
 def affine(
@@ -173,7 +173,7 @@ def affine(
     angle, stretch_y, stretch_x, slant, down, right = drawn
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     scale_y, scale_x = jnp.exp(stretch_y), jnp.exp(stretch_x)
-    turned = _about_centre(
+    turned = about_centre(
         height,
         width,
         yy=scale_y * cosine,
@@ -184,7 +184,7 @@ def affine(
     return turned.at[:2, 2].add(jnp.stack([down * height, right * width]))
 
 
-def _about_centre(
+def about_centre(
     height: int,
     width: int,
     *,
