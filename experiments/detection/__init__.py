@@ -37,11 +37,13 @@ from dlcore.nn.augment import STEPS, Augment, augmentation
 from dlcore.report import Section
 from dlcore.types import Aux, Batch, Mean, Measures, Params, PyTree, Rows, TrainState, Variables
 
-from . import drawing
+from . import drawing, report
 from .scales import at_scales
 from .systems import SYSTEMS, WITH_ANCHORS, DecodingGroup, Setting, SystemGroup
 
 SAMPLE = 10_000  # pictures that are enough to measure on
+MOST_REPORTED = 500  # pictures that a report looks at
+_TOGETHER = 32  # pictures that are looked at together
 # What an evaluation keeps of the objects of a picture.
 _TRUTH = ("boxes", "boxes_mask", "labels", "difficult", "crowd", "image_id", "size")
 
@@ -178,6 +180,7 @@ class Detection(launch.Task[Config, Info]):
             shapes,
             data.bits,
         )
+        jax.eval_shape(self.init, jax.random.key(0))  # Says now what does not go together.
         found = self.split_data(train, data.test, info)
         if config.scales:
             batches = at_scales(
@@ -276,7 +279,24 @@ class Detection(launch.Task[Config, Info]):
         return launch.Check(self.forward, "image")
 
     def report(self, outcome: launch.Outcome) -> Sequence[Section]:
-        return ()
+        test = evenly_spaced(self.test, MOST_REPORTED)
+        batch = test.gather(np.arange(len(test)))
+        found = self.found(self.computing(outcome.variables), batch["image"])
+        if isinstance(found, Landmarks):
+            points, visible = map(np.asarray, truth(batch))
+            box = np.asarray(of_place(batch["boxes"], largest(objects_of(batch))[0]))
+            scale = np.sqrt(geometry.area(box))
+            return report.landmark_sections(batch, found.points, points, visible, scale)
+        judgement = Judgement(self.info.class_names)
+        judgement.add(batch, found)
+        return report.detection_sections(
+            batch,
+            found,
+            judgement,
+            sizes=self.sizes,
+            shapes=self.info.shapes,
+            shown_score=self.config.shown_score,
+        )
 
     @functools.cached_property
     def detect(self) -> Callable[[Variables, Any], Any]:
@@ -289,6 +309,17 @@ class Detection(launch.Task[Config, Info]):
 
         return jax.jit(run)
 
+    def found(self, variables: Variables, images: np.ndarray) -> Any:
+        """Returns what is found in square images [N, S, S, C] of 0..255, as NumPy's arrays."""
+        parts = []
+        for start in range(0, len(images), _TOGETHER):
+            part = images[start : start + _TOGETHER]
+            padding = np.zeros((_TOGETHER - len(part), *images.shape[1:]), np.uint8)
+            found = jax.device_get(self.detect(variables, np.concatenate([part, padding])))
+            kept = slice(len(part))
+            parts.append(jax.tree.map(lambda leaf, kept=kept: leaf[kept], found))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
     def predict(self, variables: Variables, inputs: Sequence[Any]) -> list[Found]:
         """Returns what is found in each picture, in its own pixels.
 
@@ -296,16 +327,10 @@ class Detection(launch.Task[Config, Info]):
             variables: of the network.
             inputs: uint8 arrays [H, W, C] of any size, or paths of image files.
         """
-        shape, together = self.info.image_shape, 32
-        found = []
-        for start in range(0, len(inputs), together):
-            part = inputs[start : start + together]
-            images, sizes = _squares(part, shape, self.info.bits)
-            images = np.concatenate([images, np.zeros((together - len(part), *shape), np.uint8)])
-            result = jax.device_get(self.detect(variables, images))
-            for row, size in enumerate(sizes):
-                found.append(_in_picture(result, row, size, shape[0]))
-        return found
+        shape = self.info.image_shape
+        images, sizes = _squares(inputs, shape, self.info.bits)
+        found = self.found(variables, images)
+        return [_in_picture(found, row, size, shape[0]) for row, size in enumerate(sizes)]
 
     def answers(self, inputs: Sequence[Any], outputs: Sequence[Found]) -> list[dict[str, Any]]:
         return [self._answer(found) for found in outputs]

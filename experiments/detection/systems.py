@@ -30,7 +30,7 @@ class SystemGroup(launch.Group):
     title = "Detector"
 
     hidden: int = integer(
-        256,
+        128,
         1,
         LARGEST,
         "units of the dense layer, or filters of the convolution, between body and output",

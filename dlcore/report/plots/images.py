@@ -28,12 +28,12 @@ def plot_mistakes(images: np.ndarray, captions: Sequence[str], path: pathlib.Pat
     for axis in axes:
         axis.set_axis_off()
     for axis, image, caption in zip(axes, images, captions, strict=False):
-        _show(axis, image)
+        show(axis, image)
         axis.set_title(caption, fontsize=8)
     save(figure, path)
 
 
-def _show(axis: "Axes", image: np.ndarray) -> None:
+def show(axis: "Axes", image: np.ndarray) -> None:
     if image.shape[-1] == 1:
         axis.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     else:
@@ -55,7 +55,7 @@ def plot_rows(rows: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
     for line, (name, images) in zip(axes, rows.items(), strict=True):
         line[0].text(-0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center")
         for axis, image in zip(line, images, strict=False):
-            _show(axis, image)
+            show(axis, image)
     save(figure, path)
 
 

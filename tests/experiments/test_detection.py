@@ -1,0 +1,169 @@
+"""The job `detection`: training, evaluation, resuming, predictions and reports of each system."""
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+from outcomes import assert_fails, summary
+from PIL import Image
+
+SIDE = 32
+
+
+def write_scenes(folder, part, count, rng):
+    """Pictures with a bright and a dark rectangle, or none, in YOLO's text files."""
+    for number in range(count):
+        image = rng.integers(100, 140, (SIDE, SIDE, 3), dtype=np.uint8)
+        lines = []
+        for label in range(2) if number % 4 else ():
+            height, width = rng.integers(8, 15, 2)
+            top = rng.integers(0, SIDE - height)
+            left = 16 * label + rng.integers(0, SIDE // 2 - width + 1)
+            image[top : top + height, left : left + width] = 250 if label else 5
+            y, x = (top + height / 2) / SIDE, (left + width / 2) / SIDE
+            lines.append(f"{label} {x} {y} {width / SIDE} {height / SIDE}")
+        for kind in ("images", "labels"):
+            (folder / kind / part).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / "images" / part / f"{part}{number}.png")
+        (folder / "labels" / part / f"{part}{number}.txt").write_text("\n".join(lines))
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    rng = np.random.default_rng(0)
+    write_scenes(folder, "train", 32, rng)
+    write_scenes(folder, "val", 9, rng)
+    (folder / "classes.txt").write_text("dark\nbright\n")
+    return folder
+
+
+@pytest.fixture
+def job():
+    return "detection"
+
+
+@pytest.fixture
+def common_flags(scenes):
+    return [
+        f"--data_path={scenes}",
+        "--batch_size=8",
+        "--option=width=0.2",
+        "--hidden=16",
+        "--warmup_steps=1",
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("trained")
+
+
+@pytest.fixture
+def trained(run, folder):
+    """A run of YOLO v2 with a report, made once."""
+    if not (folder / "summary.json").exists():
+        flags = ["--steps=60", "--anchors=2", "--learning_rate=0.01", "--report"]
+        process = run(*flags, "--box_loss=giou", f"--workdir={folder}")
+        assert process.returncode == 0, process.stderr
+    return folder
+
+
+def test_yolo_v2_learns_what_is_where(trained):
+    metrics = summary(trained)["metrics"]
+    assert metrics["mAP50"] > 0.3 and 0 <= metrics["AP"] < metrics["mAP50"]
+    parts = [f"{part}_loss" for part in ("place", "object", "background", "class")]
+    assert metrics["loss"] == pytest.approx(sum(metrics[part] for part in parts), rel=1e-4)
+
+
+def test_the_report_shows_pictures_curves_errors_and_anchors(trained):
+    page = (trained / "report" / "index.html").read_text()
+    for name in ("pictures", "precision_recall", "errors", "worst_pictures", "anchors"):
+        assert f"{name}.png" in page and (trained / "report" / f"{name}.png").stat().st_size > 5000
+    assert "recall at 0.5" in page
+
+
+def test_predictions_are_drawn_and_written_in_the_pictures_own_pixels(
+    run, trained, scenes, tmp_path
+):
+    """A picture of three times the size, wider than high, has boxes of three times the size."""
+    picture = Image.open(scenes / "images" / "val" / "val1.png")
+    wide = Image.new("RGB", (5 * SIDE, 3 * SIDE), (120, 120, 120))
+    wide.paste(picture.resize((3 * SIDE, 3 * SIDE), Image.Resampling.NEAREST), (0, 0))
+    (tmp_path / "in").mkdir()
+    wide.save(tmp_path / "in" / "wide.png")
+    picture.convert("L").save(tmp_path / "in" / "grey.png")
+    out = tmp_path / "out"
+    flags = [f"--workdir={trained}", f"--predict={tmp_path / 'in'}", f"--predict_to={out}"]
+    process = run(*flags)
+    assert process.returncode == 0, process.stderr
+    written = json.loads((out / "detections.json").read_text())
+    assert [(i["file_name"], i["height"], i["width"]) for i in written["images"]] == [
+        ("grey.png", 32, 32),
+        ("wide.png", 96, 160),
+    ]
+    assert [c["name"] for c in written["categories"]] == ["dark", "bright"]
+    for one in written["annotations"]:
+        size = written["images"][one["image_id"] - 1]
+        x, y, width, height = one["bbox"]
+        assert x >= 0 and x + width <= size["width"] + 1e-3
+        assert y >= 0 and y + height <= size["height"] + 1e-3
+        assert 0.01 < one["score"] <= 1
+    assert sorted(f.name for f in out.glob("*.png")) == ["0001_grey.png", "0002_wide.png"]
+    assert Image.open(out / "0002_wide.png").size == wide.size
+    again = run(*flags)
+    assert_fails(again, "is there already")
+
+
+@pytest.mark.parametrize(
+    ("model", "flags"),
+    [
+        ("localizer", []),
+        ("yolo_v1", ["--grid=4"]),
+        ("yolo_v2", ["--anchors=2", "--scales=0.3", "--focal=2", "--precision=bfloat16"]),
+    ],
+)
+def test_every_system_takes_steps(run, tmp_path, model, flags):
+    flags = [f"--model={model}", *flags, "--steps=2", f"--workdir={tmp_path}"]
+    process = run(*flags)
+    assert process.returncode == 0, process.stderr
+    metrics = summary(tmp_path)["metrics"]
+    assert all(np.isfinite(value) for value in metrics.values()) and "mAP50" in metrics
+    assert ("right" in metrics) == (model == "localizer")
+
+
+def test_scales_are_a_function_of_the_step():
+    """Ten steps have one side, and a run that goes on has the batches of one that did not stop."""
+    scales = importlib.import_module("dlcore.experiments.detection.scales")
+    image = np.arange(2 * 32 * 32, dtype=np.uint8).reshape(2, 32, 32, 1)
+    boxes = np.array([[[0, 8, 16, 32]]] * 2, np.float32)
+
+    def batches(first):
+        for step in range(first, 60):
+            yield {"image": image, "boxes": boxes, "step": step}
+
+    scaled = scales.at_scales(batches, 32, 8, 0.5, seed=3)
+    every = [*scaled(0)]
+    sides = [batch["image"].shape[1] for batch in every]
+    assert set(sides) <= {16, 24, 32, 40, 48} and len(set(sides)) > 2
+    assert all(len(set(sides[n : n + 10])) == 1 for n in range(0, 60, 10))
+    for late, batch in zip(every[33:], scaled(33), strict=True):
+        np.testing.assert_array_equal(late["image"], batch["image"])
+    for side, batch in zip(sides, every, strict=True):
+        np.testing.assert_array_equal(batch["boxes"], boxes * side / 32)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--model=landmarks"], "needs landmarks, and the data has none"),
+        (["--model=localizer", "--anchors=3"], "--model=localizer does not read --anchors"),
+        (["--stride=32"], "has no map of stride 32 for images of 32x32; it has maps of stride 2"),
+        (["--anchors=100"], "100 anchors cannot be fitted"),
+        (["--option=depth=3"], "unknown option of darknet_small 'depth'; choose one of: stages"),
+    ],
+)
+def test_bad_input_is_one_line(run, tmp_path, flags, words):
+    assert_fails(run(*flags, "--steps=1", f"--workdir={tmp_path / 'run'}"), words)
+    assert not (tmp_path / "run" / "checkpoints").exists()
