@@ -38,9 +38,17 @@ from dlcore.report import Section
 from dlcore.types import Aux, Batch, Mean, Measures, Params, PyTree, Rows, TrainState, Variables
 
 from . import drawing, report
+from .regions import (
+    REGION_SYSTEMS,
+    WITH_CANDIDATES,
+    RegionGroup,
+    candidates_of,
+    with_candidates,
+)
 from .scales import at_scales
 from .systems import SYSTEMS, WITH_ANCHORS, DecodingGroup, Setting, SystemGroup
 
+MODELS = {**SYSTEMS, **REGION_SYSTEMS}
 SAMPLE = 10_000  # pictures that are enough to measure on
 MOST_REPORTED = 500  # pictures that a report looks at
 _TOGETHER = 32  # pictures that are looked at together
@@ -52,6 +60,7 @@ _TRUTH = ("boxes", "boxes_mask", "labels", "difficult", "crowd", "image_id", "si
 class Config(
     launch.Config,
     SystemGroup,
+    RegionGroup,
     DecodingGroup,
     dataset="digit_scenes",
     steps=3000,
@@ -65,7 +74,7 @@ class Config(
 ):
     """The configuration of a detector."""
 
-    model: str = choice("yolo_v2", SYSTEMS, "system to train")
+    model: str = choice("yolo_v2", MODELS, "system to train")
     body: str = choice("darknet_small", IMAGE_MODELS, "network in it, without its head")
     option: tuple[str, ...] = texts(
         "NAME=VALUE of the body, such as width=0.5; a wrong name lists all"
@@ -159,7 +168,11 @@ class Detection(launch.Task[Config, Info]):
             f"{len(data.test):,} to test, {len(data.class_names)} classes, shape {data.image_shape}"
         )
         self.augment = make_augment(data, config.augment)
-        self.test = data.test
+        test = data.test
+        if config.model in WITH_CANDIDATES:
+            train = with_candidates(train, "train", config, self.workdir)
+            test = with_candidates(test, "test", config, self.workdir)
+        self.test = test
         self.sizes = object_sizes(train)
         shapes = np.zeros((0, 2), np.float32)
         if config.model in WITH_ANCHORS:
@@ -181,7 +194,7 @@ class Detection(launch.Task[Config, Info]):
             data.bits,
         )
         jax.eval_shape(self.init, jax.random.key(0))  # Says now what does not go together.
-        found = self.split_data(train, data.test, info)
+        found = self.split_data(train, test, info)
         if config.scales:
             batches = at_scales(
                 found.train, data.image_shape[0], config.stride, config.scales, config.seed
@@ -196,7 +209,7 @@ class Detection(launch.Task[Config, Info]):
         setting = Setting(
             len(info.class_names), len(info.landmark_names), info.image_shape, info.shapes
         )
-        return SYSTEMS[self.config.model](self.config, setting)
+        return MODELS[self.config.model](self.config, setting)
 
     def scaled(self, variables: Variables, images: jax.Array) -> jax.Array:
         """Returns images of 0..255 as the network takes them, in the parameters' type."""
@@ -299,25 +312,32 @@ class Detection(launch.Task[Config, Info]):
         )
 
     @functools.cached_property
-    def detect(self) -> Callable[[Variables, Any], Any]:
-        """Maps (variables, images [B, S, S, C] of 0..255) to what is found, compiled."""
+    def detect(self) -> Callable[[Variables, Batch], Any]:
+        """Maps (variables, a batch of images of 0..255) to what is found, compiled."""
 
-        def run(variables: Variables, images: jax.Array) -> Any:
-            return self.detector.apply(
-                variables, self.scaled(variables, images), {}, method="detect"
-            )
+        def run(variables: Variables, batch: Batch) -> Any:
+            images = self.scaled(variables, batch["image"])
+            return self.detector.apply(variables, images, batch, method="detect")
 
         return jax.jit(run)
 
     def found(self, variables: Variables, images: np.ndarray) -> Any:
         """Returns what is found in square images [N, S, S, C] of 0..255, as NumPy's arrays."""
+        rows = {"image": images}
+        if self.config.model in WITH_CANDIDATES:
+            rows |= candidates_of(images, self.config)
         parts = []
         for start in range(0, len(images), _TOGETHER):
-            part = images[start : start + _TOGETHER]
-            padding = np.zeros((_TOGETHER - len(part), *images.shape[1:]), np.uint8)
-            found = jax.device_get(self.detect(variables, np.concatenate([part, padding])))
-            kept = slice(len(part))
-            parts.append(jax.tree.map(lambda leaf, kept=kept: leaf[kept], found))
+            count = min(_TOGETHER, len(images) - start)
+            batch = {
+                name: np.pad(
+                    array[start : start + count],
+                    [(0, _TOGETHER - count), *[(0, 0)] * (array.ndim - 1)],
+                )
+                for name, array in rows.items()
+            }
+            found = jax.device_get(self.detect(variables, batch))
+            parts.append(jax.tree.map(lambda leaf, count=count: leaf[:count], found))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
     def predict(self, variables: Variables, inputs: Sequence[Any]) -> list[Found]:

@@ -21,6 +21,8 @@ from dlcore.models.detection.suppression import COMPARISONS
 from dlcore.models.detection.yolo import YOLOv1, YOLOv2
 
 _YOLO = ("yolo_v1", "yolo_v2")
+# Those that have anchors fitted to the data.
+WITH_ANCHORS = ("yolo_v2", "faster_rcnn")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,7 @@ class SystemGroup(launch.Group):
         0.5, 0, 1, "share of the hidden units dropped", below=True, when={"model": ("yolo_v1",)}
     )
     anchors: int = integer(
-        5, 1, 100, "shapes fitted to the training boxes", when={"model": ("yolo_v2",)}
+        5, 1, 100, "shapes fitted to the training boxes", when={"model": WITH_ANCHORS}
     )
     box_loss: str = choice(
         "squares",
@@ -125,14 +127,18 @@ class Setting(NamedTuple):
     shapes: np.ndarray
 
 
-def body_of(config: Any, image_shape: tuple[int, int, int]) -> Body:
+def body_of(
+    config: Any, image_shape: tuple[int, int, int], strides: tuple[int, ...] | None = None
+) -> Body:
     """Returns the body of a configuration, for pictures of a shape.
+
+    It gives the maps of these strides, by default the one of --stride.
 
     Raises:
         InputError: for an option that the model does not have, and one without such a map.
     """
     options = parse_options(config.body, image_spec(config.body).build, config.option)
-    return make_body(config.body, (config.stride,), image_shape, **options)[0]
+    return make_body(config.body, strides or (config.stride,), image_shape, **options)[0]
 
 
 def _given(config: Any, *names: str) -> dict[str, Any]:
@@ -191,5 +197,3 @@ SYSTEMS: dict[str, Callable[[Any, Setting], nn.Module]] = {
     "yolo_v1": _yolo_v1,
     "yolo_v2": _yolo_v2,
 }
-# Those that have anchors fitted to the data.
-WITH_ANCHORS = ("yolo_v2",)

@@ -1,0 +1,209 @@
+"""Detectors that look at regions: their options, and the candidates that some of them need."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from dlcore import boxes as geometry
+from dlcore import launch
+from dlcore.data import Split
+from dlcore.errors import InputError
+from dlcore.launch.fields import choice, integer
+from dlcore.models.detection import selective_search
+from dlcore.models.detection.fast_rcnn import POOLINGS, FastRCNN, RegionHead, Sampling
+from dlcore.models.detection.faster_rcnn import FasterRCNN, ProposalRules, shapes_by_level
+
+from .systems import Setting, body_of
+
+# Those that need candidates of selective search.
+WITH_CANDIDATES = ("fast_rcnn",)
+_POOLED = ("fast_rcnn", "faster_rcnn")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RegionGroup(launch.Group):
+    """Detectors of regions."""
+
+    title = "Regions"
+
+    regions: int = integer(
+        32, 4, 10_000, "regions of a picture that a step looks at", when={"model": _POOLED}
+    )
+    pooling: str = choice(
+        "align", POOLINGS, "RoIAlign, or RoI pooling as published", when={"model": _POOLED}
+    )
+    levels: int = integer(
+        1,
+        1,
+        5,
+        "levels of a feature pyramid, from --stride on; 1 for none",
+        when={"model": ("faster_rcnn",)},
+    )
+    proposals: int = integer(
+        100,
+        1,
+        10_000,
+        "proposals of a picture in detection; training takes twice as many",
+        when={"model": ("faster_rcnn",)},
+    )
+    anchor_sample: int = integer(
+        128,
+        2,
+        10_000,
+        "anchors of a picture that a step looks at",
+        when={"model": ("faster_rcnn",)},
+    )
+    candidates: int = integer(
+        200, 1, 10_000, "candidates of a picture, see --search", when={"model": WITH_CANDIDATES}
+    )
+    search: str = choice(
+        "fast",
+        selective_search.MODES,
+        "variety of selective search, which finds the candidates",
+        when={"model": WITH_CANDIDATES},
+    )
+
+
+def _head(config: Any, setting: Setting, strides: tuple[int, ...]) -> RegionHead:
+    return RegionHead(setting.num_classes, strides, width=config.hidden, pooling=config.pooling)
+
+
+def _fast_rcnn(config: Any, setting: Setting) -> nn.Module:
+    return FastRCNN(
+        body_of(config, setting.image_shape),
+        _head(config, setting, (config.stride,)),
+        Sampling(count=config.regions),
+        config.decoding(),
+    )
+
+
+def _faster_rcnn(config: Any, setting: Setting) -> nn.Module:
+    strides = tuple(config.stride * 2**level for level in range(config.levels))
+    # As wide as the proposals' convolution.
+    width = FasterRCNN.width
+    return FasterRCNN(
+        body_of(config, setting.image_shape, strides),
+        _head(config, setting, strides),
+        shapes_by_level(setting.shapes, config.levels),
+        pyramid=width if config.levels > 1 else None,
+        rules=ProposalRules(
+            sample=config.anchor_sample,
+            train=2 * config.proposals,
+            detect=config.proposals,
+        ),
+        sampling=Sampling(count=config.regions, background=(0.0, 0.5)),
+        decoding=config.decoding(),
+    )
+
+
+REGION_SYSTEMS: dict[str, Callable[[Any, Setting], nn.Module]] = {
+    "fast_rcnn": _fast_rcnn,
+    "faster_rcnn": _faster_rcnn,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Extended:
+    """A split with further arrays.
+
+    Attributes:
+        split: N examples.
+        arrays: by name, of N rows each.
+    """
+
+    split: Split
+    arrays: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Gathers the examples at `indices` [n], each with its rows."""
+        rows = {name: array[indices] for name, array in self.arrays.items()}
+        return {**self.split.gather(indices), **rows}
+
+    def subset(self, indices: np.ndarray) -> "Extended":
+        """Returns a split of the examples at `indices` [n] alone."""
+        rows = {name: array[indices] for name, array in self.arrays.items()}
+        return Extended(self.split.subset(indices), rows)
+
+
+def with_candidates(split: Split, part: str, config: Any, workdir: pathlib.Path) -> Split:
+    """Returns a split with "candidates" and "candidates_mask", see `candidates_of`.
+
+    A search of many pictures takes minutes, so that the run keeps what it found in a file of its
+    folder, by which it goes on.
+
+    Args:
+        split: N pictures.
+        part: "train" or "test".
+        config: of the run.
+        workdir: its folder.
+
+    Raises:
+        InputError: where pictures are augmented, since candidates are those of pictures as they
+            are.
+    """
+    if config.augment != "none":
+        raise InputError(
+            f"--augment={config.augment}: the candidates of --model={config.model} are those of "
+            "the pictures as they are; leave it at none"
+        )
+    kept = workdir / f"candidates_{part}.npz"
+    named = np.array([config.search, config.candidates, config.seed, len(split)], "U32")
+    if kept.exists():
+        with np.load(kept) as file:
+            if np.array_equal(file["of"], named):
+                return Extended(
+                    split,
+                    {name: file[name] for name in ("candidates", "candidates_mask")},
+                )
+
+    def images(numbers: np.ndarray) -> np.ndarray:
+        return split.gather(numbers)["image"]
+
+    found = _searched(images, len(split), config, f"searching {part} pictures")
+    covered = _covered(split, found)
+    launch.say(
+        f"selective search: {found['candidates_mask'].sum(1).mean():.0f} candidates of a {part} "
+        f"picture, which find {100 * covered:.1f} % of the objects at IoU 0.5"
+    )
+    workdir.mkdir(parents=True, exist_ok=True)
+    partial = kept.with_name(f"partial_{kept.name}")
+    np.savez_compressed(partial, allow_pickle=False, of=named, **found)
+    partial.replace(kept)
+    return Extended(split, found)
+
+
+def candidates_of(images: np.ndarray, config: Any) -> dict[str, np.ndarray]:
+    """Returns "candidates" (N, M, 4) and "candidates_mask" of square pictures (N, S, S, C)."""
+    return _searched(images.__getitem__, len(images), config, "searching pictures")
+
+
+def _searched(
+    images: Callable[[np.ndarray], np.ndarray], count: int, config: Any, title: str
+) -> dict[str, np.ndarray]:
+    boxes, mask = selective_search.search_all(
+        images,
+        count,
+        selective_search.MODES[config.search],
+        most=config.candidates,
+        seed=config.seed,
+        title=title,
+    )
+    return {"candidates": boxes, "candidates_mask": mask}
+
+
+def _covered(split: Split, found: dict[str, np.ndarray]) -> float:
+    """The share of the objects that a candidate overlaps by 0.5; NaN without objects."""
+    right = []
+    for start in range(0, len(split), 256):
+        rows = np.arange(start, min(start + 256, len(split)))
+        batch = split.gather(rows)
+        overlap = geometry.pairwise(geometry.iou, batch["boxes"], found["candidates"][rows])
+        right.append((overlap.max(-1) >= 0.5)[batch["boxes_mask"]])
+    return float(np.concatenate(right).mean())
