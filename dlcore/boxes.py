@@ -2,7 +2,7 @@
 
 All functions take NumPy's and JAX's arrays and return the same kind. A box lies in the last axis of
 an array (..., 4) of floats. Its standard form, "corners", is y_min, x_min, y_max, x_max in pixels
-from the upper left corner; pixel (i, j) covers [i, i + 1) x [j, j + 1). Shapes: N M boxes, P points.
+from the upper left corner; pixel (i, j) covers [i, i + 1) x [j, j + 1). Shapes: N M boxes.
 """
 
 import dataclasses

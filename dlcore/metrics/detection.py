@@ -27,10 +27,17 @@ ERRORS = ("class", "place", "both", "duplicate", "background", "missed")
 class Found(Protocol):
     """Detections of B pictures, such as `dlcore.models.detection.Detections`."""
 
-    boxes: Any  # (B, M, 4)
-    scores: Any  # (B, M)
-    labels: Any  # (B, M)
-    mask: Any  # (B, M)
+    @property
+    def boxes(self) -> Any: ...  # (B, M, 4)
+
+    @property
+    def scores(self) -> Any: ...  # (B, M)
+
+    @property
+    def labels(self) -> Any: ...  # (B, M)
+
+    @property
+    def mask(self) -> Any: ...  # (B, M)
 
 
 class Picture(NamedTuple):

@@ -8,7 +8,7 @@ import flax.linen as nn
 
 from dlcore import errors
 from dlcore.models.cnn.alexnet import AlexNet, AlexNetOneTower
-from dlcore.models.cnn.darknet import SMALL, Darknet
+from dlcore.models.cnn.darknet import SMALL_DARKNET, Darknet
 from dlcore.models.cnn.densenet import DenseNet, SmallDenseNet
 from dlcore.models.cnn.googlenet import GoogLeNet
 from dlcore.models.cnn.highway import HighwayCNN, HighwayMLP
@@ -87,7 +87,7 @@ IMAGE_MODELS: dict[str, ImageModel] = {
         for depth in (121, 169, 201, 264)
     },
     "darknet19": ImageModel(Darknet, 224),
-    "darknet_small": ImageModel(partial(Darknet, stages=SMALL, stem_stride=2)),
+    "darknet_small": ImageModel(partial(Darknet, stages=SMALL_DARKNET, stem_stride=2)),
 }
 
 

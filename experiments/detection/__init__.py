@@ -21,7 +21,7 @@ from dlcore import boxes as geometry
 from dlcore import launch
 from dlcore.data import Split, channel_moments, evenly_spaced
 from dlcore.data.detection import DetectionData, fit_letterbox, load_detection, read_squares
-from dlcore.launch.fields import LARGEST, choice, integer, number, text, texts
+from dlcore.launch.fields import LARGEST, choice, integer, number, path, text, texts
 from dlcore.metrics.detection import (
     Judgement,
     coco_scores,
@@ -37,7 +37,7 @@ from dlcore.nn.augment import STEPS, Augment, augmentation
 from dlcore.report import Section
 from dlcore.types import Aux, Batch, Mean, Measures, Params, PyTree, Rows, TrainState, Variables
 
-from . import drawing, report
+from . import drawing, report, weights
 from .regions import (
     REGION_SYSTEMS,
     WITH_CANDIDATES,
@@ -46,7 +46,7 @@ from .regions import (
     with_candidates,
 )
 from .scales import at_scales
-from .systems import SYSTEMS, WITH_ANCHORS, DecodingGroup, Setting, SystemGroup
+from .systems import SYSTEMS, WITH_ANCHORS, DecodingGroup, Setting, SystemGroup, network_of
 
 MODELS = {**SYSTEMS, **REGION_SYSTEMS}
 SAMPLE = 10_000  # pictures that are enough to measure on
@@ -90,6 +90,12 @@ class Config(
     )
     examples: int | None = integer(
         None, 1, LARGEST, "training pictures to take, drawn at random; default all"
+    )
+    init_from: str | None = path(
+        None, "start from the body of this run or file (.safetensors, .pth), or from a detector"
+    )
+    init_prefix: str | None = text(
+        None, "with --init_from=FILE, what stands before the names to take, such as model_ema"
     )
     shown_score: float = number(0.5, 0, 1, "score from which a detection is drawn", free=True)
 
@@ -267,6 +273,9 @@ class Detection(launch.Task[Config, Info]):
         real = visible & (batch["weight"] > 0)[:, None]
         return landmark_scores(found.points, points, real, jnp.sqrt(geometry.area(box)))
 
+    def adopt(self, state: TrainState) -> TrainState:
+        return weights.adopt(state, self.config, network_of(self.config), self.info.image_shape)
+
     def summarise(self, measures: dict[str, Any], split: str) -> dict[str, float]:
         rows = measures.pop("rows", None)
         if rows is None:
@@ -297,9 +306,9 @@ class Detection(launch.Task[Config, Info]):
         found = self.found(self.computing(outcome.variables), batch["image"])
         if isinstance(found, Landmarks):
             points, visible = map(np.asarray, truth(batch))
-            box = np.asarray(of_place(batch["boxes"], largest(objects_of(batch))[0]))
+            box = np.asarray(of_place(jnp.asarray(batch["boxes"]), largest(objects_of(batch))[0]))
             scale = np.sqrt(geometry.area(box))
-            return report.landmark_sections(batch, found.points, points, visible, scale)
+            return report.landmark_sections(batch, np.asarray(found.points), points, visible, scale)
         judgement = Judgement(self.info.class_names)
         judgement.add(batch, found)
         return report.detection_sections(
@@ -428,7 +437,8 @@ def _in_picture(result: Any, row: int, size: np.ndarray, side: int) -> Found:
     if isinstance(result, Landmarks):
         nothing = np.zeros((0, 4), np.float32)
         points = letterbox.to_picture(result.points[row])
-        return Found((height, width), nothing, result.scores[row], np.zeros(0, int), points)
+        scores = np.asarray(result.scores[row])
+        return Found((height, width), nothing, scores, np.zeros(0, int), points)
     kept = result.mask[row]
     boxes = geometry.clip(letterbox.to_picture(result.boxes[row][kept]), height, width)
     nowhere = np.zeros((0, 2), np.float32)

@@ -9,7 +9,7 @@ import pytest
 from flax import traverse_util
 
 from dlcore.models import VGG, DenseNet, GoogLeNet, ResNet, SmallDenseNet, SmallResNet
-from dlcore.models.cnn.darknet import SMALL, Darknet
+from dlcore.models.cnn.darknet import SMALL_DARKNET, Darknet
 from dlcore.nn import BatchNorm, Conv, ConvTranspose, Dense
 from dlcore.nn.folding import fold_batch_norm, folded_norms
 
@@ -22,7 +22,7 @@ NETWORKS = {
     "bottlenecks": (ResNet(3, depth=50, width=0.07), 32, 0),
     "dense blocks": (SmallDenseNet(3, depth=10, growth=4, bottleneck=True), 8, 6),
     "dense blocks of bottlenecks": (DenseNet(3, growth=4, layers=(2, 2, 1, 1)), 32, 10),
-    "Darknet": (Darknet(3, SMALL, width=0.1), 32, 0),
+    "Darknet": (Darknet(3, SMALL_DARKNET, width=0.1), 32, 0),
     "VGG": (VGG(3, batch_norm=True, width=0.05, hidden=8), 32, 0),
     "GoogLeNet": (GoogLeNet(3, batch_norm=True, width=0.1), 32, 0),
 }

@@ -1,7 +1,7 @@
 """The data set of handwritten digits on photographs, with boxes and landmarks, for detection.
 
-The digits are those of `digits`. The photographs are scikit-learn's: china.jpg, a Chinese temple,
-(C) Raphael Fauconnier, and flower.jpg, (C) dany13, both under CC BY 2.0.
+The digits are those of `digits`. The photographs are scikit-learn's china.jpg and flower.jpg, both
+under CC BY 2.0; its README of images names who took them.
 
 A scene is drawn by additions, products and comparisons of single numbers alone, which all machines
 round alike; so its pixels are the same everywhere. H and W are heights and widths in pixels.
