@@ -127,6 +127,16 @@ class Setting(NamedTuple):
     shapes: np.ndarray
 
 
+def network_of(config: Any) -> nn.Module:
+    """Returns the classifier that the body of a configuration is of.
+
+    Raises:
+        InputError: for an option that the model does not have.
+    """
+    build = image_spec(config.body).build
+    return build(num_classes=1, **parse_options(config.body, build, config.option))
+
+
 def body_of(
     config: Any, image_shape: tuple[int, int, int], strides: tuple[int, ...] | None = None
 ) -> Body:

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from dlcore import launch, optim
+from dlcore import optim
 from dlcore.errors import InputError
-from dlcore.launch import jobs
+from dlcore.launch import jobs, weights
 from dlcore.launch.task import make_state
 from dlcore.models.cnn.torch_weights import to_torch
 from dlcore.models.torch_files import write_torch_file
@@ -79,7 +79,7 @@ def test_colours_from_a_grey_run(model, channels, monkeypatch):
     source = task_of(1, **options)
     variables = source.init(jax.random.key(5))
     trained = types.SimpleNamespace(variables=variables, info=source.info)
-    monkeypatch.setattr(launch, "load", lambda path: trained, raising=False)
+    monkeypatch.setattr(weights, "load", lambda path: trained, raising=False)
     task = task_of(channels, init_from=".", transfer="head", **options)
     state = task.adopt(make_state(task))
     side = options["side"]
@@ -114,7 +114,7 @@ def test_nor_is_what_a_run_has_not(lost, monkeypatch):
     variables = source.init(jax.random.key(5))
     kept = {path: leaf for path, leaf in leaves_by_path(variables).items() if lost not in path}
     trained = types.SimpleNamespace(variables=kept, info=source.info)
-    monkeypatch.setattr(launch, "load", lambda path: trained, raising=False)
+    monkeypatch.setattr(weights, "load", lambda path: trained, raising=False)
     for level in ("head", "top"):
         task = task_of(
             model="mlp", option=("features=[4,4,4]",), side=4, init_from=".", transfer=level
@@ -181,7 +181,7 @@ def test_a_run_gives_what_it_reported(monkeypatch):
     asked = []
     trained = types.SimpleNamespace(variables=variables, info=source.info)
     monkeypatch.setattr(
-        launch, "load", lambda path: asked.append(str(path)) or trained, raising=False
+        weights, "load", lambda path: asked.append(str(path)) or trained, raising=False
     )
     task = task_of(**options, init_from=".", ema=0.99)
     state = task.adopt(make_state(task))

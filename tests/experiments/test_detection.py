@@ -2,11 +2,20 @@
 
 import importlib
 import json
+import types
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from outcomes import assert_fails, summary
 from PIL import Image
+
+from dlcore.errors import InputError
+from dlcore.launch import jobs, weights
+from dlcore.launch.task import make_state
+from dlcore.models import IMAGE_MODELS
+from dlcore.paths import leaves_by_path
 
 SIDE = 32
 
@@ -152,6 +161,48 @@ def test_scales_are_a_function_of_the_step():
         np.testing.assert_array_equal(late["image"], batch["image"])
     for side, batch in zip(sides, every, strict=True):
         np.testing.assert_array_equal(batch["boxes"], boxes * side / 32)
+
+
+def test_the_body_comes_from_a_classifier_or_a_detector(monkeypatch, capsys):
+    """Of a grey classifier the first layer is fitted to colours, its head is not taken."""
+    job = jobs.task_class("detection")
+    config, info = job.parts()
+
+    def task_of(**options):
+        task = job(config(option=("width=0.2",), hidden=8, **options))
+        three = np.zeros(3), np.ones(3)
+        task.info = info(("a", "b"), (1, 2), (32, 32, 3), (), *three, np.full((2, 2), 9.0))
+        return task
+
+    build = IMAGE_MODELS["darknet_small"].build
+    network = build(num_classes=5, width=0.2)
+    grey = jax.jit(network.init)(jax.random.key(3), jnp.zeros((1, 32, 32, 1)))
+    source = types.SimpleNamespace(variables=grey, info=types.SimpleNamespace(image_shape=(1,)))
+    monkeypatch.setattr(weights, "load", lambda path: source)
+    task = task_of(init_from=".")
+    first = jax.jit(lambda: make_state(task))()
+    state = task.adopt(first)
+    for path, leaf in leaves_by_path({"params": state.params, **state.model_state}).items():
+        if "/body/" not in path:
+            continue
+        wanted = leaves_by_path(grey)[path.replace("/body/", "/")]
+        if leaf.shape[-2:-1] == (3,):
+            wanted = np.repeat(wanted / 3, 3, axis=-2)
+        np.testing.assert_allclose(leaf, wanted, rtol=1e-6)
+    np.testing.assert_array_equal(
+        state.params["output"]["kernel"], first.params["output"]["kernel"]
+    )
+    assert "are not used" in capsys.readouterr().err
+    source.variables = {"params": state.params, **state.model_state}
+    source.info.image_shape = (32, 32, 3)
+    again = task_of(init_from=".", seed=1)
+    new = again.adopt(jax.tree.map(jnp.zeros_like, first))
+    jax.tree.map(np.testing.assert_array_equal, new.params, state.params)
+    source.variables = {"params": {"other": {"kernel": np.zeros(3)}}}
+    with pytest.raises(
+        InputError, match=r"no weight of \. fits darknet_small: it has params/other"
+    ):
+        task.adopt(first)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,137 @@
+"""Weights that a run starts from: those of another run, or of a file of PyTorch's."""
+
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlcore import optim
+from dlcore.errors import InputError
+from dlcore.launch.loading import load
+from dlcore.launch.process import say
+from dlcore.models.cnn.torch_names import family_of
+from dlcore.models.cnn.torch_weights import find_weights, from_torch
+from dlcore.models.torch_files import read_torch_file
+from dlcore.paths import Rules, leaves_by_path
+from dlcore.train.transplant import Report, transplant
+from dlcore.types import TrainState, Variables
+
+
+def read_weights(
+    source: str, prefix: str | None, model: nn.Module, *, output: bool = True
+) -> tuple[Variables, int]:
+    """Returns what a run reports, or a file of PyTorch's holds, and the channels of its images.
+
+    Args:
+        source: the folder of a run, or a .safetensors or .pth file (--init_from).
+        prefix: what stands before the names in a file (--init_prefix).
+        model: the image model whose names a file has.
+        output: whether a file's output layer is wanted too.
+
+    Raises:
+        InputError: when there is nothing, or nothing that can be read.
+    """
+    path = pathlib.Path(source).expanduser()
+    if path.is_dir():
+        if prefix is not None:
+            raise InputError("--init_prefix is for files of weights; a run has what it reported")
+        trained = load(path)
+        return trained.variables, getattr(trained.info, "image_shape", (1,))[-1]
+    if not path.exists():
+        raise InputError(
+            f"--init_from: there is neither a file nor a folder {path}; give the folder of a run, "
+            "or a .safetensors or .pth file"
+        )
+    found = find_weights(model, read_torch_file(path), prefix or "", output=output)
+    say(f"{path}: {found}")
+    variables = from_torch(model, found.arrays, output=output)
+    stem = leaves_by_path(variables)[f"params/{family_of(model).stem}/kernel"]
+    return variables, stem.shape[-2]
+
+
+def taken_over(
+    state: TrainState, source: Any, rules: Rules[str | None]
+) -> tuple[TrainState, Report]:
+    """Returns the state with weights by the rules of `transplant`, and what matched.
+
+    An average of weights that is kept of the new run starts at the new weights.
+    """
+    new, report = transplant(source, {"params": state.params, **state.model_state}, rules)
+    params = new.pop("params")
+    opt_state = optim.start_average(state.opt_state, params)
+    return state.replace(params=params, model_state=new, opt_state=opt_state), report
+
+
+def fit_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """Returns a first layer's kernel [..., I, O] for images of other channels.
+
+    Grey images give the response that they gave as images of three equal colours: kernels of
+    colours are summed for one channel, and those of one channel are shared evenly among the
+    colours. A channel of transparency starts at 0, and one that is not wanted goes.
+
+    Args:
+        kernel: of I = 1, 3 or 4 channels.
+        channels: 1, 3 or 4.
+
+    >>> fit_channels(np.ones((1, 1, 3, 2)), 1).ravel().tolist()
+    [3.0, 3.0]
+    """
+    colours = kernel[..., :3, :]
+    if channels == 1:
+        return colours.sum(axis=-2, keepdims=True)
+    if colours.shape[-2] == 1:
+        colours = np.repeat(colours / 3, 3, axis=-2)
+    transparency = np.zeros_like(colours[..., : channels - 3, :])
+    return np.concatenate([colours, transparency], axis=-2)
+
+
+def fitted(
+    source: Mapping[str, Any], target: Mapping[str, Any], first: str, was: int, channels: int
+) -> dict[str, np.ndarray]:
+    """Returns those kernels of the first layer in `source` that need other channels, fitted.
+
+    A convolution has them as [H, W, I, O], a dense layer as [H W I, O]; see `fit_channels`.
+
+    Args:
+        source: the weights by path.
+        target: those that are wanted, by the same paths.
+        first: what the paths of the first layer begin with.
+        was: the channels of the images that the source is of.
+        channels: those of the images now.
+    """
+    found: dict[str, np.ndarray] = {}
+    if was == channels:
+        return found
+    for path, wanted in target.items():
+        kernel = source.get(path)
+        if not path.startswith(first) or kernel is None or kernel.ndim < 2:
+            continue
+        pixels, rest = divmod(kernel.shape[-2], was)
+        if rest or (*kernel.shape[:-2], pixels * channels, kernel.shape[-1]) != wanted.shape:
+            continue
+        by_channel = np.asarray(kernel).reshape(*kernel.shape[:-2], pixels, was, -1)
+        found[path] = fit_channels(by_channel, channels).reshape(wanted.shape)
+        say(f"{path}: of {was} channels, fitted to images of {channels}")
+    return found
+
+
+def modules_of(model: nn.Module, image_shape: tuple[int, ...]) -> list[str]:
+    """Returns the names of the model's modules with parameters, in order of execution."""
+    modules: list[str] = []
+
+    def trace(images: jax.Array) -> None:
+        # Within a trace the modules are in order of execution; trees sort them.
+        modules.extend(model.init(jax.random.key(0), images)["params"])
+
+    jax.eval_shape(trace, jnp.zeros((1, *image_shape)))
+    return modules
+
+
+def some(names: Iterable[str]) -> str:
+    """Returns the first three names, and dots for the others."""
+    names = list(names)
+    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
