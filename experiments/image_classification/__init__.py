@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import functools
 import inspect
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -47,6 +46,7 @@ from dlcore.launch.fields import (
     text,
     texts,
 )
+from dlcore.launch.options import parse_options
 from dlcore.launch.uncertainty import UncertaintyConfig, uncertain_answers, with_dropout
 from dlcore.metrics.uncertainty import Uncertain
 from dlcore.models import IMAGE_MODELS, image_spec
@@ -416,26 +416,9 @@ def model_options(config: Config) -> dict[str, Any]:
     Raises:
         InputError: for an option that the model does not have, or a value that is none.
     """
-    known = inspect.signature(image_spec(config.model).build).parameters
-    possible = sorted(set(known) - {"num_classes", "remat", "parent", "name"})
-    options: dict[str, Any] = {}
-    for given in config.option:
-        name, _, value = given.partition("=")
-        if name not in possible:
-            raise choose(f"option of {config.model}", name, possible or ["none"])
-        try:
-            options[name] = json.loads(value)
-        except ValueError:
-            options[name] = value
-        default = known[name].default
-        if isinstance(default, tuple) and isinstance(options[name], list):
-            options[name] = tuple(options[name])
-        kinds = (int, float) if isinstance(default, float) else (type(default),)
-        if default is not None and type(options[name]) not in kinds:
-            raise InputError(
-                f"--option={given}: {name} of {config.model} is like {json.dumps(default)}, "
-                "its default; give such a value"
-            )
+    build = image_spec(config.model).build
+    known = inspect.signature(build).parameters
+    options = parse_options(config.model, build, config.option)
     if config.check and "scan_from" in known:
         options["scan_from"] = 1_000_000  # The tables of layers do not look into loops.
     if config.remat != "none":
