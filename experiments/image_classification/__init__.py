@@ -139,7 +139,7 @@ class Config(
     views: str = choice("one", VIEWS, "views of a test image that are averaged over", free=True)
     fold_batch_norm: bool = switch(
         False,
-        "for --predict, put batch normalisation into the layers before it, which is faster",
+        "for --predict, put batch normalisation into the layers before it",
         free=True,
     )
     init_from: str | None = path(
