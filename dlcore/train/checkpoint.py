@@ -8,6 +8,7 @@ a fingerprint of its own. So neither the files nor the folder's name are believe
 import contextlib
 import logging
 import os
+import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -36,9 +37,18 @@ def _of_others(record: logging.LogRecord) -> bool:
     return not any(f"{os.sep}orbax{os.sep}" in frame.filename for frame in frames)
 
 
+def _report_others(dropped: "sys.UnraisableHookArgs") -> None:
+    """Reports an error in what is dropped, unless that is a read or write that Orbax began."""
+    code = getattr(dropped.object, "cr_code", None)
+    if code is None or f"{os.sep}orbax{os.sep}" not in code.co_filename:
+        _report(dropped)
+
+
 # Orbax writes and reads the leaves side by side and raises the first error, which is told here in
-# one line. The errors of the other leaves asyncio would log, each with its traceback.
+# one line. The errors of the other leaves asyncio would log, each with its traceback, and Python
+# would print those of leaves that are given up half-way.
 logging.getLogger("asyncio").addFilter(_of_others)
+_report, sys.unraisablehook = sys.unraisablehook, _report_others
 
 
 class Restored(NamedTuple):

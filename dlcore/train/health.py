@@ -36,8 +36,7 @@ def guard(step: Step) -> Step:
             return new, metrics
         numbers = [mean.total for mean in metrics.values()]
         if own is None:
-            # A sum of zeros, or NaN: the cheapest way to ask, and one number between devices.
-            numbers += [jnp.sum(leaf * 0) for leaf in jax.tree.leaves(new.params)]
+            numbers += [_zero_if_finite(leaf) for leaf in jax.tree.leaves(new.params)]
         healthy = jnp.all(jnp.stack([jnp.isfinite(number) for number in numbers]))
         skipped = Mean(1.0 - healthy.astype(jnp.float32), jnp.ones(()))
         counts = {"skipped": skipped if own is None else _select(healthy, own, skipped)}
@@ -53,6 +52,14 @@ def guard(step: Step) -> Step:
         return _choose(accepted, new, old), metrics | counts
 
     return guarded
+
+
+def _zero_if_finite(leaf: jax.Array) -> jax.Array:
+    """Returns 0 when all elements of a leaf are finite, else NaN.
+
+    It is the cheapest way to ask, and one number between devices.
+    """
+    return jnp.sum(leaf * 0)
 
 
 def _loss(metrics: Metrics) -> jax.Array:

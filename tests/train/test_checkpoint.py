@@ -15,6 +15,7 @@ import pytest
 
 from dlcore import runtime
 from dlcore.errors import InputError
+from dlcore.train import checkpoint
 from dlcore.train.checkpoint import Checkpoints, average_params, load_variables, read_state
 from dlcore.train.fingerprint import fingerprint_of_json, fingerprints
 from dlcore.train.transplant import transplant
@@ -305,6 +306,33 @@ def test_fingerprints_do_not_depend_on_the_sharding_and_see_every_element():
     swapped = values.at[0, 0].set(values[2, 3]).at[2, 3].set(values[0, 0])
     seen.add(fingerprints(swapped)[""])
     assert len(seen) == 14
+
+
+@pytest.mark.parametrize("folder", ["orbax", "others"])
+def test_python_prints_no_error_of_what_orbax_gives_up(folder):
+    """A coroutine that is dropped half-way and then raises."""
+    source = """async def read():
+    try:
+        await Never()
+    finally:
+        raise ValueError("of a leaf")
+class Never:
+    def __await__(self):
+        yield
+"""
+    scope = {}
+    exec(compile(source, f"/packages/{folder}/serialization.py", "exec"), scope)
+    reading = scope["read"]()
+    reading.send(None)
+    told = []
+    report, checkpoint._report = checkpoint._report, told.append
+    hook, sys.unraisablehook = sys.unraisablehook, checkpoint._report_others
+    try:
+        del reading
+        gc.collect()
+    finally:
+        checkpoint._report, sys.unraisablehook = report, hook
+    assert len(told) == (folder == "others")
 
 
 def test_a_full_disk_is_one_clear_error_and_the_last_good_step_stays(tmp_path, caplog):
