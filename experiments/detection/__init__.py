@@ -285,8 +285,8 @@ class Detection(launch.Task[Config, Info]):
             "mAP50": voc_scores(judgement).mean,
             "AP": coco_scores(judgement).ap,
         }
-        if self.config.model == "localizer":
-            scores["right"] = right_share(judgement)
+        if self.config.model == "localizer" and (right := right_share(judgement)) is not None:
+            scores["right"] = right
         return measures | scores
 
     def judged(self, rows: Mapping[str, Any]) -> Judgement:
@@ -399,8 +399,8 @@ def object_sizes(train: Split) -> np.ndarray:
     return np.concatenate(sizes)
 
 
-def right_share(judgement: Judgement) -> float:
-    """Returns the share of pictures with one object in which it is found.
+def right_share(judgement: Judgement) -> float | None:
+    """Returns the share of pictures with one object in which it is found; None without any.
 
     The one detection has its class and an IoU of at least 0.5 with it.
     """
@@ -411,7 +411,7 @@ def right_share(judgement: Judgement) -> float:
             right.append(
                 bool((here & (geometry.iou(picture.found, picture.boxes) >= 0.5)[:1]).any())
             )
-    return float(np.mean(right)) if right else float("nan")
+    return float(np.mean(right)) if right else None
 
 
 def _means(parts: Mapping[str, jax.Array], weight: jax.Array) -> tuple[Mean, dict[str, Mean]]:
