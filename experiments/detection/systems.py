@@ -94,7 +94,7 @@ class DecodingGroup(launch.Group):
     title = "Detections"
     group_conditions = {}
 
-    score_threshold: float = number(0.01, 0, 1, "score that a detection must pass", free=True)
+    score_threshold: float = number(0.001, 0, 1, "score that a detection must pass", free=True)
     iou_threshold: float = number(
         0.5, 0, 1, "overlap at which the weaker of two boxes of a class goes", free=True
     )

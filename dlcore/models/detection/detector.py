@@ -86,20 +86,28 @@ class Decoding:
         most: detections of each picture.
     """
 
-    score_threshold: float = 0.01
+    score_threshold: float = 0.001
     iou_threshold: float = 0.5
     comparison: Comparison = ">"
-    candidates: int = 200
+    candidates: int = 300
     most: int = 100
 
-    def __call__(
-        self, boxes: jax.Array, scores: jax.Array, labels: jax.Array, side: int
-    ) -> Detections:
-        """Suppresses boxes (B, R, 4) of scores and labels (B, R), cut off at the side S."""
+    def __call__(self, boxes: jax.Array, scores: jax.Array, side: int) -> Detections:
+        """Returns what is left of boxes that have a score for each class.
+
+        Args:
+            boxes: (B, ..., 4).
+            scores: (B, ..., p), of each of the p classes.
+            side: S, at which boxes are cut off.
+        """
+        count, classes = len(boxes), scores.shape[-1]
+        labels = jnp.broadcast_to(jnp.arange(classes, dtype=jnp.int32), scores.shape)
+        each = jnp.broadcast_to(geometry.clip(boxes, side, side)[..., None, :], (*scores.shape, 4))
+        scores = scores.reshape(count, -1)
         return suppress(
-            geometry.clip(boxes, side, side),
+            each.reshape(count, -1, 4),
             scores,
-            labels,
+            labels.reshape(count, -1),
             score_threshold=self.score_threshold,
             iou_threshold=self.iou_threshold,
             comparison=self.comparison,

@@ -90,9 +90,6 @@ class Localizer(nn.Module):
         """Returns what is found in images (B, S, S, C): the one object, with the score p_c c_i."""
         outputs = self(images)[0]
         outputs = outputs.astype(at_least_float32(outputs.dtype))
-        classes = jax.nn.softmax(outputs[:, 5:])
-        scores = jax.nn.sigmoid(outputs[:, 0]) * classes.max(-1)
-        labels = jnp.argmax(classes, -1).astype(jnp.int32)
+        scores = jax.nn.sigmoid(outputs[:, :1]) * jax.nn.softmax(outputs[:, 5:])
         side = images.shape[1]
-        boxes = self.boxes(outputs, side)
-        return self.decoding(boxes[:, None], scores[:, None], labels[:, None], side)
+        return self.decoding(self.boxes(outputs, side), scores, side)

@@ -179,14 +179,13 @@ class YOLOv2(nn.Module):
         return self.decode(self(images)[0], images.shape[1])
 
     def decode(self, outputs: jax.Array, side: int) -> Detections:
-        """Returns the detections of outputs (B, G, G, k, 5 + p); each box has its best class."""
+        """Returns the detections of outputs (B, G, G, k, 5 + p).
+
+        The score of each class of a box is that of the object times its probability.
+        """
         outputs = outputs.astype(at_least_float32(outputs.dtype))
-        count = len(outputs)
-        classes = jax.nn.softmax(outputs[..., 5:])
-        scores = jax.nn.sigmoid(outputs[..., 0]) * classes.max(-1)
-        labels = jnp.argmax(classes, -1).astype(jnp.int32)
-        boxes = self.boxes(outputs).reshape(count, -1, 4)
-        return self.decoding(boxes, scores.reshape(count, -1), labels.reshape(count, -1), side)
+        scores = jax.nn.sigmoid(outputs[..., :1]) * jax.nn.softmax(outputs[..., 5:])
+        return self.decoding(self.boxes(outputs), scores, side)
 
     def _squares(
         self, said: jax.Array, boxes: jax.Array, cell: jax.Array, anchor: jax.Array, side: int
@@ -324,16 +323,13 @@ class YOLOv1(nn.Module):
     def decode(self, outputs: jax.Array, side: int) -> Detections:
         """Returns the detections of outputs (B, G, G, 5 k + p).
 
-        The score of a box is its confidence times the probability of the best class of its cell.
+        The score of each class of a box is its confidence times the probability of its cell.
         """
         outputs = outputs.astype(at_least_float32(outputs.dtype))
-        count, k = len(outputs), self.predictors
-        classes = outputs[..., 5 * k :]
-        scores = outputs[..., : 5 * k : 5].clip(0, 1) * classes.max(-1, keepdims=True).clip(0, 1)
-        labels = jnp.argmax(classes, -1, keepdims=True).astype(jnp.int32)
-        labels = jnp.broadcast_to(labels, scores.shape)
-        boxes = self.boxes(outputs, side).reshape(count, -1, 4)
-        return self.decoding(boxes, scores.reshape(count, -1), labels.reshape(count, -1), side)
+        k = self.predictors
+        confidence = outputs[..., : 5 * k : 5].clip(0, 1)[..., None]
+        scores = confidence * outputs[..., None, 5 * k :].clip(0, 1)
+        return self.decoding(self.boxes(outputs, side), scores, side)
 
     def _ignored(self, objects: Objects, side: int) -> jax.Array:
         """The cells (B, G * G) whose middle lies in an object that is neither right nor wrong."""
