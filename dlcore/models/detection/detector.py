@@ -93,16 +93,16 @@ class Decoding:
     most: int = 100
 
     def __call__(self, boxes: jax.Array, scores: jax.Array, side: int) -> Detections:
-        """Returns what is left of boxes that have a score for each class.
+        """Returns what suppression leaves of boxes that have a score for each class.
 
         Args:
-            boxes: (B, ..., 4).
+            boxes: (B, ..., p, 4), or (B, ..., 1, 4) where all classes have the same boxes.
             scores: (B, ..., p), of each of the p classes.
             side: S, at which boxes are cut off.
         """
         count, classes = len(boxes), scores.shape[-1]
         labels = jnp.broadcast_to(jnp.arange(classes, dtype=jnp.int32), scores.shape)
-        each = jnp.broadcast_to(geometry.clip(boxes, side, side)[..., None, :], (*scores.shape, 4))
+        each = jnp.broadcast_to(geometry.clip(boxes, side, side), (*scores.shape, 4))
         scores = scores.reshape(count, -1)
         return suppress(
             each.reshape(count, -1, 4),

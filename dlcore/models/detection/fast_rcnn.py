@@ -243,14 +243,7 @@ def decode_regions(
     logits, codes = (x.astype(at_least_float32(x.dtype)) for x in outputs)
     scores = jnp.where(mask[..., None], jax.nn.softmax(logits)[..., :-1], -jnp.inf)
     placed = coding.decode(codes, boxes[:, :, None], deviations=DEVIATIONS)
-    count, regions, classes = scores.shape
-    labels = jnp.broadcast_to(jnp.arange(classes, dtype=jnp.int32), scores.shape)
-    return decoding(
-        placed.reshape(count, regions * classes, 4),
-        scores.reshape(count, -1),
-        labels.reshape(count, -1),
-        side,
-    )
+    return decoding(placed, scores, side)
 
 
 class FastRCNN(nn.Module):

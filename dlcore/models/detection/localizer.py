@@ -92,4 +92,4 @@ class Localizer(nn.Module):
         outputs = outputs.astype(at_least_float32(outputs.dtype))
         scores = jax.nn.sigmoid(outputs[:, :1]) * jax.nn.softmax(outputs[:, 5:])
         side = images.shape[1]
-        return self.decoding(self.boxes(outputs, side), scores, side)
+        return self.decoding(self.boxes(outputs, side)[:, None], scores, side)

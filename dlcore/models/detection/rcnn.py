@@ -165,15 +165,8 @@ class RCNN(nn.Module):
         codes = said.places @ machines.place_weights + machines.place_biases[None, None]
         codes = codes.reshape(*codes.shape[:2], self.num_classes, 4)
         placed = coding.decode(codes, boxes[:, :, None])
-        count, candidates, classes = scores.shape
-        labels = jnp.broadcast_to(jnp.arange(classes, dtype=jnp.int32), scores.shape)
         scores = jnp.where(batch["candidates_mask"][..., None], scores, -jnp.inf)
-        return self.decoding(
-            placed.reshape(count, candidates * classes, 4),
-            scores.reshape(count, -1),
-            labels.reshape(count, -1),
-            images.shape[1],
-        )
+        return self.decoding(placed, scores, images.shape[1])
 
 
 class Machines(NamedTuple):

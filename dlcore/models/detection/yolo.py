@@ -185,7 +185,7 @@ class YOLOv2(nn.Module):
         """
         outputs = outputs.astype(at_least_float32(outputs.dtype))
         scores = jax.nn.sigmoid(outputs[..., :1]) * jax.nn.softmax(outputs[..., 5:])
-        return self.decoding(self.boxes(outputs), scores, side)
+        return self.decoding(self.boxes(outputs)[..., None, :], scores, side)
 
     def _squares(
         self, said: jax.Array, boxes: jax.Array, cell: jax.Array, anchor: jax.Array, side: int
@@ -329,7 +329,7 @@ class YOLOv1(nn.Module):
         k = self.predictors
         confidence = outputs[..., : 5 * k : 5].clip(0, 1)[..., None]
         scores = confidence * outputs[..., None, 5 * k :].clip(0, 1)
-        return self.decoding(self.boxes(outputs, side), scores, side)
+        return self.decoding(self.boxes(outputs, side)[..., None, :], scores, side)
 
     def _ignored(self, objects: Objects, side: int) -> jax.Array:
         """The cells (B, G * G) whose middle lies in an object that is neither right nor wrong."""
