@@ -44,6 +44,7 @@ from .regions import (
     RegionGroup,
     candidates_of,
     with_candidates,
+    with_machines,
 )
 from .scales import at_scales
 from .systems import SYSTEMS, WITH_ANCHORS, DecodingGroup, Setting, SystemGroup, network_of
@@ -150,6 +151,7 @@ class Detection(launch.Task[Config, Info]):
     """A detector."""
 
     reads = "images"
+    train: Split | None = None  # known where it is trained
 
     @property
     def metric(self) -> tuple[str, Literal["min", "max"]]:  # type: ignore[override]
@@ -178,7 +180,7 @@ class Detection(launch.Task[Config, Info]):
         if config.model in WITH_CANDIDATES:
             train = with_candidates(train, "train", config, self.workdir)
             test = with_candidates(test, "test", config, self.workdir)
-        self.test = test
+        self.train, self.test = train, test
         self.sizes = object_sizes(train)
         shapes = np.zeros((0, 2), np.float32)
         if config.model in WITH_ANCHORS:
@@ -281,12 +283,9 @@ class Detection(launch.Task[Config, Info]):
         if rows is None:
             return measures
         self.judgement = judgement = self.judged(rows)
-        scores = {
-            "mAP50": voc_scores(judgement).mean,
-            "AP": coco_scores(judgement).ap,
-        }
-        if self.config.model == "localizer" and (right := right_share(judgement)) is not None:
-            scores["right"] = right
+        scores = scores_of(judgement)
+        if self.config.model == "localizer":
+            scores["right"] = right_share(judgement)
         return measures | scores
 
     def judged(self, rows: Mapping[str, Any]) -> Judgement:
@@ -296,6 +295,24 @@ class Detection(launch.Task[Config, Info]):
         image = np.empty((len(rows["truth"]["image_id"]), side, side, 0), np.uint8)
         judgement.add({**rows["truth"], "image": image}, Detections(*rows["found"]))
         return judgement
+
+    def reported(self, variables: Variables) -> Variables:
+        if self.config.model != "rcnn":
+            return variables
+        return with_machines(
+            variables, self.detector, self.scaled, self.train, self.config, self.workdir
+        )
+
+    def finish(self, outcome: launch.Outcome) -> launch.Outcome:
+        if self.config.model != "rcnn":
+            return outcome
+        # Evaluations of the training go by the network's own probabilities.
+        judgement = Judgement(self.info.class_names)
+        variables = self.computing(outcome.variables)
+        for batch in self.passes(self.test)():
+            judgement.add(batch, self.detect(variables, batch))
+        network = {f"network_{name}": outcome.metrics[name] for name in ("mAP50", "AP")}
+        return outcome.extended(scores_of(judgement) | network)
 
     def checks(self, data: launch.Data[Info]) -> launch.Check:
         return launch.Check(self.forward, "image")
@@ -399,8 +416,13 @@ def object_sizes(train: Split) -> np.ndarray:
     return np.concatenate(sizes)
 
 
-def right_share(judgement: Judgement) -> float | None:
-    """Returns the share of pictures with one object in which it is found; None without any.
+def scores_of(judgement: Judgement) -> dict[str, float]:
+    """Returns the scores of every detector of boxes."""
+    return {"mAP50": voc_scores(judgement).mean, "AP": coco_scores(judgement).ap}
+
+
+def right_share(judgement: Judgement) -> float:
+    """Returns the share of pictures with one object in which it is found.
 
     The one detection has its class and an IoU of at least 0.5 with it.
     """
@@ -411,7 +433,7 @@ def right_share(judgement: Judgement) -> float | None:
             right.append(
                 bool((here & (geometry.iou(picture.found, picture.boxes) >= 0.5)[:1]).any())
             )
-    return float(np.mean(right)) if right else None
+    return float(np.mean(right)) if right else float("nan")
 
 
 def _means(parts: Mapping[str, jax.Array], weight: jax.Array) -> tuple[Mean, dict[str, Mean]]:

@@ -2,25 +2,39 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
+import jax
 import numpy as np
+import tqdm
 
 from dlcore import boxes as geometry
 from dlcore import launch
-from dlcore.data import Split
+from dlcore.data import Split, evaluation_batches, evenly_spaced
 from dlcore.errors import InputError
-from dlcore.launch.fields import choice, integer
+from dlcore.launch.fields import LARGEST, choice, integer
 from dlcore.models.detection import selective_search
 from dlcore.models.detection.fast_rcnn import POOLINGS, FastRCNN, RegionHead, Sampling
 from dlcore.models.detection.faster_rcnn import FasterRCNN, ProposalRules, shapes_by_level
+from dlcore.models.detection.rcnn import (
+    MACHINES,
+    RCNN,
+    Candidates,
+    Machines,
+    Warped,
+    candidates_of_rows,
+    fit_machines,
+)
+from dlcore.types import Batch, PyTree, Variables
 
 from .systems import Setting, body_of
 
 # Those that need candidates of selective search.
-WITH_CANDIDATES = ("fast_rcnn",)
+WITH_CANDIDATES = ("rcnn", "fast_rcnn")
+_TOGETHER = 16  # pictures whose candidates are read together
 _POOLED = ("fast_rcnn", "faster_rcnn")
 
 
@@ -31,7 +45,11 @@ class RegionGroup(launch.Group):
     title = "Regions"
 
     regions: int = integer(
-        32, 4, 10_000, "regions of a picture that a step looks at", when={"model": _POOLED}
+        32,
+        4,
+        10_000,
+        "regions of a picture that a step looks at",
+        when={"model": ("rcnn", *_POOLED)},
     )
     pooling: str = choice(
         "align", POOLINGS, "RoIAlign, or RoI pooling as published", when={"model": _POOLED}
@@ -65,6 +83,16 @@ class RegionGroup(launch.Group):
         selective_search.MODES,
         "variety of selective search, which finds the candidates",
         when={"model": WITH_CANDIDATES},
+    )
+    crop: int = integer(
+        32, 8, 1024, "side that candidates are warped to, in pixels", when={"model": ("rcnn",)}
+    )
+    machine_pictures: int = integer(
+        1000,
+        1,
+        LARGEST,
+        "training pictures that the support vector machines are fitted to at the end",
+        when={"model": ("rcnn",)},
     )
 
 
@@ -100,7 +128,19 @@ def _faster_rcnn(config: Any, setting: Setting) -> nn.Module:
     )
 
 
+def _rcnn(config: Any, setting: Setting) -> nn.Module:
+    return RCNN(
+        body_of(config, (config.crop, config.crop, setting.image_shape[2])),
+        setting.num_classes,
+        side=config.crop,
+        hidden=config.hidden,
+        sampling=Sampling(count=config.regions, background=(0.0, 0.5)),
+        decoding=config.decoding(),
+    )
+
+
 REGION_SYSTEMS: dict[str, Callable[[Any, Setting], nn.Module]] = {
+    "rcnn": _rcnn,
     "fast_rcnn": _fast_rcnn,
     "faster_rcnn": _faster_rcnn,
 }
@@ -207,3 +247,76 @@ def _covered(split: Split, found: dict[str, np.ndarray]) -> float:
         overlap = geometry.pairwise(geometry.iou, batch["boxes"], found["candidates"][rows])
         right.append((overlap.max(-1) >= 0.5)[batch["boxes_mask"]])
     return float(np.concatenate(right).mean())
+
+
+Scaled = Callable[[Variables, jax.Array], jax.Array]
+
+
+def with_machines(
+    variables: Variables,
+    model: RCNN,
+    scaled: Scaled,
+    train: Split | None,
+    config: Any,
+    workdir: pathlib.Path,
+) -> Variables:
+    """Returns the variables of an R-CNN with its machines, from the file that the run keeps.
+
+    Where it has none of these parameters, they are fitted to training pictures and written.
+
+    Args:
+        variables: of the model.
+        model: the network.
+        scaled: gives images as the model takes them.
+        train: the training pictures with their candidates; None where a run is loaded.
+        config: of the run.
+        workdir: its folder.
+
+    Raises:
+        InputError: where there are neither the machines nor pictures to fit them to.
+    """
+    kept = workdir / "machines.npz"
+    named = np.array(_checksum(variables["params"]))
+    if kept.exists():
+        with np.load(kept) as file:
+            if np.array_equal(file["of"], named):
+                machines = {name: file[name] for name in Machines._fields}
+                return {**variables, MACHINES: machines}
+    if train is None:
+        raise InputError(
+            f"{kept} has no machines of these parameters; the command that trained them fits them"
+        )
+
+    @jax.jit
+    def read(batch: Batch) -> tuple[Warped, Warped]:
+        images = scaled(variables, batch["image"])
+        said, true = (
+            model.apply(variables, images, boxes=batch[name])[0] for name in ("candidates", "boxes")
+        )
+        return said, true
+
+    sample = evenly_spaced(train, config.machine_pictures)
+
+    def pictures() -> Iterator[Candidates]:
+        with tqdm.tqdm(
+            total=len(sample), desc="fitting machines", delay=2, leave=False
+        ) as progress:
+            for batch in evaluation_batches(sample, _TOGETHER):
+                said, true = jax.device_get(read(batch))
+                yield from candidates_of_rows(batch, said, true)
+                progress.update(_TOGETHER)
+
+    fitted = fit_machines(pictures(), model.num_classes)._asdict()
+    launch.say(f"fitted the machines of {model.num_classes} classes to {len(sample):,} pictures")
+    partial = kept.with_name(f"partial_{kept.name}")
+    np.savez_compressed(partial, allow_pickle=False, of=named, **fitted)
+    partial.replace(kept)
+    return {**variables, MACHINES: fitted}
+
+
+def _checksum(params: PyTree) -> int:
+    """Tells parameters from others, by all of their bits."""
+    found = 0
+    for leaf in jax.tree.leaves(params):
+        found = zlib.crc32(np.asarray(leaf).tobytes(), found)
+    return found

@@ -43,10 +43,11 @@ SMALL = ["--regions=8", "--most=10"]
 @pytest.mark.parametrize(
     "flags",
     [
+        ["--model=rcnn", "--candidates=10", "--search=single", "--crop=16", "--stride=4"],
         ["--model=fast_rcnn", "--candidates=20", "--search=single", "--pooling=pool"],
         ["--model=faster_rcnn", "--anchors=2", "--levels=2", "--stride=4", "--proposals=10"],
     ],
-    ids=["fast_rcnn", "faster_rcnn"],
+    ids=["rcnn", "fast_rcnn", "faster_rcnn"],
 )
 def test_detectors_of_regions_take_steps_go_on_exactly_and_predict(run, scenes, tmp_path, flags):
     flags = [*flags, *SMALL]
