@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from dlcore import boxes as geometry
 from dlcore import launch
@@ -35,9 +36,21 @@ from dlcore.models.detection.landmarks import Landmarks, truth
 from dlcore.models.detection.suppression import Detections
 from dlcore.nn.augment import STEPS, Augment, augmentation
 from dlcore.report import Section
-from dlcore.types import Aux, Batch, Mean, Measures, Params, PyTree, Rows, TrainState, Variables
+from dlcore.train.phases import Phase, phased_optimizer, phased_step
+from dlcore.types import (
+    Aux,
+    Batch,
+    Mean,
+    Measures,
+    Params,
+    PyTree,
+    Rows,
+    Step,
+    TrainState,
+    Variables,
+)
 
-from . import drawing, report, weights
+from . import alternating, drawing, report, weights
 from .regions import (
     REGION_SYSTEMS,
     WITH_CANDIDATES,
@@ -202,6 +215,8 @@ class Detection(launch.Task[Config, Info]):
             data.bits,
         )
         jax.eval_shape(self.init, jax.random.key(0))  # Says now what does not go together.
+        if self.alternates:
+            self.phases()  # Says so too.
         found = self.split_data(train, test, info)
         if config.scales:
             batches = at_scales(
@@ -234,7 +249,26 @@ class Detection(launch.Task[Config, Info]):
 
     def init(self, key: jax.Array) -> Variables:
         variables: Variables = self.detector.init(key, jnp.zeros((1, *self.info.image_shape)))
-        return variables
+        return alternating.with_own_body(variables) if self.alternates else variables
+
+    @property
+    def alternates(self) -> bool:
+        """Whether the networks of Faster R-CNN are trained by turns."""
+        return self.config.model == "faster_rcnn" and self.config.training == "alternating"
+
+    def phases(self) -> list[Phase]:
+        """Returns the four steps of --training=alternating."""
+        return alternating.four_steps(self.detector, self.scaled, _means, self.config)
+
+    def optimizer(self) -> optax.GradientTransformation:
+        if self.alternates:
+            return phased_optimizer([phase.optimizer for phase in self.phases()])
+        return super().optimizer()
+
+    def step(self) -> Step:
+        if self.alternates:
+            return phased_step(self.phases(), accumulate=self.config.accumulate)
+        return super().step()
 
     def loss(
         self, params: Params, model_state: PyTree, batch: Batch, rng: jax.Array
@@ -276,7 +310,11 @@ class Detection(launch.Task[Config, Info]):
         return landmark_scores(found.points, points, real, jnp.sqrt(geometry.area(box)))
 
     def adopt(self, state: TrainState) -> TrainState:
-        return weights.adopt(state, self.config, network_of(self.config), self.info.image_shape)
+        state = weights.adopt(state, self.config, network_of(self.config), self.info.image_shape)
+        if self.alternates:
+            both = alternating.with_own_body({"params": state.params, **state.model_state})
+            state = state.replace(params=both.pop("params"), model_state=both)
+        return state
 
     def summarise(self, measures: dict[str, Any], split: str) -> dict[str, float]:
         rows = measures.pop("rows", None)

@@ -75,6 +75,12 @@ class RegionGroup(launch.Group):
         "anchors of a picture that a step looks at",
         when={"model": ("faster_rcnn",)},
     )
+    training: str = choice(
+        "joint",
+        ("joint", "alternating"),
+        "both networks at once, or by turns in the paper's four steps",
+        when={"model": ("faster_rcnn",)},
+    )
     candidates: int = integer(
         200, 1, 10_000, "candidates of a picture, see --search", when={"model": WITH_CANDIDATES}
     )

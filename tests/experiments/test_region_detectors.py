@@ -2,10 +2,13 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from outcomes import assert_fails, summary
 from test_detection import SIDE, write_scenes
+
+from dlcore import load
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +77,7 @@ def test_detectors_of_regions_take_steps_go_on_exactly_and_predict(run, scenes, 
     [
         (["--model=fast_rcnn", "--augment=flip"], "--augment=flip: the candidates of"),
         (["--model=faster_rcnn", "--anchors=3", "--levels=2"], "3 shapes of anchors"),
+        (["--model=faster_rcnn", "--training=alternating"], "--steps=1 are fewer than the 4"),
         (["--model=faster_rcnn", "--candidates=9"], "does not read --candidates"),
         (["--model=yolo_v2", "--regions=9"], "--model=yolo_v2 does not read --regions"),
     ],
@@ -81,3 +85,30 @@ def test_detectors_of_regions_take_steps_go_on_exactly_and_predict(run, scenes, 
 def test_options_that_do_not_fit_are_one_line(run, tmp_path, flags, words):
     assert_fails(run(*flags, "--steps=1", f"--workdir={tmp_path / 'run'}"), words)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_alternating_training_goes_through_its_four_steps(run, tmp_path):
+    """Of two steps each, of which the first one's learning rate is 0: each has its own losses."""
+    flags = ["--model=faster_rcnn", "--anchors=2", "--training=alternating", "--proposals=10"]
+    workdir = tmp_path / "run"
+    process = run(*flags, *SMALL, "--steps=8", "--log_every=1", f"--workdir={workdir}")
+    assert process.returncode == 0, process.stderr
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    steps = {line["step"]: line for line in lines if line.get("split") == "train"}
+    for step in range(1, 9):
+        seen = {k for k, v in steps[step].items() if k.endswith("_loss") and v is not None}
+        detects = {"class_loss", "place_loss"}
+        assert seen == (detects if (step - 1) // 2 % 2 else {"objectness_loss", "proposal_loss"})
+    trained = load(workdir)
+    start = trained.task.first_variables()
+    body, apart = (trained.variables["params"][name] for name in ("body", "proposal_shared"))
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), body, apart["body"])
+    assert not any(jax.tree.leaves(same))  # each learned on its own
+    for name in ("proposals", "regions", "body"):
+        moved = jax.tree.map(
+            lambda a, b: bool((a != b).any()),
+            trained.variables["params"][name],
+            start["params"][name],
+        )
+        assert any(jax.tree.leaves(moved))

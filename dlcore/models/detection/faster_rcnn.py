@@ -36,6 +36,9 @@ from dlcore.models.detection.suppression import Detections, suppress
 from dlcore.nn import Conv
 from dlcore.types import Activations, Batch, at_least_float32
 
+# The name of the pyramid in a detector, under which its parameters lie.
+NECK = "neck"
+
 _BETA = 1 / 9  # of the proposals' smooth L1 loss
 _SMALLEST = 1.0  # side of a proposal in pixels
 
