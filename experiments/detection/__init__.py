@@ -322,8 +322,8 @@ class Detection(launch.Task[Config, Info]):
             return measures
         self.judgement = judgement = self.judged(rows)
         scores = scores_of(judgement)
-        if self.config.model == "localizer":
-            scores["right"] = right_share(judgement)
+        if self.config.model == "localizer" and (right := right_share(judgement)) is not None:
+            scores["right"] = right
         return measures | scores
 
     def judged(self, rows: Mapping[str, Any]) -> Judgement:
@@ -459,8 +459,8 @@ def scores_of(judgement: Judgement) -> dict[str, float]:
     return {"mAP50": voc_scores(judgement).mean, "AP": coco_scores(judgement).ap}
 
 
-def right_share(judgement: Judgement) -> float:
-    """Returns the share of pictures with one object in which it is found.
+def right_share(judgement: Judgement) -> float | None:
+    """Returns the share of pictures with one object in which it is found; None without any.
 
     The one detection has its class and an IoU of at least 0.5 with it.
     """
@@ -471,7 +471,7 @@ def right_share(judgement: Judgement) -> float:
             right.append(
                 bool((here & (geometry.iou(picture.found, picture.boxes) >= 0.5)[:1]).any())
             )
-    return float(np.mean(right)) if right else float("nan")
+    return float(np.mean(right)) if right else None
 
 
 def _means(parts: Mapping[str, jax.Array], weight: jax.Array) -> tuple[Mean, dict[str, Mean]]:
