@@ -11,7 +11,7 @@ from dlcore.nn.dropout import Dropout
 from dlcore.nn.initialisers import INITIALISERS, initialiser
 from dlcore.nn.maxout import Maxout
 from dlcore.nn.normalisation import BatchNorm, LayerNorm
-from dlcore.nn.pooling import average_pool, max_pool
+from dlcore.nn.pooling import average_pool, max_pool, space_to_depth
 from dlcore.nn.windows import output_size, pad_sizes
 
 __all__ = [
@@ -33,4 +33,5 @@ __all__ = [
     "output_size",
     "pad_sizes",
     "softmax",
+    "space_to_depth",
 ]

@@ -1,4 +1,5 @@
-"""Max and average pooling over windows that slide over the spatial dimensions.
+"""Max and average pooling over windows that slide over the spatial dimensions, and the move of
+squares of pixels into channels.
 
 Shapes: B batch, C channels, I input and O output sizes (`windows.output_size`), F window, S stride;
 each spatial dimension has its own I, O, F and S; images (B, H, W, C) have two.
@@ -81,6 +82,26 @@ def average_pool(
     ones = np.ones((1, *x.shape[1:-1], 1), x.dtype)
     count = lax.reduce_window(ones, 0.0, lax.add, *_with_batch_and_channels(window, stride, pads))
     return total / count
+
+
+def space_to_depth(x: jax.Array, side: int) -> jax.Array:
+    """Lays the pixels of each square one after the other; maps (B, H, W, C) to (B, h, w, F^2 C).
+
+    h and w are H / F and W / F rounded up; what lies beyond the image is 0. The pixels of a square
+    come by rows (the reorganisation of Redmon & Farhadi 2017, section 2, passthrough).
+
+    Args:
+        x: the images.
+        side: F.
+
+    >>> space_to_depth(jnp.arange(8.0).reshape(1, 2, 4, 1), 2).tolist()
+    [[[[0.0, 1.0, 4.0, 5.0], [2.0, 3.0, 6.0, 7.0]]]]
+    """
+    rows, columns = (-(-size // side) for size in x.shape[1:3])
+    more = [(0, n * side - size) for n, size in zip((rows, columns), x.shape[1:3], strict=True)]
+    x = jnp.pad(x, ((0, 0), *more, (0, 0)))
+    squares = x.reshape(len(x), rows, side, columns, side, x.shape[-1])
+    return squares.transpose(0, 1, 3, 2, 4, 5).reshape(len(x), rows, columns, -1)
 
 
 def _resolve(

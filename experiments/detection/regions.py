@@ -28,6 +28,7 @@ from dlcore.models.detection.rcnn import (
     candidates_of_rows,
     fit_machines,
 )
+from dlcore.runtime import processes
 from dlcore.types import Batch, PyTree, Variables
 
 from .systems import Setting, body_of
@@ -218,11 +219,18 @@ def with_candidates(split: Split, part: str, config: Any, workdir: pathlib.Path)
         f"selective search: {found['candidates_mask'].sum(1).mean():.0f} candidates of a {part} "
         f"picture, which find {100 * covered:.1f} % of the objects at IoU 0.5"
     )
-    workdir.mkdir(parents=True, exist_ok=True)
-    partial = kept.with_name(f"partial_{kept.name}")
-    np.savez_compressed(partial, allow_pickle=False, of=named, **found)
-    partial.replace(kept)
+    _keep(kept, of=named, **found)
     return Extended(split, found)
+
+
+def _keep(path: pathlib.Path, **arrays: np.ndarray) -> None:
+    """Writes arrays to a file of the run as a whole; of several processes, the first one does."""
+    if not processes.is_primary():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"partial_{path.name}")
+    np.savez_compressed(partial, allow_pickle=False, **arrays)
+    partial.replace(path)
 
 
 def candidates_of(images: np.ndarray, config: Any) -> dict[str, np.ndarray]:
@@ -314,9 +322,7 @@ def with_machines(
 
     fitted = fit_machines(pictures(), model.num_classes)._asdict()
     launch.say(f"fitted the machines of {model.num_classes} classes to {len(sample):,} pictures")
-    partial = kept.with_name(f"partial_{kept.name}")
-    np.savez_compressed(partial, allow_pickle=False, of=named, **fitted)
-    partial.replace(kept)
+    _keep(kept, of=named, **fitted)
     return {**variables, MACHINES: fitted}
 
 

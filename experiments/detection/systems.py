@@ -42,6 +42,13 @@ class SystemGroup(launch.Group):
     dropout: float = number(
         0.5, 0, 1, "share of the hidden units dropped", below=True, when={"model": ("yolo_v1",)}
     )
+    passthrough: int = integer(
+        16,
+        0,
+        LARGEST,
+        "filters of a map of half the stride that stands beside that of the stride; 0 for none",
+        when={"model": ("yolo_v2",)},
+    )
     anchors: int = integer(
         5, 1, 100, "shapes fitted to the training boxes", when={"model": WITH_ANCHORS}
     )
@@ -189,12 +196,20 @@ def _yolo_v1(config: Any, setting: Setting) -> nn.Module:
 
 
 def _yolo_v2(config: Any, setting: Setting) -> nn.Module:
+    if config.passthrough and config.stride < 2:
+        raise InputError(
+            f"--passthrough={config.passthrough} needs a map of half of --stride={config.stride}; "
+            "give a larger stride, or --passthrough=0"
+        )
+    finer = (config.stride // 2,) if config.passthrough else ()
+    strides = (*finer, config.stride)
     return YOLOv2(
-        body_of(config, setting.image_shape),
+        body_of(config, setting.image_shape, strides),
         setting.num_classes,
         shapes=tuple((float(height), float(width)) for height, width in setting.shapes),
         stride=config.stride,
         features=config.hidden,
+        passthrough=config.passthrough,
         decoding=config.decoding(),
         **_given(config, "box_loss", "box_weight", "object_weight", "background_weight", "focal"),
     )

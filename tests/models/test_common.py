@@ -89,7 +89,7 @@ COUNTS = {
     "densenet201": 20_013_928,
     "densenet264": 33_337_704,
     "darknet19": 20_842_376,
-    "darknet_small": 498_658,
+    "darknet_small": 510_322,
 }
 # Those whose tests take seconds for the number of their layers.
 DEEP = {"densenet100", "densenet169", "densenet201", "densenet264"}

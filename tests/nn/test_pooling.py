@@ -144,3 +144,14 @@ def test_bad_input(pool):
         pool(x, 2, padding=((0, 0), (2, 0)))
     with pytest.raises(ValueError, match=r"window \(2, 2, 2\) is not 2 positive numbers"):
         pool(x, (2, 2, 2))
+
+
+def test_space_to_depth_is_plain_loops():
+    """Odd sides are filled up with zeros."""
+    x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype(np.float32)
+    found = np.asarray(nn.space_to_depth(jnp.asarray(x), 2))
+    assert found.shape == (2, 3, 2, 12)
+    for i, j, c in itertools.product(range(6), range(4), range(3)):
+        value = x[:, i, j, c] if i < 5 else 0
+        place = (i % 2) * 2 + j % 2
+        np.testing.assert_array_equal(found[:, i // 2, j // 2, 3 * place + c], value)

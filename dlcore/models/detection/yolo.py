@@ -25,7 +25,7 @@ from dlcore.models.detection.detector import (
     objects_of,
 )
 from dlcore.models.detection.suppression import Detections
-from dlcore.nn import Conv, Dense, Dropout
+from dlcore.nn import Conv, Dense, Dropout, space_to_depth
 from dlcore.types import Activations, Batch, at_least_float32
 
 # A prediction that overlaps an object so much, whosoever it is, does not count as background.
@@ -42,14 +42,17 @@ class YOLOv2(nn.Module):
     sigmoid(p_c) is the score of an object, trained towards the IoU of the predicted box with the
     object; the box is that of `coding.decode_cells`; the softmax of c are the classes, given that
     there is an object. The net is a body, a 3x3 convolution and a 1x1 one, so that it takes
-    pictures of any side that is a multiple of the stride.
+    pictures of any side that is a multiple of the stride. With a passthrough, the 3x3 convolution
+    also sees a map of half the stride, four cells of which stand beside each cell of the other.
 
     Attributes:
-        body: gives one map.
+        body: gives one map, or with a passthrough two, the finer first.
         num_classes: p.
         shapes: (k, 2), height and width of the anchors, in pixels.
         stride: pixels of a cell.
         features: filters of the 3x3 convolution.
+        passthrough: filters that the finer map is brought to, 64 in the authors' program; 0 for
+            none.
         box_loss: "squares" of sigmoid(t) and t, weighted by 2 - the share of the picture that the
             object takes, as in the authors' program; or 1 less an overlap of `boxes.OVERLAPS`.
         box_weight: of the boxes in the loss.
@@ -66,6 +69,7 @@ class YOLOv2(nn.Module):
     shapes: tuple[tuple[float, float], ...]
     stride: int
     features: int = 96
+    passthrough: int = 0
     box_loss: str = "squares"
     box_weight: float = 1.0
     object_weight: float = 5.0
@@ -76,8 +80,13 @@ class YOLOv2(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps images (B, S, S, C) to outputs (B, G, G, k, 5 + p) and the activations by name."""
-        (x,), activations = self.body(images, train)
-        a = dict(activations)
+        maps, activations = self.body(images, train)
+        a, x = dict(activations), maps[-1]
+        if self.passthrough:
+            fine = ConvUnit(self.passthrough, 1, name="passthrough")(maps[0], train)
+            fine = space_to_depth(fine, 2)[:, : x.shape[1], : x.shape[2]]
+            a["passthrough"] = fine
+            x = jnp.concatenate([fine, x], -1)
         a["head"] = x = ConvUnit(self.features, 3, name="head")(x, train)
         count, each = len(self.shapes), 5 + self.num_classes
 

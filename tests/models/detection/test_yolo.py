@@ -235,11 +235,14 @@ def test_v1_reads_the_boxes_that_it_was_asked_to_learn():
 
 def test_v2_takes_pictures_of_other_sides_and_learns():
     """The same parameters, and a loss that falls; detections inside of one compiled call."""
-    net = YOLOv2(BODY, CLASSES, SHAPES, 8, features=8)
+    body, maps = make_body("darknet_small", (4, 8), (SIDE, SIDE, 3), width=1 / 24)
+    net = YOLOv2(body, CLASSES, SHAPES, 8, features=8, passthrough=3)
     images = jax.random.normal(jax.random.key(0), (3, SIDE, SIDE, 3))
     variables = jax.jit(net.init)(jax.random.key(1), images)
     larger = jax.eval_shape(net.apply, variables, jnp.zeros((1, 48, 40, 3)))[0]
     assert larger.shape == (1, 6, 5, 2, 5 + CLASSES)
+    kernel = variables["params"]["head"]["conv"]["kernel"]
+    assert kernel.shape == (3, 3, 4 * 3 + maps[1].shape[-1], 8)
     stats = {"batch_stats": variables["batch_stats"]}
 
     tx = optax.adam(1e-2)
