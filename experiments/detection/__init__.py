@@ -65,7 +65,7 @@ from .systems import SYSTEMS, WITH_ANCHORS, DecodingGroup, Setting, SystemGroup,
 MODELS = {**SYSTEMS, **REGION_SYSTEMS}
 SAMPLE = 10_000  # pictures that are enough to measure on
 MOST_REPORTED = 500  # pictures that a report looks at
-_TOGETHER = 32  # pictures that are looked at together
+_TOGETHER = 32  # pictures that are looked at together, at most
 # What an evaluation keeps of the objects of a picture.
 _TRUTH = ("boxes", "boxes_mask", "labels", "difficult", "crowd", "image_id", "size")
 
@@ -77,13 +77,13 @@ class Config(
     RegionGroup,
     DecodingGroup,
     dataset="digit_scenes",
-    steps=3000,
-    batch_size=32,
+    steps=2700,
+    batch_size=16,
     learning_rate=3e-3,
     schedule="cosine",
     warmup_steps=100,
     weight_decay=0.05,
-    eval_every=1000,
+    eval_every=900,
     predict_to="detections",
 ):
     """The configuration of a detector."""
@@ -391,12 +391,14 @@ class Detection(launch.Task[Config, Info]):
         if self.config.model in WITH_CANDIDATES:
             rows |= candidates_of(images, self.config)
         parts = []
-        for start in range(0, len(images), _TOGETHER):
-            count = min(_TOGETHER, len(images) - start)
+        # A power of 2, so that few sizes are compiled.
+        together = min(_TOGETHER, 1 << (len(images) - 1).bit_length())
+        for start in range(0, len(images), together):
+            count = min(together, len(images) - start)
             batch = {
                 name: np.pad(
                     array[start : start + count],
-                    [(0, _TOGETHER - count), *[(0, 0)] * (array.ndim - 1)],
+                    [(0, together - count), *[(0, 0)] * (array.ndim - 1)],
                 )
                 for name, array in rows.items()
             }

@@ -192,13 +192,12 @@ def with_candidates(split: Split, part: str, config: Any, workdir: pathlib.Path)
         workdir: its folder.
 
     Raises:
-        InputError: where pictures are augmented, since candidates are those of pictures as they
-            are.
+        InputError: for an augmentation that candidates cannot follow.
     """
-    if config.augment != "none":
+    if "mosaic" in config.augment:
         raise InputError(
-            f"--augment={config.augment}: the candidates of --model={config.model} are those of "
-            "the pictures as they are; leave it at none"
+            f"--augment={config.augment}: mosaic has no rule for the candidates that "
+            f"--model={config.model} looks at; leave it out"
         )
     kept = workdir / f"candidates_{part}.npz"
     named = np.array([config.search, config.candidates, config.seed, len(split)], "U32")

@@ -6,16 +6,31 @@ torchvision is the peer, where it is installed. Sections:
     nms      the best 100 of 1,000 boxes of one picture after non-max suppression; wanted: no slower
              than torchvision's
     regions  RoIAlign and RoI pooling of 8 pictures, alone and with the gradient
+    whole_models
+             a training step and the detection of pictures, of YOLO v2 and Faster R-CNN
+    line     R-CNN, Fast R-CNN, Faster R-CNN, YOLO v1 and v2 on the same scenes with the same body:
+             seconds of training, scores, and milliseconds of a picture from its pixels to its
+             boxes; about 50 minutes, of which --runs keeps the trained ones
 """
 
+import json
+import pathlib
 import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
 
 import detection_contenders as make
+import detection_models as models
 from absl import flags
-from contenders import Contender, Failed, ratio, run, table, take_turns
+from contenders import ROOT, Contender, Failed, Step, ratio, run, table, take_turns
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 7, "turns of each contender")
+flags.DEFINE_string("runs", None, "line: folder of the trained runs; by default one that goes")
+LINE = ("rcnn", "fast_rcnn", "faster_rcnn", "yolo_v1", "yolo_v2")
 
 
 def nms() -> None:
@@ -48,7 +63,51 @@ def regions() -> None:
     table(rows)
 
 
-def compared(ours, theirs, options: dict) -> tuple[str, str, str]:
+def whole_models() -> None:
+    """Steps of 16 scenes of 96 x 96, detections of 32 and of one; the body is darknet_small."""
+    rows = [("model", "what", "pictures", "PyTorch ms", "ours ms", "PyTorch / ours")]
+    for model in ("yolo_v2", "faster_rcnn"):
+        for train, pictures in ((True, 16), (False, 32), (False, 1)):
+            options = {"model": model, "pictures": pictures, "train": train}
+            what = "training step" if train else "detection"
+            rows.append(
+                (model, what, str(pictures)) + compared(models.ours, models.theirs, options)
+            )
+    table(rows)
+
+
+def line() -> None:
+    """Recipes digit_scenes_MODEL, and what each says of one picture after the other."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(FLAGS.runs or temporary)
+        summaries = {model: trained(model, folder / model) for model in LINE}
+        contenders = {
+            model: Contender(make.trained_detector, workdir=str(folder / model)) for model in LINE
+        }
+        times = take_turns(contenders, rounds=FLAGS.rounds, seconds=2.0)
+    rows = [("model", "training seconds", "mAP50", "AP", "ms a picture")]
+    for model, summary in summaries.items():
+        scores = (f"{summary['metrics'][name]:.3f}" for name in ("mAP50", "AP"))
+        ms = 1e3 * statistics.median(times[model])
+        rows.append((model, f"{summary['seconds']:.0f}", *scores, f"{ms:.1f}"))
+    table(rows)
+
+
+def trained(model: str, workdir: pathlib.Path) -> dict[str, Any]:
+    """The summary of the run of a model, which is trained where there is none."""
+    summary = workdir / "summary.json"
+    if not summary.exists():
+        recipe = f"--recipe=digit_scenes_{model}"
+        command = [sys.executable, "-m", "experiments.detection", recipe, f"--workdir={workdir}"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{' '.join(command)}\n{done.stderr}")
+    return json.loads(summary.read_text())
+
+
+def compared(
+    ours: Callable[..., Step], theirs: Callable[..., Step], options: dict[str, Any]
+) -> tuple[str, str, str]:
     """The median milliseconds of the peer and of ours, and the median ratio of neighbours."""
     contenders = {"ours": Contender(ours, **options)}
     try:
@@ -64,4 +123,4 @@ def compared(ours, theirs, options: dict) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    run(nms, regions)
+    run(nms, regions, whole_models, line)

@@ -1,4 +1,6 @@
-"""Operations of detection: ours and torchvision's, each as a step for `contenders`."""
+"""Operations of detection, ours and torchvision's, and trained detectors, each as a step for
+`contenders`.
+"""
 
 import numpy as np
 from contenders import Step
@@ -104,5 +106,23 @@ def their_regions(kind: str, side: int, channels: int, regions: int, *, gradient
         y = pool()
         if gradient:
             torch.autograd.grad((y**2).sum(), features)
+
+    return step
+
+
+def trained_detector(workdir: str) -> Step:
+    """What a run finds in one picture after the other, the search for candidates included."""
+    import dlcore
+    from dlcore.data.detection import load_detection
+
+    trained = dlcore.load(workdir)
+    data = load_detection("digit_scenes", image_size=trained.task.info.image_shape[0])
+    images = data.test.gather(np.arange(64))["image"]
+    number = 0
+
+    def step() -> None:
+        nonlocal number
+        trained.task.found(trained.variables, images[number : number + 1])
+        number = (number + 1) % len(images)
 
     return step

@@ -12,7 +12,7 @@ from contenders import Step
 SIDE, CLASSES, OBJECTS = 96, 10, 6
 SHAPES = ((15.0, 9.0), (17.0, 11.0), (22.0, 14.0), (27.0, 17.0), (35.0, 23.0))
 # Those of the job's defaults.
-HIDDEN, PASSTHROUGH, NEAR, REGIONS, PROPOSALS, ANCHORS = 96, 16, 0.6, 32, 100, 128
+HIDDEN, PASSTHROUGH, NEAR, REGIONS, PROPOSALS, ANCHORS = 128, 16, 0.6, 32, 100, 128
 
 
 def scenes(pictures: int) -> dict[str, np.ndarray]:

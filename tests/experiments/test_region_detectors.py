@@ -75,7 +75,7 @@ def test_detectors_of_regions_take_steps_go_on_exactly_and_predict(run, scenes, 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--model=fast_rcnn", "--augment=flip"], "--augment=flip: the candidates of"),
+        (["--model=fast_rcnn", "--augment=mosaic"], "mosaic has no rule for the candidates"),
         (["--model=faster_rcnn", "--anchors=3", "--levels=2"], "3 shapes of anchors"),
         (["--model=faster_rcnn", "--training=alternating"], "--steps=1 are fewer than the 4"),
         (["--model=faster_rcnn", "--candidates=9"], "does not read --candidates"),

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from dlcore import boxes as geometry
-from dlcore.models.cnn.darknet import SLOPE
+from dlcore.models.cnn.darknet import ConvUnit
 from dlcore.models.detection.body import Body
 from dlcore.models.detection.detector import OVERLAP_LOSSES, Decoding, largest, objects_of, of_place
 from dlcore.models.detection.suppression import Detections
-from dlcore.nn import Dense
+from dlcore.nn import Conv, Dense
 from dlcore.types import Activations, Batch, at_least_float32
 
 
@@ -20,14 +20,19 @@ class Localizer(nn.Module):
     """One object of a picture: its score, its box and its class.
 
     The outputs are p_c, b_y, b_x, b_h, b_w, c_1 ... c_p: sigmoid(p_c) is the probability of an
-    object, the sigmoids of b are its centre and sides in shares of the picture, and the softmax of
-    c is its class, given that there is one. The net is a body, a hidden dense layer on the whole
-    map, which knows where everything is, and a dense layer of the outputs.
+    object, b are its centre and sides in shares of the picture, and the softmax of c is its class,
+    given that there is one.
+
+    The net is a body and a 3x3 convolution. A softmax over all cells of the map, trained towards
+    the cell of the object's centre, says where to look: the mean of the features by it says what is
+    there and how large, and the mean of the cells' middles, moved by what the features say, where
+    (a spatial soft-argmax, Finn et al. 2016). A dense layer on the whole map, as in the first nets
+    of this kind, has to learn each class anew at each place.
 
     Attributes:
         body: gives one map.
         num_classes: p.
-        hidden: units of the hidden layer.
+        hidden: filters of the convolution.
         box_loss: "squares" of the four shares, or 1 less an overlap of `boxes.OVERLAPS`.
         box_weight: of the box in the loss.
         decoding: of the detections, of which there is one.
@@ -35,7 +40,7 @@ class Localizer(nn.Module):
 
     body: Body
     num_classes: int
-    hidden: int = 256
+    hidden: int = 128
     box_loss: str = "squares"
     box_weight: float = 5.0
     decoding: Decoding = Decoding(most=1)
@@ -45,31 +50,46 @@ class Localizer(nn.Module):
         """Maps images (B, S, S, C) to outputs (B, 5 + p) and the activations by name."""
         (x,), activations = self.body(images, train)
         a = dict(activations)
-        x = x.reshape(x.shape[0], -1)
-        a["hidden"] = x = nn.leaky_relu(Dense(self.hidden, name="hidden")(x), SLOPE)
+        a["head"] = x = ConvUnit(self.hidden, 3, name="head")(x, train)
+        count, rows, columns, features = x.shape
+        a["where"] = where = Conv(1, (1, 1), name="where")(x)[..., 0]
+        where = jax.nn.softmax(where.reshape(count, -1))
+        middles = [(jnp.arange(n, dtype=x.dtype) + 0.5) / n for n in (rows, columns)]
+        y, x_ = jnp.meshgrid(*middles, indexing="ij")
+        places = jnp.stack([y.ravel(), x_.ravel()], -1)
+        centre = jnp.einsum("br,rc->bc", where, places)
+        pooled = jnp.einsum("br,brf->bf", where, x.reshape(count, -1, features))
         small = nn.initializers.normal(0.01)
-        a["output"] = x = Dense(5 + self.num_classes, kernel_init=small, name="output")(x)
+        x = Dense(5 + self.num_classes, kernel_init=small, name="output")(pooled)
+        sides = jax.nn.sigmoid(x[:, 3:5])
+        # In cells, or the steps of the centre would be a hundred times those of all else.
+        centre += x[:, 1:3] / jnp.asarray([[rows, columns]], x.dtype)
+        a["output"] = x = jnp.concatenate([x[:, :1], centre, sides, x[:, 5:]], -1)
         return x, a
 
     def losses(
         self, images: jax.Array, batch: Batch, key: jax.Array, train: bool = True
     ) -> dict[str, jax.Array]:
-        """Returns the terms of the loss of each picture: "object", "place" and "class".
+        """Returns the terms of the loss of each picture: "object", "where", "place" and "class".
 
-        The object is the largest one that is to be found. Without one, place and class have no
-        part in the loss, and with difficult objects or crowds alone nothing has.
+        The object is the largest one that is to be found; "where" is the cross-entropy of its cell.
+        Without an object, where, place and class have no part in the loss, and with difficult
+        objects or crowds alone nothing has.
         """
-        outputs = self(images, train)[0]
+        outputs, activations = self(images, train)
         outputs = outputs.astype(at_least_float32(outputs.dtype))
         objects = objects_of(batch)
         side = images.shape[1]
         place, there = largest(objects)
         box, label = of_place(objects.boxes, place), of_place(objects.labels, place)
+        looks = activations["where"].astype(outputs.dtype)
+        cell = self._cell(box, looks.shape[1:], side)
+        where = optax.softmax_cross_entropy_with_integer_labels(looks.reshape(len(looks), -1), cell)
         if self.box_loss == "squares":
             wanted = geometry.convert(box / side, "corners", "centre")
             y, x, height, width = wanted[:, 1], wanted[:, 0], wanted[:, 2], wanted[:, 3]
-            codes = jax.nn.sigmoid(outputs[:, 1:5])
-            wrong = ((codes - jnp.stack([y, x, height, width], -1)) ** 2).sum(-1)
+            shares = jnp.stack([y, x, height, width], -1)
+            wrong = ((outputs[:, 1:5] - shares) ** 2).sum(-1)
         else:
             wrong = OVERLAP_LOSSES[self.box_loss](self.boxes(outputs, side), box)
         score = optax.sigmoid_binary_cross_entropy(outputs[:, 0], there.astype(outputs.dtype))
@@ -77,13 +97,23 @@ class Localizer(nn.Module):
         classes = optax.softmax_cross_entropy_with_integer_labels(outputs[:, 5:], label)
         return {
             "object": jnp.where(known, score, 0),
+            "where": jnp.where(there, where, 0),
             "place": self.box_weight * jnp.where(there, wrong, 0),
             "class": jnp.where(there, classes, 0),
         }
 
+    def _cell(self, box: jax.Array, size: tuple[int, ...], side: int) -> jax.Array:
+        """Returns the number of the cell that the centre of each box (B, 4) lies in, int32 (B,)."""
+        middle = (box[:, :2] + box[:, 2:]) / 2
+        row, column = (
+            jnp.floor(middle[:, i] * (size[i] / side)).astype(jnp.int32).clip(0, size[i] - 1)
+            for i in (0, 1)
+        )
+        return row * size[1] + column
+
     def boxes(self, outputs: jax.Array, side: int) -> jax.Array:
         """Returns the boxes (B, 4) of outputs (B, 5 + p)."""
-        y, x, height, width = (side * jax.nn.sigmoid(outputs[:, i]) for i in range(1, 5))
+        y, x, height, width = (side * outputs[:, i] for i in range(1, 5))
         return geometry.convert(jnp.stack([x, y, height, width], -1), "centre", "corners")
 
     def detect(self, images: jax.Array, batch: Batch) -> Detections:

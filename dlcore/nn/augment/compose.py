@@ -92,6 +92,7 @@ def augmentation(
         real boxes: see `warp_boxes`.
         "object_crop" needs them, and "mosaic" makes 4 N of N, with their "labels", "difficult" and
         "crowd" (B, N).
+      - "candidates" and "candidates_mask": further boxes, which move as those do.
       - "landmarks" (B, M, 2), y, x in pixels, and "landmarks_mask" (B, M), true for visible ones:
         see `warp_landmarks`. Those of boxes are (B, N, M, 2); where their box becomes padding, they
         are not visible.
@@ -143,16 +144,16 @@ def augmentation(
 
         size = {"height": height, "width": width}
 
-        def warped_boxes(whole: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def warped(name: str, whole: jax.Array) -> tuple[jax.Array, jax.Array]:
             return warp_boxes(
-                batch["boxes"], batch["boxes_mask"], whole, least_visible=least_visible, **size
+                batch[name], batch[f"{name}_mask"], whole, least_visible=least_visible, **size
             )
 
         def draw_map(name: str, step: Step, before: jax.Array | None) -> jax.Array:
             """Draws a map and returns it composed with those before it."""
             objects = _objects(name, step, batch)
             if objects and before is not None:
-                objects = warped_boxes(before)
+                objects = warped("boxes", before)
             drawn = jax.vmap(lambda own, *of: step(own, height, width, *of))(
                 keys_of(name), *objects
             )
@@ -165,8 +166,9 @@ def augmentation(
                 whole = draw_map(name, step, whole)
             assert whole is not None
             images = _computed_once(warp_images(images, whole, fill=fill))
-            if "boxes" in batch:
-                new["boxes"], new["boxes_mask"] = warped_boxes(whole)
+            for name in ("boxes", "candidates"):
+                if name in batch:
+                    new[name], new[f"{name}_mask"] = warped(name, whole)
             if "landmarks" in batch:
                 new["landmarks"], new["landmarks_mask"] = warp_landmarks(
                     batch["landmarks"], batch["landmarks_mask"], whole, pairs=pairs, **size

@@ -55,10 +55,10 @@ def mosaic(
         The batch with 4 N boxes for each example, of which its own come first.
 
     Raises:
-        InputError: for examples without boxes, or with landmarks of their own or one label, and
-            where the number of examples is no multiple of four.
+        InputError: for examples without boxes, or with candidates, landmarks of their own or one
+            label, and where the number of examples is no multiple of four.
     """
-    single = sorted({"label"} & batch.keys())
+    single = sorted({"label", "candidates"} & batch.keys())
     if "landmarks" in batch and batch["landmarks"].ndim != 4:
         single.append("landmarks")
     if single or "boxes" not in batch:

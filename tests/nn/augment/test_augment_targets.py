@@ -39,8 +39,11 @@ def test_boxes_follow_the_pixels(text):
         "boxes": jnp.asarray(np.concatenate([start, stop], 1)[:, None], jnp.float32),
         "boxes_mask": jnp.ones((B, 1), bool),
     }
+    candidates = {f"candidates{end}": batch[f"boxes{end}"] for end in ("", "_mask")}
     run = jax.jit(augment.augmentation(text, least_visible=0.0))
-    new = jax.tree.map(np.asarray, run(jax.random.key(1), batch))
+    new = jax.tree.map(np.asarray, run(jax.random.key(1), batch | candidates))
+    for end in ("", "_mask"):
+        np.testing.assert_array_equal(new[f"candidates{end}"], new[f"boxes{end}"])
     followed = 0
     for image, box, real in zip(
         new["image"][..., 0], new["boxes"][:, 0], new["boxes_mask"][:, 0], strict=True
