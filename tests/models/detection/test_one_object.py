@@ -50,11 +50,12 @@ def test_the_loss_of_the_localizer_is_that_of_plain_loops():
     variables = jax.jit(net.init)(KEY, IMAGES)
     variables["params"]["output"]["bias"] += jnp.linspace(-1, 1, 8)
     outputs, found, detections = applied(net, variables, BATCH)
+    looks = np.asarray(jax.jit(net.apply)(variables, IMAGES)[1]["where"], np.float64)
     largest = {0: 1, 3: 0}
     for picture, y in enumerate(outputs):
         there = picture in largest
         score = -np.log(sigmoid(y[0]) if there else 1 - sigmoid(y[0]))
-        expected = {"object": 0 if picture == 2 else score, "place": 0, "class": 0}
+        expected = {"object": 0 if picture == 2 else score, "where": 0, "place": 0, "class": 0}
         if there:
             box = BOXES[picture, largest[picture]] / SIDE
             wanted = [
@@ -63,7 +64,10 @@ def test_the_loss_of_the_localizer_is_that_of_plain_loops():
                 box[2] - box[0],
                 box[3] - box[1],
             ]
-            expected["place"] = 5 * np.square(sigmoid(y[1:5]) - wanted).sum()
+            row, column = int(wanted[0] * 4), int(wanted[1] * 4)
+            where = looks[picture]
+            expected["where"] = np.log(np.exp(where).sum()) - where[row, column]
+            expected["place"] = 5 * np.square(y[1:5] - wanted).sum()
             label = BATCH["labels"][picture, largest[picture]]
             expected["class"] = np.log(np.exp(y[5:]).sum()) - y[5 + label]
         for part, value in expected.items():
