@@ -113,6 +113,16 @@ class Config(
     )
     shown_score: float = number(0.5, 0, 1, "score from which a detection is drawn", free=True)
 
+    @property
+    def alternates(self) -> bool:
+        """Whether the networks of Faster R-CNN are trained by turns."""
+        return self.model == "faster_rcnn" and self.training == "alternating"
+
+    def identity(self) -> dict[str, Any]:
+        # The number of steps says where the turns end.
+        own = {"steps": self.steps} if self.alternates else {}
+        return super().identity() | own
+
     def for_check(self) -> "Config":
         return dataclasses.replace(super().for_check(), augment="none", scales=0.0)
 
@@ -215,7 +225,7 @@ class Detection(launch.Task[Config, Info]):
             data.bits,
         )
         jax.eval_shape(self.init, jax.random.key(0))  # Says now what does not go together.
-        if self.alternates:
+        if self.config.alternates:
             self.phases()  # Says so too.
         found = self.split_data(train, test, info)
         if config.scales:
@@ -249,24 +259,19 @@ class Detection(launch.Task[Config, Info]):
 
     def init(self, key: jax.Array) -> Variables:
         variables: Variables = self.detector.init(key, jnp.zeros((1, *self.info.image_shape)))
-        return alternating.with_own_body(variables) if self.alternates else variables
-
-    @property
-    def alternates(self) -> bool:
-        """Whether the networks of Faster R-CNN are trained by turns."""
-        return self.config.model == "faster_rcnn" and self.config.training == "alternating"
+        return alternating.with_own_body(variables) if self.config.alternates else variables
 
     def phases(self) -> list[Phase]:
         """Returns the four steps of --training=alternating."""
         return alternating.four_steps(self.detector, self.scaled, _means, self.config)
 
     def optimizer(self) -> optax.GradientTransformation:
-        if self.alternates:
+        if self.config.alternates:
             return phased_optimizer([phase.optimizer for phase in self.phases()])
         return super().optimizer()
 
     def step(self) -> Step:
-        if self.alternates:
+        if self.config.alternates:
             return phased_step(self.phases(), accumulate=self.config.accumulate)
         return super().step()
 
@@ -311,7 +316,7 @@ class Detection(launch.Task[Config, Info]):
 
     def adopt(self, state: TrainState) -> TrainState:
         state = weights.adopt(state, self.config, network_of(self.config), self.info.image_shape)
-        if self.alternates:
+        if self.config.alternates:
             both = alternating.with_own_body({"params": state.params, **state.model_state})
             state = state.replace(params=both.pop("params"), model_state=both)
         return state

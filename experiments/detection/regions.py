@@ -83,7 +83,7 @@ class RegionGroup(launch.Group):
         when={"model": ("faster_rcnn",)},
     )
     candidates: int = integer(
-        200, 1, 10_000, "candidates of a picture, see --search", when={"model": WITH_CANDIDATES}
+        400, 1, 10_000, "candidates of a picture, see --search", when={"model": WITH_CANDIDATES}
     )
     search: str = choice(
         "fast",

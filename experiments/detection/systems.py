@@ -47,7 +47,7 @@ class SystemGroup(launch.Group):
         0,
         LARGEST,
         "filters of a map of half the stride that stands beside that of the stride; 0 for none",
-        when={"model": ("yolo_v2",)},
+        when={"model": ("localizer", "yolo_v2")},
     )
     anchors: int = integer(
         5, 1, 100, "shapes fitted to the training boxes", when={"model": WITH_ANCHORS}
@@ -158,6 +158,22 @@ def body_of(
     return make_body(config.body, strides or (config.stride,), image_shape, **options)[0]
 
 
+def _strides(config: Any) -> tuple[int, ...]:
+    """Returns the strides of the maps that a model with --passthrough reads.
+
+    Raises:
+        InputError: for a stride that has no half.
+    """
+    if not config.passthrough:
+        return (config.stride,)
+    if config.stride < 2:
+        raise InputError(
+            f"--passthrough={config.passthrough} needs a map of half of --stride={config.stride}; "
+            "give a larger stride, or --passthrough=0"
+        )
+    return config.stride // 2, config.stride
+
+
 def _given(config: Any, *names: str) -> dict[str, Any]:
     """Returns the values of fields that are given; those of None are the system's own defaults."""
     values = {name: getattr(config, name) for name in names}
@@ -166,9 +182,10 @@ def _given(config: Any, *names: str) -> dict[str, Any]:
 
 def _localizer(config: Any, setting: Setting) -> nn.Module:
     return Localizer(
-        body_of(config, setting.image_shape),
+        body_of(config, setting.image_shape, _strides(config)),
         setting.num_classes,
         hidden=config.hidden,
+        passthrough=config.passthrough,
         decoding=dataclasses.replace(config.decoding(), most=1),
         **_given(config, "box_loss", "box_weight"),
     )
@@ -196,15 +213,8 @@ def _yolo_v1(config: Any, setting: Setting) -> nn.Module:
 
 
 def _yolo_v2(config: Any, setting: Setting) -> nn.Module:
-    if config.passthrough and config.stride < 2:
-        raise InputError(
-            f"--passthrough={config.passthrough} needs a map of half of --stride={config.stride}; "
-            "give a larger stride, or --passthrough=0"
-        )
-    finer = (config.stride // 2,) if config.passthrough else ()
-    strides = (*finer, config.stride)
     return YOLOv2(
-        body_of(config, setting.image_shape, strides),
+        body_of(config, setting.image_shape, _strides(config)),
         setting.num_classes,
         shapes=tuple((float(height), float(width)) for height, width in setting.shapes),
         stride=config.stride,

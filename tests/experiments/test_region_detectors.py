@@ -105,6 +105,9 @@ def test_alternating_training_goes_through_its_four_steps(run, tmp_path):
     body, apart = (trained.variables["params"][name] for name in ("body", "proposal_shared"))
     same = jax.tree.map(lambda a, b: bool((a == b).all()), body, apart["body"])
     assert not any(jax.tree.leaves(same))  # each learned on its own
+    assert_fails(
+        run(*flags, *SMALL, "--steps=12", f"--workdir={workdir}"), "holds another run (steps"
+    )
     for name in ("proposals", "regions", "body"):
         moved = jax.tree.map(
             lambda a, b: bool((a != b).any()),

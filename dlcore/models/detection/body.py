@@ -17,6 +17,8 @@ from jax.extend import core
 
 from dlcore.errors import InputError
 from dlcore.models import image_spec
+from dlcore.models.cnn.darknet import ConvUnit
+from dlcore.nn import space_to_depth
 from dlcore.types import Activations, PyTree, Variables
 
 # The name of the module in a detector, under which its parameters lie.
@@ -84,6 +86,30 @@ class Body(nn.Module):
         last = max([*activations].index(name) for name in self.layers)
         activations = dict([*activations.items()][: last + 1])
         return tuple(activations[name] for name in self.layers), activations
+
+
+def passthrough(maps: tuple[jax.Array, ...], filters: int, train: bool) -> jax.Array:
+    """Lays a finer map beside the coarse one (Redmon & Farhadi 2017, section 2).
+
+    A 1x1 convolution brings the finer map to so many filters, and its four cells that are one cell
+    of the coarse map become channels of that. To be called in a compact module.
+
+    Args:
+        maps: the coarse map (B, h, w, F), and before it one of half its stride where there are
+            filters.
+        filters: 64 in the authors' program; 0 for the coarse map alone.
+        train: whether this is training.
+
+    Returns:
+        (B, h, w, 4 filters + F).
+    """
+    if not filters:
+        return maps[-1]
+    fine, coarse = maps
+    fine = ConvUnit(filters, 1, name="passthrough")(fine, train)
+    # A pool leaves out the last row of an odd number.
+    fine = space_to_depth(fine, 2)[:, : coarse.shape[1], : coarse.shape[2]]
+    return jnp.concatenate([fine, coarse], -1)
 
 
 def make_body(

@@ -9,7 +9,7 @@ import optax
 
 from dlcore import boxes as geometry
 from dlcore.models.cnn.darknet import ConvUnit
-from dlcore.models.detection.body import Body
+from dlcore.models.detection.body import Body, passthrough
 from dlcore.models.detection.detector import OVERLAP_LOSSES, Decoding, largest, objects_of, of_place
 from dlcore.models.detection.suppression import Detections
 from dlcore.nn import Conv, Dense
@@ -30,9 +30,10 @@ class Localizer(nn.Module):
     of this kind, has to learn each class anew at each place.
 
     Attributes:
-        body: gives one map.
+        body: gives one map, or with a passthrough two, the finer first.
         num_classes: p.
         hidden: filters of the convolution.
+        passthrough: filters that the finer map is brought to, see `body.passthrough`; 0 for none.
         box_loss: "squares" of the four shares, or 1 less an overlap of `boxes.OVERLAPS`.
         box_weight: of the box in the loss.
         decoding: of the detections, of which there is one.
@@ -41,6 +42,7 @@ class Localizer(nn.Module):
     body: Body
     num_classes: int
     hidden: int = 128
+    passthrough: int = 0
     box_loss: str = "squares"
     box_weight: float = 5.0
     decoding: Decoding = Decoding(most=1)
@@ -48,8 +50,9 @@ class Localizer(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps images (B, S, S, C) to outputs (B, 5 + p) and the activations by name."""
-        (x,), activations = self.body(images, train)
+        maps, activations = self.body(images, train)
         a = dict(activations)
+        a["passthrough"] = x = passthrough(maps, self.passthrough, train)
         a["head"] = x = ConvUnit(self.hidden, 3, name="head")(x, train)
         count, rows, columns, features = x.shape
         a["where"] = where = Conv(1, (1, 1), name="where")(x)[..., 0]

@@ -17,7 +17,7 @@ import optax
 from dlcore import boxes as geometry
 from dlcore.models.cnn.darknet import SLOPE, ConvUnit
 from dlcore.models.detection import coding
-from dlcore.models.detection.body import Body
+from dlcore.models.detection.body import Body, passthrough
 from dlcore.models.detection.detector import (
     OVERLAP_LOSSES,
     Decoding,
@@ -25,7 +25,7 @@ from dlcore.models.detection.detector import (
     objects_of,
 )
 from dlcore.models.detection.suppression import Detections
-from dlcore.nn import Conv, Dense, Dropout, space_to_depth
+from dlcore.nn import Conv, Dense, Dropout
 from dlcore.types import Activations, Batch, at_least_float32
 
 # A prediction that overlaps an object so much, whosoever it is, does not count as background.
@@ -42,8 +42,8 @@ class YOLOv2(nn.Module):
     sigmoid(p_c) is the score of an object, trained towards the IoU of the predicted box with the
     object; the box is that of `coding.decode_cells`; the softmax of c are the classes, given that
     there is an object. The net is a body, a 3x3 convolution and a 1x1 one, so that it takes
-    pictures of any side that is a multiple of the stride. With a passthrough, the 3x3 convolution
-    also sees a map of half the stride, four cells of which stand beside each cell of the other.
+    pictures of any side that is a multiple of the stride. See `body.passthrough` for the finer map
+    that it may see too.
 
     Attributes:
         body: gives one map, or with a passthrough two, the finer first.
@@ -81,12 +81,8 @@ class YOLOv2(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps images (B, S, S, C) to outputs (B, G, G, k, 5 + p) and the activations by name."""
         maps, activations = self.body(images, train)
-        a, x = dict(activations), maps[-1]
-        if self.passthrough:
-            fine = ConvUnit(self.passthrough, 1, name="passthrough")(maps[0], train)
-            fine = space_to_depth(fine, 2)[:, : x.shape[1], : x.shape[2]]
-            a["passthrough"] = fine
-            x = jnp.concatenate([fine, x], -1)
+        a = dict(activations)
+        a["passthrough"] = x = passthrough(maps, self.passthrough, train)
         a["head"] = x = ConvUnit(self.features, 3, name="head")(x, train)
         count, each = len(self.shapes), 5 + self.num_classes
 
