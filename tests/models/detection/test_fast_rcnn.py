@@ -231,7 +231,7 @@ def test_padding_and_other_pictures_change_no_loss(pooling):
     model = fast_rcnn.FastRCNN(
         body, fast_rcnn.RegionHead(3, (8,), width=8, pooling=pooling), fast_rcnn.Sampling(count=16)
     )
-    variables = model.init(jax.random.key(0), images)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
 
     @jax.jit
     def losses(images, batch):
@@ -245,5 +245,6 @@ def test_padding_and_other_pictures_change_no_loss(pooling):
         assert jnp.isfinite(whole[name]).all()
         np.testing.assert_allclose(whole[name][0], one[name][0], rtol=1e-4)
     assert whole["place"][1] == 0 < whole["class"][1]
-    found = model.apply(variables, images, batch, method="detect")
+    detect = jax.jit(lambda v: model.apply(v, images, batch, method="detect"))
+    found = detect(variables)
     assert found.boxes.shape == (3, 100, 4)

@@ -168,31 +168,30 @@ def test_both_networks_learn_and_the_joint_loss_is_theirs(strides, pyramid):
     key = jax.random.key(1)
 
     @jax.jit
-    def losses(params):
-        def apply(*args, method):
+    def run(params):
+        def apply(*args, method, params=params):
             return model.apply({"params": params, **stats}, images, *args, method=method)
 
-        joint = apply(batch, key, False, method="losses")
+        def total(params):
+            joint = apply(batch, key, False, method="losses", params=params)
+            return sum(values.sum() for values in joint.values()), joint
+
+        gradient, joint = jax.grad(total, has_aux=True)(params)
         anchor_key, region_key = jax.random.split(key)
         proposals = apply(method="proposed")
         apart = {
             **apply(batch, anchor_key, False, method="proposal_losses"),
             **apply(batch, proposals, region_key, False, method="region_losses"),
         }
-        return joint, apart, apply(batch, method="detect")
+        return joint, apart, apply(batch, method="detect"), gradient
 
-    joint, apart, found = losses(variables["params"])
+    joint, apart, found, gradient = run(variables["params"])
     assert joint.keys() == {"objectness", "proposal", "class", "place"}
     for name, values in joint.items():
         assert jnp.isfinite(values).all()
         np.testing.assert_allclose(values, apart[name], rtol=1e-5)
     assert found.boxes.shape == (2, 100, 4)
-
-    def total(params):
-        return sum(values.sum() for values in losses(params)[0].values())
-
     # No part of the network is left out, but for the codes of classes that nobody has.
-    gradient = jax.grad(total)(variables["params"])
     assert all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
 
 

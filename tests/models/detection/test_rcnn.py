@@ -122,7 +122,8 @@ def test_detections_are_those_of_the_network_until_machines_are_fitted(small):
         "candidates": np.concatenate([low, low + rng.uniform(6, 14, (2, 7, 2))], -1).astype("f4"),
         "candidates_mask": np.arange(7)[None] < np.array([[7], [4]]),
     }
-    said, _ = model.apply(variables, images, boxes=jnp.asarray(batch["candidates"]))
+    read = jax.jit(lambda v, boxes: model.apply(v, images, boxes=boxes)[0])
+    said = read(variables, jnp.asarray(batch["candidates"]))
     detect = jax.jit(lambda v: model.apply(v, images, batch, method="detect"))
     probabilities = np.asarray(jax.nn.softmax(said.logits))[..., :2]
     before = detect(variables)
@@ -158,13 +159,14 @@ def test_the_network_learns_from_candidates_and_pictures_without_objects(small):
         "candidates_mask": jnp.ones((2, 2), bool),
     }
 
-    @jax.jit
-    def losses(variables):
-        return model.apply(variables, images, batch, jax.random.key(0), False, method="losses")
-
-    found = losses(variables)["class"]
     everything = jnp.concatenate([batch["candidates"], boxes], 1)
-    logits = np.asarray(model.apply(variables, images, boxes=everything)[0].logits)
+
+    @jax.jit
+    def run(variables):
+        losses = model.apply(variables, images, batch, jax.random.key(0), False, method="losses")
+        return losses["class"], model.apply(variables, images, boxes=everything)[0].logits
+
+    found, logits = (np.asarray(x) for x in run(variables))
     logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     # The near candidate and the object are positive, the other candidate is background.
     np.testing.assert_allclose(
