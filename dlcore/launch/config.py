@@ -133,18 +133,28 @@ class Group:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Returns the configuration of some JSON values; those that are absent are the defaults.
+        """Returns the configuration of a run's JSON values; those that are absent are the defaults.
+
+        So are those that are not read beside the others: the run was made by other defaults.
 
         Raises:
             InputError: for a value that is not possible.
         """
-        known = {field.name for field, _ in _specs(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        fields = [field for field, _ in _specs(cls)]
+        known = {field.name: values.get(field.name, field.default) for field in fields}
+        new = copy.copy(cls())
+        for name, value in known.items():
+            object.__setattr__(new, name, value)
+        return cls(**{name: value for name, value in known.items() if not new.unread(name)})
 
     def identity(self) -> dict[str, Any]:
-        """Returns the JSON values that a run cannot change on its way."""
+        """Returns the JSON values that a run reads and cannot change on its way."""
         free = {field.name for field, spec in _specs(type(self)) if spec.free}
-        return {name: value for name, value in self.json().items() if name not in free}
+        return {
+            name: value
+            for name, value in self.json().items()
+            if name not in free and not self.unread(name)
+        }
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TextIO, cast
 from absl import logging
 
 from dlcore.errors import InputError
-from dlcore.launch import flags, jobs, planning
+from dlcore.launch import flags, info, jobs, planning
 from dlcore.launch import workdir as folders
 from dlcore.launch.checking import check
 from dlcore.launch.loading import trained_by
@@ -131,6 +131,9 @@ def _run_asked(task: type[Task[Any, Any]], arguments: Sequence[str]) -> Any:
     """Returns the configuration of the run in --workdir, where a command asks that run something.
 
     So the other flags of such a command are checked beside the run's own options.
+
+    Raises:
+        InputError: when the folder holds a run of another job.
     """
     workdir = flags.value_of(arguments, "workdir")
     if workdir is None or not any(flags.value_of(arguments, name) for name in task.asks):
@@ -138,6 +141,7 @@ def _run_asked(task: type[Task[Any, Any]], arguments: Sequence[str]) -> Any:
     folder = pathlib.Path(workdir)
     if not folders.holds_run(folder):
         return None
+    info.require_job(folder, task.name())
     config_class, _ = task.parts()
     return config_class.from_json(folders.read_config(folder)).for_use()
 

@@ -39,6 +39,17 @@ def read_job(workdir: pathlib.Path) -> str:
     return str(_read(workdir)["job"])
 
 
+def require_job(workdir: pathlib.Path, job: str) -> None:
+    """Checks that a folder holds a run of a job.
+
+    Raises:
+        InputError: when it holds one of another job, and as `read_job`.
+    """
+    found = read_job(workdir)
+    if found != job:
+        raise InputError(f"{workdir} holds a run of {found}, not of {job}")
+
+
 def read(workdir: pathlib.Path, kind: type[InfoT]) -> InfoT:
     """Returns what a run remembers of its data.
 

@@ -119,9 +119,7 @@ def trained_by(
     if config.workdir is None:
         raise InputError("give the folder of a trained run by --workdir")
     folder = pathlib.Path(config.workdir)
-    job = info.read_job(folder)
-    if job != task.name():
-        raise InputError(f"{folder} holds a run of {job}, not of {task.name()}")
+    info.require_job(folder, task.name())
     options = {name: getattr(config, name) for name in given if name != "workdir"}
     return load(folder, task, **options)
 

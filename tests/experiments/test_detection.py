@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from in_process import run_here
 from outcomes import assert_fails, summary
 from PIL import Image
 
@@ -94,7 +95,7 @@ def test_the_report_shows_pictures_curves_errors_and_anchors(trained):
 
 
 def test_predictions_are_drawn_and_written_in_the_pictures_own_pixels(
-    run, trained, scenes, tmp_path
+    run, trained, scenes, tmp_path, capfd
 ):
     """A picture of three times the size, wider than high, has boxes of three times the size."""
     picture = Image.open(scenes / "images" / "val" / "val1.png")
@@ -123,6 +124,8 @@ def test_predictions_are_drawn_and_written_in_the_pictures_own_pixels(
     assert Image.open(out / "0002_wide.png").size == wide.size
     again = run(*flags)
     assert_fails(again, "is there already")
+    other = run_here(capfd, "image_classification", flags)
+    assert_fails(other, "holds a run of detection, not of image_classification")
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,9 @@ def test_json_and_back_and_what_identifies_a_run():
     # What came later, and what has gone, does not hinder.
     older = {name: value for name, value in config.json().items() if name != "share"}
     assert Config.from_json({**older, "gone": 3}) == config
+    # Nor does another default, then or now, of what is not read: a cat has no wings.
+    assert "span" not in identity and Config().identity()["span"] == 4
+    assert Config.from_json({**config.json(), "span": 3}) == config
 
 
 def test_flags_make_the_value_and_the_value_makes_the_flags():
