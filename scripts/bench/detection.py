@@ -7,10 +7,10 @@ torchvision is the peer, where it is installed. Sections:
              than torchvision's
     regions  RoIAlign and RoI pooling of 8 pictures, alone and with the gradient
     whole_models
-             a training step and the detection of pictures, of YOLO v2 and Faster R-CNN
-    line     R-CNN, Fast R-CNN, Faster R-CNN, YOLO v1 and v2 on the same scenes with the same body:
-             seconds of training, scores, and milliseconds of a picture from its pixels to its
-             boxes; about 50 minutes, of which --runs keeps the trained ones
+             a training step and the detection of pictures of the detectors with a recipe
+    line     Faster R-CNN and YOLO v2 on the same scenes with the same body: seconds of training,
+             scores, and milliseconds of a picture from its pixels to its boxes; about 15 minutes,
+             of which --runs keeps the trained ones
 """
 
 import json
@@ -30,7 +30,7 @@ from contenders import ROOT, Contender, Failed, Step, ratio, run, table, take_tu
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 7, "turns of each contender")
 flags.DEFINE_string("runs", None, "line: folder of the trained runs; by default one that goes")
-LINE = ("rcnn", "fast_rcnn", "faster_rcnn", "yolo_v1", "yolo_v2")
+LINE = ("faster_rcnn", "yolo_v2")
 
 
 def nms() -> None:
@@ -64,9 +64,9 @@ def regions() -> None:
 
 
 def whole_models() -> None:
-    """Steps of 16 scenes of 96 x 96, detections of 32 and of one; the body is darknet_small."""
+    """As the recipes have them: steps of 16 scenes of 96 x 96, detections of 32 and of one."""
     rows = [("model", "what", "pictures", "PyTorch ms", "ours ms", "PyTorch / ours")]
-    for model in ("yolo_v2", "faster_rcnn"):
+    for model in models.PEERS:
         for train, pictures in ((True, 16), (False, 32), (False, 1)):
             options = {"model": model, "pictures": pictures, "train": train}
             what = "training step" if train else "detection"

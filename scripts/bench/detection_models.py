@@ -1,18 +1,30 @@
-"""Detectors with the body `darknet_small`: a training step and the detection of pictures, ours and
+"""Detectors as their recipes have them: a training step and the detection of pictures, ours and
 PyTorch's, each as a step for `contenders`. Shapes: B pictures, S their side, N objects.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from contenders import Step
 
 SIDE, CLASSES, OBJECTS = 96, 10, 6
 SHAPES = ((15.0, 9.0), (17.0, 11.0), (22.0, 14.0), (27.0, 17.0), (35.0, 23.0))
-# Those of the job's defaults.
-HIDDEN, PASSTHROUGH, NEAR, REGIONS, PROPOSALS, ANCHORS = 128, 16, 0.6, 32, 100, 128
+
+
+class Peer(NamedTuple):
+    """A model of PyTorch on one batch.
+
+    Attributes:
+        net: its layers.
+        loss: the mean loss of the batch.
+        detect: finds what is in its pictures.
+    """
+
+    net: Any
+    loss: Callable[[], Any]
+    detect: Callable[[], Any]
 
 
 def scenes(pictures: int) -> dict[str, np.ndarray]:
@@ -28,26 +40,13 @@ def scenes(pictures: int) -> dict[str, np.ndarray]:
     }
 
 
-def our_model(model: str) -> Any:
-    """The system of the job."""
-    from dlcore.models.detection import faster_rcnn, yolo
-    from dlcore.models.detection.body import make_body
-    from dlcore.models.detection.fast_rcnn import RegionHead, Sampling
+def recipe(model: str) -> Any:
+    """The configuration of a model's recipe."""
+    from dlcore.launch import flags, jobs
 
-    shape = (SIDE, SIDE, 3)
-    if model == "yolo_v2":
-        body, _ = make_body("darknet_small", (4, 8), shape)
-        return yolo.YOLOv2(
-            body, CLASSES, SHAPES, 8, features=HIDDEN, passthrough=PASSTHROUGH, box_loss="ciou"
-        )
-    body, _ = make_body("darknet_small", (8,), shape)
-    return faster_rcnn.FasterRCNN(
-        body,
-        RegionHead(CLASSES, (8,), width=HIDDEN),
-        (SHAPES,),
-        rules=faster_rcnn.ProposalRules(sample=ANCHORS, train=2 * PROPOSALS, detect=PROPOSALS),
-        sampling=Sampling(count=REGIONS, background=(0.0, 0.5)),
-    )
+    job = jobs.module("detection")
+    arguments = [f"--recipe=digit_scenes_{model}"]
+    return flags.parse(job.Config, arguments, recipes=jobs.recipes("detection"))[0]
 
 
 def ours(model: str, pictures: int, *, train: bool) -> Step:
@@ -56,17 +55,20 @@ def ours(model: str, pictures: int, *, train: bool) -> Step:
     import optax
 
     from dlcore import runtime
+    from dlcore.launch import jobs
     from dlcore.train import gradient_step
     from dlcore.train.health import guard
     from dlcore.types import Aux, Mean, TrainState
 
     runtime.configure()
-    net, batch = our_model(model), scenes(pictures)
+    job, batch = jobs.module("detection"), scenes(pictures)
+    setting = job.Setting(CLASSES, 0, (SIDE, SIDE, 3), np.array(SHAPES))
+    net = job.MODELS[model](recipe(model), setting)
     variables = jax.jit(net.init)(jax.random.key(0), batch["image"][:1])
 
     if not train:
         detect = jax.jit(functools.partial(net.apply, method="detect"))
-        return lambda: jax.block_until_ready(detect(variables, batch["image"], {}))
+        return lambda: jax.block_until_ready(detect(variables, batch["image"], batch))
 
     def loss(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> tuple[Mean, Aux]:
         parts, new = net.apply(
@@ -98,23 +100,21 @@ def theirs(model: str, pictures: int, *, train: bool) -> Step:
     torch.manual_seed(0)
     batch = {name: torch.tensor(value) for name, value in scenes(pictures).items()}
     images = batch["image"].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-    net, loss, detect = {"yolo_v2": _their_yolo, "faster_rcnn": _their_faster_rcnn}[model](
-        images, batch
-    )
-    net = net.to(memory_format=torch.channels_last)
+    peer = PEERS[model](images, batch, recipe(model))
+    net = peer.net.to(memory_format=torch.channels_last)
     if not train:
         net.eval()
 
         def look() -> None:
             with torch.inference_mode():
-                detect()
+                peer.detect()
 
         return look
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3, fused=True)
 
     def run() -> None:
         optimizer.zero_grad()
-        value = loss()
+        value = peer.loss()
         value.backward()
         optimizer.step()
         value.item()
@@ -122,7 +122,7 @@ def theirs(model: str, pictures: int, *, train: bool) -> Step:
     return run
 
 
-def _their_body() -> tuple[Any, Any]:
+def _body() -> tuple[Any, Any]:
     """The stages of strides 2 and 4, and that of 8."""
     from torch import nn
 
@@ -132,13 +132,13 @@ def _their_body() -> tuple[Any, Any]:
     for number, features in enumerate(SMALL_DARKNET[:3]):
         layers: list[nn.Module] = [nn.MaxPool2d(2)] if number else []
         for layer, filters in enumerate(features):
-            layers.append(_their_unit(before, filters, 1 if layer % 2 else 3, 1 if number else 2))
+            layers.append(_unit(before, filters, 1 if layer % 2 else 3, 1 if number else 2))
             before = filters
         stages.append(nn.Sequential(*layers))
     return nn.Sequential(*stages[:2]), stages[2]
 
 
-def _their_unit(before: int, filters: int, window: int, stride: int = 1) -> Any:
+def _unit(before: int, filters: int, window: int, stride: int = 1) -> Any:
     from torch import nn
 
     return nn.Sequential(
@@ -148,31 +148,83 @@ def _their_unit(before: int, filters: int, window: int, stride: int = 1) -> Any:
     )
 
 
-def _their_yolo(images: Any, batch: dict[str, Any]) -> tuple[Any, Callable, Callable]:
+def _with_passthrough(config: Any, outputs: int) -> tuple[Any, Callable[[Any], Any]]:
+    """The layers of a body with passthrough and head, and what gives the head's map."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    fine, coarse = _body()
+    layers = nn.ModuleDict(
+        {
+            "fine": fine,
+            "coarse": coarse,
+            "passthrough": _unit(48, config.passthrough, 1),
+            "head": _unit(96 + 4 * config.passthrough, config.hidden, 3),
+            "output": nn.Conv2d(config.hidden, outputs, 1),
+        }
+    )
+
+    def head(images: Any) -> Any:
+        near = layers["fine"](images)
+        passed = functional.pixel_unshuffle(layers["passthrough"](near), 2)
+        return layers["head"](torch.cat([passed, layers["coarse"](near)], 1))
+
+    return layers, head
+
+
+def _localizer(images: Any, batch: dict[str, Any], config: Any) -> Peer:
     import torch
     from torch import nn
     from torch.nn import functional
     from torchvision import ops
 
-    fine, coarse = _their_body()
-    layers = nn.ModuleDict(
-        {
-            "fine": fine,
-            "coarse": coarse,
-            "passthrough": _their_unit(48, PASSTHROUGH, 1),
-            "head": _their_unit(96 + 4 * PASSTHROUGH, HIDDEN, 3),
-            "output": nn.Conv2d(HIDDEN, len(SHAPES) * (5 + CLASSES), 1),
-        }
-    )
+    layers, head = _with_passthrough(config, 1)
+    layers["said"] = nn.Linear(config.hidden, 5 + CLASSES)
+    at = (torch.arange(12) + 0.5) / 12
+    places = torch.stack(torch.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
+    sides = batch["boxes"][..., 2:] - batch["boxes"][..., :2]
+    largest = torch.where(batch["boxes_mask"], sides.prod(-1), -1).argmax(1)
+    rows = torch.arange(len(images))
+    box, label = batch["boxes"][rows, largest], batch["labels"][rows, largest].long()
+    cell = ((box[:, :2] + box[:, 2:]) / 16).long().clamp(0, 11)
+
+    def outputs() -> tuple[Any, Any, Any]:
+        x = head(images)
+        looks = layers["output"](x).flatten(1)
+        where = looks.softmax(1)
+        said = layers["said"](torch.einsum("br,bfr->bf", where, x.flatten(2)))
+        centre = where @ places + said[:, 1:3] / 12
+        half = torch.sigmoid(said[:, 3:5]) / 2
+        return looks, said, SIDE * torch.cat([centre - half, centre + half], 1)
+
+    def loss() -> Any:
+        looks, said, found = outputs()
+        total = functional.cross_entropy(looks, cell[:, 0] * 12 + cell[:, 1])
+        total = total + functional.cross_entropy(said[:, 5:], label)
+        total = total + functional.softplus(-said[:, 0]).mean()
+        return total + 5 * ops.complete_box_iou_loss(found, box, reduction="mean")
+
+    def detect() -> Any:
+        _, said, found = outputs()
+        scores = torch.sigmoid(said[:, :1]) * said[:, 5:].softmax(1)
+        return found.clamp(0, SIDE), scores.max(1)
+
+    return Peer(layers, loss, detect)
+
+
+def _yolo_v2(images: Any, batch: dict[str, Any], config: Any) -> Peer:
+    import torch
+    from torch.nn import functional
+    from torchvision import ops
+
+    count, k = len(images), len(SHAPES)
+    layers, head = _with_passthrough(config, k * (5 + CLASSES))
     shapes = torch.tensor(SHAPES)
     grid = torch.stack(torch.meshgrid(torch.arange(12), torch.arange(12), indexing="ij"), -1)
-    count, k = len(images), len(SHAPES)
 
     def outputs() -> tuple[Any, Any]:
-        near = layers["fine"](images)
-        passed = functional.pixel_unshuffle(layers["passthrough"](near), 2)
-        x = torch.cat([passed, layers["coarse"](near)], 1)
-        x = layers["output"](layers["head"](x)).permute(0, 2, 3, 1)
+        x = layers["output"](head(images)).permute(0, 2, 3, 1)
         x = x.reshape(count, 12, 12, k, 5 + CLASSES)
         middle = (torch.sigmoid(x[..., 1:3]) + grid[:, :, None]) * 8
         half = torch.exp(x[..., 3:5].clamp(max=8)) * shapes / 2
@@ -201,72 +253,88 @@ def _their_yolo(images: Any, batch: dict[str, Any]) -> tuple[Any, Callable, Call
         at = place[rows, numbers]
         own, said, wanted = boxes[rows, at], x[rows, at], objects[rows, numbers]
         with torch.no_grad():
-            near = (overlaps(boxes) > NEAR) & there[:, None]
+            near = ((overlaps(boxes) > 0.6) & there[:, None]).any(-1)
             iou = ops.box_iou(own, wanted).diagonal()
-        target, taken = torch.zeros(x.shape[:2]), torch.zeros(x.shape[:2], dtype=torch.bool)
-        target[rows, at], taken[rows, at] = iou, True
+            target, taken = torch.zeros(x.shape[:2]), torch.zeros(x.shape[:2], dtype=torch.bool)
+            target[rows, at], taken[rows, at] = iou, True
         scores = functional.binary_cross_entropy_with_logits(x[..., 0], target, reduction="none")
-        background = torch.where(taken | near.any(-1), 0, scores)
         total = ops.complete_box_iou_loss(own, wanted, reduction="sum")
-        total = total + 5 * torch.where(taken, scores, 0).sum() + background.sum()
-        total = total + functional.cross_entropy(
-            said[:, 5:], labels[rows, numbers], reduction="sum"
-        )
-        return total / count
+        total = total + config.object_weight * torch.where(taken, scores, 0).sum()
+        total = total + torch.where(taken | near, 0, scores).sum()
+        classes = functional.cross_entropy(said[:, 5:], labels[rows, numbers], reduction="sum")
+        return (total + classes) / count
 
     def detect() -> None:
         x, boxes = outputs()
-        scores = torch.sigmoid(x[..., :1]) * torch.softmax(x[..., 5:], -1)
-        boxes = boxes.clamp(0, SIDE)
-        for picture in range(count):
-            best, order = scores[picture].flatten().topk(300)
-            chosen = boxes[picture, order // CLASSES]
-            kept = ops.batched_nms(chosen, best, order % CLASSES, 0.5)[:100]
-            _ = chosen[kept], best[kept]
+        _suppressed(boxes, torch.sigmoid(x[..., :1]) * torch.softmax(x[..., 5:], -1))
 
-    return layers, loss, detect
+    return Peer(layers, loss, detect)
 
 
-def _their_faster_rcnn(images: Any, batch: dict[str, Any]) -> tuple[Any, Callable, Callable]:
-    from torch import nn
-    from torchvision.models import detection
+def _suppressed(boxes: Any, scores: Any) -> None:
+    """The detections of boxes (B, R, 4) with scores (B, ..., CLASSES)."""
+    from torchvision import ops
+
+    boxes = boxes.clamp(0, SIDE)
+    for own, score in zip(boxes, scores.flatten(1), strict=True):
+        best, order = score.topk(300)
+        chosen = own[order // CLASSES]
+        kept = ops.batched_nms(chosen, best, order % CLASSES, 0.5)[:100]
+        _ = chosen[kept], best[kept]
+
+
+def _targets(batch: dict[str, Any]) -> list[dict[str, Any]]:
+    """The objects of each picture as torchvision takes them."""
+    rows = zip(batch["boxes"], batch["boxes_mask"], batch["labels"], strict=True)
+    return [
+        {"boxes": boxes[mask][:, [1, 0, 3, 2]], "labels": labels[mask].long() + 1}
+        for boxes, mask, labels in rows
+    ]
+
+
+def _region_head(config: Any) -> dict[str, Any]:
+    """The parts of torchvision's head on a map of stride 4, which has 48 channels."""
     from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-    from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
     from torchvision.ops import MultiScaleRoIAlign
 
-    backbone = nn.Sequential(*_their_body())
-    backbone.out_channels = 96
+    return {
+        "box_roi_pool": MultiScaleRoIAlign(["0"], 7, 2),
+        "box_head": TwoMLPHead(48 * 49, config.hidden),
+        "box_predictor": FastRCNNPredictor(config.hidden, CLASSES + 1),
+    }
+
+
+def _faster_rcnn(images: Any, batch: dict[str, Any], config: Any) -> Peer:
+    from torchvision.models import detection
+    from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
+
+    backbone = _body()[0]
+    backbone.out_channels = 48
     # One size of each shape, with the ratio of its sides.
     sizes = tuple(round((h * w) ** 0.5) for h, w in SHAPES)
-    generator = AnchorGenerator((sizes,), ((1.6,),))
     net = detection.FasterRCNN(
         backbone,
+        **_region_head(config),
         min_size=SIDE,
         max_size=SIDE,
         image_mean=[0.0] * 3,
         image_std=[1.0] * 3,
-        rpn_anchor_generator=generator,
-        rpn_head=RPNHead(96, len(SHAPES)),
+        rpn_anchor_generator=AnchorGenerator((sizes,), ((1.6,),)),
+        rpn_head=RPNHead(48, len(SHAPES)),
         rpn_pre_nms_top_n_train=600,
         rpn_pre_nms_top_n_test=600,
-        rpn_post_nms_top_n_train=2 * PROPOSALS,
-        rpn_post_nms_top_n_test=PROPOSALS,
-        rpn_batch_size_per_image=ANCHORS,
-        box_roi_pool=MultiScaleRoIAlign(["0"], 7, 2),
-        box_head=TwoMLPHead(96 * 49, HIDDEN),
-        box_predictor=FastRCNNPredictor(HIDDEN, CLASSES + 1),
-        box_batch_size_per_image=REGIONS,
+        rpn_post_nms_top_n_train=2 * config.proposals,
+        rpn_post_nms_top_n_test=config.proposals,
+        rpn_batch_size_per_image=config.anchor_sample,
+        box_batch_size_per_image=config.regions,
         box_score_thresh=0.001,
     )
-    pictures = list(images)
-    targets = [
-        {"boxes": boxes[mask][:, [1, 0, 3, 2]], "labels": labels[mask].long() + 1}
-        for boxes, mask, labels in zip(
-            batch["boxes"], batch["boxes_mask"], batch["labels"], strict=True
-        )
-    ]
+    pictures, targets = list(images), _targets(batch)
+    return Peer(net, lambda: sum(net(pictures, targets).values()), lambda: net(pictures))
 
-    def loss() -> Any:
-        return sum(net(pictures, targets).values())
 
-    return net, loss, lambda: net(pictures)
+PEERS = {
+    "localizer": _localizer,
+    "yolo_v2": _yolo_v2,
+    "faster_rcnn": _faster_rcnn,
+}
