@@ -142,7 +142,7 @@ class Group:
         """
         fields = [field for field, _ in _specs(cls)]
         known = {field.name: values.get(field.name, field.default) for field in fields}
-        new = copy.copy(cls())
+        new = cls()
         for name, value in known.items():
             object.__setattr__(new, name, value)
         return cls(**{name: value for name, value in known.items() if not new.unread(name)})

@@ -115,7 +115,7 @@ class Config(
 
     @property
     def alternates(self) -> bool:
-        """Whether the networks of Faster R-CNN are trained by turns."""
+        """Tells whether the networks of Faster R-CNN are trained by turns."""
         return self.model == "faster_rcnn" and self.training == "alternating"
 
     def identity(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,12 +24,12 @@ from dlcore.models.detection.rcnn import (
     MACHINES,
     RCNN,
     Candidates,
-    Machines,
     Warped,
     candidates_of_rows,
     fit_machines,
 )
 from dlcore.runtime import processes
+from dlcore.train.logs import writing
 from dlcore.types import Batch, PyTree, Variables
 
 from .systems import Setting, body_of
@@ -201,13 +202,8 @@ def with_candidates(split: Split, part: str, config: Any, workdir: pathlib.Path)
         )
     kept = workdir / f"candidates_{part}.npz"
     named = np.array([config.search, config.candidates, config.seed, len(split)], "U32")
-    if kept.exists():
-        with np.load(kept) as file:
-            if np.array_equal(file["of"], named):
-                return Extended(
-                    split,
-                    {name: file[name] for name in ("candidates", "candidates_mask")},
-                )
+    if before := _read_kept(kept, named):
+        return Extended(split, before)
 
     def images(numbers: np.ndarray) -> np.ndarray:
         return split.gather(numbers)["image"]
@@ -226,10 +222,27 @@ def _keep(path: pathlib.Path, **arrays: np.ndarray) -> None:
     """Writes arrays to a file of the run as a whole; of several processes, the first one does."""
     if not processes.is_primary():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"partial_{path.name}")
-    np.savez_compressed(partial, allow_pickle=False, **arrays)
-    partial.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"partial_{path.name}")
+        np.savez_compressed(partial, allow_pickle=False, **arrays)
+        partial.replace(path)
+
+
+def _read_kept(path: pathlib.Path, named: np.ndarray) -> dict[str, np.ndarray] | None:
+    """Returns the arrays that `_keep` wrote with this "of"; None where there are none of it.
+
+    Raises:
+        InputError: for a file that cannot be read.
+    """
+    if not path.exists():
+        return None
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        raise InputError(f"{path} cannot be read; remove it, and it is made again") from None
+    return arrays if np.array_equal(arrays.pop("of", None), named) else None
 
 
 def candidates_of(images: np.ndarray, config: Any) -> dict[str, np.ndarray]:
@@ -290,11 +303,8 @@ def with_machines(
     """
     kept = workdir / "machines.npz"
     named = np.array(_checksum(variables["params"]))
-    if kept.exists():
-        with np.load(kept) as file:
-            if np.array_equal(file["of"], named):
-                machines = {name: file[name] for name in Machines._fields}
-                return {**variables, MACHINES: machines}
+    if before := _read_kept(kept, named):
+        return {**variables, MACHINES: before}
     if train is None:
         raise InputError(
             f"{kept} has no machines of these parameters; the command that trained them fits them"
@@ -317,7 +327,7 @@ def with_machines(
             for batch in evaluation_batches(sample, _TOGETHER):
                 said, true = jax.device_get(read(batch))
                 yield from candidates_of_rows(batch, said, true)
-                progress.update(_TOGETHER)
+                progress.update(int((batch["weight"] > 0).sum()))
 
     fitted = fit_machines(pictures(), model.num_classes)._asdict()
     launch.say(f"fitted the machines of {model.num_classes} classes to {len(sample):,} pictures")

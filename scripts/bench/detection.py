@@ -102,7 +102,7 @@ def trained(model: str, workdir: pathlib.Path) -> dict[str, Any]:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{' '.join(command)}\n{done.stderr}")
-    return json.loads(summary.read_text())
+    return json.loads(summary.read_text(encoding="utf-8"))
 
 
 def compared(

@@ -111,7 +111,7 @@ def their_regions(kind: str, side: int, channels: int, regions: int, *, gradient
 
 
 def trained_detector(workdir: str) -> Step:
-    """What a run finds in one picture after the other, the search for candidates included."""
+    """Takes one picture after the other to its detections, and searches its candidates first."""
     import dlcore
     from dlcore.data.detection import load_detection
 

@@ -9,6 +9,8 @@ from outcomes import assert_fails, summary
 from test_detection import SIDE, write_scenes
 
 from dlcore import load
+from dlcore.errors import InputError
+from dlcore.launch import jobs
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +89,23 @@ def test_options_that_do_not_fit_are_one_line(run, tmp_path, flags, words):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+def test_a_damaged_file_of_candidates_is_one_line(tmp_path):
+    detection = jobs.module("detection")
+    (tmp_path / "candidates_train.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(InputError, match="candidates_train.npz cannot be read; remove it"):
+        config = detection.Config(model="fast_rcnn")
+        detection.with_candidates([], "train", config, tmp_path)
+
+
 @pytest.mark.slow
 def test_alternating_training_goes_through_its_four_steps(run, tmp_path):
-    """Of two steps each, of which the first one's learning rate is 0: each has its own losses."""
+    """Each phase has two steps and losses of its own; the first step's learning rate is 0."""
     flags = ["--model=faster_rcnn", "--anchors=2", "--training=alternating", "--proposals=10"]
     workdir = tmp_path / "run"
     process = run(*flags, *SMALL, "--steps=8", "--log_every=1", f"--workdir={workdir}")
     assert process.returncode == 0, process.stderr
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    text = (workdir / "metrics.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
     steps = {line["step"]: line for line in lines if line.get("split") == "train"}
     for step in range(1, 9):
         seen = {k for k, v in steps[step].items() if k.endswith("_loss") and v is not None}

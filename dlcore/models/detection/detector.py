@@ -64,6 +64,19 @@ def of_place(values: jax.Array, place: jax.Array) -> jax.Array:
     return jnp.take_along_axis(values, index, 1)[:, 0]
 
 
+def cells_of(boxes: jax.Array, stride: float, size: tuple[int, int]) -> jax.Array:
+    """Returns row and column of the cell with the centre of each box (..., 4), int32 (..., 2).
+
+    Args:
+        boxes: in pixels.
+        stride: pixels of a cell.
+        size: rows and columns; centres on the far edges belong to the last ones.
+    """
+    middle = (boxes[..., :2] + boxes[..., 2:]) / 2
+    cell = jnp.floor(middle / stride).astype(jnp.int32)
+    return jnp.stack([cell[..., i].clip(0, size[i] - 1) for i in (0, 1)], -1)
+
+
 def _overlap_loss(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
     overlap = geometry.OVERLAPS[name]
     return lambda predicted, boxes: 1 - overlap(predicted, boxes)

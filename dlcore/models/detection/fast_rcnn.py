@@ -193,6 +193,14 @@ def region_targets(
     return jax.lax.stop_gradient(targets)
 
 
+def candidate_targets(
+    key: jax.Array, batch: Batch, num_classes: int, sampling: Sampling
+) -> RegionTargets:
+    """Draws the regions of a step from the candidates of a batch, see `region_targets`."""
+    boxes, mask = batch["candidates"], batch["candidates_mask"]
+    return region_targets(key, boxes, mask, batch, num_classes, sampling)
+
+
 def region_losses(outputs: RegionOutputs, targets: RegionTargets) -> dict[str, jax.Array]:
     """Returns the two terms of the multi-task loss of each picture (equation 1), (B,) each.
 
@@ -281,14 +289,7 @@ class FastRCNN(nn.Module):
         self, images: jax.Array, batch: Batch, key: jax.Array, train: bool = True
     ) -> dict[str, jax.Array]:
         """Returns the terms of the loss of each picture, (B,) each, see `region_losses`."""
-        targets = region_targets(
-            key,
-            batch["candidates"],
-            batch["candidates_mask"],
-            batch,
-            self.regions.num_classes,
-            self.sampling,
-        )
+        targets = candidate_targets(key, batch, self.regions.num_classes, self.sampling)
         return region_losses(self(images, train, targets.boxes)[0], targets)
 
     def detect(self, images: jax.Array, batch: Batch) -> Detections:

@@ -10,7 +10,14 @@ import optax
 from dlcore import boxes as geometry
 from dlcore.models.cnn.darknet import ConvUnit
 from dlcore.models.detection.body import Body, passthrough
-from dlcore.models.detection.detector import OVERLAP_LOSSES, Decoding, largest, objects_of, of_place
+from dlcore.models.detection.detector import (
+    OVERLAP_LOSSES,
+    Decoding,
+    cells_of,
+    largest,
+    objects_of,
+    of_place,
+)
 from dlcore.models.detection.suppression import Detections
 from dlcore.nn import Conv, Dense
 from dlcore.types import Activations, Batch, at_least_float32
@@ -86,7 +93,9 @@ class Localizer(nn.Module):
         place, there = largest(objects)
         box, label = of_place(objects.boxes, place), of_place(objects.labels, place)
         looks = activations["where"].astype(outputs.dtype)
-        cell = self._cell(box, looks.shape[1:], side)
+        rows, columns = looks.shape[1:]
+        row, column = jnp.moveaxis(cells_of(box, side / rows, (rows, columns)), -1, 0)
+        cell = row * columns + column
         where = optax.softmax_cross_entropy_with_integer_labels(looks.reshape(len(looks), -1), cell)
         if self.box_loss == "squares":
             wanted = geometry.convert(box / side, "corners", "centre")
@@ -104,15 +113,6 @@ class Localizer(nn.Module):
             "place": self.box_weight * jnp.where(there, wrong, 0),
             "class": jnp.where(there, classes, 0),
         }
-
-    def _cell(self, box: jax.Array, size: tuple[int, ...], side: int) -> jax.Array:
-        """Returns the number of the cell that the centre of each box (B, 4) lies in, int32 (B,)."""
-        middle = (box[:, :2] + box[:, 2:]) / 2
-        row, column = (
-            jnp.floor(middle[:, i] * (size[i] / side)).astype(jnp.int32).clip(0, size[i] - 1)
-            for i in (0, 1)
-        )
-        return row * size[1] + column
 
     def boxes(self, outputs: jax.Array, side: int) -> jax.Array:
         """Returns the boxes (B, 4) of outputs (B, 5 + p)."""

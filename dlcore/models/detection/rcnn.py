@@ -27,11 +27,11 @@ from dlcore import boxes as geometry
 from dlcore.models.detection import coding
 from dlcore.models.detection.body import Body
 from dlcore.models.detection.detector import Decoding, objects_of
-from dlcore.models.detection.fast_rcnn import Sampling, region_targets, share, whole_pictures
+from dlcore.models.detection.fast_rcnn import Sampling, candidate_targets, share, whole_pictures
 from dlcore.models.detection.suppression import Detections
 from dlcore.nn import Dense
 from dlcore.nn.regions import roi_align
-from dlcore.types import Activations, Batch, Variables, at_least_float32
+from dlcore.types import Activations, Batch, at_least_float32
 
 # The share of a warped candidate that is context on each of its sides: 16 of 227 pixels.
 CONTEXT = 16 / 227
@@ -40,7 +40,7 @@ MACHINES = "machines"
 
 
 class Warped(NamedTuple):
-    """What the network says of R warped candidates.
+    """The network's outputs for R warped candidates.
 
     Attributes:
         logits: (B, R, K + 1), the background last.
@@ -129,23 +129,11 @@ class RCNN(nn.Module):
         self, images: jax.Array, batch: Batch, key: jax.Array, train: bool = True
     ) -> dict[str, jax.Array]:
         """Returns the loss of each picture, (B,): "class", the mean log loss of its candidates."""
-        targets = region_targets(
-            key,
-            batch["candidates"],
-            batch["candidates_mask"],
-            batch,
-            self.num_classes,
-            self.sampling,
-        )
+        targets = candidate_targets(key, batch, self.num_classes, self.sampling)
         logits = self(images, train, targets.boxes)[0].logits
         logits = logits.astype(at_least_float32(logits.dtype))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets.labels)
         return {"class": share(losses, targets.mask, targets.mask)}
-
-    @nn.nowrap
-    def machines_of(self, variables: Variables) -> "Machines":
-        """Returns the machines in some variables."""
-        return Machines(**variables[MACHINES])
 
     def detect(self, images: jax.Array, batch: Batch) -> Detections:
         """Returns what is found in images (B, S, S, C) among the candidates of a batch.
@@ -170,7 +158,7 @@ class RCNN(nn.Module):
 
 
 class Machines(NamedTuple):
-    """What is fitted to the features; zeros correct no box.
+    """The weights that `fit_machines` fits to the features; zeros correct no box.
 
     Attributes:
         weights: (F, K), of the support vector machines.

@@ -22,6 +22,7 @@ from dlcore.models.detection.detector import (
     OVERLAP_LOSSES,
     Decoding,
     Objects,
+    cells_of,
     objects_of,
 )
 from dlcore.models.detection.suppression import Detections
@@ -158,7 +159,7 @@ class YOLOv2(nn.Module):
             The place of each among all predictors, int32 (B, N); its cell, int32 (B, N, 2); and
             its anchor, int32 (B, N).
         """
-        cell = _cells(boxes, self.stride, size)
+        cell = cells_of(boxes, self.stride, size)
         sides = boxes[..., 2:] - boxes[..., :2]
         centred = jnp.concatenate([-sides / 2, sides / 2], -1)
         shapes = jnp.asarray(self.shapes, boxes.dtype)
@@ -269,7 +270,7 @@ class YOLOv1(nn.Module):
         outputs = outputs.astype(at_least_float32(outputs.dtype))
         count, k, width = len(outputs), self.predictors, side / self.grid
         said = outputs.reshape(count, self.grid**2, -1)
-        cell = _cells(objects.boxes, width, (self.grid, self.grid))
+        cell = cells_of(objects.boxes, width, (self.grid, self.grid))
         place = cell[..., 0] * self.grid + cell[..., 1]
         own = objects.real & ~_taken(place, objects.real)
 
@@ -346,13 +347,6 @@ class YOLOv1(nn.Module):
         ]
         both = inside[0][..., :, None] & inside[1][..., None, :]
         return (both & objects.ignored[..., None, None]).any(1).reshape(len(both), -1)
-
-
-def _cells(boxes: jax.Array, stride: float, size: tuple[int, int]) -> jax.Array:
-    """Row and column of the cell that the centre of each box (B, N, 4) lies in, int32 (B, N, 2)."""
-    middle = (boxes[..., :2] + boxes[..., 2:]) / 2
-    cell = jnp.floor(middle / stride).astype(jnp.int32)
-    return jnp.stack([cell[..., i].clip(0, size[i] - 1) for i in (0, 1)], -1)
 
 
 def _taken(place: jax.Array, real: jax.Array) -> jax.Array:
