@@ -238,7 +238,8 @@ def _read_kept(path: pathlib.Path, named: np.ndarray) -> dict[str, np.ndarray] |
     if not path.exists():
         return None
     try:
-        with np.load(path) as file:
+        # NumPy leaves a file open that is no archive, unless it was given open.
+        with path.open("rb") as opened, np.load(opened) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         raise InputError(f"{path} cannot be read; remove it, and it is made again") from None
