@@ -16,6 +16,7 @@ from dlcore.models.cnn.lenet import LeNet5, LeNet5Modern
 from dlcore.models.cnn.maxout import MaxoutCNN, MaxoutMLP
 from dlcore.models.cnn.resnet import ResNet
 from dlcore.models.cnn.small_resnet import SmallResNet
+from dlcore.models.cnn.squeezenet import SQUEEZENET_NAMES, SqueezeNet
 from dlcore.models.cnn.vgg import VGG, VGG_NAMES
 from dlcore.models.mlp import MLP
 
@@ -69,6 +70,10 @@ IMAGE_MODELS: dict[str, ImageModel] = {
     "alexnet_one_tower": ImageModel(AlexNetOneTower, 224),
     **{name: ImageModel(partial(VGG, config=config), 224) for name, config in VGG_NAMES.items()},
     "googlenet": ImageModel(GoogLeNet, 224),
+    **{
+        name: ImageModel(partial(SqueezeNet, version=version), 224)
+        for name, version in SQUEEZENET_NAMES.items()
+    },
     **{
         f"resnet{depth}": ImageModel(partial(SmallResNet, depth=depth))
         for depth in (20, 32, 44, 56, 110, 1202)

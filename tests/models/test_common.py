@@ -39,6 +39,7 @@ SMALL = {
     "densenet40": (small("densenet40", depth=7, growth=4), 8),
     "densenet121": (small("densenet121", layers=(1, 1, 1, 1), growth=4), 64),
     "darknet_small": (small("darknet_small", width=1 / 6), 16),
+    "squeezenet1_1": (small("squeezenet1_1", width=1 / 8), 32),
 }
 NOISY = {
     "mlp",
@@ -48,6 +49,7 @@ NOISY = {
     "alexnet_one_tower",
     "vgg11",
     "googlenet",
+    "squeezenet1_1",
 }
 NORMALISED = {"googlenet", "resnet20", "resnet18", "densenet40", "densenet121", "darknet_small"}
 # Those that take more than a hundred steps to learn four images by heart.
@@ -90,6 +92,8 @@ COUNTS = {
     "densenet264": 33_337_704,
     "darknet19": 20_842_376,
     "darknet_small": 510_322,
+    "squeezenet1_0": 1_248_424,
+    "squeezenet1_1": 1_235_496,
 }
 # Those whose tests take seconds for the number of their layers.
 DEEP = {"densenet100", "densenet169", "densenet201", "densenet264"}
@@ -271,6 +275,8 @@ SMALLEST = {
     "densenet40": 4,
     "densenet121": 29,
     "darknet_small": 15,
+    "squeezenet1_0": 21,
+    "squeezenet1_1": 17,
 }
 
 

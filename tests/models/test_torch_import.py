@@ -21,6 +21,7 @@ from dlcore.models.cnn.inception import AuxiliaryHead  # noqa: E402
 from dlcore.models.cnn.resnet import ResNet  # noqa: E402
 from dlcore.models.cnn.torch_names import rewritten  # noqa: E402
 from dlcore.models.cnn.torch_weights import from_torch, to_torch  # noqa: E402
+from dlcore.models.cnn.squeezenet import SqueezeNet  # noqa: E402
 from dlcore.models.cnn.vgg import CONFIGURATIONS, VGG  # noqa: E402
 from dlcore.paths import leaves_by_path  # noqa: E402
 
@@ -58,6 +59,14 @@ def densenet(growth=32, blocks=BLOCKS[121], classes=1000):
     return twins.densenet(growth, blocks, classes)
 
 
+def squeezenet(version, width=1.0, classes=1000):
+    """The published numbers of filters, at a width."""
+    stem, window, pools = {"1.0": (96, 7, (4, 8)), "1.1": (64, 3, (3, 5))}[version]
+    fires = [(16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256)]
+    scaled = [[max(1, round(count * width)) for count in fire] for fire in fires]
+    return twins.SqueezeNet(max(1, round(stem * width)), window, scaled, pools, classes)
+
+
 # Name: (model, its twin, the images' side). The maps before dense layers are 2x2.
 SMALL = {
     "alexnet": (
@@ -79,6 +88,16 @@ SMALL = {
         lambda: GoogLeNet(5, batch_norm=True, width=0.05),
         lambda: googlenet(0.05, 5),
         64,
+    ),
+    "squeezenet1_0": (
+        lambda: SqueezeNet(5, width=1 / 16),
+        lambda: squeezenet("1.0", 1 / 16, 5),
+        48,
+    ),
+    "squeezenet1_1": (
+        lambda: SqueezeNet(5, "1.1", width=1 / 16),
+        lambda: squeezenet("1.1", 1 / 16, 5),
+        47,
     ),
     "resnet18": (lambda: ResNet(5, depth=18, width=0.05), lambda: residual(18, 0.05, 5), 64),
     "resnet50": (lambda: ResNet(5, depth=50, width=0.05), lambda: residual(50, 0.05, 5), 64),
@@ -229,6 +248,8 @@ FULL = {
     "vgg19": (VGG(1000, "E", hidden=8), lambda: vgg("E", False, hidden=8)),
     "resnet152": (ResNet(1000, depth=152), lambda: residual(152)),
     "densenet121": (DenseNet(1000), densenet),
+    "squeezenet1_0": (SqueezeNet(1000), lambda: squeezenet("1.0")),
+    "squeezenet1_1": (SqueezeNet(1000, "1.1"), lambda: squeezenet("1.1")),
 }
 
 

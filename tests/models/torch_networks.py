@@ -5,6 +5,7 @@ numbers of channels.
 """
 
 import collections
+import functools
 
 import pytest
 
@@ -53,6 +54,39 @@ def alexnet(features, inputs, hidden, classes):
             nn.Linear(hidden, classes),
         ),
     )
+
+
+class Fire(nn.Module):
+    def __init__(self, channels, squeeze, expand):
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, squeeze, 1)
+        self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
+        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
+
+    def forward(self, x):
+        x = self.squeeze(x).relu()
+        return torch.cat([self.expand1x1(x), self.expand3x3(x)], 1).relu()
+
+
+class SqueezeNet(nn.Module):
+    """`fires`: channels of squeeze and expand; `pools`: the fires that a pool follows."""
+
+    def __init__(self, stem, window, fires, pools, classes):
+        super().__init__()
+        pool = functools.partial(nn.MaxPool2d, 3, 2, ceil_mode=True)
+        layers, channels = [nn.Conv2d(3, stem, window, 2), nn.ReLU(), pool()], stem
+        for number, (squeeze, expand) in enumerate(fires, 2):
+            layers.append(Fire(channels, squeeze, expand))
+            channels = 2 * expand
+            if number in pools:
+                layers.append(pool())
+        self.features = nn.Sequential(*layers)
+        average = nn.AdaptiveAvgPool2d(1)
+        last = nn.Conv2d(channels, classes, 1)
+        self.classifier = nn.Sequential(nn.Dropout(), last, nn.ReLU(), average)
+
+    def forward(self, x):
+        return self.classifier(self.features(x)).flatten(1)
 
 
 def vgg(stages, batch_norm, inputs, hidden, classes):

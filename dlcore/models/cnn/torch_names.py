@@ -17,6 +17,7 @@ from dlcore.models.cnn.alexnet import AlexNetOneTower
 from dlcore.models.cnn.densenet import DenseNet
 from dlcore.models.cnn.googlenet import GoogLeNet
 from dlcore.models.cnn.resnet import ResNet
+from dlcore.models.cnn.squeezenet import FIRES, VERSIONS, SqueezeNet
 from dlcore.models.cnn.vgg import CONFIGURATIONS, VGG
 
 Rules = Sequence[tuple[str, str]]
@@ -124,12 +125,23 @@ def _densenet(model: nn.Module) -> Family:
     return Family(rules, "stem", only={"bottleneck": True}, older=older)
 
 
+def _squeezenet(model: nn.Module) -> Family:
+    rules, place = [("^conv1/", "features/0/"), ("^output/", "classifier/1/")], 2
+    for layer in range(1, max(FIRES) + 1):
+        if layer in FIRES:
+            rules.append((f"^fire{layer}/", f"features/{place}/"))
+            place += 1
+        place += layer in VERSIONS[model.version].pools
+    return Family(rules, "conv1")
+
+
 _FAMILIES: dict[type[nn.Module], Callable[[nn.Module], Family]] = {
     AlexNetOneTower: _alexnet,
     VGG: _vgg,
     GoogLeNet: _googlenet,
     ResNet: _resnet,
     DenseNet: _densenet,
+    SqueezeNet: _squeezenet,
 }
 
 
