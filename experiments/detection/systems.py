@@ -47,7 +47,7 @@ class SystemGroup(launch.Group):
         0,
         LARGEST,
         "filters of a map of half the stride that stands beside that of the stride; 0 for none",
-        when={"model": ("localizer", "yolo_v2")},
+        when={"model": ("localizer", "landmarks", "yolo_v2")},
     )
     anchors: int = integer(
         5, 1, 100, "shapes fitted to the training boxes", when={"model": WITH_ANCHORS}
@@ -195,10 +195,11 @@ def _landmarks(config: Any, setting: Setting) -> nn.Module:
     if not setting.num_landmarks:
         raise InputError("--model=landmarks needs landmarks, and the data has none")
     return LandmarkNet(
-        body_of(config, setting.image_shape),
+        body_of(config, setting.image_shape, _strides(config)),
         setting.num_landmarks,
         form=config.form,
         hidden=config.hidden,
+        passthrough=config.passthrough,
     )
 
 

@@ -19,9 +19,9 @@ from dlcore.models.cnn.densenet import BLOCKS, DenseNet  # noqa: E402
 from dlcore.models.cnn.googlenet import MODULES, GoogLeNet  # noqa: E402
 from dlcore.models.cnn.inception import AuxiliaryHead  # noqa: E402
 from dlcore.models.cnn.resnet import ResNet  # noqa: E402
+from dlcore.models.cnn.squeezenet import SqueezeNet  # noqa: E402
 from dlcore.models.cnn.torch_names import rewritten  # noqa: E402
 from dlcore.models.cnn.torch_weights import from_torch, to_torch  # noqa: E402
-from dlcore.models.cnn.squeezenet import SqueezeNet  # noqa: E402
 from dlcore.models.cnn.vgg import CONFIGURATIONS, VGG  # noqa: E402
 from dlcore.paths import leaves_by_path  # noqa: E402
 

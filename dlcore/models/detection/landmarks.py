@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from dlcore.models.cnn.darknet import SLOPE, ConvUnit
-from dlcore.models.detection.body import Body
+from dlcore.models.detection.body import Body, passthrough
 from dlcore.models.detection.detector import largest, objects_of, of_place
 from dlcore.nn import Conv, Dense
 from dlcore.types import Activations, Batch, at_least_float32
@@ -45,13 +45,16 @@ class LandmarkNet(nn.Module):
         (Zhang et al. 2020, Distribution-aware coordinate representation).
 
     The heat maps have twice the resolution of the body's map: it is enlarged and convolved once
-    more, as a lighter form of Xiao et al. 2018.
+    more, as a lighter form of Xiao et al. 2018. With a passthrough a finer map of the body, which
+    knows better where edges are, stands beside the enlarged one (Newell et al. 2016, Stacked
+    hourglass networks).
 
     Attributes:
-        body: gives one map.
+        body: gives one map, or with a passthrough two, the finer first.
         num_landmarks: P.
         form: one of `FORMS`.
         hidden: units of the hidden layer, or filters before the heat maps.
+        passthrough: filters that the finer map is brought to; 0 for none.
         deviation: of the Gaussians, in cells of the heat maps.
     """
 
@@ -59,6 +62,7 @@ class LandmarkNet(nn.Module):
     num_landmarks: int
     form: str = "soft_argmax"
     hidden: int = 96
+    passthrough: int = 0
     deviation: float = 1.0
 
     @nn.compact
@@ -68,18 +72,24 @@ class LandmarkNet(nn.Module):
         Returns:
             Numbers (B, P, 2), or heat maps (B, 2h, 2w, P) before their softmax.
         """
-        (x,), activations = self.body(images, train)
+        maps, activations = self.body(images, train)
         a = dict(activations)
         small = nn.initializers.normal(0.01)
         if self.form == "coordinates":
+            a["passthrough"] = x = passthrough(maps, self.passthrough, train)
             x = x.reshape(x.shape[0], -1)
             a["hidden"] = x = nn.leaky_relu(Dense(self.hidden, name="hidden")(x), SLOPE)
             x = Dense(2 * self.num_landmarks, kernel_init=small, name="output")(x)
             a["output"] = x = x.reshape(-1, self.num_landmarks, 2)
             return x, a
+        x = ConvUnit(self.hidden, 3, name="before")(maps[-1], train)
         count, height, width, _ = x.shape
-        x = ConvUnit(self.hidden, 3, name="before")(x, train)
         x = jax.image.resize(x, (count, 2 * height, 2 * width, self.hidden), "bilinear")
+        if self.passthrough:
+            fine = ConvUnit(self.passthrough, 1, name="passthrough")(maps[0], train)
+            # A pool leaves out the last row of an odd number.
+            fine = fine[:, : 2 * height, : 2 * width]
+            a["passthrough"] = x = jnp.concatenate([fine, x], -1)
         a["head"] = x = ConvUnit(self.hidden, 3, name="head")(x, train)
         x = Conv(self.num_landmarks, (1, 1), kernel_init=small, name="output")(x)
         a["output"] = x

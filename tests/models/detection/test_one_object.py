@@ -11,6 +11,7 @@ from dlcore.models.detection.localizer import Localizer
 
 SIDE = 32
 BODY, _ = make_body("darknet_small", (8,), (SIDE, SIDE, 3), width=1 / 24)
+WITH_FINER, _ = make_body("darknet_small", (4, 8), (SIDE, SIDE, 3), width=1 / 24)
 KEY = jax.random.key(0)
 IMAGES = jax.random.normal(KEY, (4, SIDE, SIDE, 3))
 # A small and a large object, nothing, a crowd alone, one object.
@@ -95,9 +96,11 @@ def test_landmarks_are_those_of_the_largest_object():
     assert visible.tolist() == [[True, True], [False, False], [False, False], [False, True]]
 
 
+@pytest.mark.parametrize("finer", [0, 4])
 @pytest.mark.parametrize("form", ["coordinates", "soft_argmax", "heat_map"])
-def test_the_loss_of_landmarks_is_that_of_plain_loops(form):
-    net = LandmarkNet(BODY, 2, form=form, hidden=8)
+def test_the_loss_of_landmarks_is_that_of_plain_loops(form, finer):
+    body = WITH_FINER if finer else BODY
+    net = LandmarkNet(body, 2, form=form, hidden=8, passthrough=finer)
     variables = jax.jit(net.init)(KEY, IMAGES)
     outputs, found, landmarks = applied(net, variables, LANDMARKS)
     assert landmarks.points.shape == (4, 2, 2)
