@@ -7,10 +7,11 @@ torchvision is the peer, where it is installed. Sections:
              than torchvision's
     regions  RoIAlign and RoI pooling of 8 pictures, alone and with the gradient
     whole_models
-             a training step and the detection of pictures of the detectors with a recipe
-    line     Faster R-CNN and YOLO v2 on the same scenes with the same body: seconds of training,
-             scores, and milliseconds of a picture from its pixels to its boxes; about 15 minutes,
-             of which --runs keeps the trained ones
+             a training step and the detection of pictures of all detectors but R-CNN; the
+             candidates of Fast R-CNN are given
+    line     R-CNN, Fast R-CNN, Faster R-CNN, YOLO v1 and v2 on the same scenes with the same body:
+             seconds of training, scores, and milliseconds of a picture from its pixels to its
+             boxes; about 50 minutes, of which --runs keeps the trained ones
 """
 
 import json
@@ -30,7 +31,7 @@ from contenders import ROOT, Contender, Failed, Step, ratio, run, table, take_tu
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 7, "turns of each contender")
 flags.DEFINE_string("runs", None, "line: folder of the trained runs; by default one that goes")
-LINE = ("faster_rcnn", "yolo_v2")
+LINE = ("rcnn", "fast_rcnn", "faster_rcnn", "yolo_v1", "yolo_v2")
 
 
 def nms() -> None:

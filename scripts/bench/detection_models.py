@@ -3,13 +3,14 @@ PyTorch's, each as a step for `contenders`. Shapes: B pictures, S their side, N 
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from contenders import Step
 
-SIDE, CLASSES, OBJECTS = 96, 10, 6
+SIDE, CLASSES, OBJECTS, CANDIDATES, POINTS = 96, 10, 6, 400, 4
 SHAPES = ((15.0, 9.0), (17.0, 11.0), (22.0, 14.0), (27.0, 17.0), (35.0, 23.0))
 
 
@@ -30,13 +31,23 @@ class Peer(NamedTuple):
 def scenes(pictures: int) -> dict[str, np.ndarray]:
     """A batch of noise with one to six objects each, as `dlcore.data.detection` has it."""
     rng = np.random.default_rng(0)
-    size = rng.uniform(12, 40, (pictures, OBJECTS, 2))
-    low = rng.uniform(0, SIDE - size)
+
+    def boxes(count: int) -> np.ndarray:
+        size = rng.uniform(12, 40, (pictures, count, 2))
+        low = rng.uniform(0, SIDE - size)
+        return np.concatenate([low, low + size], -1).astype(np.float32)
+
+    there = np.arange(OBJECTS)[None] < rng.integers(1, OBJECTS + 1, (pictures, 1))
+    points = rng.uniform(0, SIDE, (pictures, OBJECTS, POINTS, 2)).astype(np.float32)
     return {
         "image": rng.normal(size=(pictures, SIDE, SIDE, 3)).astype(np.float32),
-        "boxes": np.concatenate([low, low + size], -1).astype(np.float32),
-        "boxes_mask": np.arange(OBJECTS)[None] < rng.integers(1, OBJECTS + 1, (pictures, 1)),
+        "boxes": boxes(OBJECTS),
+        "boxes_mask": there,
+        "landmarks": points,
+        "landmarks_mask": there[..., None] & np.ones(POINTS, bool),
         "labels": rng.integers(CLASSES, size=(pictures, OBJECTS)).astype(np.int32),
+        "candidates": boxes(CANDIDATES),
+        "candidates_mask": np.ones((pictures, CANDIDATES), bool),
     }
 
 
@@ -62,7 +73,7 @@ def ours(model: str, pictures: int, *, train: bool) -> Step:
 
     runtime.configure()
     job, batch = jobs.module("detection"), scenes(pictures)
-    setting = job.Setting(CLASSES, 0, (SIDE, SIDE, 3), np.array(SHAPES))
+    setting = job.Setting(CLASSES, POINTS, (SIDE, SIDE, 3), np.array(SHAPES))
     net = job.MODELS[model](recipe(model), setting)
     variables = jax.jit(net.init)(jax.random.key(0), batch["image"][:1])
 
@@ -76,6 +87,7 @@ def ours(model: str, pictures: int, *, train: bool) -> Step:
             batch["image"],
             batch,
             rng,
+            rngs={"dropout": rng},
             mutable=["batch_stats"],
             method="losses",
         )
@@ -94,7 +106,7 @@ def ours(model: str, pictures: int, *, train: bool) -> Step:
 
 
 def theirs(model: str, pictures: int, *, train: bool) -> Step:
-    """The same in PyTorch; Faster R-CNN is torchvision's."""
+    """The same in PyTorch; the R-CNNs are torchvision's."""
     import torch
 
     torch.manual_seed(0)
@@ -122,20 +134,20 @@ def theirs(model: str, pictures: int, *, train: bool) -> Step:
     return run
 
 
-def _body() -> tuple[Any, Any]:
-    """The stages of strides 2 and 4, and that of 8."""
+def _body(stride: int = 8) -> tuple[Any, Any]:
+    """The stages before that of a stride, and that one."""
     from torch import nn
 
     from dlcore.models.cnn.darknet import SMALL_DARKNET
 
     stages, before = [], 3
-    for number, features in enumerate(SMALL_DARKNET[:3]):
+    for number, features in enumerate(SMALL_DARKNET[: int(math.log2(stride))]):
         layers: list[nn.Module] = [nn.MaxPool2d(2)] if number else []
         for layer, filters in enumerate(features):
             layers.append(_unit(before, filters, 1 if layer % 2 else 3, 1 if number else 2))
             before = filters
         stages.append(nn.Sequential(*layers))
-    return nn.Sequential(*stages[:2]), stages[2]
+    return nn.Sequential(*stages[:-1]), stages[-1]
 
 
 def _unit(before: int, filters: int, window: int, stride: int = 1) -> Any:
@@ -146,6 +158,14 @@ def _unit(before: int, filters: int, window: int, stride: int = 1) -> Any:
         nn.BatchNorm2d(filters),
         nn.LeakyReLU(0.1, inplace=True),
     )
+
+
+def _largest(batch: dict[str, Any]) -> Any:
+    """The number of the largest object of each picture."""
+    import torch
+
+    sides = batch["boxes"][..., 2:] - batch["boxes"][..., :2]
+    return torch.where(batch["boxes_mask"], sides.prod(-1), -1).argmax(1)
 
 
 def _with_passthrough(config: Any, outputs: int) -> tuple[Any, Callable[[Any], Any]]:
@@ -183,8 +203,7 @@ def _localizer(images: Any, batch: dict[str, Any], config: Any) -> Peer:
     layers["said"] = nn.Linear(config.hidden, 5 + CLASSES)
     at = (torch.arange(12) + 0.5) / 12
     places = torch.stack(torch.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
-    sides = batch["boxes"][..., 2:] - batch["boxes"][..., :2]
-    largest = torch.where(batch["boxes_mask"], sides.prod(-1), -1).argmax(1)
+    largest = _largest(batch)
     rows = torch.arange(len(images))
     box, label = batch["boxes"][rows, largest], batch["labels"][rows, largest].long()
     cell = ((box[:, :2] + box[:, 2:]) / 16).long().clamp(0, 11)
@@ -211,6 +230,108 @@ def _localizer(images: Any, batch: dict[str, Any], config: Any) -> Peer:
         return found.clamp(0, SIDE), scores.max(1)
 
     return Peer(layers, loss, detect)
+
+
+def _landmarks(images: Any, batch: dict[str, Any], config: Any) -> Peer:
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    fine, coarse = _body()
+    layers = nn.ModuleDict(
+        {
+            "fine": fine,
+            "coarse": coarse,
+            "before": _unit(96, config.hidden, 3),
+            "passthrough": _unit(48, config.passthrough, 1),
+            "head": _unit(config.passthrough + config.hidden, config.hidden, 3),
+            "output": nn.Conv2d(config.hidden, POINTS, 1),
+        }
+    )
+    rows = torch.arange(len(images))
+    points = batch["landmarks"][rows, _largest(batch)] * (24 / SIDE)
+    away = points[..., None] - (torch.arange(24) + 0.5)
+    down, across = (away[:, :, axis] ** 2 / 2 for axis in (0, 1))
+    wanted = torch.softmax(-(down[..., :, None] + across[..., None, :]).flatten(2), -1)
+
+    def outputs() -> Any:
+        near = layers["fine"](images)
+        x = layers["before"](layers["coarse"](near))
+        x = functional.interpolate(x, scale_factor=2.0, mode="bilinear")
+        x = layers["head"](torch.cat([layers["passthrough"](near), x], 1))
+        return layers["output"](x).flatten(2)
+
+    def loss() -> Any:
+        return -(wanted * torch.log_softmax(outputs(), -1)).sum(-1).mean()
+
+    def detect() -> None:
+        logs = torch.log(torch.softmax(outputs(), -1) + 1e-6).unflatten(2, (24, 24))
+        best = logs.flatten(2).argmax(-1)
+        padded = functional.pad(logs, (1, 1, 1, 1), mode="replicate").flatten(2)
+        here = (best // 24 + 1) * 26 + best % 24 + 1
+        for step, place in ((26, best // 24), (1, best % 24)):
+            before, now, after = (
+                padded.gather(2, (here + move)[..., None])[..., 0] for move in (-step, 0, step)
+            )
+            bend = (before - 2 * now + after).clamp(max=-1e-6)
+            _ = place + 0.5 + (0.5 * (before - after) / bend).clamp(-0.5, 0.5)
+
+    return Peer(layers, loss, detect)
+
+
+def _yolo_v1(images: Any, batch: dict[str, Any], config: Any) -> Peer:
+    import torch
+    from torch import nn
+    from torchvision import ops
+
+    grid, k = config.grid, config.predictors
+    each, width = 5 * k + CLASSES, SIDE / config.grid
+    body = nn.Sequential(*_body(config.stride), nn.Flatten())
+    with torch.no_grad():
+        features = body(images[:1]).shape[1]
+    net = nn.Sequential(
+        *body,
+        nn.Linear(features, config.hidden),
+        nn.LeakyReLU(0.1, inplace=True),
+        nn.Dropout(config.dropout),
+        nn.Linear(config.hidden, grid**2 * each),
+    )
+    cells = torch.stack(torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij"), -1)
+    cells = cells.reshape(-1, 1, 2)
+    rows, numbers = batch["boxes_mask"].nonzero(as_tuple=True)
+    objects, labels = batch["boxes"][rows, numbers], batch["labels"][rows, numbers].long()
+    middle = (objects[:, :2] + objects[:, 2:]) / 2 / width
+    cell = middle.long().clamp(0, grid - 1)
+    place = cell[:, 0] * grid + cell[:, 1]
+    wanted = torch.cat([middle - cell, ((objects[:, 2:] - objects[:, :2]) / SIDE).sqrt()], 1)
+    one_hot = torch.eye(CLASSES)[labels]
+
+    def outputs() -> tuple[Any, Any, Any]:
+        x = net(images).reshape(len(images), grid**2, each)
+        codes = x[..., : 5 * k].reshape(len(images), grid**2, k, 5)
+        centre, half = (codes[..., 1:3] + cells) * width, codes[..., 3:5] ** 2 * SIDE / 2
+        return codes, x[..., 5 * k :], torch.cat([centre - half, centre + half], -1)
+
+    def loss() -> Any:
+        codes, classes, boxes = outputs()
+        with torch.no_grad():
+            overlaps = torch.stack(
+                [ops.box_iou(boxes[rows, place, n], objects).diagonal() for n in range(k)], 1
+            )
+            iou, best = overlaps.max(1)
+            target, taken = torch.zeros(codes.shape[:3]), torch.zeros(codes.shape[:3])
+            target[rows, place, best], taken[rows, place, best] = iou, 1.0
+        error = (codes[..., 0] - target) ** 2
+        total = 5 * ((codes[rows, place, best, 1:] - wanted) ** 2).sum()
+        total = total + (error * (0.5 + 0.5 * taken)).sum()
+        return (total + ((classes[rows, place] - one_hot) ** 2).sum()) / len(images)
+
+    def detect() -> None:
+        codes, classes, boxes = outputs()
+        scores = codes[..., :1].clamp(0, 1) * classes[..., None, :].clamp(0, 1)
+        _suppressed(boxes.reshape(len(images), -1, 4), scores)
+
+    return Peer(net, loss, detect)
 
 
 def _yolo_v2(images: Any, batch: dict[str, Any], config: Any) -> Peer:
@@ -304,6 +425,32 @@ def _region_head(config: Any) -> dict[str, Any]:
     }
 
 
+def _fast_rcnn(images: Any, batch: dict[str, Any], config: Any) -> Peer:
+    from torch import nn
+    from torchvision.models.detection.roi_heads import RoIHeads
+
+    body = _body()[0]
+    head = RoIHeads(
+        **_region_head(config),
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=config.regions,
+        positive_fraction=0.25,
+        bbox_reg_weights=None,
+        score_thresh=0.001,
+        nms_thresh=0.5,
+        detections_per_img=100,
+    )
+    net = nn.ModuleList([body, head])
+    candidates = list(batch["candidates"][..., [1, 0, 3, 2]])
+    sizes, targets = [(SIDE, SIDE)] * len(images), _targets(batch)
+
+    def loss() -> Any:
+        return sum(head({"0": body(images)}, candidates, sizes, targets)[1].values())
+
+    return Peer(net, loss, lambda: head({"0": body(images)}, candidates, sizes))
+
+
 def _faster_rcnn(images: Any, batch: dict[str, Any], config: Any) -> Peer:
     from torchvision.models import detection
     from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
@@ -335,6 +482,9 @@ def _faster_rcnn(images: Any, batch: dict[str, Any], config: Any) -> Peer:
 
 PEERS = {
     "localizer": _localizer,
+    "landmarks": _landmarks,
+    "yolo_v1": _yolo_v1,
     "yolo_v2": _yolo_v2,
+    "fast_rcnn": _fast_rcnn,
     "faster_rcnn": _faster_rcnn,
 }
