@@ -9,7 +9,7 @@ torchvision is the peer, where it is installed. Sections:
     whole_models
              a training step and the detection of pictures of all detectors but R-CNN; the
              candidates of Fast R-CNN are given
-    line     R-CNN, Fast R-CNN, Faster R-CNN, YOLO v1 and v2 on the same scenes with the same body:
+    line     R-CNN, Fast R-CNN, Faster R-CNN, YOLO v2 and v1 on the same scenes with the same body:
              seconds of training, scores, and milliseconds of a picture from its pixels to its
              boxes; about 50 minutes, of which --runs keeps the trained ones
 """
@@ -31,7 +31,9 @@ from contenders import ROOT, Contender, Failed, Step, ratio, run, table, take_tu
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 7, "turns of each contender")
 flags.DEFINE_string("runs", None, "line: folder of the trained runs; by default one that goes")
-LINE = ("rcnn", "fast_rcnn", "faster_rcnn", "yolo_v1", "yolo_v2")
+LINE = ("rcnn", "fast_rcnn", "faster_rcnn", "yolo_v2", "yolo_v1")
+# Those that start from the body of another one's run, as their recipes say.
+FROM = {"yolo_v1": "yolo_v2"}
 
 
 def nms() -> None:
@@ -81,7 +83,7 @@ def line() -> None:
     """Recipes digit_scenes_MODEL, and what each says of one picture after the other."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(FLAGS.runs or temporary)
-        summaries = {model: trained(model, folder / model) for model in LINE}
+        summaries = {model: trained(model, folder) for model in LINE}
         contenders = {
             model: Contender(make.trained_detector, workdir=str(folder / model)) for model in LINE
         }
@@ -94,12 +96,14 @@ def line() -> None:
     table(rows)
 
 
-def trained(model: str, workdir: pathlib.Path) -> dict[str, Any]:
-    """The summary of the run of a model, which is trained where there is none."""
-    summary = workdir / "summary.json"
+def trained(model: str, folder: pathlib.Path) -> dict[str, Any]:
+    """The summary of the run of a model in a folder, which is trained where there is none."""
+    summary = folder / model / "summary.json"
     if not summary.exists():
-        recipe = f"--recipe=digit_scenes_{model}"
-        command = [sys.executable, "-m", "experiments.detection", recipe, f"--workdir={workdir}"]
+        options = [f"--recipe=digit_scenes_{model}", f"--workdir={folder / model}"]
+        if model in FROM:
+            options.append(f"--init_from={folder / FROM[model]}")
+        command = [sys.executable, "-m", "experiments.detection", *options]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{' '.join(command)}\n{done.stderr}")
