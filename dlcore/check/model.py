@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 
 from dlcore.check.gradients import check_gradients
 from dlcore.check.layers import Row, layer_table, render, render_parameters, totals
-from dlcore.check.overfit import dead_units, initial_loss_is_chance, overfit_one_batch
+from dlcore.check.overfit import Verdict, dead_units, initial_loss_is_chance, overfit_one_batch
 from dlcore.check.receptive_field import Box, expected_boxes, measured_receptive_field
 from dlcore.paths import leaves_by_path
 from dlcore.plan.cost import compiled_cost
@@ -82,6 +82,7 @@ def check_model(
     chance: float | None = None,
     overfit_steps: int = 300,
     overfit_share: float | None = None,
+    watch: Callable[[Mapping[str, float]], str | None] = lambda metrics: None,
     emit: Callable[[str], None] = print,
 ) -> list[Finding]:
     """Checks a model and its training step on one small batch of any kind of data.
@@ -109,6 +110,7 @@ def check_model(
         overfit_steps: the number of steps within which the loss of this batch must fall.
         overfit_share: the loss must fall below this share of `chance`, by default 0.1; without
             `chance` below this share of its first value, by default 0.5.
+        watch: tells of a trouble in the metrics of the last step of the attempt to overfit.
         emit: is given the table and then each finding as text, as soon as it is known.
 
     Returns:
@@ -150,8 +152,10 @@ def check_model(
             yield _gradients(loss_fn, state, batch)
         finding, overfitted = _overfit(step, state, batch, chance, overfit_steps, overfit_share)
         yield finding
+        if trouble := watch(overfitted.metrics):
+            yield Finding("training metrics", False, "a trouble", "none", trouble)
         if forward is not None and inputs is not None:
-            yield _dead_units(forward, overfitted, batch, inputs)
+            yield _dead_units(forward, overfitted.state, batch, inputs)
 
     findings = []
     for finding in checks():
@@ -305,20 +309,20 @@ def _overfit(
     chance: float | None,
     steps: int,
     share: float | None,
-) -> tuple[Finding, TrainState]:
+) -> tuple[Finding, Verdict]:
     if chance is None:
         options = {"share": _SHARE_OF_FIRST if share is None else share}
     else:
         options = {"target": chance * (_SHARE_OF_CHANCE if share is None else share)}
-    verdict = overfit_one_batch(step, state, batch, steps=steps, **options)
+    found = overfit_one_batch(step, state, batch, steps=steps, **options)
     finding = Finding(
         "overfit one batch",
-        verdict.passed,
-        f"loss {verdict.first_loss:.3f} -> {verdict.last_loss:.3f} in {verdict.steps} steps",
-        f"< {verdict.target:.3f} within {steps} steps, every parameter moving",
-        "; ".join(verdict.causes),
+        found.passed,
+        f"loss {found.first_loss:.3f} -> {found.last_loss:.3f} in {found.steps} steps",
+        f"< {found.target:.3f} within {steps} steps, every parameter moving",
+        "; ".join(found.causes),
     )
-    return finding, verdict.state
+    return finding, found
 
 
 def _dead_units(forward: ApplyFn, state: TrainState, batch: Batch, inputs: str) -> Finding:

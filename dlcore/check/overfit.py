@@ -24,6 +24,7 @@ class Verdict:
         frozen: the paths of the parameters that did not change by one bit.
         causes: what probably went wrong, one line each; empty when it passed.
         state: the state at the end.
+        metrics: of the last step.
     """
 
     passed: bool
@@ -34,6 +35,7 @@ class Verdict:
     frozen: tuple[str, ...]
     causes: tuple[str, ...]
     state: TrainState
+    metrics: dict[str, float]
 
 
 def overfit_one_batch(
@@ -74,7 +76,10 @@ def overfit_one_batch(
         raise ValueError(f"{steps} steps were allowed, but at least one is needed")
     frozen = _unchanged(before, jax.device_get(state.params))
     causes = _causes(losses, target, frozen)
-    return Verdict(not causes, losses[0], losses[-1], target, len(losses), frozen, causes, state)
+    last = {name: float(mean.compute()) for name, mean in metrics.items()}
+    return Verdict(
+        not causes, losses[0], losses[-1], target, len(losses), frozen, causes, state, last
+    )
 
 
 def _unchanged(before: Params, after: Params) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ A weight of 0 marks a row that is padding. Nothing here imports JAX.
 """
 
 from dlcore.data.detection import DetectionData, load_detection
+from dlcore.data.identities import IdentityData, load_identities
+from dlcore.data.identity_loader import IdentityLoader
 from dlcore.data.images import load_images
 from dlcore.data.loader import Loader, evaluation_batches
 from dlcore.data.pictures import read_images
@@ -23,6 +25,8 @@ __all__ = [
     "Arrays",
     "Batch",
     "DetectionData",
+    "IdentityData",
+    "IdentityLoader",
     "ImageData",
     "Loader",
     "Records",
@@ -34,6 +38,7 @@ __all__ = [
     "evenly_spaced",
     "labels_of",
     "load_detection",
+    "load_identities",
     "load_images",
     "read_images",
 ]

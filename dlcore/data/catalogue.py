@@ -15,11 +15,12 @@ from dlcore.errors import InputError, choose
 PathLike = str | os.PathLike[str]
 
 _DETECTION = ("coco", "voc")
+_IDENTITIES = ("lfw", "omniglot")
 _IMAGES = ("cifar10", "cifar100", "fashion_mnist", "imagenet2012", "mnist")
 _TEXTS = ("glue/sst2", "imdb_reviews", "lm1b")
 _TRANSLATIONS = ("ted_hrlr_translate", "wmt14_translate/de-en")
 # The data sets that `dlcore prepare` is tested on.
-PREPARABLE = _DETECTION + _IMAGES + _TEXTS + _TRANSLATIONS
+PREPARABLE = _DETECTION + _IDENTITIES + _IMAGES + _TEXTS + _TRANSLATIONS
 
 # The most configurations that an error lists: enough for every pair of languages of WMT.
 _LISTED = 100

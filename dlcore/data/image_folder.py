@@ -139,35 +139,68 @@ def _refuse_single(counts: np.ndarray, class_names: Sequence[str]) -> None:
         )
 
 
-class _Reader:
-    """Reads one folder and keeps account of what it leaves out."""
+class FolderReader:
+    """Lists what is in a folder and keeps account of what is left out.
 
-    def __init__(self, path: pathlib.Path, allow_empty: bool):
-        self._path = path
-        self._allow_empty = allow_empty
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
         self._noted: dict[str, list[pathlib.Path]] = {}
 
+    def note(self, kind: str, *paths: pathlib.Path) -> None:
+        """Remembers paths that are left out, or read otherwise, for the reason `kind`."""
+        if paths:
+            self._noted.setdefault(kind, []).extend(paths)
+
+    def notes(self) -> tuple[str, ...]:
+        """Returns a line for the log about each kind of what was noted."""
+        return tuple(
+            note(self.path, kind, [shown(path.relative_to(self.path)) for path in paths])
+            for kind, paths in self._noted.items()
+        )
+
+    def visible(self, folder: pathlib.Path) -> Iterator[pathlib.Path]:
+        """Yields the files and folders in a folder by name, less what is hidden or not there."""
+        for item in sorted(folder.iterdir()):
+            if _is_hidden(item):
+                self.note("left out, hidden", item)
+            elif item.is_dir() or item.is_file():
+                yield item
+            else:
+                self.note("left out, links to nothing and what else is no file", item)
+
+
+class _Reader(FolderReader):
+    """Reads a folder of images by class."""
+
+    def __init__(self, path: pathlib.Path, allow_empty: bool):
+        super().__init__(path)
+        self._allow_empty = allow_empty
+
     def read(self) -> ImageFolder:
-        folders = self._folders(self._path)
+        folders = self._folders(self.path)
         named = {
             folder.name.casefold(): folder
             for folder in folders.values()
             if folder.name.casefold() in (*TRAIN, *HELD_OUT)
         }
-        parts = {name: folder for name, folder in named.items() if _has_folders(folder)}
+        parts = {name: folder for name, folder in named.items() if has_folders(folder)}
         if not parts:
-            self._note("taken as classes, since no folders are within", *named.values())
+            self.note("taken as classes, since no folders are within", *named.values())
             return self._split(folders)
         train = next((parts[name] for name in TRAIN if name in parts), None)
         test = next((parts[name] for name in HELD_OUT if name in parts), None)
         if train is None or test is None:
             there = ", ".join(f"{folder.name}/" for folder in parts.values())
             missing = "train/" if train is None else "test/, validation/, valid/ or val/"
-            raise InputError(f"{self._path} has {there} but no {missing}; {_LAYOUT}")
+            raise InputError(f"{self.path} has {there} but no {missing}; {_LAYOUT}")
         for folder in folders.values():
             if folder not in (train, test):
                 kind = f"left out, beside {train.name}/ and {test.name}/"
-                self._note(kind, *self._files(folder))
+                self.note(kind, *self._files(folder))
         return self._parts(self._folders(train), self._folders(test))
 
     def _parts(
@@ -198,27 +231,19 @@ class _Reader:
         self, classes: Iterable[str], train: list[StoredImage], test: list[StoredImage]
     ) -> ImageFolder:
         if not train or not test:
-            raise InputError(f"{self._path} has no images to train on, or none to test on")
-        notes = [
-            note(self._path, kind, [shown(path.relative_to(self._path)) for path in paths])
-            for kind, paths in self._noted.items()
-        ]
-        return ImageFolder(tuple(map(shown, classes)), train, test, tuple(notes))
-
-    def _note(self, kind: str, *paths: pathlib.Path) -> None:
-        if paths:
-            self._noted.setdefault(kind, []).extend(paths)
+            raise InputError(f"{self.path} has no images to train on, or none to test on")
+        return ImageFolder(tuple(map(shown, classes)), train, test, self.notes())
 
     def _folders(self, path: pathlib.Path) -> dict[str, pathlib.Path]:
         """Returns the visible folders of `path`, at least one, by their sorted names."""
         if not path.is_dir():
             raise InputError(f"{path} is not a folder; {_LAYOUT}")
         folders = {}
-        for item in self._visible(path):
+        for item in self.visible(path):
             if item.is_dir():
                 folders[item.name] = item
             else:
-                self._note("left out, beside the folders of classes", item)
+                self.note("left out, beside the folders of classes", item)
         if not folders:
             raise InputError(f"{path} has no folders of classes; {_LAYOUT}")
         return folders
@@ -227,14 +252,14 @@ class _Reader:
         """Returns the visible files of a class, sorted."""
         files = [*self._files(folder)]
         kind = "in folders within those of classes, taken for images of the class"
-        self._note(kind, *(file for file in files if file.parent != folder))
+        self.note(kind, *(file for file in files if file.parent != folder))
         if not files and not self._allow_empty:
             raise InputError(
                 f"{shown(folder)} has no images; add some, remove the folder or give "
                 "--allow_empty_classes"
             )
         if not files:
-            self._note("classes without images", folder)
+            self.note("classes without images", folder)
         return [StoredImage(file, label, shown(file)) for file in files]
 
     def _files(
@@ -242,28 +267,19 @@ class _Reader:
     ) -> Iterator[pathlib.Path]:
         """Yields the visible files in a folder and in those within it."""
         around = (*around, folder.resolve())
-        for item in self._visible(folder):
+        for item in self.visible(folder):
             if not item.is_dir():
                 yield item
             elif item.resolve() not in around:
                 yield from self._files(item, around)
             else:
-                self._note("left out, links to a folder around them", item)
-
-    def _visible(self, folder: pathlib.Path) -> Iterator[pathlib.Path]:
-        """Yields the files and folders in a folder by name, less what is hidden or not there."""
-        for item in sorted(folder.iterdir()):
-            if _is_hidden(item):
-                self._note("left out, hidden", item)
-            elif item.is_dir() or item.is_file():
-                yield item
-            else:
-                self._note("left out, links to nothing and what else is no file", item)
+                self.note("left out, links to a folder around them", item)
 
 
 def _is_hidden(path: pathlib.Path) -> bool:
     return path.name.startswith(".") or path.name in _SYSTEM
 
 
-def _has_folders(path: pathlib.Path) -> bool:
+def has_folders(path: pathlib.Path) -> bool:
+    """Returns whether a folder has visible folders within."""
     return any(item.is_dir() and not _is_hidden(item) for item in path.iterdir())

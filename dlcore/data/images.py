@@ -57,8 +57,7 @@ def load_images(
             without classes, for a label that is not the number of a class, and for a separator of
             labels where there is no table.
     """
-    if image_size is not None and image_size < 1:
-        raise InputError(f"image size {image_size} is not possible; give 1 pixel or more")
+    check_image_size(image_size)
     train: Sequence[StoredImage]
     test: Sequence[StoredImage]
     shape: tuple[int | None, int | None, int | None]
@@ -82,16 +81,62 @@ def load_images(
     else:
         name, shape, class_names, train, test = _read_prepared(dataset, data_dir)
 
+    image_shape, splits, seen = decoded_parts(
+        name,
+        [train, test],
+        shape,
+        num_labels=len(class_names),
+        image_size=image_size,
+        bits=bits,
+        in_memory_bytes=in_memory_bytes,
+    )
+    notes += seen
+    return ImageData(name, splits[0], splits[1], class_names, image_shape, bits, notes)
+
+
+def check_image_size(image_size: int | None) -> None:
+    """Raises InputError for a side of images that is not possible."""
+    if image_size is not None and image_size < 1:
+        raise InputError(f"image size {image_size} is not possible; give 1 pixel or more")
+
+
+def decoded_parts(
+    name: str,
+    parts: Sequence[Sequence[StoredImage]],
+    shape: tuple[int | None, int | None, int | None],
+    *,
+    num_labels: int,
+    image_size: int | None,
+    bits: int,
+    in_memory_bytes: int,
+) -> tuple[tuple[int, int, int], Sequence[Split], tuple[str, ...]]:
+    """Decodes the parts of a data set into memory if they fit there, else batch by batch.
+
+    Args:
+        name: of the data set.
+        parts: the images of each part, none of them empty.
+        shape: (H, W, C), None for what the images have to tell.
+        num_labels: labels are numbers below it, unless images may have several.
+        image_size: the side in pixels of the square that every image is fitted into, or None.
+        bits: of the values in files that have more than 8.
+        in_memory_bytes: the most memory that decoded images may take.
+
+    Returns:
+        The shape of every image, the parts as splits of {"image", "label"}, and lines for the log.
+
+    Raises:
+        InputError: for an unreadable image, sizes that differ, and a label that is out of range.
+    """
     if image_size is not None:
         shape = (image_size, image_size, shape[2])
-    image_shape = _complete(shape, chain(train, test))
+    image_shape = _complete(shape, chain.from_iterable(parts))
 
     def decode(stored: StoredImage, notes: list[str] | None = None) -> dict[str, np.ndarray]:
         several = isinstance(stored.label, np.ndarray)
-        if not several and not 0 <= stored.label < len(class_names):
+        if not several and not 0 <= stored.label < num_labels:
             raise InputError(
                 f"label {stored.label} of image {stored.name} is outside the classes "
-                f"0..{len(class_names) - 1}; correct it or choose another data set"
+                f"0..{num_labels - 1}; correct it or choose another data set"
             )
         with pictures.opened(stored) as image:
             array = pictures.pixels(
@@ -112,7 +157,7 @@ def load_images(
         seen.update((note, stored.name) for note in of_this)
         return example
 
-    records = [Records(part, decode_and_note) for part in (train, test)]
+    records = [Records(part, decode_and_note) for part in parts]
     for split in records:
         # A fault that all images share should show now, not with the first batch.
         split.gather(np.zeros(1, int))
@@ -122,13 +167,13 @@ def load_images(
         splits = [split.load() for split in records]
         among = f"{count:,} images"
     else:
-        splits = Records(train, decode), Records(test, decode)
+        splits = [Records(part, decode) for part in parts]
         sample = evenly_spaced(records[0], _SAMPLE)
         sample.gather(np.arange(len(sample)))
         among = f"{len(sample):,} images that were looked at"
     counts = Counter(note for note, _ in sorted(seen))
-    notes += tuple(f"{name}: {n:,} of {among} {note}" for note, n in counts.items())
-    return ImageData(name, splits[0], splits[1], class_names, image_shape, bits, notes)
+    notes = tuple(f"{name}: {n:,} of {among} {note}" for note, n in counts.items())
+    return image_shape, splits, notes
 
 
 def _read_prepared(

@@ -102,12 +102,16 @@ class Loader:
 
         It holds the split's arrays with leading axis B / P, and "weight", float32 ones [B / P].
         """
-        first = step * self._batch_size
-        return _weighted(self._gather(self._indices(first, first + self._batch_size)))
+        return _weighted(self._gather(self._chosen(step)))
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         """Yields the batches from step `start` on without end; reads ahead from the disk."""
         return _stream(self._split, self.batch, range(start, sys.maxsize))
+
+    def _chosen(self, step: int) -> np.ndarray:
+        """Returns the indices [B] of the examples of global batch `step`."""
+        first = step * self._batch_size
+        return self._indices(first, first + self._batch_size)
 
     def _indices(self, start: int, stop: int) -> np.ndarray:
         """Returns the indices of the examples at positions `start` to `stop` of the stream."""

@@ -52,7 +52,12 @@ STAND_IN = types.SimpleNamespace(
     ),
     io=types.SimpleNamespace(
         gfile=types.SimpleNamespace(
-            GFile=open, exists=os.path.exists, glob=glob.glob, remove=os.remove
+            GFile=open,
+            exists=os.path.exists,
+            glob=glob.glob,
+            isdir=os.path.isdir,
+            listdir=os.listdir,
+            remove=os.remove,
         )
     ),
 )

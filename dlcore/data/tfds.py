@@ -142,6 +142,55 @@ def image_features(
     return image.shape, tuple(label.names)
 
 
+def identity_features(
+    builder: tfds.core.DatasetBuilder,
+) -> tuple[int | None, int | None, int]:
+    """Returns the shape (H, W, C) of a data set's images of identities.
+
+    Raises:
+        InputError: when the data set has no 8-bit `image`, or no `label` that is a class or a text.
+    """
+    features = dict(builder.info.features.items())
+    image, label = (features.get(name) for name in ("image", "label"))
+    if not (
+        isinstance(image, tfds.features.Image)
+        and image.np_dtype == np.uint8
+        and isinstance(label, (tfds.features.ClassLabel, tfds.features.Text))
+    ):
+        raise InputError(
+            f"data set {builder.info.full_name!r} has no 8-bit 'image' with a class or a text "
+            f"'label'; its features are {', '.join(sorted(features))}; choose a data set of images "
+            "by identity"
+        )
+    return image.shape
+
+
+def read_identities(builder: tfds.core.DatasetBuilder, split: str) -> list[tuple[str, str]]:
+    """Returns group and name of the identity of each image of a split.
+
+    The group is the example's class `alphabet`, and empty where the data set has none.
+
+    Raises:
+        InputError: when an image has no label.
+    """
+    grouped = "alphabet" in builder.info.features
+    names = ("alphabet", "label") if grouped else ("label",)
+    features = [builder.info.features[name] for name in names]
+    found = []
+    for row, values in enumerate(read_examples(builder, split, names)):
+        if -1 in values:
+            raise InputError(
+                f"image {row} of split {split!r} of {builder.info.full_name} has no label; choose "
+                "a data set of images by identity"
+            )
+        texts = [
+            value if isinstance(value, str) else feature.int2str(value)
+            for feature, value in zip(features, values, strict=True)
+        ]
+        found.append((texts[0] if grouped else "", texts[-1]))
+    return found
+
+
 def _is_tags(feature: tfds.features.FeatureConnector) -> bool:
     """Returns whether a feature is a sequence of classes."""
     return isinstance(feature, tfds.features.Sequence) and isinstance(

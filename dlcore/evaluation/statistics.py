@@ -4,25 +4,7 @@ import math
 
 import numpy as np
 
-_NORMAL = 1.959963984540054  # the 97.5 % quantile of the normal distribution
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Returns the 95 % confidence interval of a share (Wilson 1927); (0, 1) without trials.
-
-    >>> low, high = wilson_interval(8, 10)
-    >>> round(low, 3), round(high, 3)
-    (0.49, 0.943)
-    """
-    if not trials:
-        return 0.0, 1.0
-    share, square = successes / trials, _NORMAL**2 / trials
-    middle = share + square / 2
-    spread = math.sqrt(square * (share * (1 - share) + square / 4))
-    # Rounding must not leave [0, 1], nor exclude the share.
-    low = 0.0 if successes == 0 else (middle - spread) / (1 + square)
-    high = 1.0 if successes == trials else (middle + spread) / (1 + square)
-    return low, high
+from dlcore.metrics.intervals import NORMAL
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
@@ -65,7 +47,7 @@ def fisher_interval(correlation: float, count: int) -> tuple[float, float]:
         return -1.0, 1.0
     if abs(correlation) == 1:
         return correlation, correlation
-    z, spread = math.atanh(correlation), _NORMAL * math.sqrt(1.06 / (count - 3))
+    z, spread = math.atanh(correlation), NORMAL * math.sqrt(1.06 / (count - 3))
     return math.tanh(z - spread), math.tanh(z + spread)
 
 

@@ -11,8 +11,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from dlcore.errors import InputError, choose
-from dlcore.evaluation.statistics import fisher_interval, spearman, wilson_interval
+from dlcore.evaluation.statistics import fisher_interval, spearman
 from dlcore.evaluation.word_questions import Analogy
+from dlcore.metrics.intervals import wilson_interval
 
 UNKNOWN = {
     "skip": "are left out",

@@ -29,6 +29,7 @@ def check(task: Task[Any, Any]) -> bool:
             step=task.step(),
             inputs=needs.inputs,
             chance=needs.chance,
+            watch=task.watch,
         )
     print(verdict(findings))
     return all(finding.passed for finding in findings)

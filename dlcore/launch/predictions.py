@@ -43,7 +43,7 @@ def predict(trained: Trained[Any, Any], source: str, target: str) -> None:
     to_folder = form == "" and type(trained.task).write_answers is not Task.write_answers
     if form not in ("csv", "jsonl") and not to_folder:
         raise InputError(f"--predict_to={target} is neither -, a .csv nor a .jsonl file")
-    inputs = _images(source) if reads == "images" else input_lines(source)
+    inputs = input_images(source) if reads == "images" else input_lines(source)
     if remark := trained.task.remark(inputs):
         say(remark)
     rows = _rows(trained, inputs)
@@ -108,7 +108,12 @@ def _flat(row: dict[str, Any], nested: Collection[str]) -> dict[str, Any]:
     return flat
 
 
-def _images(source: str) -> list[str]:
+def input_images(source: str) -> list[str]:
+    """Returns the paths of an image, of those in a folder, or of those that standard input lists.
+
+    Raises:
+        InputError: when there are none.
+    """
     if source == "-":
         return [line for line in _standard_input(errors="surrogateescape") if line.strip()]
     path = pathlib.Path(source).expanduser()

@@ -154,7 +154,11 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
 
     def evaluate_on(split: str, state: TrainState) -> dict[str, float]:
         batches = data.test if split == "test" or data.validation is None else data.validation
-        return task.summarise(evaluate(compiled, state, batches()), split)
+        found = task.summarise(evaluate(compiled, state, batches()), split)
+        for name, further in (data.further if split == "test" else {}).items():
+            metrics = task.summarise(evaluate(compiled, state, further()), name)
+            found = found | {f"{name}_{metric}": value for metric, value in metrics.items()}
+        return found
 
     def follow(state: TrainState) -> dict[str, float]:
         metrics = evaluate_on(split, with_average(state))
@@ -209,7 +213,7 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
         log.text("command", "\n".join([f"dlcore {task.name()}", *launched.lines()]), first)
         hooks: list[Hook] = [
             *([Profiling(profile)] if profile is not None else []),
-            Logging(log, every=config.log_every),
+            Logging(log, every=config.log_every, watch=task.watch),
             evaluation,
             *_on_plateau(config, split),
             StopOnSignal(),

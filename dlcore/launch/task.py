@@ -70,6 +70,7 @@ class Data(Generic[InfoT]):
         validation: one pass over training data held out to choose the model with, if there is any.
         info: what the run must remember of the data: classes, scaling, vocabulary.
         per_step: how many of which unit a step takes in; None stands for a batch of examples.
+        further: one pass over each further test split by its name, which stands before its metrics.
     """
 
     train: Callable[[int], Iterator[Batch]]
@@ -77,6 +78,7 @@ class Data(Generic[InfoT]):
     info: InfoT
     validation: Callable[[], Iterator[Batch]] | None = None
     per_step: Mapping[str, int] | None = None
+    further: Mapping[str, Callable[[], Iterator[Batch]]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,6 +241,17 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
     def summarise(self, measures: dict[str, Any], split: str) -> dict[str, float]:
         """Returns the metrics to report of an evaluation's means and the values of its `Rows`."""
         return measures
+
+    def watch(self, metrics: Mapping[str, float]) -> str | None:
+        """Looks at the training metrics of a report for a trouble that a number alone hides.
+
+        What is found in two reports one after the other is said in the log, and `--check` looks at
+        the last step of its attempt to overfit.
+
+        Returns:
+            The trouble, its cause and a remedy; None for none.
+        """
+        return None
 
     def observe(self, variables: Variables, step: int) -> str | None:
         """Looks at the variables after each evaluation, such as to write samples.

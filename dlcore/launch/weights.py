@@ -66,6 +66,58 @@ def taken_over(
     return state.replace(params=params, model_state=new, opt_state=opt_state), report
 
 
+def adopt_inside(
+    state: TrainState,
+    source: str,
+    prefix: str | None,
+    network: nn.Module,
+    image_shape: tuple[int, int, int],
+    *,
+    module: str,
+    name: str,
+) -> TrainState:
+    """Returns the state of a larger network with weights of the classifier in it.
+
+    Of a classifier, its own run or a file of PyTorch's, that module is taken, of a run of the
+    larger network all that fits. What matched is said.
+
+    Args:
+        state: of a new run.
+        source: the folder of a run, or a file (--init_from).
+        prefix: what stands before the names in a file (--init_prefix).
+        network: the classifier.
+        image_shape: (H, W, C).
+        module: its name in the larger network.
+        name: of the classifier, for errors.
+
+    Raises:
+        InputError: when nothing can be read there, or nothing matches.
+    """
+    variables, was = read_weights(source, prefix, network, output=False)
+    found = leaves_by_path(variables)
+    rules: Rules[str | None] = ((rf"^([^/]+)/{module}/(.*)$", r"\1/\2"),)
+    target = leaves_by_path({"params": state.params, **state.model_state})
+    first, inside = modules_of(network, image_shape)[0], f"/{module}/"
+    if any(path.startswith(f"params/{module}/") for path in found):
+        rules, first = (("^(.*)$", r"\1"),), f"{module}/{first}"
+    else:
+        target = {path.replace(inside, "/", 1): leaf for path, leaf in target.items()}
+    found |= fitted(found, target, f"params/{first}/", was, image_shape[-1])
+    new, matches = taken_over(state, found, rules)
+    if not matches.restored:
+        raise InputError(
+            f"no weight of {source} fits {name}: it has {some(found)}; the {module} wants "
+            f"{some(target)}"
+        )
+    # A classifier's head, and layers behind a map that is read, are not wanted.
+    say(
+        f"{source}: restored {len(matches.restored)} of {len(target)} leaves; "
+        f"{len(matches.missing)} are not there, {len(matches.mismatched)} have other shapes, "
+        f"{len(matches.unused)} are not used"
+    )
+    return new
+
+
 def fit_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
     """Returns a first layer's kernel [..., I, O] for images of other channels.
 

@@ -17,6 +17,17 @@ from dlcore.metrics.detection import (
     landmark_scores,
     voc_scores,
 )
+from dlcore.metrics.embeddings import distance_matrix, pair_distances
+from dlcore.metrics.identification import (
+    Identification,
+    OpenSet,
+    Retrieval,
+    few_shot_accuracy,
+    identification,
+    open_set,
+    retrieval,
+)
+from dlcore.metrics.intervals import Estimate
 from dlcore.metrics.labels import average_precision, label_class_scores, label_scores
 from dlcore.metrics.language import language_scores
 from dlcore.metrics.spans import (
@@ -38,15 +49,31 @@ from dlcore.metrics.translation import (
     sentence_scores,
     translation_scores,
 )
+from dlcore.metrics.verification import (
+    ROC,
+    Decisions,
+    Pairs,
+    decisions,
+    roc,
+    threshold_at,
+    verification_pairs,
+)
 
 __all__ = [
     "BLEU_TOKENIZERS",
     "COCOScores",
     "Calibration",
     "ClassScores",
+    "Decisions",
     "ErrorScores",
+    "Estimate",
+    "Identification",
     "Judgement",
     "LengthScore",
+    "OpenSet",
+    "Pairs",
+    "ROC",
+    "Retrieval",
     "SPAN_FORMS",
     "SPAN_SCHEMES",
     "SentenceScores",
@@ -61,15 +88,25 @@ __all__ = [
     "classification",
     "coco_scores",
     "convert_spans",
+    "decisions",
+    "distance_matrix",
     "error_scores",
     "f1",
+    "few_shot_accuracy",
+    "identification",
     "label_class_scores",
     "label_scores",
     "landmark_scores",
     "language_scores",
+    "open_set",
+    "pair_distances",
+    "retrieval",
+    "roc",
     "sentence_scores",
     "span_scheme",
     "span_scores",
+    "threshold_at",
     "translation_scores",
+    "verification_pairs",
     "voc_scores",
 ]

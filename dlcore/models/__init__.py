@@ -8,6 +8,7 @@ import flax.linen as nn
 
 from dlcore import errors
 from dlcore.models.cnn.alexnet import AlexNet, AlexNetOneTower
+from dlcore.models.cnn.conv4 import Conv4
 from dlcore.models.cnn.darknet import SMALL_DARKNET, Darknet
 from dlcore.models.cnn.densenet import DenseNet, SmallDenseNet
 from dlcore.models.cnn.googlenet import GoogLeNet
@@ -26,6 +27,7 @@ __all__ = [
     "VGG",
     "AlexNet",
     "AlexNetOneTower",
+    "Conv4",
     "Darknet",
     "DenseNet",
     "GoogLeNet",
@@ -66,6 +68,7 @@ IMAGE_MODELS: dict[str, ImageModel] = {
     "maxout_cnn": ImageModel(MaxoutCNN),
     "lenet5": ImageModel(LeNet5Modern, 32),
     "lenet5_paper": ImageModel(LeNet5, 32),
+    "conv4": ImageModel(Conv4),
     "alexnet": ImageModel(AlexNet, 224),
     "alexnet_one_tower": ImageModel(AlexNetOneTower, 224),
     **{name: ImageModel(partial(VGG, config=config), 224) for name, config in VGG_NAMES.items()},

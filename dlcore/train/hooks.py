@@ -48,10 +48,19 @@ class Logging(Hook):
     Args:
         log: where to report.
         every: steps between reports.
+        watch: tells of a trouble in the metrics of a report; it is said where two reports one after
+            the other have it.
     """
 
-    def __init__(self, log: "RunLog", *, every: int = 100):
-        self._log, self._every = log, every
+    def __init__(
+        self,
+        log: "RunLog",
+        *,
+        every: int = 100,
+        watch: Callable[[Mapping[str, float]], str | None] = lambda metrics: None,
+    ):
+        self._log, self._every, self._watch = log, every, watch
+        self._troubled = 0  # reports one after the other
         self._window: np.ndarray | None = None
         self._before: dict[str, list[float]] = {}  # the window that a checkpoint remembered
         self._recompilations = 0
@@ -68,6 +77,10 @@ class Logging(Hook):
         means = window[:, 0] / np.where(window[:, 1], window[:, 1], np.nan)
         metrics = dict(zip(loop.names, means.tolist(), strict=True))
         self._log.metrics(number, "train", metrics, speed=loop.account.speed())
+        trouble = self._watch(metrics)
+        self._troubled = self._troubled + 1 if trouble else 0
+        if self._troubled == 2:
+            self._log.say(f"step {number}: {trouble}")
         if loop.recompilations > self._recompilations:
             self._recompilations = loop.recompilations
             changes = loop.account.changes

@@ -23,6 +23,7 @@ from dlcore import launch
 from dlcore.data import Split, channel_moments, evenly_spaced
 from dlcore.data.detection import DetectionData, fit_letterbox, load_detection, read_squares
 from dlcore.launch.fields import LARGEST, choice, integer, number, path, text, texts
+from dlcore.launch.weights import adopt_inside
 from dlcore.metrics.detection import (
     Judgement,
     coco_scores,
@@ -31,6 +32,7 @@ from dlcore.metrics.detection import (
 )
 from dlcore.models import IMAGE_MODELS, image_spec
 from dlcore.models.detection import anchors
+from dlcore.models.detection.body import BODY
 from dlcore.models.detection.detector import largest, objects_of, of_place
 from dlcore.models.detection.landmarks import Landmarks, truth
 from dlcore.models.detection.suppression import Detections
@@ -50,7 +52,7 @@ from dlcore.types import (
     Variables,
 )
 
-from . import alternating, drawing, report, weights
+from . import alternating, drawing, report
 from .regions import (
     REGION_SYSTEMS,
     WITH_CANDIDATES,
@@ -315,7 +317,17 @@ class Detection(launch.Task[Config, Info]):
         return landmark_scores(found.points, points, real, jnp.sqrt(geometry.area(box)))
 
     def adopt(self, state: TrainState) -> TrainState:
-        state = weights.adopt(state, self.config, network_of(self.config), self.info.image_shape)
+        config = self.config
+        if config.init_from is not None:
+            state = adopt_inside(
+                state,
+                config.init_from,
+                config.init_prefix,
+                network_of(config),
+                self.info.image_shape,
+                module=BODY,
+                name=config.body,
+            )
         if self.config.alternates:
             both = alternating.with_own_body({"params": state.params, **state.model_state})
             state = state.replace(params=both.pop("params"), model_state=both)

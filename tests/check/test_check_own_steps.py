@@ -204,3 +204,19 @@ def test_half_of_a_negative_loss_lies_below_it(start, passed):
     verdict = overfit_one_batch(step, state, {}, steps=4 if passed else 3)
     assert verdict.passed is passed
     assert verdict.target == start - 2.0
+
+
+def test_a_trouble_in_the_metrics_of_the_overfitted_batch_is_a_failure() -> None:
+    def step(state, batch):
+        new = state.replace(params=state.params / 2)
+        return new, {"loss": Mean(state.params, jnp.ones(())), "spread": Mean.of(batch["x"])}
+
+    state, batch = fresh_state(jnp.ones(()), ()), {"x": jnp.zeros(4)}
+
+    def watch(metrics: dict[str, float]) -> str | None:
+        return "all are equal; lower the rate" if metrics["spread"] == 0 else None
+
+    found, printed = check(step, state, batch, watch=watch)
+    assert not found["training metrics"].passed
+    assert any("likely cause: all are equal; lower the rate" in line for line in printed)
+    assert "training metrics" not in check(step, state, {"x": jnp.ones(4)}, watch=watch)[0]

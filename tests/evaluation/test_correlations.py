@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from dlcore.evaluation.statistics import fisher_interval, spearman, wilson_interval
+from dlcore.evaluation.statistics import fisher_interval, spearman
+from dlcore.metrics.intervals import wilson_interval
 
 
 @pytest.fixture

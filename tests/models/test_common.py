@@ -30,6 +30,7 @@ SMALL = {
     "maxout_cnn": (small("maxout_cnn", width=0.06), 16),
     "lenet5": (small("lenet5"), 16),
     "lenet5_paper": (image_model("lenet5_paper", num_classes=10), 32),
+    "conv4": (small("conv4", width=1 / 8), 16),
     "alexnet": (small("alexnet", width=1 / 16, hidden=32, initialiser="he_normal"), 64),
     "alexnet_one_tower": (small("alexnet_one_tower", width=1 / 16, hidden=32), 63),
     "vgg11": (small("vgg11", width=1 / 32, hidden=32), 32),
@@ -51,7 +52,15 @@ NOISY = {
     "googlenet",
     "squeezenet1_1",
 }
-NORMALISED = {"googlenet", "resnet20", "resnet18", "densenet40", "densenet121", "darknet_small"}
+NORMALISED = {
+    "conv4",
+    "googlenet",
+    "resnet20",
+    "resnet18",
+    "densenet40",
+    "densenet121",
+    "darknet_small",
+}
 # Those that take more than a hundred steps to learn four images by heart.
 SLOW = {"alexnet", "alexnet_one_tower", "vgg11", "maxout_cnn", "densenet121"}
 # Of three channels and the size and number of classes that each was designed for: 1,000 classes at
@@ -64,6 +73,7 @@ COUNTS = {
     "maxout_cnn": 11_927_830,
     "lenet5": 62_006,
     "lenet5_paper": 60_300,
+    "conv4": 9 * 64 * (3 + 3 * 64) + 4 * 128 + (256 + 1) * 10,
     "alexnet": 60_965_224,
     "alexnet_one_tower": 61_100_840,
     "vgg11": 132_863_336,

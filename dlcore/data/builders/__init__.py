@@ -8,6 +8,7 @@ from dlcore.data.builders.dates import Dates
 from dlcore.data.builders.digit_scenes import DigitScenes
 from dlcore.data.builders.digits import Digits
 from dlcore.data.builders.docstrings import Docstrings
+from dlcore.data.builders.glyphs import Glyphs
 from dlcore.data.builders.python_docs import PythonDocs
 from dlcore.data.builders.python_tokens import PythonTokens
 
@@ -17,6 +18,7 @@ __all__ = [
     "DigitScenes",
     "Digits",
     "Docstrings",
+    "Glyphs",
     "PythonDocs",
     "PythonTokens",
 ]
@@ -26,6 +28,7 @@ EMBEDDED = {
     "digit_scenes": DigitScenes,
     "digits": Digits,
     "docstrings": Docstrings,
+    "glyphs": Glyphs,
     "python_docs": PythonDocs,
     "python_tokens": PythonTokens,
 }

@@ -1,4 +1,4 @@
-"""Draws points with names. Shapes: N points, D features."""
+"""Draws points with names or pictures. Shapes: N points, D features."""
 
 import pathlib
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ import numpy as np
 from dlcore.report.plots.figure import COLOURS, new_figure, save, shorten
 
 _SIDE, _SIZE = 13, 10  # inches of the picture, points of its letters
-_LEAST = 4  # points, below which there is nothing to arrange
+_THUMBNAIL = 30  # points of the longer side of a small picture
+LEAST_POINTS = 4  # points, below which there is nothing to arrange
 
 
 def tsne(vectors: np.ndarray, *, perplexity: float = 30, steps: int = 1000) -> np.ndarray:
@@ -31,8 +32,10 @@ def tsne(vectors: np.ndarray, *, perplexity: float = 30, steps: int = 1000) -> n
     from sklearn import manifold
 
     vectors = np.asarray(vectors, np.float64)
-    if vectors.ndim != 2 or len(vectors) < _LEAST or vectors.shape[1] < 2:
-        raise ValueError(f"vectors {vectors.shape} must be at least {_LEAST} of 2 features or more")
+    if vectors.ndim != 2 or len(vectors) < LEAST_POINTS or vectors.shape[1] < 2:
+        raise ValueError(
+            f"vectors {vectors.shape} must be at least {LEAST_POINTS} of 2 features or more"
+        )
     return manifold.TSNE(
         init="pca",
         method="exact",
@@ -81,6 +84,43 @@ def plot_names(
             va=("top", "center", "bottom")[up + 1],
             annotation_clip=False,
         )
+    save(figure, path)
+
+
+def plot_thumbnails(
+    images: np.ndarray, points: np.ndarray, path: pathlib.Path, *, title: str = ""
+) -> None:
+    """Draws a small picture at each point.
+
+    Args:
+        images: uint8 (N, H, W, C), C = 1, 3 or 4; a few hundred can be told apart.
+        points: (N, 2).
+        path: the PNG to write.
+        title: the title above the picture.
+
+    Raises:
+        ValueError: when the points are not (N, 2).
+    """
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+    points = np.asarray(points, np.float64)
+    if points.shape != (len(images), 2):
+        raise ValueError(f"points {points.shape} must be ({len(images)}, 2), one for each picture")
+    figure = new_figure(_SIDE, _SIDE)
+    figure.suptitle(title)
+    axis = figure.subplots()
+    axis.scatter(points[:, 0], points[:, 1], s=0)
+    axis.margins(0.04)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.spines[:].set_color("#dddddd")
+    zoom = _THUMBNAIL / max(images.shape[1:3])
+    for image, point in zip(images, points, strict=True):
+        grey = image.shape[-1] == 1
+        thumbnail = OffsetImage(
+            image[..., 0] if grey else image, zoom=zoom, cmap="gray" if grey else None
+        )
+        axis.add_artist(AnnotationBbox(thumbnail, (point[0], point[1]), frameon=False))
     save(figure, path)
 
 
