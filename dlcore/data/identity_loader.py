@@ -70,8 +70,8 @@ class IdentityLoader(Loader):
         numbers, counts = np.unique(labels, return_counts=True)
         if len(numbers) < identities:
             raise InputError(
-                f"a batch of {identities} identities cannot be drawn from {len(numbers)}; give "
-                f"--identities={len(numbers)} or fewer, or data of more identities"
+                f"a batch of {identities} identities cannot be drawn from {len(numbers)}; take "
+                f"{len(numbers)} or fewer, or data of more identities"
             )
         # The pictures of each identity, in the order of the split.
         self._rows = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])

@@ -71,7 +71,7 @@ def test_processes_share_the_global_batch(count: int) -> None:
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
-    with pytest.raises(InputError, match="5 identities cannot be drawn from 4; give --identities"):
+    with pytest.raises(InputError, match="5 identities cannot be drawn from 4; take 4 or fewer"):
         IdentityLoader(SPLIT, LABELS, 5, 2, seed=0)
     with pytest.raises(InputError, match="3 identities with 0 pictures each is not possible"):
         IdentityLoader(SPLIT, LABELS, 3, 0, seed=0)
