@@ -86,7 +86,7 @@ class Config(
     GalleryGroup,
     launch.Config,
     dataset="glyphs",
-    steps=1500,
+    steps=1000,
     batch_size=128,
     learning_rate=2e-3,
     schedule="cosine",
