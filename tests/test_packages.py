@@ -34,4 +34,8 @@ def test_a_package_offers_all_that_it_takes_from_its_modules(name):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{name}.")
         for alias in node.names
     }
-    assert taken - {*getattr(package, "__all__", ())} <= {"SMALL_DARKNET", "VGG_NAMES"}
+    assert taken - {*getattr(package, "__all__", ())} <= {
+        "SMALL_DARKNET",
+        "SQUEEZENET_NAMES",
+        "VGG_NAMES",
+    }

@@ -41,6 +41,7 @@ __all__ = [
     "ResNet",
     "SmallDenseNet",
     "SmallResNet",
+    "SqueezeNet",
     "image_model",
     "image_spec",
 ]
