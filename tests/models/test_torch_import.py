@@ -90,13 +90,13 @@ SMALL = {
         64,
     ),
     "squeezenet1_0": (
-        lambda: SqueezeNet(5, width=1 / 16),
-        lambda: squeezenet("1.0", 1 / 16, 5),
+        lambda: SqueezeNet(5, width=1 / 4),
+        lambda: squeezenet("1.0", 1 / 4, 5),
         48,
     ),
     "squeezenet1_1": (
-        lambda: SqueezeNet(5, "1.1", width=1 / 16),
-        lambda: squeezenet("1.1", 1 / 16, 5),
+        lambda: SqueezeNet(5, "1.1", width=1 / 4),
+        lambda: squeezenet("1.1", 1 / 4, 5),
         47,
     ),
     "resnet18": (lambda: ResNet(5, depth=18, width=0.05), lambda: residual(18, 0.05, 5), 64),

@@ -117,7 +117,9 @@ class SqueezeNet(nn.Module):
                 a[f"pool{next(pools)}"] = x = ceil_max_pool(x)
         x = Dropout(self.dropout)(x, train)
         small = nn.initializers.normal(0.01)
-        x = Conv(self.num_classes, (1, 1), kernel_init=small, name="output")(x)
-        # torchvision's, as the authors' program, has a rectifier before the mean.
+        # A rectifier stands before the mean, as in the authors' program. What all logits have in
+        # common changes no probability, and keeps classes from starting where it has no gradient.
+        one = nn.initializers.ones
+        x = Conv(self.num_classes, (1, 1), kernel_init=small, bias_init=one, name="output")(x)
         a["output"] = x = nn.relu(x).mean((1, 2))
         return x, a
