@@ -105,7 +105,7 @@ def open_set(labels: np.ndarray, *, seed: int = 0) -> OpenSet:
 
 
 class Retrieval(NamedTuple):
-    """What each example finds among all others.
+    """Tells how well each example finds its own identity among all others.
 
     Attributes:
         precision_at_1: how often the nearest one is of the same identity.

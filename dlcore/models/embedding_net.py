@@ -40,7 +40,7 @@ PLAIN = {**{name: name for name in DISTANCES}, WEIGHTED_L1: "l1"}
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What an embedding is trained to.
+    """Says which loss trains an embedding, and with which options.
 
     Attributes:
         loss: one of `LOSSES`.

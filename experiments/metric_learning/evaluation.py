@@ -24,7 +24,7 @@ FALSE_ALARMS = 0.01
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Setting:
-    """What is asked of the pictures of a split, the same for every embedding of them.
+    """Says how the pictures of a split are judged, the same for every embedding of them.
 
     Attributes:
         labels: (N,), their identities.

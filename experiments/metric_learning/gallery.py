@@ -38,7 +38,7 @@ _LISTED = 5  # persons that are nearest to a picture
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GalleryGroup(launch.Group):
-    """What a trained run is asked about persons."""
+    """The options by which a command asks a trained run about persons."""
 
     title = "Gallery"
 

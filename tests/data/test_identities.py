@@ -38,7 +38,7 @@ LETTERS = ("Greek/alpha", "Greek/beta", "Latin/a", "Latin/b", "Latin/c", "Runes/
 
 def test_nested_folders_give_identities_and_groups(tmp_path: pathlib.Path) -> None:
     write(tmp_path, LETTERS)
-    (tmp_path / "readme.txt").write_text("beside the groups")
+    (tmp_path / "readme.txt").write_text("beside the groups", encoding="utf-8")
     (tmp_path / "Latin" / "empty").mkdir()
     data = load_identities(data_path=tmp_path, test_groups=["Runes"], validation_groups=["Greek"])
     assert data.identity_names == {

@@ -86,7 +86,7 @@ def test_persons_come_and_go_and_are_recognised(people, workdir, tmp_path, capfd
     _, (as_person,) = ask(f"--verify={files[1]},person0")
     assert same["first"] == files[0] and same["verdict"] in ("same", "different")
     assert as_person["distance"] == pytest.approx(same["distance"], abs=1e-6)
-    thresholds = json.loads((workdir / "summary.json").read_text())["thresholds"]
+    thresholds = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))["thresholds"]
     assert (same["threshold"], as_person["threshold"]) == (thresholds["0.01"], thresholds["0.1"])
 
     done, (answer,) = ask("--remove=person1", f"--identify={people / 'person1' / '0.png'}")
@@ -101,22 +101,24 @@ def test_persons_come_and_go_and_are_recognised(people, workdir, tmp_path, capfd
     assert all(file.read_bytes() == content for file, content in before.items())
     assert {*workdir.rglob("*")} - {*before} >= {workdir / "gallery.json"}
 
-    changed = json.loads((workdir / "gallery.json").read_text()) | {"encoder": "another"}
-    (workdir / "gallery.json").write_text(json.dumps(changed))
+    changed = json.loads((workdir / "gallery.json").read_text(encoding="utf-8")) | {
+        "encoder": "another"
+    }
+    (workdir / "gallery.json").write_text(json.dumps(changed), encoding="utf-8")
     done, _ = ask("--remove=person0")
     assert done.returncode == 2 and "was made by another encoder" in done.stderr
-    (workdir / "gallery.json").write_text("{")
+    (workdir / "gallery.json").write_text("{", encoding="utf-8")
     done, _ = ask("--remove=person0")
     assert done.returncode == 2 and "is not a gallery that can be read" in done.stderr
 
 
 def test_the_report(workdir):
-    page = (workdir / "report" / "index.html").read_text()
+    page = (workdir / "report" / "index.html").read_text(encoding="utf-8")
     for title in ("Distances", "Verification", "Pairs around", "Most confused", "Map of embedd"):
         assert title in page
     for name in ("distances", "roc", "pairs", "map"):
         assert (workdir / "report" / f"{name}.png").stat().st_size > 1000
-    summary = json.loads((workdir / "summary.json").read_text())
+    summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
     assert summary["thresholds_found_on"] == "validation"
 
 

@@ -49,9 +49,12 @@ def test_what_it_reports(trained):
     names = {"auc", "eer", "few_shot", "precision_at_1", "map_at_r", "rank_1", "detected"}
     assert {*outcome.metrics} == names | {f"pixels_{name}" for name in names}
     assert outcome.metrics["auc"] > 0.8 and outcome.metrics["eer"] < 0.25
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     assert summary["ways"] == 3 and summary["shots"] == 1
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     train = [line for line in lines if line["split"] == "train"]
     assert train[-1]["loss"] < train[0]["loss"] and train[-1]["distance"] > 0.3
 
@@ -98,7 +101,10 @@ def test_a_planted_collapse_is_said_in_the_log(people, tmp_path, capfd):
 
 def test_a_healthy_run_raises_no_alarm(trained, task):
     _, folder = trained
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     train = [line for line in lines if line["split"] == "train"]
     assert train and not any(task.watch(line) for line in train)
 

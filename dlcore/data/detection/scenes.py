@@ -21,6 +21,7 @@ from dlcore.data.detection.coco import is_coco, read_coco
 from dlcore.data.detection.objects import Annotated, Objects, Part, PictureId, mirror_pairs, size_of
 from dlcore.data.detection.voc import is_voc, read_voc
 from dlcore.data.detection.yolo import is_yolo, read_yolo
+from dlcore.data.images import check_image_size
 from dlcore.data.pictures import StoredImage
 from dlcore.data.sources import Records, Split
 from dlcore.data.statistics import evenly_spaced
@@ -133,8 +134,7 @@ def load_detection(
             readers refuse, for a picture of another size than its annotation says, and where there
             is no object to train on.
     """
-    if image_size is not None and image_size < 1:
-        raise InputError(f"image size {image_size} is not possible; give 1 pixel or more")
+    check_image_size(image_size)
     shape: tuple[int | None, int | None, int | None] = (None, None, None)
     bits = 16
     if data_path is not None:

@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -60,17 +61,8 @@ def plot_names(
     Raises:
         ValueError: when the points are not (N, 2).
     """
-    points = np.asarray(points, np.float64)
-    if points.shape != (len(names), 2):
-        raise ValueError(f"points {points.shape} must be ({len(names)}, 2), one for each name")
-    figure = new_figure(_SIDE, _SIDE)
-    figure.suptitle(title)
-    axis = figure.subplots()
-    axis.scatter(points[:, 0], points[:, 1], s=9, color=COLOURS[0], linewidths=0)
-    axis.margins(0.06)
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.spines[:].set_color("#dddddd")
+    points = _checked(points, len(names), "name")
+    figure, axis = _map(points, title, size=9, margin=0.06)
     figure.draw_without_rendering()  # now pixels are known
     at = axis.transData.transform(points)
     for name, point, (right, up) in zip(names, points, _places(names, at, figure.dpi), strict=True):
@@ -103,17 +95,8 @@ def plot_thumbnails(
     """
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
-    points = np.asarray(points, np.float64)
-    if points.shape != (len(images), 2):
-        raise ValueError(f"points {points.shape} must be ({len(images)}, 2), one for each picture")
-    figure = new_figure(_SIDE, _SIDE)
-    figure.suptitle(title)
-    axis = figure.subplots()
-    axis.scatter(points[:, 0], points[:, 1], s=0)
-    axis.margins(0.04)
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.spines[:].set_color("#dddddd")
+    points = _checked(points, len(images), "picture")
+    figure, axis = _map(points, title, size=0, margin=0.04)
     zoom = _THUMBNAIL / max(images.shape[1:3])
     for image, point in zip(images, points, strict=True):
         grey = image.shape[-1] == 1
@@ -122,6 +105,27 @@ def plot_thumbnails(
         )
         axis.add_artist(AnnotationBbox(thumbnail, (point[0], point[1]), frameon=False))
     save(figure, path)
+
+
+def _checked(points: np.ndarray, count: int, thing: str) -> np.ndarray:
+    """Returns the points as float64 [count, 2], or refuses them."""
+    points = np.asarray(points, np.float64)
+    if points.shape != (count, 2):
+        raise ValueError(f"points {points.shape} must be ({count}, 2), one for each {thing}")
+    return points
+
+
+def _map(points: np.ndarray, title: str, *, size: int, margin: float) -> tuple[Any, Any]:
+    """Returns a figure and its axis with points, whose coordinates mean nothing by themselves."""
+    figure = new_figure(_SIDE, _SIDE)
+    figure.suptitle(title)
+    axis = figure.subplots()
+    axis.scatter(points[:, 0], points[:, 1], s=size, color=COLOURS[0], linewidths=0)
+    axis.margins(margin)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.spines[:].set_color("#dddddd")
+    return figure, axis
 
 
 def _places(names: Sequence[str], points: np.ndarray, dpi: float) -> list[tuple[int, int]]:
