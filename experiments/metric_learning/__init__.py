@@ -227,7 +227,8 @@ class MetricLearning(launch.Task[Config, Info]):
         mean, deviation = channel_moments(evenly_spaced(data.train, SAMPLE))
         self.info = info = Info(data.image_shape, count["train"], mean, deviation, data.bits)
         jax.eval_shape(self.init, jax.random.key(0))  # Says now what does not go together.
-        self.setting("test")
+        # What is drawn of a split, such as its pairs, is the same in all evaluations.
+        self.settings = {name: self._setting(name) for name in self.splits}
         passes = {name: self.passes(split) for name, split in self.splits.items()}
         return launch.Data(
             loader.batches,
@@ -316,7 +317,7 @@ class MetricLearning(launch.Task[Config, Info]):
         embeddings, _ = self.forward(variables, batch["image"])
         return {"embeddings": Rows(embeddings.astype(jnp.float32), batch["weight"])}
 
-    def setting(self, split: str) -> Setting:
+    def _setting(self, split: str) -> Setting:
         """Returns how a split is judged.
 
         Raises:
@@ -328,7 +329,7 @@ class MetricLearning(launch.Task[Config, Info]):
         return Setting.of(labels, groups, ways=config.ways, shots=config.shots)
 
     def summarise(self, measures: dict[str, Any], split: str) -> dict[str, float]:
-        return scores(measures["embeddings"], self.distance, self.setting(split))
+        return scores(measures["embeddings"], self.distance, self.settings[split])
 
     def adopt(self, state: TrainState) -> TrainState:
         config = self.config
@@ -393,11 +394,11 @@ class MetricLearning(launch.Task[Config, Info]):
             if name != "validation":
                 start = "pixels" if name == "test" else f"{name}_pixels"
                 pixels = split.gather(np.arange(len(split)))["image"]
-                judged = scores(pixels.reshape(len(pixels), -1), "l2", self.setting(name))
+                judged = scores(pixels.reshape(len(pixels), -1), "l2", self.settings[name])
                 found |= {f"{start}_{metric}": value for metric, value in judged.items()}
-        setting = self.setting("test")
+        setting = self.settings["test"]
         part = "validation" if "validation" in self.splits else "test"
-        pairs = self.setting(part).pairs
+        pairs = self.settings[part].pairs
         distances = pair_distances(
             self.distance, self.embedded(outcome.variables, part), pairs.first, pairs.second
         )
@@ -426,7 +427,7 @@ class MetricLearning(launch.Task[Config, Info]):
         return report.sections(
             images,
             self.embedded(outcome.variables, "test"),
-            self.setting("test"),
+            self.settings["test"],
             self.names,
             distance=self.distance,
             threshold=thresholds.get(self.config.false_accept_rate),

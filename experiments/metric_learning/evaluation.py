@@ -5,6 +5,7 @@ import functools
 
 import numpy as np
 
+from dlcore.errors import InputError
 from dlcore.metrics import (
     OpenSet,
     Pairs,
@@ -42,14 +43,24 @@ class Setting:
     def of(
         cls, labels: np.ndarray, groups: np.ndarray | None, *, ways: int, shots: int
     ) -> "Setting":
-        """Returns the setting with as many ways as there are identities with enough pictures."""
+        """Returns the setting with as many ways as there are identities with enough pictures.
+
+        Raises:
+            InputError: where there are not two of them, in one group if there are groups.
+        """
         persons, first, counts = np.unique(labels, return_index=True, return_counts=True)
         enough = counts > shots
         if groups is None:
             most = int(enough.sum())
         else:
             most = max(np.unique(groups[first[enough]], return_counts=True)[1], default=0)
-        return cls(labels, groups, max(2, min(ways, int(most))), shots)
+        if most < 2:
+            within = "" if groups is None else " in one group"
+            raise InputError(
+                f"an evaluation needs two identities with {shots + 1} pictures{within}, and there "
+                f"are {most}; give fewer --shots, or data with more pictures of an identity"
+            )
+        return cls(labels, groups, min(ways, int(most)), shots)
 
     @functools.cached_property
     def pairs(self) -> Pairs:
@@ -76,9 +87,6 @@ def scores(embeddings: np.ndarray, distance: str, setting: Setting) -> dict[str,
         embeddings: of all pictures of the split.
         distance: of `metrics.embeddings`.
         setting: of the split.
-
-    Raises:
-        InputError: when there are not enough identities for an N-way test.
     """
     labels, pairs = setting.labels, setting.pairs
     distances = pair_distances(distance, embeddings, pairs.first, pairs.second)

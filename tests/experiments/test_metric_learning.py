@@ -12,6 +12,7 @@ import dlcore
 from dlcore import launch
 from dlcore.errors import InputError
 from dlcore.launch import jobs
+from experiments.metric_learning.evaluation import Setting
 
 JOB = jobs.task_class("metric_learning")
 CONFIG, _ = JOB.parts()
@@ -142,3 +143,10 @@ def test_a_run_starts_from_the_encoder_of_another(trained, people, capfd):
     source = dlcore.load(folder).variables["params"]["encoder"]
     jax.tree.map(np.testing.assert_array_equal, state.params["encoder"], source)
     assert "restored" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("groups", [None, np.array([0, 0, 1, 1])])
+def test_too_few_identities_to_judge_by_are_refused_before_training(groups):
+    labels = np.array([0, 0, 1, 2 if groups is None else 1])
+    with pytest.raises(InputError, match="two identities with 2 pictures.*there are 1; give"):
+        Setting.of(labels, groups, ways=20, shots=1)
