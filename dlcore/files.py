@@ -133,29 +133,29 @@ def _objects(texts: Sequence[bytes]) -> list[dict[str, Any]]:
 
 def write_whole(
     path: pathlib.Path,
-    text: str,
+    content: str | bytes,
     *,
     errors: Literal[
         "strict", "backslashreplace", "xmlcharrefreplace", "surrogateescape"
     ] = "strict",
 ) -> None:
-    """Writes a text in UTF-8 so that the file is whole or not there.
+    """Writes bytes, or a text in UTF-8, so that the file is whole or not there.
 
     A link in its place is replaced; what it leads to stays as it is. (A folder from elsewhere, such
     as an unpacked run, may have links to files that are none of its own.)
 
     Args:
         path: the file.
-        text: its text.
-        errors: what to write for half a surrogate pair, as `open` takes it.
+        content: its text or bytes.
+        errors: what to write for half a surrogate pair, as `str.encode` takes it.
 
     Raises:
         OSError: when it cannot be written.
     """
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)
-    with partial.open("x", encoding="utf-8", errors=errors, newline="") as file:
-        file.write(text)
+    with partial.open("xb") as file:
+        file.write(content.encode("utf-8", errors) if isinstance(content, str) else content)
     partial.replace(path)
 
 

@@ -262,3 +262,54 @@ def _read(path: str | os.PathLike[str], shape: tuple[int, int, int], bits: int) 
     size = height if height == width else None
     with opened(StoredImage(pathlib.Path(path), 0, str(path))) as image:
         return pixels(image, channels=channels, size=size, bits=bits)
+
+
+PHOTOGRAPHS = ("china.jpg", "flower.jpg")
+
+
+def photograph(name: str) -> np.ndarray:
+    """Returns a photograph that scikit-learn ships, uint8 [427, 640, 3]: one of `PHOTOGRAPHS`.
+
+    A temple in China and a flower, both CC BY 2.0; scikit-learn's documentation names who took
+    them.
+    """
+    from sklearn import datasets
+
+    return np.asarray(datasets.load_sample_image(name))
+
+
+def read_picture(source: str, size: int | None = None) -> np.ndarray:
+    """Returns a picture in colour whose longer side is `size` pixels, uint8 [H, W, 3].
+
+    Args:
+        source: the path of an image file, or one of `PHOTOGRAPHS` where there is no such file.
+        size: the longer side; None keeps the picture's own.
+
+    Raises:
+        InputError: when there is no file, or none that can be read.
+    """
+    path = pathlib.Path(source).expanduser()
+    if source in PHOTOGRAPHS and not path.exists():
+        picture = photograph(source)
+    elif not path.is_file():
+        raise InputError(
+            f"there is no picture {path}; give an image file, or one of "
+            f"{', '.join(PHOTOGRAPHS)}, which are always there"
+        )
+    else:
+        with opened(StoredImage(path, 0, str(path))) as image:
+            picture = pixels(image, channels=3)
+    if size is None:
+        return picture
+    height, width = picture.shape[:2]
+    scale = size / max(height, width)
+    return resized(picture, max(1, round(height * scale)), max(1, round(width * scale)))
+
+
+def resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Returns a picture uint8 [H, W, 1 or 3] of another size, by a window of Lanczos's."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    flat = picture[..., 0] if picture.shape[-1] == 1 else picture
+    image = Image.fromarray(flat).resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(image).reshape(height, width, picture.shape[-1])

@@ -91,7 +91,12 @@ class Group:
         )
 
     def unread(self, name: str) -> str | None:
-        """Returns why a field is not read, such as "--model=ngram does not read it", or None."""
+        """Returns why a field is not read, such as "--model=ngram does not read it", or None.
+
+        A name that is no field, such as a constant of the job, is read.
+        """
+        if name not in {field.name for field in dataclasses.fields(self)}:
+            return None
         for other, values in _conditions(type(self), name):
             if not hasattr(self, other):
                 continue

@@ -165,7 +165,7 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
     def parts(cls) -> tuple[type[Any], type[Any]]:
         """Returns the class of the configuration and that of what the run remembers."""
         for base in getattr(cls, "__orig_bases__", ()):
-            if typing.get_origin(base) is Task:
+            if issubclass(typing.get_origin(base) or object, Task):
                 config, info = typing.get_args(base)
                 return config, info
         raise TypeError(f"{cls.__name__} does not say launch.Task[Config, Info]")

@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,6 +13,7 @@ from dlcore import optim
 from dlcore.errors import InputError
 from dlcore.launch.loading import load
 from dlcore.launch.process import say
+from dlcore.models.cnn.googlenet import GoogLeNet
 from dlcore.models.cnn.torch_names import family_of
 from dlcore.models.cnn.torch_weights import find_weights, from_torch
 from dlcore.models.torch_files import read_torch_file
@@ -21,10 +22,42 @@ from dlcore.train.transplant import Report, transplant
 from dlcore.types import TrainState, Variables
 
 
+class Scaling(NamedTuple):
+    """The numbers that bring pixels of 0..255 to what a network takes: (x - mean) / deviation.
+
+    Attributes:
+        mean: float [C], of each channel.
+        deviation: float [C].
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+# Of ImageNet's red, green and blue, as torchvision's weights expect images to be scaled.
+IMAGENET = Scaling(np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375]))
+# torchvision's GoogLeNet has the weights of another program, whose images are -1..1.
+_MINUS_ONE_TO_ONE = Scaling(np.full(3, 127.5), np.full(3, 127.5))
+
+
+class Weights(NamedTuple):
+    """The weights of an image model, as they were found.
+
+    Attributes:
+        variables: of the model.
+        channels: of its images.
+        scaling: of its images.
+    """
+
+    variables: Variables
+    channels: int
+    scaling: Scaling
+
+
 def read_weights(
     source: str, prefix: str | None, model: nn.Module, *, output: bool = True
-) -> tuple[Variables, int]:
-    """Returns what a run reports, or a file of PyTorch's holds, and the channels of its images.
+) -> Weights:
+    """Returns what a run reports, or what a file of PyTorch's holds.
 
     Args:
         source: the folder of a run, or a .safetensors or .pth file (--init_from).
@@ -40,7 +73,13 @@ def read_weights(
         if prefix is not None:
             raise InputError("--init_prefix is for files of weights; a run has what it reported")
         trained = load(path)
-        return trained.variables, getattr(trained.info, "image_shape", (1,))[-1]
+        channels = getattr(trained.info, "image_shape", (1,))[-1]
+        scaling = Scaling(np.zeros(channels), np.full(channels, 255.0))
+        if hasattr(trained.info, "deviation"):
+            # A channel of one value everywhere has no deviation.
+            deviation = np.maximum(trained.info.deviation, 1.0)
+            scaling = Scaling(trained.info.mean, deviation)
+        return Weights(trained.variables, channels, scaling)
     if not path.exists():
         raise InputError(
             f"--init_from: there is neither a file nor a folder {path}; give the folder of a run, "
@@ -50,7 +89,8 @@ def read_weights(
     say(f"{path}: {found}")
     variables = from_torch(model, found.arrays, output=output)
     stem = leaves_by_path(variables)[f"params/{family_of(model).stem}/kernel"]
-    return variables, stem.shape[-2]
+    scaling = _MINUS_ONE_TO_ONE if isinstance(model, GoogLeNet) else IMAGENET
+    return Weights(variables, stem.shape[-2], scaling)
 
 
 def taken_over(
@@ -93,7 +133,7 @@ def adopt_inside(
     Raises:
         InputError: when nothing can be read there, or nothing matches.
     """
-    variables, was = read_weights(source, prefix, network, output=False)
+    variables, was, _ = read_weights(source, prefix, network, output=False)
     found = leaves_by_path(variables)
     rules: Rules[str | None] = ((rf"^([^/]+)/{module}/(.*)$", r"\1/\2"),)
     target = leaves_by_path({"params": state.params, **state.model_state})

@@ -2,7 +2,7 @@
 
 For output layers of large vocabularies `sampled_softmax`, `noise_contrastive` and
 `hierarchical_softmax`; for tag sequences the linear-chain CRF; for several labels of one example
-`binary_cross_entropy`.
+`binary_cross_entropy`; for pictures the costs of style transfer.
 
 For metric learning there are `contrastive`, `pair_cross_entropy`, `info_nce` and `triplet` of the
 pairs that `batch_pairs` makes, with `DISTANCES` and `miner`, and `arcface` and `prototypical`. All
@@ -29,9 +29,12 @@ from dlcore.losses.pairs import (
 )
 from dlcore.losses.sampled import noise_contrastive, sampled_softmax
 from dlcore.losses.samplers import UnigramSampler, log_unigram, unigram_sampler
+from dlcore.losses.smoothness import total_variation
+from dlcore.losses.style import CONTENT_COSTS, gram_matrix, style_cost
 from dlcore.losses.triplets import MINING, margin_penalty, miner, soft_penalty, triplet
 
 __all__ = [
+    "CONTENT_COSTS",
     "DISTANCES",
     "MINING",
     "HuffmanTree",
@@ -45,6 +48,7 @@ __all__ = [
     "crf_log_likelihood",
     "crf_log_partition",
     "crf_viterbi",
+    "gram_matrix",
     "hierarchical_log_probs",
     "hierarchical_softmax",
     "huffman",
@@ -58,6 +62,8 @@ __all__ = [
     "prototypical",
     "sampled_softmax",
     "soft_penalty",
+    "style_cost",
+    "total_variation",
     "triplet",
     "unigram_sampler",
 ]

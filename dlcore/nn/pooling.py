@@ -5,9 +5,12 @@ Shapes: B batch, C channels, I input and O output sizes (`windows.output_size`),
 each spatial dimension has its own I, O, F and S; images (B, H, W, C) have two.
 """
 
+import contextlib
 import functools
 import itertools
 import math
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +20,22 @@ from jax import lax
 from dlcore.nn.windows import Padding, PerDimension, output_size, pad_sizes, per_dimension
 
 Sizes = tuple[int, ...]
+_averaging: ContextVar[bool] = ContextVar("averaging", default=False)
 Pads = tuple[tuple[int, int], ...]
+
+
+@contextlib.contextmanager
+def average_for_max() -> Iterator[None]:
+    """Lets `max_pool` average, in a model that is applied or traced within.
+
+    Style transfer has it in a network that was trained with maxima, since all values of a window
+    then share the gradient (Gatys et al. 2015, section 2). Padding does not count.
+    """
+    token = _averaging.set(True)
+    try:
+        yield
+    finally:
+        _averaging.reset(token)
 
 
 def max_pool(
@@ -47,6 +65,8 @@ def max_pool(
     >>> max_pool(x, 2)[0, ..., 0].tolist()
     [[5.0, 7.0], [13.0, 15.0]]
     """
+    if _averaging.get():
+        return average_pool(x, window, stride=stride, padding=padding, count_include_padding=False)
     return _max_pool(x, *_resolve(x, window, stride, padding))
 
 

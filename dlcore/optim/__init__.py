@@ -11,6 +11,7 @@ from dlcore.optim.clipping import (
     clip_by_leaf_norm,
     clip_by_value,
 )
+from dlcore.optim.magnitude import divide_by_mean_magnitude
 from dlcore.optim.optimizers import OPTIMIZERS, optimizer
 from dlcore.optim.penalties import (
     elastic_net,
@@ -35,6 +36,7 @@ __all__ = [
     "clip_by_global_norm",
     "clip_by_leaf_norm",
     "clip_by_value",
+    "divide_by_mean_magnitude",
     "elastic_net",
     "lasso",
     "optimizer",

@@ -48,6 +48,7 @@ from dlcore.launch.fields import (
 )
 from dlcore.launch.options import parse_options
 from dlcore.launch.uncertainty import UncertaintyConfig, uncertain_answers, with_dropout
+from dlcore.launch.weights import IMAGENET
 from dlcore.metrics.uncertainty import Uncertain
 from dlcore.models import IMAGE_MODELS, image_spec
 from dlcore.models.cnn.torch_names import family_of
@@ -62,8 +63,6 @@ from . import report, transfer
 from .labelling import Labelling, OneClass, SeveralLabels
 
 SAMPLE = 10_000  # images that are enough to measure on
-# Of ImageNet's red, green and blue, as torchvision's weights expect images to be scaled.
-IMAGENET = (np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375]))
 # Fields of images that have one class each, and of those that may have several labels.
 _ONE: Condition = {"label_separator": (None,)}
 _SEVERAL: Condition = {"label_separator": lambda separator: separator is not None}

@@ -57,7 +57,7 @@ def adopt(
     """
     if config.init_from is None:
         return state
-    variables, was = read_weights(
+    variables, was, _ = read_weights(
         config.init_from, config.init_prefix, model, output=config.transfer is None
     )
     source = leaves_by_path(variables)

@@ -62,7 +62,10 @@ NORMALISED = {
     "darknet_small",
 }
 # Those that take more than a hundred steps to learn four images by heart.
-SLOW = {"alexnet", "alexnet_one_tower", "vgg11", "maxout_cnn", "densenet121"}
+SLOW = {"alexnet", "alexnet_one_tower", "vgg11", "maxout_cnn", "densenet121", "squeezenet1_1"}
+# Learning rates of those that greater ones break: SqueezeNet has a rectifier behind the logits,
+# whose gradient is gone once they are all 0.
+RATES = {"squeezenet1_1": 5e-4}
 # Of three channels and the size and number of classes that each was designed for: 1,000 classes at
 # 224x224, else 10 at 32x32.
 COUNTS = {
@@ -244,7 +247,7 @@ def test_overfits_one_batch(case):
     labels = jnp.arange(4)
     params = variables["params"]
     stats = {name: value for name, value in variables.items() if name != "params"}
-    tx = optax.adam(3e-3)
+    tx = optax.adam(RATES.get(name, 3e-3))
 
     @jax.jit
     def step(carry):

@@ -19,6 +19,7 @@ from PIL import Image
 
 from dlcore.boxes import intersection, iou, relative
 from dlcore.data.builders.digits import split_digits
+from dlcore.data.pictures import PHOTOGRAPHS, photograph
 from dlcore.data.tfds import tfds
 
 SIDE = 96
@@ -213,9 +214,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
 
 @functools.cache
 def _photographs() -> tuple[np.ndarray, ...]:
-    from sklearn import datasets
-
-    return tuple(datasets.load_sample_image(name) for name in ("china.jpg", "flower.jpg"))
+    return tuple(map(photograph, PHOTOGRAPHS))
 
 
 @functools.cache

@@ -147,6 +147,21 @@ def rotate(key: jax.Array, height: int, width: int, *, degrees: float = 10.0) ->
     return about_centre(height, width, yy=cosine, yx=-sine, xy=sine, xx=cosine)
 
 
+def scale(key: jax.Array, height: int, width: int, *, factor: float = 1.1) -> jax.Array:
+    """Enlarges or shrinks the image about its centre, by one factor along both axes.
+
+    Its logarithm is uniform.
+
+    Args:
+        key: the example's key.
+        height: H.
+        width: W.
+        factor: the largest factor; the smallest is its inverse.
+    """
+    inverse = factor ** jax.random.uniform(key, minval=-1.0)
+    return about_centre(height, width, yy=inverse, xx=inverse)
+
+
 def affine(
     key: jax.Array,
     height: int,

@@ -40,15 +40,16 @@ def show(axis: "Axes", image: np.ndarray) -> None:
         axis.imshow(image, interpolation="nearest")
 
 
-def plot_rows(rows: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
+def plot_rows(rows: Mapping[str, np.ndarray], path: pathlib.Path, *, scale: float = 1.0) -> None:
     """Draws rows of images below each other, such as originals and what a model makes of them.
 
     Args:
         rows: (N, H, W, C) uint8, C = 1 or 3, of each row by its name.
         path: the PNG to write.
+        scale: how large an image is shown, 1 for such as one glances at.
     """
     columns = max(map(len, rows.values()))
-    figure = new_figure(0.75 * columns + 1.5, 0.85 * len(rows))
+    figure = new_figure(0.75 * scale * columns + 1.5, 0.85 * scale * len(rows))
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for axis in axes.ravel():
         axis.set_axis_off()

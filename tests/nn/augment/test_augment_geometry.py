@@ -152,6 +152,17 @@ def test_rotations_turn_about_the_centre_by_even_angles():
     assert (np.linalg.det(turns) > 0.99).all()
 
 
+def test_scales_are_even_in_their_logarithm_and_keep_the_centre():
+    maps = draw(geometry.scale, factor=2.0)
+    factors = -np.log2(maps[:, 0, 0])
+    for count in np.histogram(factors, np.linspace(-1, 1, 6))[0]:
+        assert_likely(count, DRAWS, 1 / 5)
+    np.testing.assert_array_equal(maps[:, 0, 0], maps[:, 1, 1])
+    assert not maps[:, 0, 1].any() and not maps[:, 1, 0].any()
+    centre = np.array([H / 2, W / 2, 1])
+    np.testing.assert_allclose(maps @ centre, np.tile(centre, (DRAWS, 1)), rtol=0, atol=1e-5)
+
+
 def test_composed_maps_show_what_one_after_the_other_shows():
     flips = jnp.asarray(draw(geometry.flip, 6, probability=1.0))
     crops = jnp.asarray(draw(geometry.crop, 6, padding=2))
