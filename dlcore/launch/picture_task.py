@@ -1,78 +1,32 @@
 """Jobs whose parameters are a picture, which a frozen network of images looks at.
 
 A step changes the picture by the gradient of what the network's activations say of it; everything
-else is a run as any other. The frozen network, the scaling of its images and the targets of the
-activations are model state, so that a checkpoint is all that a run needs to go on. There is no data
-to draw batches from: the batch of a step says in which size the picture is seen.
+else is a run as any other. There is no data to draw batches from: the batch of a step says in which
+size the picture is seen.
 
 Shapes: H W height and width of the picture, h w those that a step sees, C its 3 channels.
 """
 
 import abc
-import contextlib
 import dataclasses
-import functools
-import io
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Self, TypeVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
-from dlcore.errors import InputError
-from dlcore.files import read_json_lines
-from dlcore.launch.config import DevicesConfig, OptimizerConfig, RunConfig
-from dlcore.launch.fields import choice, integer, path, switch, text, texts
-from dlcore.launch.options import parse_options
+from dlcore.launch.config import DevicesConfig, OptimizerConfig
+from dlcore.launch.fields import integer
+from dlcore.launch.frozen_network import CLASSES, NetworkConfig, NetworkTask, as_pixels
 from dlcore.launch.process import say
-from dlcore.launch.task import Data, Outcome, Task
-from dlcore.launch.weights import IMAGENET, Weights, fitted, modules_of, read_weights, some
-from dlcore.models import IMAGE_MODELS, image_spec
-from dlcore.models.detection.body import Body
-from dlcore.nn.pooling import average_for_max
-from dlcore.paths import leaves_by_path
-from dlcore.report import Section, picture_section, plots
-from dlcore.train.logs import writing
-from dlcore.train.transplant import transplant
-from dlcore.types import Activations, Batch, Params, PyTree, TrainState, Variables
+from dlcore.launch.task import Data, Outcome
+from dlcore.types import Batch, Params, TrainState, Variables
 
-# The classes of the networks whose weights are public.
-_CLASSES = 1000
-# The stages of a picture in a report's strip.
-_STAGES = 8
-_FOLDER = "pictures"
 # Of a smoke test, which a few halvings leave large enough for a network.
-_SMOKE_SIZE = 96
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class NetworkConfig(RunConfig):
-    """The frozen network that looks at pictures."""
-
-    title = "Network"
-
-    model: str = choice("squeezenet1_1", IMAGE_MODELS, "network that looks at the picture")
-    option: tuple[str, ...] = texts(
-        "NAME=VALUE of the model, such as width=0.5; a wrong name lists all"
-    )
-    init_from: str | None = path(
-        None, "run or .safetensors or .pth file with the network's weights; default random ones"
-    )
-    init_prefix: str | None = text(
-        None,
-        "with --init_from=FILE, what stands before the names to take, such as model_ema",
-        when={"init_from": lambda source: source is not None},
-    )
-    average_pool: bool = switch(False, "let the network's max pools average")
-    size: int = integer(256, 1, 1 << 14, "longer side of the picture in pixels")
-
-    def shrunk(self) -> Self:
-        return dataclasses.replace(super().shrunk(), size=min(self.size, _SMOKE_SIZE))
+SMOKE_SIZE = 96
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +34,10 @@ class PictureConfig(NetworkConfig, OptimizerConfig, DevicesConfig):
     """The configuration of a job whose parameters are a picture, the one example of its batches."""
 
     batch_size: ClassVar[int] = 1
+    size: int = integer(256, 1, 1 << 14, "longer side of the picture in pixels")
+
+    def shrunk(self) -> Self:
+        return dataclasses.replace(super().shrunk(), size=min(self.size, SMOKE_SIZE))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,42 +50,30 @@ class PictureInfo:
     """
 
     shape: tuple[int, int, int]
-    classes: int = _CLASSES
+    classes: int = CLASSES
 
 
-ConfigT = TypeVar("ConfigT", bound=NetworkConfig)
+ConfigT = TypeVar("ConfigT", bound=PictureConfig)
 InfoT = TypeVar("InfoT", bound=PictureInfo)
 
 
-class PictureTask(Task[ConfigT, InfoT]):
+class PictureTask(NetworkTask[ConfigT, InfoT]):
     """A job that changes a picture by what a frozen network's activations say of it.
 
-    A subclass says which `layers` it looks at, what they should be like (`targets`), and its `loss`
-    and `metrics`, for which it has `seen` and `activations`:
+    A subclass has what a `NetworkTask` has, and `seen` for its `loss`:
 
         def loss(self, params, model_state, batch, rng):
             activations = self.activations(model_state, self.seen(params, batch))
             cost = ((activations["conv1"] - model_state["targets"]["conv1"]) ** 2).sum()
             return Mean.of(cost[None]), Aux(model_state, {})
 
-    The state has the parameters {"picture": [1, H, W, C]}, of which 0 is black and 1 is full, and
-    as model state {"network": its variables, "scaling": {"mean", "deviation"}, "targets": ...}. A
-    job with other parameters overrides `first_params` and `draw`.
+    The state has the parameters {"picture": [1, H, W, C]}, of which 0 is black and 1 is full. A job
+    with other parameters overrides `first_params` and `draw`.
 
-    Each evaluation writes WORKDIR/pictures/step_000100.png, the end WORKDIR/picture.png.
+    The end writes WORKDIR/picture.png.
     """
 
-    @property
-    def keep(self) -> int:
-        # Each holds the frozen network.
-        return 1
-
     # What each job has.
-
-    @property
-    @abc.abstractmethod
-    def layers(self) -> tuple[str, ...]:
-        """The names of the activations that the job looks at."""
 
     @abc.abstractmethod
     def read(self) -> dict[str, np.ndarray]:
@@ -139,18 +85,6 @@ class PictureTask(Task[ConfigT, InfoT]):
             InputError: when one cannot be read.
         """
 
-    def targets(self, model_state: PyTree) -> PyTree:
-        """Returns what the loss compares activations with, computed once from `pictures`.
-
-        Args:
-            model_state: with "network" and "scaling".
-        """
-        return {}
-
-    def target_shapes(self) -> PyTree:
-        """Returns the shapes of the targets, which a loaded run knows without its pictures."""
-        return {}
-
     # What a job may have.
 
     def view(self, step: int) -> tuple[int, int]:
@@ -161,8 +95,11 @@ class PictureTask(Task[ConfigT, InfoT]):
         return self.info.shape[:2]
 
     @property
+    def classes(self) -> int:
+        return self.info.classes
+
+    @property
     def smallest_view(self) -> tuple[int, int]:
-        """The smallest height and width in which a step sees the picture."""
         return self.info.shape[:2]
 
     def first_params(self, key: jax.Array) -> Params:
@@ -196,75 +133,6 @@ class PictureTask(Task[ConfigT, InfoT]):
         shape = (1, *batch["view"].shape[1:3], picture.shape[-1])
         return picture if shape == picture.shape else jax.image.resize(picture, shape, "linear")
 
-    def activations(self, model_state: PyTree, pictures: jax.Array) -> Activations:
-        """Returns the activations of `layers` for pictures [B, h, w, C] of 0 to 1.
-
-        The network computes in the type of the pictures; gradients reach the pictures alone.
-        """
-        scaling, kind = model_state["scaling"], pictures.dtype
-        mean, deviation = (
-            scaling[name].astype(kind)[None, None, None] for name in ("mean", "deviation")
-        )
-        network = jax.tree.map(lambda leaf: leaf.astype(kind), model_state["network"])
-        x = (255 * pictures - mean) / deviation
-        with average_for_max() if self.config.average_pool else contextlib.nullcontext():
-            maps, _ = self.network.apply(network, x)
-        return dict(zip(self.network.layers, maps, strict=True))
-
-    def activation_shapes(self, height: int, width: int) -> Activations:
-        """Returns the shapes of the activations of `layers` for a picture of a size."""
-        picture = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-        found: Activations = jax.eval_shape(
-            lambda key, x: self.activations(self._first_network(key), x), jax.random.key(0), picture
-        )
-        return found
-
-    @property
-    def _build(self) -> Callable[[], nn.Module]:
-        build = image_spec(self.config.model).build
-        options = parse_options(self.config.model, build, self.config.option)
-        return functools.partial(build, num_classes=self.info.classes, **options)
-
-    @property
-    def whole(self) -> nn.Module:
-        """The network with all its layers."""
-        return self._build()
-
-    @functools.cached_property
-    def network(self) -> Body:
-        """The part of the network that leads to `layers`; the rest is never computed."""
-        return Body(self._build, tuple(dict.fromkeys(self.layers)))
-
-    @functools.cached_property
-    def layer_names(self) -> tuple[str, ...]:
-        """The names of all activations of the network, in order of execution.
-
-        Raises:
-            InputError: when the picture is too small for the network where it is seen smallest.
-        """
-        names: list[str] = []
-
-        def trace(picture: jax.Array) -> None:
-            # Within a trace the activations are in order of execution; trees sort them.
-            (_, activations), _ = self.whole.init_with_output(jax.random.key(0), picture)
-            names.extend(activations)
-
-        jax.eval_shape(trace, jax.ShapeDtypeStruct((1, *self.smallest_view, 3), jnp.float32))
-        return tuple(names)
-
-    def check_layers(self) -> None:
-        """Checks that the network has the `layers`.
-
-        Raises:
-            InputError: for one that it does not have.
-        """
-        for name in self.layers:
-            if name not in self.layer_names:
-                raise InputError(
-                    f"{self.config.model} has no layer {name!r}; choose of: "
-                    f"{', '.join(self.layer_names)}"
-                )
-
     def data(self) -> Data[InfoT]:
         self.pictures = self.read()
         height, width, channels = next(iter(self.pictures.values())).shape
@@ -280,130 +148,41 @@ class PictureTask(Task[ConfigT, InfoT]):
             size = self.view(step)
             yield _batch(size, step > 0 and self.view(step - 1) != size)
 
-    def _first_network(self, key: jax.Array) -> dict[str, PyTree]:
-        image = jnp.zeros((1, *self.smallest_view, 3))
-        variables = self.network.init(key, image)
-        scaling = {
-            name: jnp.asarray(value, jnp.float32) for name, value in IMAGENET._asdict().items()
-        }
-        return {"network": dict(variables), "scaling": scaling}
-
     def init(self, key: jax.Array) -> Variables:
         network_key, picture_key = jax.random.split(key)
-        targets = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.target_shapes())
-        return {
-            "params": self.first_params(picture_key),
-            **self._first_network(network_key),
-            "targets": targets,
-        }
+        return {"params": self.first_params(picture_key), **self.init_network(network_key)}
 
     def adopt(self, state: TrainState) -> TrainState:
-        model_state = dict(state.model_state)
-        if self.config.init_from is not None:
-            model_state |= self._weights(model_state["network"])
-        model_state["targets"] = jax.jit(self.targets)(model_state)
+        state = super().adopt(state)
         params = state.params
         first = self.start()
         if first is not None:
             picture = jnp.asarray(first[None] / np.float32(255), params["picture"].dtype)
             params = {**params, "picture": picture}
         self.write_picture({"params": params}, self.stage(0))
-        return state.replace(params=params, model_state=model_state)
-
-    def _weights(self, network: Variables) -> dict[str, PyTree]:
-        """Returns the network with the weights of --init_from, and the scaling of its images.
-
-        Raises:
-            InputError: when nothing can be read there, or not all that the layers need.
-        """
-        config = self.config
-        assert config.init_from is not None
-        weights = self._read_weights()
-        source, target = leaves_by_path(weights.variables), leaves_by_path(network)
-        first = f"params/{modules_of(self.whole, (*self.smallest_view, 3))[0]}/"
-        source = {**source, **fitted(source, target, first, weights.channels, 3)}
-        new, report = transplant(source, network)
-        if lost := [*report.missing, *report.mismatched]:
-            reason = report.mismatched.get(lost[0], f"it has {some(source)}")
-            raise InputError(
-                f"{config.init_from} lacks {len(lost)} of {len(target)} arrays that the layers of "
-                f"{config.model} need: {some(lost)} ({reason}); choose the model and its options "
-                "that the weights are of"
-            )
-        say(f"{config.init_from}: restored all {len(target)} arrays that the layers need")
-        scaling = {
-            name: jnp.asarray(np.broadcast_to(value, 3), jnp.float32)
-            for name, value in weights.scaling._asdict().items()
-        }
-        return {"network": new, "scaling": scaling}
-
-    def _read_weights(self) -> Weights:
-        config = self.config
-        assert config.init_from is not None
-        output = "output" in self.layers
-        return read_weights(config.init_from, config.init_prefix, self.whole, output=output)
+        return state.replace(params=params)
 
     def _count_classes(self) -> int:
         """Returns how many classes the network tells apart, where the job looks at its output."""
         if self.config.init_from is None or "output" not in self.layers:
-            return _CLASSES
+            return CLASSES
         from dlcore.launch.loading import load
 
         folder = pathlib.Path(self.config.init_from).expanduser()
         names = getattr(load(folder).info, "class_names", ()) if folder.is_dir() else ()
-        return len(names) or _CLASSES
+        return len(names) or CLASSES
 
     # What a run writes.
 
-    def stage(self, step: int) -> pathlib.Path:
-        """Returns where the picture after a step is written."""
-        return self.workdir / _FOLDER / f"step_{step:06d}.png"
-
-    def write_picture(self, variables: Variables, target: pathlib.Path) -> None:
-        """Writes the picture of the parameters as PNG; values beyond 0..1 are cut."""
+    def shown(self, variables: Variables) -> np.ndarray:
         picture = np.asarray(jax.jit(self.draw)(variables["params"]), np.float32)[0]
-        save_picture(self.develop(np.rint(255 * picture.clip(0, 1)).astype(np.uint8)), target)
-
-    def observe(self, variables: Variables, step: int) -> str | None:
-        self.write_picture(variables, self.stage(step))
-        return None
+        return self.develop(as_pixels(picture))
 
     def finish(self, outcome: Outcome) -> Outcome:
         target = self.workdir / "picture.png"
         self.write_picture(outcome.variables, target)
         say(f"picture: {target}")
         return outcome
-
-    def report(self, outcome: Outcome) -> Sequence[Section]:
-        stages = sorted((self.workdir / _FOLDER).glob("step_*.png"))
-        kept = [stages[n] for n in np.unique(np.linspace(0, len(stages) - 1, _STAGES, dtype=int))]
-        shown = {"": np.stack([_read_png(stage) for stage in kept])}
-        steps = ", ".join(str(int(stage.stem.partition("_")[2])) for stage in kept)
-        strip = picture_section(
-            "Stages",
-            "stages",
-            lambda target: plots.plot_rows(shown, target, scale=2.5),
-            text=f"The picture after {steps} steps.",
-        )
-        return [strip, *self._curves()]
-
-    def _curves(self) -> Iterator[Section]:
-        """Yields the curves of the metrics that are called by layers, such as "style_conv1"."""
-        curves: dict[str, tuple[list[float], list[float]]] = {}
-        for row in read_json_lines(self.workdir / "metrics.jsonl"):
-            for name, value in row.items():
-                if name.partition("_")[2] in self.layers and value is not None:
-                    steps, values = curves.setdefault(name, ([], []))
-                    steps.append(row["step"])
-                    values.append(value)
-        if curves:
-            yield picture_section(
-                "Layers",
-                "layers",
-                lambda target: plots.plot_lines(
-                    curves, target, title="Loss by layer", x="step", y="part of the loss"
-                ),
-            )
 
 
 def _batch(size: Sequence[int], anew: bool) -> Batch:
@@ -413,25 +192,3 @@ def _batch(size: Sequence[int], anew: bool) -> Batch:
         "anew": np.full(1, anew, np.float32),
         "weight": np.ones(1, np.float32),
     }
-
-
-def save_picture(picture: np.ndarray, target: pathlib.Path) -> None:
-    """Writes a picture uint8 [H, W, C] as PNG so that the file is whole or not there.
-
-    The folder is made where it does not exist.
-
-    Raises:
-        InputError: when it cannot be written.
-    """
-    with writing(target), io.BytesIO() as buffer:
-        Image.fromarray(picture).save(buffer, "png")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".partial")
-        partial.unlink(missing_ok=True)
-        partial.write_bytes(buffer.getvalue())
-        partial.replace(target)
-
-
-def _read_png(path: pathlib.Path) -> np.ndarray:
-    with Image.open(path, formats=("PNG",)) as image:
-        return np.asarray(image.convert("RGB"))

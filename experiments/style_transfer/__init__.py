@@ -214,7 +214,7 @@ class StyleTransfer(PictureTask[Config, PictureInfo]):
         names += [f"mask {index}" for index in range(len(self.config.mask))]
         blank = dict.fromkeys(names, np.zeros(self.info.shape, np.uint8))
         return jax.eval_shape(
-            lambda key: self._targets(self._first_network(key), blank), jax.random.key(0)
+            lambda key: self._targets(self.first_network(key), blank), jax.random.key(0)
         )
 
     @property
