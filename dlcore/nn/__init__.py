@@ -10,7 +10,7 @@ from dlcore.nn.convolution import Conv, ConvTranspose
 from dlcore.nn.dropout import Dropout
 from dlcore.nn.initialisers import INITIALISERS, initialiser
 from dlcore.nn.maxout import Maxout
-from dlcore.nn.normalisation import BatchNorm, LayerNorm
+from dlcore.nn.normalisation import BatchNorm, InstanceNorm, LayerNorm
 from dlcore.nn.pooling import average_pool, max_pool, space_to_depth
 from dlcore.nn.windows import output_size, pad_sizes
 
@@ -23,6 +23,7 @@ __all__ = [
     "ConvTranspose",
     "Dense",
     "Dropout",
+    "InstanceNorm",
     "LayerNorm",
     "Maxout",
     "PReLU",

@@ -304,6 +304,7 @@ class ConvTranspose(nn.Module):
             stands for all dimensions.
         padding: of the convolution that this one transposes: it cuts off the edges of the output.
         output_size: O in each dimension, where it is not the one of `windows.transposed_windows`.
+        use_bias: whether each of the K adds a learned bias.
         kernel_init: draws the kernel.
         bias_init: draws the bias.
     """
@@ -313,6 +314,7 @@ class ConvTranspose(nn.Module):
     stride: PerDimension = 1
     padding: Padding = "valid"
     output_size: tuple[int, ...] | None = None
+    use_bias: bool = True
     kernel_init: Initializer = nn.initializers.lecun_normal()
     bias_init: Initializer = nn.initializers.zeros_init()
 
@@ -339,7 +341,9 @@ class ConvTranspose(nn.Module):
         )
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
-        bias = self.param("bias", self.bias_init, (self.features,))
         windows = Windows(stride, pads, (1,) * n)
         y = convolve_transposed(x, kernel.swapaxes(-1, -2), sizes, windows)
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", self.bias_init, (self.features,))
         return y + bias.reshape((1,) * (n + 1) + bias.shape)

@@ -130,6 +130,32 @@ class LayerNorm(nn.Module):
         return y.astype(jnp.result_type(*(a for a in (x, scale, bias) if a is not None)))
 
 
+class InstanceNorm(nn.Module):
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias, for each channel of each example.
+
+    Mean and (biased) variance are those of the example's own places, in training and after it, so
+    that the contrast of a picture does not count (Ulyanov et al. 2016, Instance Normalization: The
+    Missing Ingredient for Fast Stylization, equation 4). The layer learns `scale` and `bias`.
+
+    Attributes:
+        epsilon: added to the variance.
+    """
+
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (B, ..., C) to (B, ..., C), with one axis or more of places between."""
+        channels = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones_init(), channels)
+        bias = self.param("bias", nn.initializers.zeros_init(), channels)
+        wide = x.astype(at_least_float32(x.dtype))
+        places = tuple(range(1, x.ndim - 1))
+        centred, _, variance = _centre(wide, lambda values: values.mean(places, keepdims=True))
+        y = _scaled(centred, variance, self.epsilon, scale, bias)
+        return y.astype(jnp.result_type(x, scale, bias))
+
+
 def _centre(
     x: jax.Array, average: Callable[[jax.Array], jax.Array]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -9,7 +9,6 @@ the styles alone. Several `--style`, each with its `--mask`, are each for the wh
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,19 +19,9 @@ from dlcore import launch, optim
 from dlcore.data.colours import grey, match_colours, with_colours_of
 from dlcore.data.pictures import PHOTOGRAPHS, read_picture, resized
 from dlcore.errors import InputError
-from dlcore.launch.fields import (
-    LARGEST,
-    LARGEST_NUMBER,
-    choice,
-    integer,
-    names,
-    number,
-    path,
-    paths,
-    switch,
-)
+from dlcore.launch.fields import LARGEST, choice, integer, path, paths, switch
 from dlcore.launch.picture_task import PictureConfig, PictureInfo, PictureTask
-from dlcore.losses import CONTENT_COSTS, gram_matrix, style_cost, total_variation
+from dlcore.launch.style_costs import StyleConfig, StyleCosts, Wanted
 from dlcore.train.line_search import line_search_step
 from dlcore.types import Activations, Aux, Batch, Mean, Metrics, Params, PyTree, Step, TrainState
 
@@ -40,16 +29,12 @@ from dlcore.types import Activations, Aux, Batch, Mean, Metrics, Params, PyTree,
 _MEMORY = 10
 _BY_GRADIENT = {"optimizer": optim.OPTIMIZERS}
 _WITH_CONTENT = {"texture": (False,)}
-# Layers of a network that is not named here: see `default_layers`.
-_STYLE_LAYERS = {
-    "squeezenet": ("conv1", "fire2", "fire4", "fire6", "fire7"),
-    "vgg": ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"),
-}
-_CONTENT_LAYERS = {"squeezenet": ("fire4",), "vgg": ("conv4_2",)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(PictureConfig, steps=100, eval_every=25, log_every=25, learning_rate=0.02):
+class Config(
+    PictureConfig, StyleConfig, steps=100, eval_every=25, log_every=25, learning_rate=0.02
+):
     """The configuration of style transfer."""
 
     group_conditions = dict.fromkeys(
@@ -71,18 +56,6 @@ class Config(PictureConfig, steps=100, eval_every=25, log_every=25, learning_rat
         ("content", "noise", "style"),
         "picture to start from; default content, of a texture noise",
     )
-    content_layers: tuple[str, ...] = names(
-        "layers of the content cost, NAME or NAME:WEIGHT", when=_WITH_CONTENT
-    )
-    style_layers: tuple[str, ...] = names("layers of the style cost, NAME or NAME:WEIGHT")
-    content_cost: str = choice(
-        "ng", CONTENT_COSTS, "scaling of the content cost", when=_WITH_CONTENT
-    )
-    content_weight: float = number(
-        1.0, 0, LARGEST_NUMBER, "weight of the content cost", when=_WITH_CONTENT
-    )
-    style_weight: float = number(100.0, 0, LARGEST_NUMBER, "weight of the style cost")
-    variation_weight: float = number(0.0, 0, LARGEST_NUMBER, "weight of the total variation")
     style_size: int | None = integer(
         None, 1, 1 << 14, "longer side of the styles in pixels; default --size"
     )
@@ -103,43 +76,20 @@ class StyleTransfer(PictureTask[Config, PictureInfo]):
 
     metric = ("cost", "min")
 
-    # The layers.
-
     @functools.cached_property
-    def style_weights(self) -> dict[str, float]:
-        """The weight of each layer of the style cost."""
-        return _weights("style_layers", self.config.style_layers or self._default(_STYLE_LAYERS))
-
-    @functools.cached_property
-    def content_weights(self) -> dict[str, float]:
-        """The weight of each layer of the content cost."""
-        if self.config.texture:
-            return {}
-        layers = self.config.content_layers or self._default(_CONTENT_LAYERS)
-        return _weights("content_layers", layers)
-
-    def _default(self, known: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-        for family, layers in known.items():
-            if self.config.model.startswith(family):
-                return layers
-        flag = "style_layers" if known is _STYLE_LAYERS else "content_layers"
-        raise InputError(
-            f"give the layers of {self.config.model} by --{flag}; it has: "
-            f"{', '.join(self.layer_names)}"
-        )
+    def style_costs(self) -> StyleCosts:
+        """The costs and the layers that they look at."""
+        config = self.config
+        return StyleCosts.of(config, config.model, lambda: self.layer_names, texture=config.texture)
 
     @property
     def layers(self) -> tuple[str, ...]:
-        return (*self.style_weights, *self.content_weights)
+        return self.style_costs.layers
 
     def check_layers(self) -> None:
         super().check_layers()
-        for name, shape in self.activation_shapes(*self.smallest_view).items():
-            if len(shape.shape) != 4:
-                raise InputError(
-                    f"the layer {name} of {self.config.model} has no places, whose channels go "
-                    "together in a style; choose layers before it"
-                )
+        shapes = self.activation_shapes(*self.smallest_view)
+        self.style_costs.check_places(self.config.model, shapes)
 
     # The pictures.
 
@@ -230,11 +180,11 @@ class StyleTransfer(PictureTask[Config, PictureInfo]):
         """
         found = {}
         for view in self.views:
-            part: dict[str, Any] = {"content": {}, "style": {}, "masks": {}}
+            part = Wanted(content={}, style={}, masks={})
             if not self.config.texture:
                 seen = self._seen(model_state, self._shown(pictures["content"]), view)
-                part["content"] = {name: seen[name] for name in self.content_weights}
-            grams: dict[str, list[jax.Array]] = {name: [] for name in self.style_weights}
+                part["content"] = {name: seen[name] for name in self.style_costs.content}
+            grams: dict[str, list[jax.Array]] = {name: [] for name in self.style_costs.style}
             for index in range(self.styles):
                 style = pictures[f"style {index}"]
                 # A style is as much smaller as the picture is.
@@ -243,8 +193,8 @@ class StyleTransfer(PictureTask[Config, PictureInfo]):
                     for side, small, whole in zip(style.shape, view, self.info.shape, strict=False)
                 ]
                 seen = self._seen(model_state, style, size)
-                for name, matrices in grams.items():
-                    matrices.append(gram_matrix(seen[name]))
+                for name, matrix in self.style_costs.style_matrices(seen).items():
+                    grams[name].append(matrix)
             part["style"] = {name: jnp.concatenate(each) for name, each in grams.items()}
             masks = [pictures[f"mask {index}"] for index in range(len(self.config.mask))]
             if masks:
@@ -254,7 +204,7 @@ class StyleTransfer(PictureTask[Config, PictureInfo]):
                     name: jax.image.resize(
                         stacked, (len(masks), *shapes[name].shape[1:3]), "linear"
                     )
-                    for name in self.style_weights
+                    for name in self.style_costs.style
                 }
             found[_key(view)] = part
         return found
@@ -264,54 +214,23 @@ class StyleTransfer(PictureTask[Config, PictureInfo]):
         return self.activations(model_state, jnp.asarray(pixels[None] / np.float32(255)))
 
     def costs(self, params: Params, model_state: PyTree, batch: Batch) -> dict[str, jax.Array]:
-        """Returns the parts of the cost: content and style by layer, and total variation.
-
-        The weights of the layers are in them, those of the three kinds are not.
-        """
+        """Returns the parts of the cost of the picture, [1] each, see `StyleCosts.parts`."""
         picture = self.seen(params, batch)
         found = self.activations(model_state, picture)
         wanted = model_state["targets"][_key(batch["view"].shape[1:3])]
-        costs = {"variation": total_variation(picture)[0]}
-        content_cost = CONTENT_COSTS[self.config.content_cost]
-        for name, weight in self.content_weights.items():
-            cost = content_cost(found[name], wanted["content"][name])[0]
-            costs[f"content_{name}"] = weight * cost
-        for name, weight in self.style_weights.items():
-            masks = wanted["masks"].get(name, [None])
-            grams = jnp.concatenate([gram_matrix(found[name], mask) for mask in masks])
-            # Several styles share evenly.
-            costs[f"style_{name}"] = weight * style_cost(grams, wanted["style"][name]).mean()
-        return costs
-
-    def _summed(self, costs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """Returns the whole cost, and its three kinds without their weights."""
-        kinds: dict[str, jax.Array] = {}
-        for name, cost in costs.items():
-            kind = name.partition("_")[0]
-            kinds[kind] = kinds.get(kind, jnp.zeros((), cost.dtype)) + cost
-        config = self.config
-        weights = {
-            "content": config.content_weight,
-            "style": config.style_weight,
-            "variation": config.variation_weight,
-        }
-        total = jnp.zeros((), costs["variation"].dtype)
-        for kind, cost in kinds.items():
-            total = total + weights[kind] * cost
-        return {"cost": total, **{f"{kind}_cost": cost for kind, cost in kinds.items()}}
+        return self.style_costs.parts(picture, found, wanted)
 
     def loss(
         self, params: Params, model_state: PyTree, batch: Batch, rng: jax.Array
     ) -> tuple[Mean, Aux]:
-        total = self._summed(self.costs(params, model_state, batch))["cost"]
-        return Mean.of(total[None], batch["weight"]), Aux(model_state, {})
+        total = self.style_costs.summed(self.costs(params, model_state, batch))["cost"]
+        return Mean.of(total, batch["weight"]), Aux(model_state, {})
 
     def metrics(self, state: TrainState, batch: Batch) -> Metrics:
         costs = self.costs(state.params, state.model_state, batch)
         by_layer = {name: cost for name, cost in costs.items() if name != "variation"}
-        return {
-            name: Mean.of(cost[None]) for name, cost in {**self._summed(costs), **by_layer}.items()
-        }
+        summed = self.style_costs.summed(costs)
+        return {name: Mean.of(cost) for name, cost in {**summed, **by_layer}.items()}
 
     # The step.
 
@@ -324,30 +243,6 @@ class StyleTransfer(PictureTask[Config, PictureInfo]):
         if self.config.optimizer != "lbfgs":
             return super().step()
         return line_search_step(self.loss, optax.lbfgs(memory_size=_MEMORY))
-
-
-def _weights(flag: str, given: Sequence[str]) -> dict[str, float]:
-    """Returns the weight of each layer of NAME:WEIGHT; NAME alone weighs 1 / number of layers.
-
-    Raises:
-        InputError: for a weight that is none, and a layer that is there twice.
-    """
-    found: dict[str, float] = {}
-    for item in given:
-        name, colon, text = item.partition(":")
-        try:
-            weight = float(text) if colon else 1 / len(given)
-        except ValueError:
-            weight = np.nan
-        if not name or not 0 <= weight < np.inf:
-            raise InputError(
-                f"--{flag}: {item} is not NAME or NAME:WEIGHT with a weight of 0 or more; write "
-                "something like conv1:1,fire4:0.5"
-            )
-        if name in found:
-            raise InputError(f"--{flag} names {name} twice; name each layer once")
-        found[name] = weight
-    return found
 
 
 def _key(view: Sequence[int]) -> str:

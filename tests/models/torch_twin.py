@@ -44,11 +44,13 @@ def load(module, variables):
         leaves = functools.reduce(operator.getitem, path, variables["params"])
         kernel = leaves.get("kernel", leaves.get("scale"))
         if kernel.ndim > 1:
-            kernel = np.moveaxis(np.asarray(kernel), (-1, -2), (0, 1))
+            transposed = isinstance(layer, torch.nn.ConvTranspose2d)
+            places = (1, 0) if transposed else (0, 1)
+            kernel = np.moveaxis(np.asarray(kernel), (-1, -2), places)
         state[f"{name}.weight"] = kernel
         if "bias" in leaves:
             state[f"{name}.bias"] = leaves["bias"]
-        if "scale" in leaves:
+        if "scale" in leaves and "batch_stats" in variables:
             statistics = functools.reduce(operator.getitem, path, variables["batch_stats"])
             state[f"{name}.running_mean"] = statistics["mean"]
             state[f"{name}.running_var"] = statistics["var"]

@@ -193,6 +193,9 @@ def test_a_transposed_layer_scatters(sizes, window, stride, padding, given, size
     y = layer.apply({"params": params}, x)
     expected = scattered(np.asarray(x), np.asarray(params["kernel"]), stride, start, size)
     np.testing.assert_allclose(y, expected + np.arange(5.0), rtol=1e-5, atol=1e-5)
+    del params["bias"]
+    plain = layer.clone(use_bias=False).apply({"params": params}, x)
+    np.testing.assert_allclose(plain, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("sizes, window, stride, padding, given, size, start", TRANSPOSED)

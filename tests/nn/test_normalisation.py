@@ -1,4 +1,4 @@
-"""Batch normalisation equals NumPy and hand-worked numbers, in every layout."""
+"""Batch and instance normalisation equal NumPy and hand-worked numbers, in every layout."""
 
 import jax
 import jax.numpy as jnp
@@ -226,3 +226,19 @@ ONE = (
     {"scale": np.ones(1), "bias": np.zeros(1)},
     {"mean": np.zeros(1), "var": np.ones(1)},
 )
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 3), (2, 5, 4, 3)])
+def test_instance_normalisation(shape):
+    """Each channel of each example by its own mean and variance, also far from 0."""
+    x = np.random.default_rng(0).normal(1000, 1, shape).astype(np.float32)
+    x[0] *= 20
+    places = tuple(range(1, x.ndim - 1))
+    wide = x.astype(np.float64)
+    mean, variance = wide.mean(places, keepdims=True), wide.var(places, keepdims=True)
+    scale, bias = (np.asarray(PARAMS[name]) for name in ("scale", "bias"))
+    expected = (wide - mean) / np.sqrt(variance + 1e-3) * scale + bias
+    y = jax.jit(nn.InstanceNorm(epsilon=1e-3).apply)({"params": PARAMS}, x)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-3)
+    half = jax.jit(nn.InstanceNorm().apply)({"params": PARAMS}, jnp.asarray(x, jnp.bfloat16))
+    assert half.dtype == jnp.float32  # that of its parameters
