@@ -172,6 +172,19 @@ class FolderReader:
             else:
                 self.note("left out, links to nothing and what else is no file", item)
 
+    def files(
+        self, folder: pathlib.Path, around: tuple[pathlib.Path, ...] = ()
+    ) -> Iterator[pathlib.Path]:
+        """Yields the visible files in a folder and in those within it."""
+        around = (*around, folder.resolve())
+        for item in self.visible(folder):
+            if not item.is_dir():
+                yield item
+            elif item.resolve() not in around:
+                yield from self.files(item, around)
+            else:
+                self.note("left out, links to a folder around them", item)
+
 
 class _Reader(FolderReader):
     """Reads a folder of images by class."""
@@ -200,7 +213,7 @@ class _Reader(FolderReader):
         for folder in folders.values():
             if folder not in (train, test):
                 kind = f"left out, beside {train.name}/ and {test.name}/"
-                self.note(kind, *self._files(folder))
+                self.note(kind, *self.files(folder))
         return self._parts(self._folders(train), self._folders(test))
 
     def _parts(
@@ -250,7 +263,7 @@ class _Reader(FolderReader):
 
     def _images(self, folder: pathlib.Path, label: int) -> list[StoredImage]:
         """Returns the visible files of a class, sorted."""
-        files = [*self._files(folder)]
+        files = [*self.files(folder)]
         kind = "in folders within those of classes, taken for images of the class"
         self.note(kind, *(file for file in files if file.parent != folder))
         if not files and not self._allow_empty:
@@ -261,19 +274,6 @@ class _Reader(FolderReader):
         if not files:
             self.note("classes without images", folder)
         return [StoredImage(file, label, shown(file)) for file in files]
-
-    def _files(
-        self, folder: pathlib.Path, around: tuple[pathlib.Path, ...] = ()
-    ) -> Iterator[pathlib.Path]:
-        """Yields the visible files in a folder and in those within it."""
-        around = (*around, folder.resolve())
-        for item in self.visible(folder):
-            if not item.is_dir():
-                yield item
-            elif item.resolve() not in around:
-                yield from self._files(item, around)
-            else:
-                self.note("left out, links to a folder around them", item)
 
 
 def _is_hidden(path: pathlib.Path) -> bool:

@@ -60,6 +60,13 @@ class StoredImage(NamedTuple):
     name: str
 
 
+def image_suffixes() -> frozenset[str]:
+    """Returns the endings of the names of image files that are read, such as ".jpg"."""
+    # Asked for here, because it imports the readers of all formats.
+    known = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, form in known if form in FORMATS)
+
+
 @contextlib.contextmanager
 def opened(stored: StoredImage) -> Iterator[Image.Image]:
     """Opens `stored` as a PIL image whose pixels are not decoded yet.

@@ -304,7 +304,7 @@ class NetworkTask(Task[ConfigT, InfoT]):
             )
 
 
-def as_pixels(pictures: np.ndarray) -> np.ndarray:
+def as_pixels(pictures: np.ndarray | jax.Array) -> np.ndarray:
     """Returns pictures of 0 to 1 as uint8 of 0 to 255; values beyond are cut."""
     return np.rint(255 * np.asarray(pictures, np.float32).clip(0, 1)).astype(np.uint8)
 

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TextIO
 
+import numpy as np
 import tqdm
-from PIL import Image
 
-from dlcore.data.pictures import FORMATS
+from dlcore.data.pictures import image_suffixes
 from dlcore.data.text.files import read_lines
 from dlcore.errors import InputError
 from dlcore.files import write_whole
@@ -19,8 +19,6 @@ from dlcore.launch.loading import Trained
 from dlcore.launch.process import say
 from dlcore.launch.task import Task
 from dlcore.train.logs import writing
-
-_TOGETHER = 256  # inputs that are read and answered together
 
 
 def predict(trained: Trained[Any, Any], source: str, target: str) -> None:
@@ -48,7 +46,7 @@ def predict(trained: Trained[Any, Any], source: str, target: str) -> None:
         say(remark)
     rows = _rows(trained, inputs)
     if to_folder:
-        trained.task.write_answers(pathlib.Path(target), rows)
+        trained.task.write_answers(_new_folder(target), rows)
         return
     if target == "-":
         _write(rows, form, sys.stdout)
@@ -61,18 +59,32 @@ def predict(trained: Trained[Any, Any], source: str, target: str) -> None:
     say(f"{len(inputs):,} predictions: {path}")
 
 
+def _new_folder(target: str) -> pathlib.Path:
+    """Returns the folder of --predict_to, which has nothing in it yet."""
+    folder = pathlib.Path(target)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            f"{folder} is there already; choose a new folder by --predict_to, or - for lines of "
+            "JSON on standard output"
+        )
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def _rows(trained: Trained[Any, Any], inputs: Sequence[str]) -> Iterator[dict[str, Any]]:
-    starts = range(0, len(inputs), _TOGETHER)
+    together = trained.task.answered_together
+    starts = range(0, len(inputs), together)
     for start in tqdm.tqdm(starts, desc="predicting", delay=2, leave=False, file=sys.stderr):
-        together = inputs[start : start + _TOGETHER]
-        for given, answer in zip(together, trained.answers(together), strict=True):
+        some = inputs[start : start + together]
+        for given, answer in zip(some, trained.answers(some), strict=True):
             yield {"input": given, **answer}
 
 
 def _write(rows: Iterator[dict[str, Any]], form: str, target: TextIO) -> None:
     if form == "jsonl":
         for row in rows:
-            target.write(json.dumps(row, ensure_ascii=False) + "\n")
+            target.write(json.dumps(row, ensure_ascii=False, default=np.ndarray.tolist) + "\n")
         return
     together = [*rows]
     nested = {name for row in together for name, value in row.items() if _of_dicts(value)}
@@ -98,6 +110,8 @@ def _flat(row: dict[str, Any], nested: Collection[str]) -> dict[str, Any]:
     """
     flat: dict[str, Any] = {}
     for name, value in row.items():
+        if isinstance(value, np.ndarray):
+            value = value.tolist()
         if name in nested:
             for number, item in enumerate(value[1:], 2):
                 flat |= {f"{key}_{number}": part for key, part in item.items()}
@@ -119,9 +133,7 @@ def input_images(source: str) -> list[str]:
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if not file.is_dir())
-        # Asked for here, because it imports the readers of all formats.
-        known = Image.registered_extensions().items()
-        suffixes = {suffix for suffix, form in known if form in FORMATS}
+        suffixes = image_suffixes()
         # A link may lead nowhere.
         images = [str(f) for f in files if f.suffix.lower() in suffixes and f.is_file()]
         if len(images) < len(files):

@@ -144,12 +144,14 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         rules: how the axis "model" of a mesh cuts the parameters, where that fits.
         reads: what `predict` takes in from files: "images", "lines" of text, or None where the
             model answers nothing.
+        answered_together: how many inputs are read and answered together.
         asks: the flags that ask the run in --workdir something, instead of training.
     """
 
     metric: tuple[str, Literal["min", "max"]] = ("loss", "min")
     rules: ClassVar[sharding.Rules] = ()
     reads: ClassVar[str | None] = None
+    answered_together: ClassVar[int] = 256
     asks: ClassVar[tuple[str, ...]] = ("predict",)
     info: InfoT
     workdir: pathlib.Path
@@ -306,7 +308,8 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
     def answers(self, inputs: Sequence[Any], outputs: Any) -> list[dict[str, Any]]:
         """Returns one row of predictions for each input, for `--predict`: values by column.
 
-        By default the one column "output", an array as a list.
+        By default the one column "output", an array as a list. Arrays become lists where they are
+        written in lines or tables.
         """
         return [{"output": np.asarray(output).tolist()} for output in outputs]
 
@@ -314,7 +317,7 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         """Writes answers in a form of the job's own, for `--predict_to=FOLDER`.
 
         Args:
-            folder: to write.
+            folder: to write into, a new one.
             rows: the answers with their "input", made as they are asked for.
         """
         raise TypeError(f"{self.name()} writes no folder of answers")

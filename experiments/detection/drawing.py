@@ -9,7 +9,6 @@ from PIL import Image, ImageDraw
 
 from dlcore import launch
 from dlcore.data.pictures import StoredImage, opened, pixels
-from dlcore.errors import InputError
 from dlcore.files import write_whole
 from dlcore.train.logs import writing
 
@@ -25,28 +24,21 @@ def write_folder(
 ) -> None:
     """Draws what was found on copies of pictures, and writes it as COCO JSON.
 
-    The folder is a new one: it has detections.json, with the pictures, the annotations (with their
-    scores) and the categories, as COCO's files of objects do, and a PNG of each picture.
+    The folder gets detections.json, with the pictures, the annotations (with their scores) and the
+    categories, as COCO's files of objects have them, and a PNG of each picture.
 
     Args:
-        folder: to write.
+        folder: to write into.
         rows: the answers of `Detection`, with "input", the path of the picture.
         category_ids: of each class.
         shown_score: the score from which a detection is drawn.
 
     Raises:
-        InputError: for a folder that has something in it, or cannot be written.
+        InputError: when it cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(
-            f"{folder} is there already; choose a new folder by --predict_to, or - for lines of "
-            "JSON on standard output"
-        )
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     classes = [*category_ids]
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     for number, row in enumerate(rows, 1):
         source = pathlib.Path(row["input"])
         size = {"height": row["height"], "width": row["width"]}

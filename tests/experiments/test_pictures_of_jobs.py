@@ -69,7 +69,7 @@ def test_predictions_read_pictures_as_training_does(job, folder, tmp_path, monke
 def test_names_that_are_no_utf_8_are_answered(tmp_path):
     name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
     Image.new("L", (2, 2)).save(name)
-    task = types.SimpleNamespace(reads="images", remark=lambda inputs: None)
+    task = types.SimpleNamespace(reads="images", answered_together=2, remark=lambda inputs: None)
     trained = types.SimpleNamespace(
         task=task, answers=lambda inputs: [{"class": "a"} for _ in inputs]
     )
@@ -85,7 +85,7 @@ def test_what_predictions_leave_out_is_counted(tmp_path, capsys):
     Image.new("L", (2, 2)).save(tmp_path / "a.png")
     (tmp_path / "notes.txt").write_text("")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
-    task = types.SimpleNamespace(reads="images", remark=lambda inputs: None)
+    task = types.SimpleNamespace(reads="images", answered_together=2, remark=lambda inputs: None)
     trained = types.SimpleNamespace(task=task, answers=lambda inputs: [{} for _ in inputs])
     predict(trained, str(tmp_path), "-")
     answered = capsys.readouterr()

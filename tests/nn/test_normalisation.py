@@ -240,5 +240,5 @@ def test_instance_normalisation(shape):
     expected = (wide - mean) / np.sqrt(variance + 1e-3) * scale + bias
     y = jax.jit(nn.InstanceNorm(epsilon=1e-3).apply)({"params": PARAMS}, x)
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-3)
-    half = jax.jit(nn.InstanceNorm().apply)({"params": PARAMS}, jnp.asarray(x, jnp.bfloat16))
-    assert half.dtype == jnp.float32  # that of its parameters
+    half = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), ({"params": PARAMS}, x))
+    assert jax.jit(nn.InstanceNorm().apply)(*half).dtype == jnp.bfloat16
