@@ -24,8 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from dlcore import optim
 from dlcore.errors import InputError
-from dlcore.files import read_json_lines
+from dlcore.files import read_json_lines, write_whole
 from dlcore.launch.config import DevicesConfig, OptimizerConfig, RunConfig
 from dlcore.launch.fields import choice, integer, path, switch, text, texts
 from dlcore.launch.options import parse_options
@@ -308,7 +309,8 @@ class PictureTask(Task[ConfigT, InfoT]):
             picture = jnp.asarray(first[None] / np.float32(255), params["picture"].dtype)
             params = {**params, "picture": picture}
         self.write_picture({"params": params}, self.stage(0))
-        return state.replace(params=params, model_state=model_state)
+        opt_state = optim.start_average(state.opt_state, params)
+        return state.replace(params=params, model_state=model_state, opt_state=opt_state)
 
     def _weights(self, network: Variables) -> dict[str, PyTree]:
         """Returns the network with the weights of --init_from, and the scaling of its images.
@@ -362,7 +364,7 @@ class PictureTask(Task[ConfigT, InfoT]):
     def write_picture(self, variables: Variables, target: pathlib.Path) -> None:
         """Writes the picture of the parameters as PNG; values beyond 0..1 are cut."""
         picture = np.asarray(jax.jit(self.draw)(variables["params"]), np.float32)[0]
-        save_picture(self.develop(np.rint(255 * picture.clip(0, 1)).astype(np.uint8)), target)
+        _save(self.develop(np.rint(255 * picture.clip(0, 1)).astype(np.uint8)), target)
 
     def observe(self, variables: Variables, step: int) -> str | None:
         self.write_picture(variables, self.stage(step))
@@ -415,21 +417,12 @@ def _batch(size: Sequence[int], anew: bool) -> Batch:
     }
 
 
-def save_picture(picture: np.ndarray, target: pathlib.Path) -> None:
-    """Writes a picture uint8 [H, W, C] as PNG so that the file is whole or not there.
-
-    The folder is made where it does not exist.
-
-    Raises:
-        InputError: when it cannot be written.
-    """
-    with writing(target), io.BytesIO() as buffer:
-        Image.fromarray(picture).save(buffer, "png")
+def _save(picture: np.ndarray, target: pathlib.Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "png")
+    with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".partial")
-        partial.unlink(missing_ok=True)
-        partial.write_bytes(buffer.getvalue())
-        partial.replace(target)
+        write_whole(target, buffer.getvalue())
 
 
 def _read_png(path: pathlib.Path) -> np.ndarray:
