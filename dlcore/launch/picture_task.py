@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlcore import optim
 from dlcore.launch.config import DevicesConfig, OptimizerConfig
 from dlcore.launch.fields import integer
 from dlcore.launch.frozen_network import CLASSES, NetworkConfig, NetworkTask, as_pixels
@@ -26,7 +27,7 @@ from dlcore.launch.task import Data, Outcome
 from dlcore.types import Batch, Params, TrainState, Variables
 
 # Of a smoke test, which a few halvings leave large enough for a network.
-SMOKE_SIZE = 96
+_SMOKE_SIZE = 96
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class PictureConfig(NetworkConfig, OptimizerConfig, DevicesConfig):
     size: int = integer(256, 1, 1 << 14, "longer side of the picture in pixels")
 
     def shrunk(self) -> Self:
-        return dataclasses.replace(super().shrunk(), size=min(self.size, SMOKE_SIZE))
+        return dataclasses.replace(super().shrunk(), size=min(self.size, _SMOKE_SIZE))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +161,8 @@ class PictureTask(NetworkTask[ConfigT, InfoT]):
             picture = jnp.asarray(first[None] / np.float32(255), params["picture"].dtype)
             params = {**params, "picture": picture}
         self.write_picture({"params": params}, self.stage(0))
-        return state.replace(params=params)
+        opt_state = optim.start_average(state.opt_state, params)
+        return state.replace(params=params, opt_state=opt_state)
 
     def _count_classes(self) -> int:
         """Returns how many classes the network tells apart, where the job looks at its output."""

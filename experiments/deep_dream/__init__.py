@@ -38,7 +38,7 @@ from .tiles import mean_over_tiles
 
 # What suits the parameters: rule, learning rate, steps of an octave. The rate of pixels is that of
 # the published program, 1.5 of 255 levels; those of spectra are of Lucid's.
-_SUITS = {"pixels": ("sgd", 1.5 / 255, 10), "fourier": ("adam", 0.05, 256)}
+_SUITS = {"pixels": ("sgd", 1.5 / 255, 20), "fourier": ("adam", 0.05, 256)}
 # Transformations under which a feature must stay what it is (Olah et al. 2017).
 _ROBUST = "crop:12,scale:1.1,rotate:10"
 _STAGES = 8  # pictures that are written on the way where there is one octave
@@ -57,6 +57,9 @@ class Config(
     picture is written after each octave, and optimizer, learning rate, `octave_steps` and `augment`
     are those that suit the parameters where they are not given.
     """
+
+    # Pixels are cut to 0..1 and begin anew with each frame, which an average does not see.
+    group_conditions = {"ema": {"parameters": ("fourier",)}}
 
     picture: str = path(
         PHOTOGRAPHS[0],
@@ -92,7 +95,7 @@ class Config(
         when={"parameters": ("pixels",), "octaves": lambda count: count > 1},
     )
     octave_steps: int | None = integer(
-        None, 1, LARGEST, "steps of each octave; default 10, 256 of --parameters=fourier"
+        None, 1, LARGEST, "steps of each octave; default 20, 256 of --parameters=fourier"
     )
     jitter: int = integer(32, 0, LARGEST, "pixels that each step rolls the picture by, at most")
     augment: str | None = text(
