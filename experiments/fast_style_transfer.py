@@ -47,14 +47,19 @@ class Config(
     StyleConfig,
     launch.OptimizerConfig,
     launch.DevicesConfig,
-    steps=500,
+    steps=300,
     eval_every=100,
     log_every=25,
     optimizer="adam",
     learning_rate=1e-3,
+    average_pool=True,
+    style_weight=5.0,
     predict_to="styled",
 ):
-    """The configuration of fast style transfer."""
+    """The configuration of fast style transfer.
+
+    The weights suit a network of random weights.
+    """
 
     style: str = path(PHOTOGRAPHS[1], "picture whose style the network learns")
     style_size: int | None = integer(
@@ -65,7 +70,7 @@ class Config(
     )
     size: int = integer(128, 1, 1 << 14, "side of the training crops in pixels")
     batch_size: int = integer(4, 1, LARGEST, "crops per step, over all devices")
-    width: float = number(0.5, 0.01, 16, "factor of the paper's numbers of filters")
+    width: float = number(0.25, 0.01, 16, "factor of the paper's numbers of filters")
     blocks: int = integer(5, 0, 99, "residual blocks")
     upsampling: str = choice(
         "nearest", UPSAMPLING, "repeat pixels before a convolution, or a transposed convolution"
@@ -256,7 +261,7 @@ class FastStyleTransfer(NetworkTask[Config, None]):
         for count, row in enumerate(rows, 1):  # noqa: B007, whose last value is used
             source = pathlib.Path(row["input"])
             save_picture(row["picture"], folder / f"{count:04d}_{source.stem}.png")
-        launch.say(f"{count:,} pictures: {folder}")
+        launch.say(f"{count:,} picture{'' if count == 1 else 's'}: {folder}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 The pictures are those of a folder, in folders within or not, or the photographs that scikit-learn
 ships. Where the folder holds `train/` and one of `test/`, `validation/`, `valid/` and `val/`, these
 are the parts; else a fixed fifth of the pictures, at most 64, is held out. Of the photographs the
-right quarter is.
+left third is.
 
 Shapes: H W height and width of a picture, S side of a crop, B pictures of the global batch.
 """
@@ -74,9 +74,9 @@ def load_crops(
     """
     if data_path is None:
         whole = [photograph(name) for name in PHOTOGRAPHS]
-        quarter = whole[0].shape[1] // 4
-        train = [_shrunk(picture[:, :-quarter], size) for picture in whole]
-        test = [_shrunk(picture[:, -quarter:], size) for picture in whole]
+        third = whole[0].shape[1] // 3
+        train = [_shrunk(picture[:, third:], size) for picture in whole]
+        test = [_shrunk(picture[:, :third], size) for picture in whole]
         return CropData("photographs", _in_memory(train), _test(test, size), ())
     path = pathlib.Path(data_path).expanduser()
     try:

@@ -1,10 +1,12 @@
-"""Benchmarks of pictures that are optimised: `.venv/bin/python scripts/bench/pictures.py [style]`.
+"""Benchmarks of pictures and styles: `.venv/bin/python scripts/bench/pictures.py [style] [fast]`.
 
 They keep to two cores; the peer is PyTorch with torchvision's network. Sections:
 
     style    a step of style transfer, 256x256, SqueezeNet 1.1 of random weights and the default
              layers, by L-BFGS with a line search (ours by Optax, the peer's with strong Wolfe
              conditions, both with ten pairs) and by Adam; wanted: no slower than PyTorch
+    fast     a training step of fast style transfer, batches of 4 crops of 256x256 and the paper's
+             network (width 1), and one styled picture of 256x256; wanted: no slower than PyTorch
     texture  how many times 200 steps of L-BFGS bring down the style cost of a texture, from noise;
              wanted: 100
 """
@@ -24,6 +26,7 @@ flags.DEFINE_integer("rounds", 5, "turns of each contender", 1)
 CORES = 2
 SIDE = 256
 STEPS = 200
+BATCH = 4
 # Of torchvision's SqueezeNet 1.1, by number: conv1 with its rectifier, fire2, fire4, fire6, fire7.
 STYLE, CONTENT = (1, 3, 6, 9, 10), 6
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -130,6 +133,121 @@ def style() -> None:
     table(rows)
 
 
+def our_fast(*, train: bool) -> Step:
+    """A step of the job, or one picture that a trained run styles."""
+    import jax
+    from dlcore.experiments.fast_style_transfer import Config, FastStyleTransfer
+
+    from dlcore import runtime
+    from dlcore.launch.task import make_state
+    from dlcore.train import guard
+
+    runtime.configure()
+    task = FastStyleTransfer(Config(size=SIDE, width=1.0, batch_size=BATCH))
+    with tempfile.TemporaryDirectory() as folder:
+        task.workdir = pathlib.Path(folder)
+        data = task.data()
+        state = task.adopt(jax.jit(lambda: make_state(task))())
+    if not train:
+        picture = _pictures()[0]
+        variables = {"params": state.params}
+        return lambda: task.predict(variables, [picture])[0]
+    batch = next(data.train(0))
+    step = runtime.compile_step(guard(task.step()), task.layout())
+
+    def once() -> None:
+        nonlocal state
+        state, _ = step(state, batch)
+        jax.block_until_ready(state.params)
+
+    return once
+
+
+def their_fast(*, train: bool) -> Step:
+    """The same by PyTorch."""
+    import torch
+    import torchvision
+    from torch import nn
+
+    torch.set_num_threads(CORES)
+    features = torchvision.models.squeezenet1_1(weights=None).features.eval()
+    features.requires_grad_(False)
+    mean, deviation = (torch.tensor(each).reshape(1, 3, 1, 1) for each in (MEAN, DEVIATION))
+
+    def unit(into: int, out: int, window: int, stride: int = 1) -> list[nn.Module]:
+        pad = window // 2
+        conv = nn.Conv2d(into, out, window, stride, pad, padding_mode="reflect", bias=False)
+        return [conv, nn.InstanceNorm2d(out, affine=True)]
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.branch = nn.Sequential(*unit(128, 128, 3), nn.ReLU(), *unit(128, 128, 3))
+
+        def forward(self, x: Any) -> Any:
+            return x + self.branch(x)
+
+    layers = [*unit(3, 32, 9), nn.ReLU(), *unit(32, 64, 3, 2), nn.ReLU(), *unit(64, 128, 3, 2)]
+    layers += [nn.ReLU(), *[Block() for _ in range(5)]]
+    layers += [nn.Upsample(scale_factor=2), *unit(128, 64, 3), nn.ReLU()]
+    layers += [nn.Upsample(scale_factor=2), *unit(64, 32, 3), nn.ReLU()]
+    layers += [nn.Conv2d(32, 3, 9, 1, 4, padding_mode="reflect"), nn.Sigmoid()]
+    network = nn.Sequential(*layers)
+    content, style = (
+        torch.from_numpy(np.float32(picture / 255).transpose(2, 0, 1)[None].copy())
+        for picture in _pictures()
+    )
+    if not train:
+
+        def styled() -> None:
+            with torch.inference_mode():
+                network(content)
+
+        return styled
+
+    def activations(x: Any) -> dict[int, Any]:
+        x, found = (x - mean) / deviation, {}
+        for number, module in enumerate(features[: max(STYLE) + 1]):
+            found[number] = x = module(x)
+        return found
+
+    def gram(x: Any) -> Any:
+        flat = x.flatten(2)
+        return flat @ flat.transpose(1, 2) / flat.shape[2]
+
+    grams = {number: gram(activations(style)[number]) for number in STYLE}
+    batch = content.repeat(BATCH, 1, 1, 1)
+    tx = torch.optim.Adam(network.parameters(), 1e-3)
+
+    def once() -> None:
+        tx.zero_grad()
+        with torch.no_grad():
+            wanted = activations(batch)[CONTENT]
+        found = activations(network(batch))
+        cost = ((found[CONTENT] - wanted) ** 2).sum() / (4 * wanted[0].numel())
+        for number, target in grams.items():
+            difference = ((gram(found[number]) - target) ** 2).sum()
+            cost = cost + 100 / len(STYLE) * difference / (4 * target.shape[-1] ** 2)
+        (cost / BATCH).backward()
+        tx.step()
+
+    return once
+
+
+def fast() -> None:
+    """Milliseconds of a step and of a styled picture, and PyTorch's time as a multiple of ours."""
+    rows = [("what", "ours, ms", "PyTorch, ms", "ratio (wanted 1)")]
+    for what, train in ((f"step of {BATCH} crops", True), ("one picture", False)):
+        contenders = {
+            "ours": Contender(our_fast, train=train),
+            "PyTorch": Contender(their_fast, train=train),
+        }
+        times = take_turns(contenders, rounds=FLAGS.rounds, seconds=10)
+        ours, theirs = (f"{1000 * float(np.median(times[name])):.1f}" for name in contenders)
+        rows.append((what, ours, theirs, f"{ratio(times, 'PyTorch'):.2f}"))
+    table(rows)
+
+
 def texture() -> None:
     """The style cost of noise and after 200 steps of L-BFGS, the default network and style."""
     from dlcore.experiments.style_transfer import Config, StyleTransfer
@@ -149,4 +267,4 @@ def texture() -> None:
 
 
 if __name__ == "__main__":
-    run(style, texture)
+    run(style, fast, texture)
