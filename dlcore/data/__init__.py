@@ -11,6 +11,7 @@ from dlcore.data.identities import IdentityData, load_identities
 from dlcore.data.identity_loader import IdentityLoader
 from dlcore.data.images import load_images
 from dlcore.data.loader import Loader, evaluation_batches
+from dlcore.data.one_shot_runs import OneShotRun, read_one_shot_runs
 from dlcore.data.pictures import read_images
 from dlcore.data.sources import Arrays, Batch, ImageData, Records, Split
 from dlcore.data.statistics import (
@@ -29,6 +30,7 @@ __all__ = [
     "IdentityLoader",
     "ImageData",
     "Loader",
+    "OneShotRun",
     "Records",
     "Split",
     "balanced_positive_weights",
@@ -41,4 +43,5 @@ __all__ = [
     "load_identities",
     "load_images",
     "read_images",
+    "read_one_shot_runs",
 ]

@@ -239,15 +239,16 @@ def pixels(
 
 
 def read_images(
-    images: Sequence[np.ndarray | str | os.PathLike[str]],
+    images: Sequence[np.ndarray | str | os.PathLike[str] | StoredImage],
     shape: tuple[int, int, int],
     bits: int = 16,
 ) -> np.ndarray:
     """Returns images in one array, uint8 [N, H, W, C], read as those of a data set.
 
     Args:
-        images: uint8 arrays of H W C pixels, or paths of image files. Where the images are square,
-            files are fitted into the square (`fit_square`); else they must be of the shape.
+        images: uint8 arrays of H W C pixels, paths of image files, or what such files hold. Where
+            the images are square, files are fitted into the square (`fit_square`); else they must
+            be of the shape.
         shape: (H, W, C).
         bits: of the data set (`pixels`).
 
@@ -256,18 +257,22 @@ def read_images(
     """
     found = np.empty((len(images), *shape), np.uint8)
     for number, image in enumerate(images):
-        array = image if isinstance(image, np.ndarray) else _read(image, shape, bits)
+        if isinstance(image, np.ndarray):
+            array, name = image, f"image {number}"
+        else:
+            if not isinstance(image, StoredImage):
+                image = StoredImage(pathlib.Path(image), 0, str(image))
+            array, name = _read(image, shape, bits), f"image {image.name}"
         if array.size != found[number].size:
-            name = f"image {number}" if isinstance(image, np.ndarray) else f"image {image}"
             raise InputError(f"{name} has the shape {array.shape}; it must be {shape}")
         found[number] = array.reshape(shape)
     return found
 
 
-def _read(path: str | os.PathLike[str], shape: tuple[int, int, int], bits: int) -> np.ndarray:
+def _read(stored: StoredImage, shape: tuple[int, int, int], bits: int) -> np.ndarray:
     height, width, channels = shape
     size = height if height == width else None
-    with opened(StoredImage(pathlib.Path(path), 0, str(path))) as image:
+    with opened(stored) as image:
         return pixels(image, channels=channels, size=size, bits=bits)
 
 

@@ -325,13 +325,17 @@ def _conclude_untrained(
 def _finish(task: Task[Any, Any], data: Data[Any], outcome: Outcome, started: float) -> Outcome:
     """Writes what a run leaves, and prints its result; several processes leave the rest to one."""
     if processes.is_distributed():
+        if type(task).assess is not Task.assess:
+            whole = processes.whole(outcome.variables)
+            outcome = dataclasses.replace(outcome, variables=whole)
         if processes.is_primary():
+            outcome = task.assess(outcome)
             conclude(task, data, outcome, started)
             say("reports, exports and samples are made by the same command in one process")
         processes.all_agree(True)
         return outcome
     outcome = dataclasses.replace(outcome, variables=task.reported(outcome.variables))
-    outcome = task.finish(outcome)
+    outcome = task.finish(task.assess(outcome))
     conclude(task, data, outcome, started)
     if task.config.report:
         page = write_report(task.workdir, [*task.report(outcome)])

@@ -281,6 +281,14 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         """
         return None
 
+    def assess(self, outcome: Outcome) -> Outcome:
+        """Returns the outcome with what else the job finds of the trained model, at the end.
+
+        In a run of several processes the first one alone calls this, with whole variables, and so
+        nothing here may wait for the others.
+        """
+        return outcome
+
     def finish(self, outcome: Outcome) -> Outcome:
         """Writes what the job writes at the end; returns the outcome with what it found."""
         return outcome

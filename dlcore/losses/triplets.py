@@ -143,10 +143,15 @@ def _hard(
 def _semi_hard(
     distances: jax.Array, positive: jax.Array, negative: jax.Array, key: jax.Array
 ) -> Triplets:
-    farther = negative[None] & (distances[None] > distances[:, None])
-    nearest = jnp.where(farther, distances[None], jnp.inf).argmin(-1)
-    farthest = jnp.where(negative, distances, -jnp.inf).argmax()
-    chosen = jnp.where(farther.any(-1), nearest, farthest)
+    found = jax.lax.stop_gradient(distances)
+    farthest = jnp.where(negative, found, -jnp.inf).argmax()
+
+    def choose(rank: jax.Array, place: jax.Array) -> jax.Array:
+        farther = negative & (found > found[place])
+        nearest = jnp.where(farther, found, jnp.inf).argmin()
+        return jnp.where(farther.any(), nearest, farthest)
+
+    chosen = _for_each_positive(choose, positive)
     return Triplets(distances, distances[chosen], positive & negative.any())
 
 
@@ -165,8 +170,37 @@ def _distance_weighted(
     far = jnp.where(negative, jnp.zeros_like(chances), -jnp.inf)
     chances = jnp.where(jnp.isfinite(chances).any(), chances, far)
     chances = jnp.where(negative.any(), chances, jnp.zeros_like(chances))
-    drawn = jax.random.categorical(key, chances, shape=distances.shape)
+    drawn = _for_each_positive(
+        lambda rank, place: jax.random.categorical(jax.random.fold_in(key, rank), chances), positive
+    )
     return Triplets(distances, distances[drawn], positive & negative.any())
+
+
+def _for_each_positive(
+    choose: Callable[[jax.Array, jax.Array], jax.Array], positive: jax.Array
+) -> jax.Array:
+    """Returns (N,), for each positive of an anchor the number of the negative that is chosen.
+
+    Positives are few among the N, and unlike all pairs of two examples one is looked at after the
+    other.
+
+    Args:
+        choose: (how many positives come before it, its number) -> the number of the negative;
+            without a gradient.
+        positive: (N,).
+    """
+    ranks, count = jnp.cumsum(positive) - 1, positive.sum()
+
+    def more(state: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return state[0] < count
+
+    def one(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        rank, chosen = state
+        place = (positive & (ranks == rank)).argmax()
+        return rank + 1, chosen.at[place].set(choose(rank, place).astype(chosen.dtype))
+
+    start = jnp.zeros_like(count), jnp.zeros(len(positive), jnp.int32)
+    return jax.lax.while_loop(more, one, start)[1]
 
 
 def log_inverse_density(distances: jax.Array, dimensions: int) -> jax.Array:

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -107,6 +107,16 @@ def all_agree(ok: bool) -> bool:
     if not is_distributed():
         return ok
     return bool(np.all(multihost_utils.process_allgather(np.asarray(ok))))
+
+
+def whole(tree: Any) -> Any:
+    """Returns the arrays of a tree as NumPy's, whole in each process; all must call it.
+
+    A device holds one whole array at a time.
+    """
+    if not is_distributed():
+        return jax.device_get(tree)
+    return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), tree)
 
 
 def exit_process(status: int) -> NoReturn:

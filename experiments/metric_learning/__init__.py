@@ -10,7 +10,7 @@ identities.
 import dataclasses
 import functools
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -25,7 +25,9 @@ from dlcore.data import (
     labels_of,
     load_identities,
     read_images,
+    read_one_shot_runs,
 )
+from dlcore.data.one_shot_runs import OFFICIAL
 from dlcore.errors import InputError
 from dlcore.launch.fields import (
     LARGEST,
@@ -63,7 +65,7 @@ from dlcore.types import (
 )
 
 from . import gallery, report
-from .evaluation import Setting, scores
+from .evaluation import Setting, one_shot_errors, scores
 from .gallery import GalleryGroup
 
 SAMPLE = 10_000  # images that are enough to measure on
@@ -152,6 +154,11 @@ class Config(
     init_prefix: str | None = text(
         None, "with --init_from=FILE, what stands before the names to take, such as model_ema"
     )
+    omniglot_runs: str | None = path(
+        None,
+        "test a trained run by Omniglot's official one-shot tests, in this folder or all_runs.zip",
+        free=True,
+    )
 
     def for_check(self) -> "Config":
         return dataclasses.replace(super().for_check(), augment="none")
@@ -183,7 +190,7 @@ class MetricLearning(launch.Task[Config, Info]):
     """An embedding of pictures."""
 
     reads = "images"
-    asks = ("predict", *gallery.ASKS)
+    asks = ("predict", *gallery.ASKS, "omniglot_runs")
     metric: tuple[str, Literal["min", "max"]] = ("eer", "min")
 
     def data(self) -> launch.Data[Info]:
@@ -387,7 +394,7 @@ class MetricLearning(launch.Task[Config, Info]):
 
         return launch.Check(forward, "image")
 
-    def finish(self, outcome: launch.Outcome) -> launch.Outcome:
+    def assess(self, outcome: launch.Outcome) -> launch.Outcome:
         """Adds what the distances of pixels would reach, and thresholds for verification."""
         found: dict[str, float] = {}
         for name, split in self.splits.items():
@@ -435,14 +442,38 @@ class MetricLearning(launch.Task[Config, Info]):
 
     @classmethod
     def use(cls, config: Config, given: Collection[str]) -> bool:
-        if not {*gallery.ASKS} & {*given}:
+        asked = {*cls.asks} & {*given}
+        if not asked:
             return False
         trained = trained_by(cls, config, given)
         task = trained.task
         assert isinstance(task, cls)
-        for answer in gallery.ask(trained, task.distance):
-            print(json.dumps(answer, ensure_ascii=False))
+        if {*gallery.ASKS} & asked:
+            for answer in gallery.ask(trained, task.distance):
+                print(json.dumps(answer, ensure_ascii=False))
+        if trained.config.omniglot_runs is not None:
+            print(json.dumps(task.official_errors(trained.predict)))
         return True
+
+    def official_errors(self, embed: Callable[[Sequence[Any]], np.ndarray]) -> dict[str, Any]:
+        """Returns the errors in Omniglot's official tests, of embeddings and of pixels."""
+        runs = read_one_shot_runs(self.config.omniglot_runs or "")
+        if len(runs) != OFFICIAL:
+            launch.say(f"{self.config.omniglot_runs} has {len(runs)} of the {OFFICIAL} runs")
+
+        def flat(pictures: Sequence[Any]) -> np.ndarray:
+            images = read_images(pictures, self.info.image_shape, self.info.bits)
+            return images.reshape(len(images), -1)
+
+        errors = one_shot_errors(runs, embed, self.distance)
+        by_run = {run.name: error for run, error in zip(runs, errors.tolist(), strict=True)}
+        pixels = one_shot_errors(runs, flat, "l2")
+        return {
+            "runs": len(runs),
+            "error": float(errors.mean()),
+            "pixels_error": float(pixels.mean()),
+            "errors": by_run,
+        }
 
     @functools.cached_property
     def _embed(self) -> Any:

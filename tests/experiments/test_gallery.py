@@ -9,9 +9,11 @@ from in_process import run_here
 from PIL import Image
 
 from dlcore import launch
+from dlcore.data import OneShotRun, pictures
 from dlcore.errors import InputError
 from dlcore.launch import jobs
 from dlcore.metrics import roc
+from experiments.metric_learning.evaluation import one_shot_errors
 
 JOB = jobs.task_class("metric_learning")
 CONFIG, _ = JOB.parts()
@@ -110,6 +112,48 @@ def test_persons_come_and_go_and_are_recognised(people, workdir, tmp_path, capfd
     (workdir / "gallery.json").write_text("{", encoding="utf-8")
     done, _ = ask("--remove=person0")
     assert done.returncode == 2 and "is not a gallery that can be read" in done.stderr
+
+
+def test_omniglots_official_tests_of_a_trained_run(people, workdir, tmp_path, capfd):
+    """The second picture of each person is recognised by the first; one label is wrong."""
+    before = {file: file.read_bytes() for file in workdir.rglob("*") if file.is_file()}
+    persons, wrong = [f"person{number}" for number in range(4)], {"run02": {0: 1}}
+    for run in ("run01", "run02"):
+        lines = []
+        for part, picture in (("training", "0.png"), ("test", "1.png")):
+            (tmp_path / run / part).mkdir(parents=True)
+            for person in persons:
+                content = (people / person / picture).read_bytes()
+                (tmp_path / run / part / f"{person}.png").write_bytes(content)
+        for number, person in enumerate(persons):
+            answer = persons[wrong.get(run, {}).get(number, number)]
+            lines.append(f"{run}/test/{person}.png {run}/training/{answer}.png\n")
+        (tmp_path / run / "class_labels.txt").write_text("".join(lines), encoding="utf-8")
+    flags = [f"--workdir={workdir}", f"--omniglot_runs={tmp_path}"]
+    done = run_here(capfd, "metric_learning", flags)
+    assert done.returncode == 0 and "has 2 of the 20 runs" in done.stderr
+    found = json.loads(done.stdout)
+    # The pixels are recognised without a fault.
+    assert found["runs"] == 2 and found["pixels_error"] == 0.125
+    errors = found["errors"]
+    assert {*errors} == {"run01", "run02"} and errors["run01"] <= 0.25 <= errors["run02"]
+    assert found["error"] == np.mean([*errors.values()])
+    assert before == {file: file.read_bytes() for file in before}
+    done = run_here(capfd, "metric_learning", [flags[0], f"--omniglot_runs={workdir}"])
+    assert done.returncode == 2 and "has no folders run01, run02, ...; give" in done.stderr
+
+
+def test_errors_of_one_shot_runs_count_ties_as_errors():
+    stored = [pictures.StoredImage(bytes([value]), 0, "") for value in (0, 9, 1, 8, 0, 0, 0)]
+    runs = [
+        OneShotRun("run01", stored[:2], stored[2:4], np.array([0, 0])),
+        OneShotRun("run02", stored[4:6], stored[6:], np.array([0])),
+    ]
+
+    def embed(images):
+        return np.array([[float(image.file[0])] for image in images])
+
+    assert one_shot_errors(runs, embed, "l2").tolist() == [0.5, 1.0]
 
 
 def test_the_report(workdir):

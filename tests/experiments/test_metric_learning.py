@@ -100,6 +100,20 @@ def test_a_planted_collapse_is_said_in_the_log(people, tmp_path, capfd):
     assert "collapse to one point" in done.stderr and "--mining=semi_hard" in done.stderr
 
 
+PLANTED = "loss=triplet mining=hard nonormalise weight_decay=900 learning_rate=1e-3"
+
+
+@pytest.mark.parametrize("collapses", [True, False], ids=["planted", "healthy"])
+def test_the_check_fires_on_a_planted_collapse_alone(people, capfd, collapses):
+    flags = [f"--data_path={people}", "--model=mlp", "--embedding=4", "--option=features=[16]"]
+    flags += ["--batch_size=8", "--pictures=2", "--ways=3", "--warmup_steps=0"]
+    planted = [f"--{flag}" for flag in PLANTED.split()] if collapses else []
+    done = run_here(capfd, "metric_learning", [*flags, "--check", *planted])
+    assert done.returncode == collapses, done.stdout + done.stderr
+    assert ("collapse to one point" in done.stdout) == collapses
+    assert ("FAIL  training metrics" in done.stdout) == collapses
+
+
 def test_a_healthy_run_raises_no_alarm(trained, task):
     _, folder = trained
     lines = [
@@ -114,6 +128,7 @@ REFUSED = {
     "batch_size=9": "is not 2 --pictures of each of two or more identities; give --batch_size=8",
     "batch_size=64": "takes 32 identities with 2 --pictures each, and there are 16 to train on",
     "margin=0": "--margin=0.0 is not a number from 1e-06 on",
+    "margin=-1": "--margin=-1.0 is not a number from 1e-06 on",
     "loss=info_nce margin=1": "--loss=info_nce does not read --margin",
     "loss=triplet accumulate=2": "--loss=triplet does not read --accumulate",
     "loss=triplet mining=distance_weighted": "is for L2 distances on the unit sphere",
@@ -143,6 +158,52 @@ def test_a_run_starts_from_the_encoder_of_another(trained, people, capfd):
     source = dlcore.load(folder).variables["params"]["encoder"]
     jax.tree.map(np.testing.assert_array_equal, state.params["encoder"], source)
     assert "restored" in capfd.readouterr().err
+
+
+def test_weights_that_do_not_fit_are_refused_in_one_line(trained, people):
+    _, folder = trained
+    options = {"option": ("features=[]",), "embedding": 5}
+    config = CONFIG(data_path=str(people), init_from=str(folder), **SMALL | options)
+    task = JOB(config)
+    task.info = task.data().info
+    with pytest.raises(
+        InputError, match="no weight of .* fits mlp: it has .*the encoder wants"
+    ) as e:
+        task.adopt(launch.task.make_state(task))
+    assert "\n" not in str(e.value)
+
+
+FOLDERS = {
+    "no folders": ({"a.png": 1}, "has no folders with pictures; expected a folder for each"),
+    "single pictures": (
+        {f"{person}/0.png": 1 for person in "abcdefghij"},
+        "has 8 identities in train, 0 of them with two or more pictures",
+    ),
+    "few persons": (
+        {f"{person}/{number}.png": 1 for person in "abcd" for number in range(2)},
+        "takes 4 identities with 2 --pictures each, and there are 2 to train on; give --batch_size",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_folders_that_cannot_be_learned_from_are_refused(tmp_path, kind):
+    files, expected = FOLDERS[kind]
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (SIDE, SIDE)).save(tmp_path / name)
+    with pytest.raises(InputError) as error:
+        JOB(CONFIG(**SMALL, data_path=str(tmp_path))).data()
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_identities_of_one_picture_are_left_out_and_counted(tmp_path, capfd):
+    for person in range(10):
+        (tmp_path / f"person{person}").mkdir()
+        for number in range(1 if person == 9 else 2):
+            Image.new("L", (SIDE, SIDE)).save(tmp_path / f"person{person}" / f"{number}.png")
+    JOB(CONFIG(**SMALL, data_path=str(tmp_path))).data()
+    assert "identities of one picture in train: 1, left out" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("groups", [None, np.array([0, 0, 1, 1])])

@@ -5,13 +5,11 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
+import runs_in_processes
+from runs_in_processes import fingerprints, reports, same, started, wait_for
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 FLAGS = (
     "--model=lenet5", "--batch_size=32", "--schedule=constant", "--log_every=5", "--eval_every=10",
     "--checkpoint_every=5",
@@ -20,41 +18,15 @@ FLAGS = (
 
 def command(workdir, *flags, processes=2):
     """The job in so many processes of two devices each."""
-    start = [sys.executable, "-m", "experiments.image_classification"]
-    if processes > 1:
-        start = ["scripts/launch/local.sh", str(processes), "image_classification"]
-    return [*start, *FLAGS, f"--workdir={workdir}", *flags]
+    return runs_in_processes.command(
+        "image_classification", *FLAGS, f"--workdir={workdir}", *flags, processes=processes
+    )
 
 
-def start(command):
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"},
-    )  # fmt: skip
-
-
-def finished(*arguments, **how):
-    process = start(command(*arguments, **how))
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return output
-
-
-def reports(workdir):
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def same(left, right):
-    assert len(left) == len(right) > 0
-    for a, b in zip(left, right, strict=True):
-        assert a.pop("split") == b.pop("split")
-        assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
-
-
-def fingerprints(workdir, step):
-    run = workdir / "checkpoints" / str(step) / "run" / "metadata"
-    return json.loads(run.read_text())["fingerprints"]
+def finished(workdir, *flags, processes=2):
+    return runs_in_processes.finished(
+        "image_classification", *FLAGS, f"--workdir={workdir}", *flags, processes=processes
+    )
 
 
 def test_two_processes_do_what_one_does_and_one_goes_on(tmp_path):
@@ -66,16 +38,6 @@ def test_two_processes_do_what_one_does_and_one_goes_on(tmp_path):
     same(reports(two), reports(one))
     summary = json.loads((two / "summary.json").read_text())
     assert summary["step"] == 20 and not (two / "report").exists()
-
-
-def wait_for(workdir, step):
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError, IndexError):
-            if reports(workdir)[-1]["step"] >= step:
-                return
-        time.sleep(0.02)
-    raise AssertionError(f"the run did not reach step {step}")
 
 
 def worker(workdir, number):
@@ -94,7 +56,7 @@ def test_a_killed_process_ends_all_and_the_supervisor_goes_on(tmp_path, number):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     flags = ("--steps=200", "--layout=mesh")
     finished(whole, *flags)
-    process = start(["scripts/launch/supervise", "--pause=0.1", *command(killed, *flags)])
+    process = started(["scripts/launch/supervise", "--pause=0.1", *command(killed, *flags)], 2)
     wait_for(killed, 20)
     os.kill(worker(killed, number), signal.SIGKILL)
     _, errors = process.communicate(timeout=400)
@@ -107,7 +69,7 @@ def test_a_killed_process_ends_all_and_the_supervisor_goes_on(tmp_path, number):
 @pytest.mark.slow
 def test_sigterm_to_one_process_has_all_save_the_same_step(tmp_path):
     workdir = tmp_path / "run"
-    process = start(command(workdir, "--steps=100000", "--layout=pmap"))
+    process = started(command(workdir, "--steps=100000", "--layout=pmap"), 2)
     wait_for(workdir, 10)
     os.kill(worker(workdir, 1), signal.SIGTERM)
     _, errors = process.communicate(timeout=200)
