@@ -33,9 +33,20 @@ _WITH_CONTENT = {"texture": (False,)}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(
-    PictureConfig, StyleConfig, steps=100, eval_every=25, log_every=25, learning_rate=0.02
+    PictureConfig,
+    StyleConfig,
+    steps=100,
+    eval_every=25,
+    log_every=25,
+    learning_rate=0.02,
+    average_pool=True,
+    variation_weight=1.0,
 ):
-    """The configuration of style transfer."""
+    """The configuration of style transfer.
+
+    The weights suit a network of random weights; activations of a trained one, and so its costs,
+    are larger, and need a larger weight of the total variation.
+    """
 
     group_conditions = dict.fromkeys(
         {*launch.OptimizerConfig.defaults()} - {"optimizer", "precision", "skip_spikes"},

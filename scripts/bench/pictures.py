@@ -55,7 +55,10 @@ def our_style(*, optimizer: str) -> Step:
         paths = [f"{folder}/{name}.png" for name in ("content", "style")]
         for picture, path in zip(_pictures(), paths, strict=True):
             Image.fromarray(picture).save(path)
-        config = Config(optimizer=optimizer, content=paths[0], style=(paths[1],), size=SIDE)
+        config = Config(
+            optimizer=optimizer, content=paths[0], style=(paths[1],), size=SIDE,
+            average_pool=False, variation_weight=0.0,
+        )  # fmt: skip
         task = StyleTransfer(config)
         task.workdir = pathlib.Path(folder)
         task.data()
