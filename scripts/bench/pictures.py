@@ -146,7 +146,7 @@ def our_fast(*, train: bool) -> Step:
     from dlcore.train import guard
 
     runtime.configure()
-    task = FastStyleTransfer(Config(size=SIDE, width=1.0, batch_size=BATCH))
+    task = FastStyleTransfer(Config(size=SIDE, width=1.0, batch_size=BATCH, average_pool=False))
     with tempfile.TemporaryDirectory() as folder:
         task.workdir = pathlib.Path(folder)
         data = task.data()
@@ -258,7 +258,9 @@ def texture() -> None:
     from dlcore import launch
 
     with tempfile.TemporaryDirectory() as folder:
-        config = Config(texture=True, size=SIDE, steps=STEPS, log_every=1, workdir=folder)
+        config = Config(
+            texture=True, size=SIDE, steps=STEPS, log_every=1, workdir=folder, variation_weight=0.0
+        )
         outcome = launch.run(StyleTransfer(config))
         lines = (pathlib.Path(folder) / "metrics.jsonl").read_text().splitlines()
     # The loss of a step is that of the picture before it.
