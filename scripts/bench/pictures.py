@@ -14,6 +14,7 @@ They keep to two cores; the peer is PyTorch with torchvision's network. Sections
 import json
 import pathlib
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -74,8 +75,8 @@ def our_style(*, optimizer: str) -> Step:
     return once
 
 
-def their_style(*, optimizer: str) -> Step:
-    """The same by PyTorch."""
+def _their_network() -> tuple[Callable[[Any], dict[int, Any]], Callable[[Any], Any]]:
+    """Returns functions to PyTorch's activations by number, and from these to style matrices."""
     import torch
     import torchvision
 
@@ -84,16 +85,24 @@ def their_style(*, optimizer: str) -> Step:
     features.requires_grad_(False)
     mean, deviation = (torch.tensor(each).reshape(1, 3, 1, 1) for each in (MEAN, DEVIATION))
 
-    def activations(picture: Any) -> dict[int, Any]:
-        x, found = (picture - mean) / deviation, {}
+    def activations(pictures: Any) -> dict[int, Any]:
+        x, found = (pictures - mean) / deviation, {}
         for number, module in enumerate(features[: max(STYLE) + 1]):
             found[number] = x = module(x)
         return found
 
-    def gram(x: Any) -> Any:
-        flat = x.reshape(x.shape[1], -1)
-        return flat @ flat.T / flat.shape[1]
+    def grams(x: Any) -> Any:
+        flat = x.flatten(2)
+        return flat @ flat.transpose(1, 2) / flat.shape[2]
 
+    return activations, grams
+
+
+def their_style(*, optimizer: str) -> Step:
+    """The same by PyTorch."""
+    import torch
+
+    activations, gram = _their_network()
     content, style = (
         torch.from_numpy(np.float32(picture / 255).transpose(2, 0, 1)[None].copy())
         for picture in _pictures()
@@ -115,7 +124,7 @@ def their_style(*, optimizer: str) -> Step:
         cost = ((found[CONTENT] - wanted) ** 2).sum() / (4 * wanted.numel())
         for number, target in grams.items():
             difference = gram(found[number]) - target
-            cost = cost + 100 / len(STYLE) * (difference**2).sum() / (4 * len(target) ** 2)
+            cost = cost + 100 / len(STYLE) * (difference**2).sum() / (4 * target.shape[-1] ** 2)
         cost.backward()
         return cost
 
@@ -169,13 +178,9 @@ def our_fast(*, train: bool) -> Step:
 def their_fast(*, train: bool) -> Step:
     """The same by PyTorch."""
     import torch
-    import torchvision
     from torch import nn
 
-    torch.set_num_threads(CORES)
-    features = torchvision.models.squeezenet1_1(weights=None).features.eval()
-    features.requires_grad_(False)
-    mean, deviation = (torch.tensor(each).reshape(1, 3, 1, 1) for each in (MEAN, DEVIATION))
+    activations, gram = _their_network()
 
     def unit(into: int, out: int, window: int, stride: int = 1) -> list[nn.Module]:
         pad = window // 2
@@ -207,16 +212,6 @@ def their_fast(*, train: bool) -> Step:
                 network(content)
 
         return styled
-
-    def activations(x: Any) -> dict[int, Any]:
-        x, found = (x - mean) / deviation, {}
-        for number, module in enumerate(features[: max(STYLE) + 1]):
-            found[number] = x = module(x)
-        return found
-
-    def gram(x: Any) -> Any:
-        flat = x.flatten(2)
-        return flat @ flat.transpose(1, 2) / flat.shape[2]
 
     grams = {number: gram(activations(style)[number]) for number in STYLE}
     batch = content.repeat(BATCH, 1, 1, 1)
