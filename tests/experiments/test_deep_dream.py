@@ -207,9 +207,9 @@ def test_what_is_wrong_is_one_line(run, tmp_path, flags, words):
 
 def test_what_is_not_given_is_what_suits():
     settled = CONFIG().settled()
-    assert (settled.steps, settled.eval_every, settled.octave_steps) == (40, 10, 10)
+    assert (settled.steps, settled.eval_every, settled.octave_steps) == (80, 20, 20)
     assert settled.settled() == settled
     frames = dataclasses.replace(CONFIG(), zoom=3).settled()
-    assert frames.steps == 120
+    assert frames.steps == 240
     octave = functools.partial(JOB.octave, type("Task", (), {"config": frames, "sizes": [0] * 4})())
-    assert [octave(step) for step in (0, 9, 10, 39, 40, 119)] == [0, 0, 1, 3, 0, 3]
+    assert [octave(step) for step in (0, 19, 20, 79, 80, 239)] == [0, 0, 1, 3, 0, 3]
