@@ -84,6 +84,8 @@ def test_costs_and_gradient_are_those_of_gatys_in_pytorch(pictures):
         content_layers=("fire2:1",),
         content_cost="gatys",
         content_weight=1e-3,
+        variation_weight=0.0,
+        average_pool=False,
     )
     torch.manual_seed(0)
     network = torchvision.models.squeezenet1_1(weights=None).eval()
