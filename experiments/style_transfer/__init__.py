@@ -81,6 +81,13 @@ class Config(
         50, 1, LARGEST, "steps of each size but the last", when={"levels": lambda n: n > 1}
     )
 
+    def shrunk(self) -> "Config":
+        config = super().shrunk()
+        if config.levels == 1:
+            return config
+        # Small pictures can be halved once, and two steps see both sizes.
+        return dataclasses.replace(config, levels=2, level_steps=1)
+
 
 class StyleTransfer(PictureTask[Config, PictureInfo]):
     """A picture that is fitted to the activations of a content and the correlations of styles."""
