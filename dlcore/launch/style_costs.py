@@ -48,7 +48,7 @@ class StyleConfig(Group):
 
 
 class Wanted(TypedDict):
-    """What the activations of pictures are compared with, by layer.
+    """The targets that the activations of pictures are compared with, by layer.
 
     Attributes:
         content: (B, h, w, N), activations of the contents; nothing of a texture.

@@ -1,4 +1,4 @@
-"""What a picture can be made to excite: objectives of activations, to be made as large as possible.
+"""Objectives of activations, which deep dream and feature visualisation make as large as possible.
 
 Mordvintsev et al. 2015 (Inceptionism) and Olah et al. 2017 (Feature Visualization). Each returns
 one number for each picture, float32 at least.

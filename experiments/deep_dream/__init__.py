@@ -179,7 +179,7 @@ class DeepDream(PictureTask[Config, Info]):
 
     @functools.cached_property
     def objective(self) -> objectives.Objective:
-        """What is to grow."""
+        """The objective that the run makes grow."""
         return objectives.parse(self.config.objective)
 
     @property

@@ -1,4 +1,4 @@
-"""What a picture is to excite: --objective."""
+"""The objectives that --objective names, which a dream makes grow."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

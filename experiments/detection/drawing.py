@@ -1,4 +1,4 @@
-"""What was found, drawn on copies of the pictures and written as COCO JSON."""
+"""Draws detections on copies of the pictures and writes them as COCO JSON."""
 
 import json
 import pathlib

@@ -98,15 +98,20 @@ def _their_network() -> tuple[Callable[[Any], dict[int, Any]], Callable[[Any], A
     return activations, grams
 
 
+def _their_pictures() -> list[Any]:
+    """Returns content and style as PyTorch takes them, float32 [1, 3, 256, 256] of 0 to 1."""
+    import torch
+
+    arrays = (np.float32(picture / 255).transpose(2, 0, 1)[None].copy() for picture in _pictures())
+    return [torch.from_numpy(array) for array in arrays]
+
+
 def their_style(*, optimizer: str) -> Step:
     """The same by PyTorch."""
     import torch
 
     activations, gram = _their_network()
-    content, style = (
-        torch.from_numpy(np.float32(picture / 255).transpose(2, 0, 1)[None].copy())
-        for picture in _pictures()
-    )
+    content, style = _their_pictures()
     wanted = activations(content)[CONTENT]
     grams = {number: gram(activations(style)[number]) for number in STYLE}
     picture = content.clone().requires_grad_()
@@ -201,10 +206,7 @@ def their_fast(*, train: bool) -> Step:
     layers += [nn.Upsample(scale_factor=2), *unit(64, 32, 3), nn.ReLU()]
     layers += [nn.Conv2d(32, 3, 9, 1, 4, padding_mode="reflect"), nn.Sigmoid()]
     network = nn.Sequential(*layers)
-    content, style = (
-        torch.from_numpy(np.float32(picture / 255).transpose(2, 0, 1)[None].copy())
-        for picture in _pictures()
-    )
+    content, style = _their_pictures()
     if not train:
 
         def styled() -> None:
@@ -257,7 +259,7 @@ def texture() -> None:
             texture=True, size=SIDE, steps=STEPS, log_every=1, workdir=folder, variation_weight=0.0
         )
         outcome = launch.run(StyleTransfer(config))
-        lines = (pathlib.Path(folder) / "metrics.jsonl").read_text().splitlines()
+        lines = (pathlib.Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     # The loss of a step is that of the picture before it.
     first = json.loads(lines[0])["loss"] / config.style_weight
     last = outcome.metrics["style_cost"]

@@ -24,7 +24,7 @@ def folder(tmp_path):
     for number, size in enumerate(SIZES):
         where = tmp_path / "a" / "b" if number == 2 else tmp_path
         Image.fromarray(picture(*size)).save(where / f"{number}.png")
-    (tmp_path / "a" / "notes.txt").write_text("none")
+    (tmp_path / "a" / "notes.txt").write_text("none", encoding="utf-8")
     (tmp_path / ".hidden.png").write_bytes(b"")
     return tmp_path
 

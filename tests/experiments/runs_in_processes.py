@@ -42,7 +42,7 @@ def finished(job, *flags, processes=1, devices=2):
 
 
 def reports(workdir):
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -56,7 +56,7 @@ def same(left, right):
 
 def fingerprints(workdir, step):
     run = workdir / "checkpoints" / str(step) / "run" / "metadata"
-    return json.loads(run.read_text())["fingerprints"]
+    return json.loads(run.read_text(encoding="utf-8"))["fingerprints"]
 
 
 def wait_for(workdir, step):

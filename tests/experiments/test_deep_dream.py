@@ -90,7 +90,7 @@ def test_what_a_run_writes(zoomed):
         first = np.asarray(gif.convert("RGB"), int)
     # Colours of a GIF are of a palette.
     assert np.abs(first - np.asarray(Image.open(stages[0]), int)).mean() < 8
-    text = (folder / "report" / "index.html").read_text()
+    text = (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert "stages.png" in text and "Objective" in text and "Total variation" in text
 
 
@@ -129,7 +129,7 @@ def test_a_spectrum_shows_what_a_layer_looks_for(tmp_path):
     assert (task.config.optimizer, task.config.learning_rate) == ("adam", 0.05)
     assert task.config.augment == "crop:12,scale:1.1,rotate:10"
     outcome = launch.run(task)
-    rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    rows = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert len([row for row in rows if '"train"' in row]) == 12
     variables = outcome.variables
     value = jax.jit(lambda params: task.value(variables, task.draw(params)))

@@ -72,7 +72,7 @@ def test_a_run_writes_its_stages_and_a_killed_one_goes_on_bit_for_bit(files, who
 
 
 def evaluations(folder):
-    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return [row for row in rows if row["split"] == "test"]
 
 
@@ -179,7 +179,7 @@ def test_mistakes_are_one_line(files, options, message):
 
 
 def test_a_folder_without_pictures_is_one_line(capfd, tmp_path):
-    (tmp_path / "notes.txt").write_text("none")
+    (tmp_path / "notes.txt").write_text("none", encoding="utf-8")
     process = run_here(capfd, "fast_style_transfer", [f"--data_path={tmp_path}"])
     assert process.returncode == 2
     assert f"{tmp_path} has no pictures in one of the formats BMP" in process.stderr

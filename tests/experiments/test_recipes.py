@@ -41,6 +41,6 @@ def test_the_options_of_a_recipe_are_those_of_its_job(path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_says_how_to_run_it_and_what_to_expect(path):
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert f"scripts/run {path.parent.name} --recipe={path.stem}" in text
     assert re.search(r"# Expected: test \w+ [\d.]+.* in \d+ s on two CPU cores", text)

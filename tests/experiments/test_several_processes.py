@@ -36,7 +36,7 @@ def test_two_processes_do_what_one_does_and_one_goes_on(tmp_path):
     finished(two, "--steps=20", processes=1)
     finished(one, "--steps=20", processes=1)
     same(reports(two), reports(one))
-    summary = json.loads((two / "summary.json").read_text())
+    summary = json.loads((two / "summary.json").read_text(encoding="utf-8"))
     assert summary["step"] == 20 and not (two / "report").exists()
 
 
@@ -44,7 +44,7 @@ def worker(workdir, number):
     """The process of that number."""
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_text().split("\0")
+            words = (folder / "cmdline").read_text(encoding="utf-8").split("\0")
             if {f"--workdir={workdir}", f"--process_id={number}"} <= set(words):
                 return int(folder.name)
     raise AssertionError("the process is not there")

@@ -1,7 +1,5 @@
 """The job of style transfer."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +10,7 @@ from PIL import Image
 
 from dlcore import launch
 from dlcore.errors import InputError
+from dlcore.files import read_json_lines
 from dlcore.models import image_model
 
 SMALL = dict(size=24, option=("width=0.0625",), style_layers=("conv1", "fire2"))
@@ -63,7 +62,7 @@ def test_a_killed_run_of_two_levels_goes_on_bit_for_bit(capfd, pictures, tmp_pat
     whole, parts = ((tmp_path / name / "picture.png").read_bytes() for name in ("whole", "parts"))
     assert whole == parts
     assert (tmp_path / "whole/report/layers.png").exists()
-    rows = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").open()]
+    rows = read_json_lines(tmp_path / "whole/metrics.jsonl")
     costs = [row["cost"] for row in rows if row["split"] == "test"]
     assert costs[-1] < costs[0]
     # A finished run comes back without its pictures.

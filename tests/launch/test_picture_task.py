@@ -86,7 +86,10 @@ def test_a_run_writes_its_stages_and_a_killed_one_goes_on_bit_for_bit(tmp_path):
 
 
 def first_cost(workdir):
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     return next(row["loss"] for row in rows if row["split"] == "train")
 
 
