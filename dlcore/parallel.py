@@ -81,6 +81,11 @@ def positions(count: int) -> jax.Array:
     return part.offset + part.stride * jnp.arange(count, dtype=jnp.int32)
 
 
+def row_keys(key: jax.Array, count: int) -> jax.Array:
+    """Returns a key for each of the `count` examples at hand, the same in every layout."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, positions(count))
+
+
 def row_weights(count: int) -> jax.Array | None:
     """Returns the weights of the `count` examples at hand, (count,).
 

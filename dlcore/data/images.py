@@ -12,6 +12,7 @@ from itertools import chain
 import numpy as np
 
 from dlcore.data import pictures
+from dlcore.data.image_arrays import SUFFIX, read_arrays
 from dlcore.data.image_folder import read_folder
 from dlcore.data.image_table import read_table
 from dlcore.data.pictures import StoredImage
@@ -39,11 +40,13 @@ def load_images(
     Args:
         dataset: "digits", which is always there, or a prepared TFDS data set (NAME, NAME/CONFIG,
             NAME:VERSION). Its test split is "test", or "validation" where the data set has no test
-            split or one without labels.
+            split or one without labels. ("glyphs" is always there too, but no character is in both
+            of its parts: it is for jobs that take no labels.)
         data_dir: the folder of prepared data sets; None stands for TFDS' own,
             ~/tensorflow_datasets.
-        data_path: a folder of images by class (`dlcore.data.image_folder`) or a table of images and
-            their classes (`dlcore.data.image_table`), instead of `dataset`.
+        data_path: a folder of images by class (`dlcore.data.image_folder`), a table of images and
+            their classes (`dlcore.data.image_table`) or a file of arrays whose name ends in .npz
+            (`dlcore.data.image_arrays`), instead of `dataset`.
         image_size: the side in pixels of the square that every image is fitted into
             (`pictures.fit_square`); None keeps the images, which must then be of one size.
         allow_empty: whether a class of `data_path` may have no images.
@@ -62,19 +65,25 @@ def load_images(
     test: Sequence[StoredImage]
     shape: tuple[int | None, int | None, int | None]
     if data_path == "":
-        raise InputError("the data path is empty; give a folder of images by class")
+        raise InputError(
+            "the data path is empty; give a folder of images by class, a table or a file of arrays"
+        )
     notes: tuple[str, ...] = ()
     bits = 16
     if data_path is not None:
         path = pathlib.Path(data_path).expanduser()
         name, shape = str(path), (None, None, None)
-        if path.is_file():
+        is_arrays = path.is_file() and path.suffix.lower() == SUFFIX
+        if path.is_file() and not is_arrays:
             class_names, train, test, notes = read_table(path, label_separator)
         elif label_separator is not None and path.exists():
             raise InputError(
-                f"{path} is a folder, whose images have one class each; several labels "
-                "(--label_separator) are read from a CSV table"
+                f"{path} is a {'file of arrays' if is_arrays else 'folder'}, whose images have one "
+                "class each; several labels (--label_separator) are read from a CSV table"
             )
+        elif is_arrays:
+            class_names, train, test, notes = read_arrays(path)
+            shape = np.shape(np.asarray(train[0].file))
         else:
             class_names, train, test, notes = read_folder(path, allow_empty=allow_empty)
         bits = pictures.bits_of(train)
@@ -138,10 +147,13 @@ def decoded_parts(
                 f"label {stored.label} of image {stored.name} is outside the classes "
                 f"0..{num_labels - 1}; correct it or choose another data set"
             )
-        with pictures.opened(stored) as image:
-            array = pictures.pixels(
-                image, channels=image_shape[2], size=image_size, bits=bits, notes=notes
-            )
+        if image_size is None and isinstance(stored.file, np.ndarray):
+            array = stored.file
+        else:
+            with pictures.opened(stored) as image:
+                array = pictures.pixels(
+                    image, channels=image_shape[2], size=image_size, bits=bits, notes=notes
+                )
         if array.shape != image_shape:
             raise _size_error(array.shape[:2], stored, image_shape[:2])
         return {

@@ -50,12 +50,12 @@ class StoredImage(NamedTuple):
     """An image as it is stored, with its class, or with its labels where it may have several.
 
     Attributes:
-        file: the bytes of an image file, or its path.
+        file: the bytes of an image file, or its path, or the pixels, uint8 [H, W, C].
         label: the number of its class, or uint8 [K], 1 for each of the K classes that it is of.
         name: its name in error messages.
     """
 
-    file: bytes | pathlib.Path
+    file: bytes | pathlib.Path | np.ndarray
     label: int | np.ndarray
     name: str
 
@@ -75,6 +75,10 @@ def opened(stored: StoredImage) -> Iterator[Image.Image]:
         InputError: when the file turns out not to be a readable image, here or inside the `with`
             block.
     """
+    if isinstance(stored.file, np.ndarray):
+        gray = stored.file.shape[-1] == 1
+        yield Image.fromarray(stored.file[..., 0] if gray else stored.file)
+        return
     try:
         with (
             io.BytesIO(stored.file) if isinstance(stored.file, bytes) else open_file(stored.file)

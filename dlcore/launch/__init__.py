@@ -6,6 +6,7 @@ The modules that import much are reached by the names below when they are used.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dlcore.launch.config import BitsConfig as BitsConfig
     from dlcore.launch.config import Config as Config
     from dlcore.launch.config import DataConfig as DataConfig
     from dlcore.launch.config import DevicesConfig as DevicesConfig
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "config": (
+        "BitsConfig",
         "Config",
         "DataConfig",
         "DevicesConfig",

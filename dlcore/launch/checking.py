@@ -15,7 +15,7 @@ def check(task: Task[Any, Any]) -> bool:
     """Checks a task on one small batch, and prints the findings; returns whether all are well."""
     runtime.configure()
     task.config = dataclasses.replace(task.config.for_check(), workdir=None)
-    has_loss = type(task).loss is not Task.loss and type(task).step is Task.step
+    is_ordinary = type(task).loss is not Task.loss and type(task).step is Task.step
     with tempfile.TemporaryDirectory(prefix="dlcore-check-") as folder:
         # What jobs write before they train.
         task.workdir = pathlib.Path(folder)
@@ -23,12 +23,13 @@ def check(task: Task[Any, Any]) -> bool:
         needs = task.checks(data)
         findings = check_model(
             needs.forward,
-            task.loss if has_loss else None,
+            task.loss if is_ordinary and not task.phases() else None,
             make_state(task),
             dict(next(data.train(0))),
             step=task.step(),
             inputs=needs.inputs,
             chance=needs.chance,
+            overfit_share=needs.overfit_share,
             watch=task.watch,
         )
     print(verdict(findings))

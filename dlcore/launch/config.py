@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
 from dlcore import optim
+from dlcore.data.bits import BINARISATIONS
 from dlcore.errors import InputError
 from dlcore.launch.fields import (
     LARGEST,
@@ -284,6 +285,7 @@ class RunConfig(Group):
     precision: ClassVar[str] = "float32"
     skip_spikes: ClassVar[bool] = False
     plateau_patience: ClassVar[int | None] = None
+    binarise: ClassVar[str] = "none"
 
     def cut(self, items: T, most: int) -> T:
         """Returns the first `most` items in a smoke test, which should be quick, else all."""
@@ -361,6 +363,20 @@ class DataConfig(Group):
         0.0, 0, 1, "share of the training data held out for evaluations", below=True
     )
     batch_size: int = integer(64, 1, LARGEST, "examples per step, over all devices")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BitsConfig(Group):
+    """Bits that are drawn of grey pixels, for jobs that model binary images."""
+
+    title = "Data"
+
+    binarise: str = choice(
+        "none",
+        BINARISATIONS,
+        "draw bits by grey pixels as probabilities: static once for good, dynamic anew at each "
+        "step of training",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

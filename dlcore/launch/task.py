@@ -33,6 +33,7 @@ import optax
 
 from dlcore import optim, runtime
 from dlcore.data import ImageData, Loader, Split, evaluation_batches, load_images
+from dlcore.data.bits import dynamic_bits, static_bits
 from dlcore.errors import InputError
 from dlcore.launch.config import RunConfig
 from dlcore.launch.process import say
@@ -41,6 +42,7 @@ from dlcore.plan.walk import ApplyFn
 from dlcore.report import Section
 from dlcore.runtime import sharding
 from dlcore.train import Result, gradient_step
+from dlcore.train.phases import Phase, phased_optimizer, phased_step
 from dlcore.types import (
     Aux,
     Batch,
@@ -89,11 +91,15 @@ class Check:
         forward: (variables, inputs) -> (outputs, activations by name), in evaluation mode.
         inputs: the name of the model's inputs in a batch.
         chance: the loss of guessing evenly in nats; None where there is no such number.
+        overfit_share: the share of `chance`, or without it of the first loss, below which the loss
+            of one batch must fall; None for the usual one. Losses that others raise again cannot
+            fall far.
     """
 
     forward: ApplyFn | None = None
     inputs: str | None = None
     chance: float | None = None
+    overfit_share: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,13 +220,21 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
 
     # What a job may have.
 
+    def phases(self) -> Sequence[Phase]:
+        """Returns the phases of the training, each with a loss and an optimizer; none for one."""
+        return ()
+
     def optimizer(self) -> optax.GradientTransformation:
-        """Returns the optimizer, by default that of the configuration."""
+        """Returns the optimizer, by default that of the configuration or those of the phases."""
+        if phases := self.phases():
+            return phased_optimizer(phases)
         return make_optimizer(self.config, self.frozen())
 
     def step(self) -> Step:
-        """Returns the step, by default one along the gradient of the loss."""
+        """Returns the step, by default one along the gradient of the loss, or of the phase's."""
         config: Any = self.config
+        if phases := self.phases():
+            return phased_step(phases, accumulate=config.accumulate)
         loss: LossFn = self.loss
         if config.penalty is not None and not config.proximal:
             loss = optim.with_penalty(
@@ -357,6 +371,9 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
     def images(self, **options: Any) -> ImageData:
         """Returns the images of --dataset or --data_path, and says what is noted of them.
 
+        With --binarise (`BitsConfig`) their pixels are bits, but for those to train on dynamically,
+        which `split_data` draws. Tests always have the same bits.
+
         Args:
             options: of `dlcore.data.load_images`.
         """
@@ -366,6 +383,10 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         )
         for note in data.notes:
             say(note)
+        if config.binarise in ("static", "dynamic"):
+            data = dataclasses.replace(data, test=static_bits(data.test, 1))
+        if config.binarise == "static":
+            data = dataclasses.replace(data, train=static_bits(data.train, 0))
         return data
 
     def split_data(
@@ -391,6 +412,8 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         held_out = validation
         if validation is None:
             train, held_out = split_validation(train, config.validation, config.seed)
+            if config.binarise == "dynamic" and held_out is not None:
+                held_out = static_bits(held_out, 2)
         loader = Loader(
             train,
             config.batch_size,
@@ -398,8 +421,16 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
             sampling_weights=None if sampling_weights is None else sampling_weights(train),
             **self.part(),
         )
+
+        def batches(start: int) -> Iterator[Batch]:
+            found = loader.batches(start)
+            if config.binarise != "dynamic":
+                return found
+            size, seed = config.batch_size, config.seed
+            return dynamic_bits(found, start, seed=seed, batch_size=size, **self.part())
+
         return Data(
-            loader.batches,
+            batches,
             self.passes(test),
             info,
             None if held_out is None else self.passes(held_out),

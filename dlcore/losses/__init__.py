@@ -2,14 +2,19 @@
 
 For output layers of large vocabularies `sampled_softmax`, `noise_contrastive` and
 `hierarchical_softmax`; for tag sequences the linear-chain CRF; for several labels of one example
-`binary_cross_entropy`; for pictures the costs of style transfer.
+`binary_cross_entropy`; for pictures the costs of style transfer; for autoencoders the bounds of
+variational ones, and penalties of codes; for a generator and its discriminator the pairs of
+`ADVERSARIAL`; for examples without labels `pseudo_label` and `virtual_adversarial`.
 
 For metric learning there are `contrastive`, `pair_cross_entropy`, `info_nce` and `triplet` of the
 pairs that `batch_pairs` makes, with `DISTANCES` and `miner`, and `arcface` and `prototypical`. All
 of them give losses and weights by anchor, and look across the whole global batch in every layout.
 """
 
+from dlcore.losses.adversarial import ADVERSARIAL, Adversarial, gradient_penalty, r1_penalty
 from dlcore.losses.binary import binary_cross_entropy
+from dlcore.losses.codes import activation_divergence, jacobian_norm, sigmoid_jacobian_norm
+from dlcore.losses.consistency import pseudo_label, virtual_adversarial
 from dlcore.losses.crf import crf_log_likelihood, crf_log_partition, crf_viterbi
 from dlcore.losses.distances import DISTANCES, on_unit_sphere
 from dlcore.losses.hierarchical import (
@@ -32,27 +37,47 @@ from dlcore.losses.samplers import UnigramSampler, log_unigram, unigram_sampler
 from dlcore.losses.smoothness import total_variation
 from dlcore.losses.style import CONTENT_COSTS, gram_matrix, style_cost
 from dlcore.losses.triplets import MINING, margin_penalty, miner, soft_penalty, triplet
+from dlcore.losses.variational import (
+    bernoulli_log_likelihood,
+    evidence_bound,
+    free_bits,
+    gaussian_log_likelihood,
+    importance_bound,
+    kl_from_standard,
+    standard_log_density,
+)
 
 __all__ = [
+    "ADVERSARIAL",
     "CONTENT_COSTS",
     "DISTANCES",
     "MINING",
+    "Adversarial",
     "HuffmanTree",
     "Pairs",
     "PerAnchor",
     "UnigramSampler",
+    "activation_divergence",
     "arcface",
     "batch_pairs",
+    "bernoulli_log_likelihood",
     "binary_cross_entropy",
     "contrastive",
     "crf_log_likelihood",
     "crf_log_partition",
     "crf_viterbi",
+    "evidence_bound",
+    "free_bits",
+    "gaussian_log_likelihood",
+    "gradient_penalty",
     "gram_matrix",
     "hierarchical_log_probs",
     "hierarchical_softmax",
     "huffman",
+    "importance_bound",
     "info_nce",
+    "jacobian_norm",
+    "kl_from_standard",
     "log_unigram",
     "margin_penalty",
     "miner",
@@ -60,10 +85,15 @@ __all__ = [
     "on_unit_sphere",
     "pair_cross_entropy",
     "prototypical",
+    "pseudo_label",
+    "r1_penalty",
     "sampled_softmax",
+    "sigmoid_jacobian_norm",
     "soft_penalty",
+    "standard_log_density",
     "style_cost",
     "total_variation",
     "triplet",
     "unigram_sampler",
+    "virtual_adversarial",
 ]

@@ -18,6 +18,14 @@ from dlcore.metrics.detection import (
     voc_scores,
 )
 from dlcore.metrics.embeddings import distance_matrix, pair_distances
+from dlcore.metrics.generative import (
+    ModeScores,
+    PrecisionRecall,
+    frechet_distance,
+    mode_scores,
+    nearest,
+    precision_recall,
+)
 from dlcore.metrics.identification import (
     Identification,
     OpenSet,
@@ -71,7 +79,9 @@ __all__ = [
     "Judgement",
     "LengthScore",
     "OpenSet",
+    "ModeScores",
     "Pairs",
+    "PrecisionRecall",
     "ROC",
     "Retrieval",
     "SPAN_FORMS",
@@ -93,13 +103,17 @@ __all__ = [
     "error_scores",
     "f1",
     "few_shot_accuracy",
+    "frechet_distance",
     "identification",
     "label_class_scores",
     "label_scores",
     "landmark_scores",
     "language_scores",
+    "mode_scores",
+    "nearest",
     "open_set",
     "pair_distances",
+    "precision_recall",
     "retrieval",
     "roc",
     "sentence_scores",

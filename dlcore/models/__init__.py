@@ -18,6 +18,7 @@ from dlcore.models.cnn.maxout import MaxoutCNN, MaxoutMLP
 from dlcore.models.cnn.resnet import ResNet
 from dlcore.models.cnn.small_resnet import SmallResNet
 from dlcore.models.cnn.squeezenet import SQUEEZENET_NAMES, SqueezeNet
+from dlcore.models.cnn.strided import StridedCNN
 from dlcore.models.cnn.vgg import VGG, VGG_NAMES
 from dlcore.models.mlp import MLP
 
@@ -42,6 +43,7 @@ __all__ = [
     "SmallDenseNet",
     "SmallResNet",
     "SqueezeNet",
+    "StridedCNN",
     "image_model",
     "image_spec",
 ]
@@ -70,6 +72,7 @@ IMAGE_MODELS: dict[str, ImageModel] = {
     "lenet5": ImageModel(LeNet5Modern, 32),
     "lenet5_paper": ImageModel(LeNet5, 32),
     "conv4": ImageModel(Conv4),
+    "strided_cnn": ImageModel(StridedCNN),
     "alexnet": ImageModel(AlexNet, 224),
     "alexnet_one_tower": ImageModel(AlexNetOneTower, 224),
     **{name: ImageModel(partial(VGG, config=config), 224) for name, config in VGG_NAMES.items()},

@@ -12,6 +12,7 @@ from dlcore.nn.initialisers import INITIALISERS, initialiser
 from dlcore.nn.maxout import Maxout
 from dlcore.nn.normalisation import BatchNorm, InstanceNorm, LayerNorm
 from dlcore.nn.pooling import average_pool, max_pool, space_to_depth
+from dlcore.nn.spectral import SpectralNorm
 from dlcore.nn.windows import output_size, pad_sizes
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "LayerNorm",
     "Maxout",
     "PReLU",
+    "SpectralNorm",
     "activation",
     "average_pool",
     "initialiser",

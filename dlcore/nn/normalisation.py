@@ -55,8 +55,8 @@ class BatchNorm(nn.Module):
         if train:
             # A CPU reduces over the first of two axes twice as fast as over all but the last of
             # many.
-            average, count = self._average(x, weight)
-            centred, mean, variance = _centre(wide.reshape(-1, x.shape[-1]), average)
+            average, count = batch_average(x, weight, alone=self.is_initializing())
+            centred, mean, variance = centre(wide.reshape(-1, x.shape[-1]), average)
             if not self.is_initializing():
                 for name, value in (("mean", mean), ("var", variance)):
                     old = running[name].value
@@ -73,35 +73,42 @@ class BatchNorm(nn.Module):
             )
         return y.astype(jnp.result_type(x, scale, bias))
 
-    def _average(
-        self, x: jax.Array, weight: jax.Array | None
-    ) -> tuple[Callable[[jax.Array], jax.Array], jax.Array | None]:
-        """Returns the mean over the rows (N, C) of x that count, and their number if that varies.
 
-        The mean is (1, C), over all devices.
-        """
-        axis = None if self.is_initializing() else parallel.axis_name()
-        weight = parallel.row_weights(len(x)) if weight is None else weight
-        if weight is None:
+def batch_average(
+    x: jax.Array, weight: jax.Array | None = None, *, alone: bool = False
+) -> tuple[Callable[[jax.Array], jax.Array], jax.Array | None]:
+    """Returns the mean over the rows (N, C) of x that count, and their number if that varies.
 
-            def average(values: jax.Array) -> jax.Array:
-                mean = values.mean(0, keepdims=True)
-                return mean if axis is None else jax.lax.pmean(mean, axis)
+    The mean is (1, C), over all devices.
 
-            return average, None
-        mask = weight != 0
-        each = x.size // (x.shape[0] * x.shape[-1])
-        count = each * mask.sum(dtype=jnp.float32)
-        count = count if axis is None else jax.lax.psum(count, axis)
-        repeated = jnp.repeat(mask, each)[:, None]
+    Args:
+        x: (B, ..., C), of which N = B times all axes between are the rows.
+        weight: (B,), 0 for examples that do not count; by default that of the batch that the
+            training step traces.
+        alone: whether other devices' parts of the batch are left out, as when variables are made.
+    """
+    axis = None if alone else parallel.axis_name()
+    weight = parallel.row_weights(len(x)) if weight is None else weight
+    if weight is None:
 
-        def average_of_counted(values: jax.Array) -> jax.Array:
-            # Not a product with the mask: 0 times padding that is not finite would be NaN.
-            total = jnp.where(repeated, values, jnp.zeros_like(values)).sum(0, keepdims=True)
-            total = total if axis is None else jax.lax.psum(total, axis)
-            return total / jnp.maximum(count, 1).astype(total.dtype)
+        def average(values: jax.Array) -> jax.Array:
+            mean = values.mean(0, keepdims=True)
+            return mean if axis is None else jax.lax.pmean(mean, axis)
 
-        return average_of_counted, count
+        return average, None
+    mask = weight != 0
+    each = x.size // (x.shape[0] * x.shape[-1])
+    count = each * mask.sum(dtype=jnp.float32)
+    count = count if axis is None else jax.lax.psum(count, axis)
+    repeated = jnp.repeat(mask, each)[:, None]
+
+    def average_of_counted(values: jax.Array) -> jax.Array:
+        # Not a product with the mask: 0 times padding that is not finite would be NaN.
+        total = jnp.where(repeated, values, jnp.zeros_like(values)).sum(0, keepdims=True)
+        total = total if axis is None else jax.lax.psum(total, axis)
+        return total / jnp.maximum(count, 1).astype(total.dtype)
+
+    return average_of_counted, count
 
 
 class LayerNorm(nn.Module):
@@ -125,7 +132,7 @@ class LayerNorm(nn.Module):
         zeros = nn.initializers.zeros_init()
         bias = self.param("bias", zeros, channels) if self.use_bias else None
         wide = x.astype(at_least_float32(x.dtype))
-        centred, _, variance = _centre(wide, lambda values: values.mean(-1, keepdims=True))
+        centred, _, variance = centre(wide, lambda values: values.mean(-1, keepdims=True))
         y = _scaled(centred, variance, self.epsilon, scale, bias)
         return y.astype(jnp.result_type(*(a for a in (x, scale, bias) if a is not None)))
 
@@ -151,12 +158,12 @@ class InstanceNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), channels)
         wide = x.astype(at_least_float32(x.dtype))
         places = tuple(range(1, x.ndim - 1))
-        centred, _, variance = _centre(wide, lambda values: values.mean(places, keepdims=True))
+        centred, _, variance = centre(wide, lambda values: values.mean(places, keepdims=True))
         y = _scaled(centred, variance, self.epsilon, scale, bias)
         return y.astype(jnp.result_type(x, scale, bias))
 
 
-def _centre(
+def centre(
     x: jax.Array, average: Callable[[jax.Array], jax.Array]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns x - mean, the mean and the (biased) variance, without cancellation.

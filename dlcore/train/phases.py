@@ -4,7 +4,7 @@ A run in phases is one run: the number of the step says which phase it is in, so
 the midst of any of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from dlcore.train.gradient import gradient_step
-from dlcore.types import Batch, LossFn, Mean, Metrics, Step, TrainState
+from dlcore.types import Batch, LossFn, Mean, Metrics, Params, Step, TrainState
 
 
 class Phase(NamedTuple):
@@ -22,25 +22,35 @@ class Phase(NamedTuple):
         steps: how many it has; the last one goes on for as long as there are steps.
         loss: as that of `gradient_step`.
         optimizer: begins anew with the phase. What it freezes stays as the phase before left it.
+        begin: makes the parameters that the phase starts from of those that the phase before left,
+            such as a layer's of the one below; None where they are the same.
     """
 
     steps: int
     loss: LossFn
     optimizer: optax.GradientTransformation
+    begin: Callable[[Params], Params] | None = None
 
 
-def phased_optimizer(
-    optimizers: Sequence[optax.GradientTransformation],
-) -> optax.GradientTransformation:
-    """Returns an optimizer whose state is a tuple of those of all phases; it cannot update."""
+def phased_optimizer(phases: Sequence[Phase]) -> optax.GradientTransformation:
+    """Returns an optimizer whose state is a tuple of those of all phases; it cannot update.
+
+    Where a phase makes the parameters that it starts from, the last of the tuple is the number of
+    the last phase that did, so that a bad step, which changes nothing, does not leave that out.
+    """
 
     def init(params: Any) -> tuple[Any, ...]:
-        return tuple(tx.init(params) for tx in optimizers)
+        states = [phase.optimizer.init(params) for phase in phases]
+        return (*states, *([jnp.zeros((), jnp.int32)] if _begin(phases) else []))
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         raise TypeError("phases are updated by `phased_step`")
 
     return optax.GradientTransformation(init, update)
+
+
+def _begin(phases: Sequence[Phase]) -> bool:
+    return any(phase.begin for phase in phases)
 
 
 def phased_step(phases: Sequence[Phase], *, accumulate: int = 1) -> Step:
@@ -50,7 +60,7 @@ def phased_step(phases: Sequence[Phase], *, accumulate: int = 1) -> Step:
     a phase does not have counts nothing in it.
 
     Args:
-        phases: in order.
+        phases: in order. The first one has nothing to begin with.
         accumulate: as that of `gradient_step`.
     """
     steps = [gradient_step(phase.loss, phase.optimizer, accumulate=accumulate) for phase in phases]
@@ -58,9 +68,14 @@ def phased_step(phases: Sequence[Phase], *, accumulate: int = 1) -> Step:
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         def own(number: int, state: TrainState) -> tuple[TrainState, Metrics]:
-            inner = state.replace(opt_state=state.opt_state[number])
+            states, params = list(state.opt_state), state.params
+            if _begin(phases):
+                if (begin := phases[number].begin) is not None:
+                    first = states[-1] < number
+                    params = jax.lax.cond(first, begin, lambda params: params, params)
+                states[-1] = jnp.full_like(states[-1], number)
+            inner = state.replace(params=params, opt_state=states[number])
             new, metrics = steps[number](inner, batch)
-            states = list(state.opt_state)
             states[number] = new.opt_state
             return new.replace(opt_state=tuple(states)), metrics
 

@@ -16,7 +16,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from dlcore import boxes as geometry
 from dlcore import launch
@@ -38,7 +37,7 @@ from dlcore.models.detection.landmarks import Landmarks, truth
 from dlcore.models.detection.suppression import Detections
 from dlcore.nn.augment import STEPS, Augment, augmentation
 from dlcore.report import Section
-from dlcore.train.phases import Phase, phased_optimizer, phased_step
+from dlcore.train.phases import Phase
 from dlcore.types import (
     Aux,
     Batch,
@@ -47,7 +46,6 @@ from dlcore.types import (
     Params,
     PyTree,
     Rows,
-    Step,
     TrainState,
     Variables,
 )
@@ -263,19 +261,10 @@ class Detection(launch.Task[Config, Info]):
         variables: Variables = self.detector.init(key, jnp.zeros((1, *self.info.image_shape)))
         return alternating.with_own_body(variables) if self.config.alternates else variables
 
-    def phases(self) -> list[Phase]:
-        """Returns the four steps of --training=alternating."""
+    def phases(self) -> Sequence[Phase]:
+        if not self.config.alternates:
+            return ()
         return alternating.four_steps(self.detector, self.scaled, _means, self.config)
-
-    def optimizer(self) -> optax.GradientTransformation:
-        if self.config.alternates:
-            return phased_optimizer([phase.optimizer for phase in self.phases()])
-        return super().optimizer()
-
-    def step(self) -> Step:
-        if self.config.alternates:
-            return phased_step(self.phases(), accumulate=self.config.accumulate)
-        return super().step()
 
     def loss(
         self, params: Params, model_state: PyTree, batch: Batch, rng: jax.Array

@@ -57,6 +57,7 @@ from dlcore.nn.folding import fold_batch_norm, folded_norms
 from dlcore.nn.remat import POLICIES
 from dlcore.nn.views import VIEWS, over_views
 from dlcore.report import Section
+from dlcore.report.filters import first_filters
 from dlcore.types import Aux, Batch, Mean, Measures, Params, PyTree, TrainState, Variables
 
 from . import report, transfer
@@ -133,7 +134,9 @@ class Config(
         0.3, 0, LARGEST_NUMBER, "weight of auxiliary heads' losses; 0.3 is GoogLeNet's"
     )
     moments: str = choice(
-        "data", ("data", "imagenet"), "mean and deviation of the pixels that scale the images"
+        "data",
+        ("data", "imagenet", "unit"),
+        "mean and deviation of the pixels that scale the images; unit makes them 0 to 1",
     )
     views: str = choice("one", VIEWS, "views of a test image that are averaged over", free=True)
     fold_batch_norm: bool = switch(
@@ -348,7 +351,7 @@ class ImageClassification(launch.Task[Config, Info]):
             everything["label"],
             self.outputs(outcome.variables, test),
             labelling=self.labelling,
-            filters=report.first_filters(outcome.variables["params"], self.info.image_shape),
+            filters=first_filters(outcome.variables["params"], self.info.image_shape),
             layers=self.layers,
         )
 
@@ -500,13 +503,16 @@ def make_augment(data: ImageData, steps: str) -> Augment:
 
 
 def moments(data: ImageData, source: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and deviation of each channel, on at most `SAMPLE` training images or ImageNet.
+    """Returns mean and deviation of each channel: of at most `SAMPLE` training images by default.
 
     Raises:
         InputError: for --moments=imagenet of images without colours.
     """
     if source == "data":
         return channel_moments(evenly_spaced(data.train, SAMPLE))
+    if source == "unit":
+        channels = data.image_shape[-1]
+        return np.zeros(channels), np.full(channels, transfer.UNIT)
     if data.image_shape[-1] != 3:
         raise InputError(
             f"--moments=imagenet are of 3 channels, the images of {data.name} have "

@@ -1,13 +1,11 @@
 """The report sections of an image classifier. Shapes: N examples, K classes, H W C of an image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from dlcore.paths import leaves_by_path
 from dlcore.report.plots import plot_filters, plot_lines, plot_mistakes
 from dlcore.report.sections import Section, picture_section
-from dlcore.types import Params
 
 from .labelling import Labelling
 
@@ -67,20 +65,3 @@ def image_sections(
             )
         )
     return sections
-
-
-def first_filters(params: Params, image_shape: Sequence[int]) -> np.ndarray | None:
-    """Returns the first layer's filters as pictures (h, w, C, filters), or None without any.
-
-    Args:
-        params: the parameters. The first leaf that is a convolution over C channels or a product
-            with all H W C pixels holds the filters.
-        image_shape: (H, W, C).
-    """
-    for leaf in leaves_by_path(params).values():
-        shape = np.shape(leaf)
-        if len(shape) == 4 and shape[2] == image_shape[-1] and shape[0] > 1:
-            return np.asarray(leaf)
-        if len(shape) == 2 and shape[0] == np.prod(image_shape):
-            return np.asarray(leaf).reshape(*image_shape, shape[1])
-    return None

@@ -8,6 +8,7 @@ import flax.linen as nn
 from dlcore import launch
 from dlcore.errors import InputError
 from dlcore.launch.weights import fitted, modules_of, read_weights, some, taken_over
+from dlcore.models.autoencoder import ENCODER
 from dlcore.models.cnn.torch_names import OUTPUT
 from dlcore.models.cnn.torch_weights import to_torch
 from dlcore.models.torch_files import write_torch_file
@@ -15,6 +16,7 @@ from dlcore.paths import leaves_by_path
 from dlcore.types import TrainState, Variables
 
 TOP = 2  # modules before the output that --transfer=top trains
+UNIT = 255.0  # the deviation that makes pixels 0 to 1, with the mean 0
 
 
 def frozen_rules(
@@ -48,8 +50,9 @@ def adopt(
 ) -> TrainState:
     """Returns the state with the weights of --init_from, and says what matched.
 
-    Where the first layer's images have other channels, see `fit_channels`. An average of weights
-    that is kept of the new run starts at the new weights.
+    Of a run whose net has an encoder, such as an autoencoder or an embedding, the encoder is taken
+    but for its output. Where the first layer's images have other channels, see `fit_channels`. An
+    average of weights that is kept of the new run starts at the new weights.
 
     Raises:
         InputError: when nothing can be read there, nothing matches, or --transfer would freeze
@@ -57,10 +60,15 @@ def adopt(
     """
     if config.init_from is None:
         return state
-    variables, was, _ = read_weights(
+    variables, was, scaling = read_weights(
         config.init_from, config.init_prefix, model, output=config.transfer is None
     )
-    source = leaves_by_path(variables)
+    source = encoder_of(leaves_by_path(variables))
+    if (scaling.deviation == UNIT).all() and not scaling.mean.any() and config.moments != "unit":
+        launch.say(
+            f"warning: {config.init_from} has seen pixels of 0 to 1, and these are scaled by "
+            f"--moments={config.moments}; --moments=unit scales them alike"
+        )
     target = {"params": state.params, **state.model_state}
     first = modules_of(model, image_shape)[0]
     source |= fitted(source, leaves_by_path(target), f"params/{first}/", was, image_shape[-1])
@@ -88,6 +96,17 @@ def adopt(
         )
     launch.say(f"{config.init_from}: {matches}")
     return new
+
+
+def encoder_of(source: dict[str, Any]) -> dict[str, Any]:
+    """Returns the weights by path of the encoder alone, less its output, where there is one."""
+    inside = re.compile(rf"^([^/]+)/{ENCODER}/")
+    found = {
+        inside.sub(r"\1/", path): leaf
+        for path, leaf in source.items()
+        if inside.search(path) and not OUTPUT.search(path)
+    }
+    return found or source
 
 
 def export(variables: Variables, config: Any, model: nn.Module) -> None:

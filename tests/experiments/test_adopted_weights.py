@@ -188,3 +188,22 @@ def test_a_run_gives_what_it_reported(monkeypatch):
     assert asked == ["."]
     for params in (state.params, optim.averaged(state.opt_state, state.params)):
         jax.tree.map(np.testing.assert_array_equal, params, variables["params"])
+
+
+@pytest.mark.parametrize("moments", ["data", "unit"])
+def test_an_encoder_of_unscaled_pixels_is_taken_without_its_output(monkeypatch, capsys, moments):
+    """It lies inside of its net; a code of as many numbers as there are classes is no class."""
+    task = task_of(1, side=4, model="mlp", option=(), init_from=".", moments=moments)
+    own = task.init(jax.random.key(5))["params"]
+    whole = {"params": {"encoder": own, "decoder": {"dense_0": own["dense_0"]}}}
+    source = types.SimpleNamespace(
+        variables=whole, info=types.SimpleNamespace(image_shape=(4, 4, 1))
+    )
+    monkeypatch.setattr(weights, "load", lambda path: source, raising=False)
+    state = task.adopt(make_state(task))
+    for name in ("dense_0", "dense_1"):
+        np.testing.assert_array_equal(state.params[name]["kernel"], own[name]["kernel"])
+    assert (state.params["output"]["kernel"] != own["output"]["kernel"]).any()
+    said = capsys.readouterr().err
+    assert "restored 4 leaves" in said
+    assert ("these are scaled by --moments=data; --moments=unit" in said) == (moments == "data")

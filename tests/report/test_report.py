@@ -20,8 +20,9 @@ from dlcore.report import (
     write_report,
 )
 from dlcore.report.classes import class_section
+from dlcore.report.filters import first_filters
 from experiments.image_classification.labelling import OneClass, SeveralLabels
-from experiments.image_classification.report import first_filters, image_sections
+from experiments.image_classification.report import image_sections
 from experiments.language_model.report import language_sections, worst_passages
 
 RANDOM = np.random.default_rng(0)

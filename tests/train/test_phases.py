@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from dlcore.optim import optimizer
+from dlcore.train import guard
 from dlcore.train.gradient import gradient_step
 from dlcore.train.phases import Phase, phased_optimizer, phased_step
 from dlcore.types import Aux, Mean, TrainState
@@ -30,7 +32,7 @@ def test_phases_are_trainings_one_after_the_other():
     ]
     params = {"a": {"w": jnp.array(1.0)}, "b": {"w": jnp.array(-2.0)}}
     variables = {"params": params, "count": jnp.array(0)}
-    tx = phased_optimizer([phase.optimizer for phase in phases])
+    tx = phased_optimizer(phases)
     state = TrainState.create(variables, tx, jax.random.key(0))
     step = jax.jit(phased_step(phases))
     batches = [{"x": jnp.full((2,), float(n))} for n in range(8)]
@@ -52,3 +54,23 @@ def test_phases_are_trainings_one_after_the_other():
     # A metric counts in its own phase alone.
     assert [one["a_loss"] for one in seen] == [2, 2, 2, 0, 0, 2, 2, 2]
     assert [one["b_loss"] for one in seen] == [0, 0, 0, 2, 2, 0, 0, 0]
+
+
+def test_a_phase_starts_from_what_it_makes_of_the_parameters():
+    """Once, before its first step that is not bad."""
+    phases = [
+        Phase(2, loss_of("a"), optimizer("sgd", 0.1)),
+        Phase(9, loss_of("b"), optimizer("sgd", 0.1), lambda params: {**params, "b": params["a"]}),
+    ]
+    params = {"a": {"w": jnp.array(1.0)}, "b": {"w": jnp.array(-2.0)}}
+    tx = phased_optimizer(phases)
+    state = TrainState.create({"params": params, "count": jnp.array(0)}, tx, jax.random.key(0))
+    step = jax.jit(guard(phased_step(phases)))
+    values = [3.0, 3.0, np.nan, 5.0, 5.0]
+    for value in values:
+        state, _ = step(state, {"x": jnp.full((2,), value)})
+        if np.isnan(value):
+            assert float(state.params["b"]["w"]) == -2
+    a = 3 - 2 * 0.8**2
+    assert float(state.params["a"]["w"]) == pytest.approx(a)
+    assert float(state.params["b"]["w"]) == pytest.approx(5 - (5 - a) * 0.8**2)

@@ -26,7 +26,7 @@ from dlcore.models.detection.pyramid import level_of
 from dlcore.models.detection.suppression import Detections
 from dlcore.nn import Dense
 from dlcore.nn.regions import roi_align, roi_pool
-from dlcore.parallel import positions
+from dlcore.parallel import row_keys
 from dlcore.types import Activations, Batch, at_least_float32
 
 Pooling = Literal["align", "pool"]
@@ -182,7 +182,7 @@ def region_targets(
         return RegionTargets(chosen, jnp.where(positive, labels[owner], num_classes), codes, there)
 
     targets: RegionTargets = jax.vmap(of_one)(
-        example_keys(key, len(boxes)),
+        row_keys(key, len(boxes)),
         boxes,
         mask,
         found.boxes,
@@ -305,8 +305,3 @@ def whole_pictures(images: jax.Array) -> jax.Array:
     """Returns the box around each picture (B, S, S, C), (B, 1, 4)."""
     box = jnp.array([0, 0, *images.shape[1:3]], jnp.float32)
     return jnp.broadcast_to(box, (len(images), 1, 4))
-
-
-def example_keys(key: jax.Array, count: int) -> jax.Array:
-    """Returns a key for each example of the batch, the same in every layout."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, positions(count))

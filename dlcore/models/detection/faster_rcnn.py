@@ -25,7 +25,6 @@ from dlcore.models.detection.fast_rcnn import (
     RegionOutputs,
     Sampling,
     decode_regions,
-    example_keys,
     region_losses,
     region_targets,
     share,
@@ -34,6 +33,7 @@ from dlcore.models.detection.fast_rcnn import (
 from dlcore.models.detection.pyramid import Pyramid
 from dlcore.models.detection.suppression import Detections, suppress
 from dlcore.nn import Conv
+from dlcore.parallel import row_keys
 from dlcore.types import Activations, Batch, at_least_float32
 
 # The name of the pyramid in a detector, under which its parameters lie.
@@ -151,7 +151,7 @@ def proposal_losses(
         return losses, distance, positive, there
 
     losses, distance, positive, there = jax.vmap(of_one)(
-        example_keys(key, len(logits)),
+        row_keys(key, len(logits)),
         logits,
         codes,
         objects.boxes,

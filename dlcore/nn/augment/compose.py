@@ -14,7 +14,7 @@ from dlcore.errors import InputError, choose
 from dlcore.nn.augment import colour, geometry, mixing, mosaic, rand
 from dlcore.nn.augment.mixing import Batch
 from dlcore.nn.augment.warp import Fill, warp_boxes, warp_images, warp_landmarks
-from dlcore.parallel import positions
+from dlcore.parallel import row_keys
 
 Augment = Callable[[jax.Array, Batch], Batch]
 # Maps return a matrix, colours and erasers an image, mixers a batch.
@@ -142,7 +142,7 @@ def augmentation(
         count, height, width = images.shape[:3]
 
         def keys_of(name: str) -> jax.Array:
-            return _own_keys(jax.random.fold_in(key, zlib.crc32(name.encode())), count)
+            return row_keys(jax.random.fold_in(key, zlib.crc32(name.encode())), count)
 
         size = {"height": height, "width": width}
 
@@ -198,11 +198,6 @@ def _objects(name: str, step: Step, batch: Batch) -> tuple[jax.Array, ...]:
             "resized_crop needs none"
         )
     return batch["boxes"], batch["boxes_mask"].astype(bool)
-
-
-def _own_keys(key: jax.Array, count: int) -> jax.Array:
-    """Returns the key of each of these `count` examples, which is the same in every layout."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, positions(count))
 
 
 def _compose(first: jax.Array, second: jax.Array) -> jax.Array:

@@ -40,6 +40,27 @@ def show(axis: "Axes", image: np.ndarray) -> None:
         axis.imshow(image, interpolation="nearest")
 
 
+def tiled(images: np.ndarray, columns: int, *, gap: int = 1) -> np.ndarray:
+    """Returns one picture of many, row by row: uint8 (H', W', 3), with white between and around.
+
+    Args:
+        images: uint8 (N, H, W, C), C = 1 or 3.
+        columns: how many stand beside each other.
+        gap: pixels between two.
+
+    >>> tiled(np.zeros((3, 4, 5, 1), np.uint8), 2).shape
+    (11, 13, 3)
+    """
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows, height + gap, columns, width + gap, channels), 255, np.uint8)
+    for number, image in enumerate(images):
+        sheet[number // columns, :height, number % columns, :width] = image
+    sheet = sheet.reshape(rows * (height + gap), columns * (width + gap), channels)
+    framed = np.pad(sheet, ((gap, 0), (gap, 0), (0, 0)), constant_values=255)
+    return np.ascontiguousarray(np.broadcast_to(framed, (*framed.shape[:2], 3)))
+
+
 def plot_rows(rows: Mapping[str, np.ndarray], path: pathlib.Path, *, scale: float = 1.0) -> None:
     """Draws rows of images below each other, such as originals and what a model makes of them.
 
@@ -60,14 +81,17 @@ def plot_rows(rows: Mapping[str, np.ndarray], path: pathlib.Path, *, scale: floa
     save(figure, path)
 
 
-def plot_filters(kernel: np.ndarray, path: pathlib.Path, *, most: int = 64) -> None:
-    """Draws the filters of the first layer.
+def plot_filters(
+    kernel: np.ndarray, path: pathlib.Path, *, most: int = 64, layer: str = "First layer"
+) -> None:
+    """Draws the filters of a layer.
 
     Args:
         kernel: (H, W, C, filters). Three channels are shown in colour; otherwise the mean over the
             channels, blue below zero and red above it. All filters share one scale.
         path: the PNG to write.
         most: the largest number of filters to show.
+        layer: its name in the title.
     """
     filters = np.moveaxis(np.asarray(kernel, np.float32), -1, 0)[:most]
     columns = min(len(filters), 8)
@@ -75,7 +99,7 @@ def plot_filters(kernel: np.ndarray, path: pathlib.Path, *, most: int = 64) -> N
     figure = new_figure(max(0.85 * columns + 1.2, 4.5), 0.85 * rows + 0.8)
     total = kernel.shape[-1]
     shown_of = f"{total}" if len(filters) == total else f"the first {len(filters)} of {total}"
-    figure.suptitle(f"First layer: {shown_of} filters")
+    figure.suptitle(f"{layer}: {shown_of} filters")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.ravel():
         axis.set_axis_off()

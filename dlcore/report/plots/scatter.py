@@ -1,7 +1,8 @@
 """Draws points with names or pictures. Shapes: N points, D features."""
 
+import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,27 @@ def plot_thumbnails(
             image[..., 0] if grey else image, zoom=zoom, cmap="gray" if grey else None
         )
         axis.add_artist(AnnotationBbox(thumbnail, (point[0], point[1]), frameon=False))
+    save(figure, path)
+
+
+def plot_points(
+    points: Mapping[str, np.ndarray], path: pathlib.Path, *, title: str = "", side: float = 6
+) -> None:
+    """Draws points of several kinds in one plane, both axes in one scale.
+
+    Args:
+        points: (N, 2) of each kind by its name; later ones lie above.
+        path: the PNG to write.
+        title: the title above the picture.
+        side: of the picture in inches.
+    """
+    figure = new_figure(side, side)
+    figure.suptitle(title)
+    axis = figure.subplots()
+    for (name, each), colour in zip(points.items(), itertools.cycle(COLOURS), strict=False):
+        axis.scatter(each[:, 0], each[:, 1], s=6, color=colour, linewidths=0, label=name)
+    axis.set_aspect("equal", adjustable="datalim")
+    axis.legend(loc="upper right")
     save(figure, path)
 
 
