@@ -4,7 +4,9 @@ By default a bidirectional LSTM tells which package a docstring belongs to, whic
 `--data_path` takes a TSV or CSV file of labels and texts, or a folder with train.tsv and test.tsv
 (and dev.tsv, to choose the model with), `--dataset` any prepared TFDS data set with one text and
 one class per example.
-`--predict=FILE --workdir=DIR` classifies the lines of a file.
+`--predict=FILE --workdir=DIR` classifies the lines of a file. `--init_from=DIR` starts from the
+encoder of a sequence autoencoder (`translation --autoencode`), which has seen texts without labels
+(Dai & Le 2015).
 """
 
 import dataclasses
@@ -19,8 +21,9 @@ import numpy as np
 from dlcore import launch
 from dlcore.data import evaluation_batches
 from dlcore.data.text import Sequences, Vocabulary, load_labelled_text
+from dlcore.errors import InputError
 from dlcore.launch.answers import class_answers
-from dlcore.launch.fields import FILES, LARGEST, choice, column, integer, number
+from dlcore.launch.fields import FILES, LARGEST, choice, column, integer, number, path
 from dlcore.launch.text import (
     EncoderConfig,
     VocabularyConfig,
@@ -32,12 +35,19 @@ from dlcore.launch.text import (
     with_table,
 )
 from dlcore.launch.uncertainty import UncertaintyConfig, uncertain_answers, with_dropout
+from dlcore.launch.weights import some, taken_over
 from dlcore.metrics import classification
 from dlcore.metrics.uncertainty import Uncertain, uncertainty
 from dlcore.models.text import POOLINGS, RecurrentEncoder, TextClassifier
 from dlcore.report import Section, heat_section, text_sections
 from dlcore.types import Aux, Batch, Mean, Metrics, Params, PyTree, TrainState, Variables
 
+_FROM_NOTHING = {"init_from": (None,)}
+# The encoder of a classifier by the paths that a translator has it at.
+_ADOPTED = (
+    (r"^params/encoder/embedding/(.*)$", r"params/source_embedding/\1"),
+    (r"^params/encoder/stack/(.*)$", r"params/encoder/\1"),
+)
 SHOWN = 5  # texts whose attention the report shows
 
 
@@ -63,8 +73,15 @@ class Config(
     """The configuration of a text classifier."""
 
     # The final outputs of both directions lie at the two ends of a text.
-    group_conditions: ClassVar = {"merge": {"pooling": lambda pooling: pooling != "last"}}
+    group_conditions: ClassVar = {
+        "merge": {"pooling": lambda pooling: pooling != "last"},
+        "embeddings": _FROM_NOTHING,
+        VocabularyConfig: _FROM_NOTHING,
+    }
 
+    init_from: str | None = path(
+        None, "run of translation --autoencode whose vocabulary and encoder are taken"
+    )
     pooling: str = choice("max", POOLINGS, "how the steps become one vector")
     label_smoothing: float = number(0.0, 0, 1, "share of the target spread over all classes")
     text_column: int | str | None = column("column of a table's texts", when=FILES)
@@ -90,6 +107,7 @@ class TextClassification(launch.Task[Config, Info]):
 
     metric = ("accuracy", "max")
     reads = "lines"
+    adopted: launch.Trained  # the run of --init_from
     table: np.ndarray | None = None  # pre-trained vectors that a new run starts from
 
     def data(self) -> launch.Data[Info]:
@@ -105,7 +123,7 @@ class TextClassification(launch.Task[Config, Info]):
             launch.say(note)
         examples, self.tested = config.cut(data.train, 500), config.cut(data.test, 40)
         valid = [] if data.valid is None else [config.cut(data.valid, 40)]
-        vocabulary = config.build_vocabulary(line for line, _ in examples)
+        vocabulary = self._vocabulary([line for line, _ in examples])
         train, self.test, *held_out = (
             Sequences(
                 [encode(vocabulary, line) for line, _ in part],
@@ -124,6 +142,44 @@ class TextClassification(launch.Task[Config, Info]):
         self.table = config.pretrained(vocabulary, config.seed)
         info = Info(data.class_names, vocabulary)
         return self.split_data(train, self.test, info, validation=next(iter(held_out), None))
+
+    def _vocabulary(self, texts: Sequence[str]) -> Vocabulary:
+        """Returns the vocabulary of the texts, or that of the run to start from.
+
+        Raises:
+            InputError: when that is not the run of a sequence autoencoder.
+        """
+        source = self.config.init_from
+        if source is None:
+            return self.config.build_vocabulary(texts)
+        self.adopted = trained = launch.load(source)
+        if not getattr(trained.config, "autoencode", False):
+            raise InputError(
+                f"--init_from={source} is a run of {trained.task.name()} and no sequence "
+                "autoencoder; train one by translation --autoencode"
+            )
+        vocabulary: Vocabulary = trained.info.vocabulary
+        return vocabulary
+
+    def adopt(self, state: TrainState) -> TrainState:
+        if self.config.init_from is None:
+            return state
+        new, matches = taken_over(state, self.adopted.variables, _ADOPTED)
+        lacking = [*matches.mismatched, *matches.missing]
+        if lacking:
+            theirs = self.adopted.config
+            raise InputError(
+                f"the encoder of {self.config.init_from} is another: it has --cell={theirs.model} "
+                f"--layers={theirs.layers} --hidden={theirs.hidden} "
+                f"--embedding_size={theirs.embedding_size} --bidirectional={theirs.bidirectional}; "
+                f"choose these ({some(lacking)} do not fit)"
+            )
+        # A decoder is not wanted.
+        launch.say(
+            f"{self.config.init_from}: restored {len(matches.restored)} leaves of the encoder, "
+            f"kept {len(matches.kept)}, {len(matches.unused)} are not used"
+        )
+        return new
 
     @functools.cached_property
     def model(self) -> TextClassifier:

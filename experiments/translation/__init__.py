@@ -5,6 +5,10 @@ which needs no network; `--dataset=dates/en_de` translates them. `--data_path` t
 pairs or a folder of aligned files (with `--languages=en,de`), `--dataset` any prepared TFDS set of
 translations; `--model=transformer --shared --level=bpe` is the usual model of such. Once trained,
 `--workdir=DIR --translate=FILE` translates the lines of a file into DIR/translated.txt.
+
+With `--autoencode` each text is its own target (a sequence autoencoder, Dai & Le 2015): the decoder
+has the encoder's last states alone to write it again by, and `text_classification --init_from=DIR`
+starts from the encoder. Texts are then the lines of any file, or of a data set.
 """
 
 import dataclasses
@@ -21,7 +25,14 @@ import numpy as np
 
 from dlcore import launch, parallel
 from dlcore.data import Loader
-from dlcore.data.text import Pairs, ParallelText, TokenLoader, Vocabulary, load_parallel_text
+from dlcore.data.text import (
+    Pairs,
+    ParallelText,
+    TokenLoader,
+    Vocabulary,
+    load_copied_text,
+    load_parallel_text,
+)
 from dlcore.data.text.vocabulary import UNKNOWN
 from dlcore.decode import scheduled_inputs
 from dlcore.errors import InputError
@@ -51,6 +62,7 @@ from . import report, search, texts
 from .models import MODELS, RecurrentGroup, make_model
 from .search import SearchConfig, Translator
 
+_PAIRS = {"autoencode": (False,)}
 SHIFT = 7  # of the key of scheduled sampling, so that it is not that of dropout
 
 
@@ -79,11 +91,22 @@ class Config(
         TransformerGroup: {"model": ("transformer",)},
         RecurrentGroup: {"model": tuple(CELLS)},
         "embedding_size": {"model": tuple(CELLS)},
+        "attention": _PAIRS,
+        "input_feeding": _PAIRS,
+        "coverage": _PAIRS,
+        "copy": _PAIRS,
     }
 
     model: str = choice("gru", MODELS, "transformer, or the cell of a recurrent translator")
-    languages: tuple[str, ...] = names("source and target, such as en,de; default the data's own")
-    shared: bool = switch(False, "one vocabulary and one table for both languages")
+    autoencode: bool = switch(
+        False,
+        "each text is its own target, by one vocabulary and without attention",
+        when={"model": tuple(CELLS)},
+    )
+    languages: tuple[str, ...] = names(
+        "source and target, such as en,de; default the data's own", when=_PAIRS
+    )
+    shared: bool = switch(False, "one vocabulary and one table for both languages", when=_PAIRS)
     limit: int = integer(
         128, 2, LARGEST, "most tokens of a side; longer training pairs are dropped"
     )
@@ -95,6 +118,11 @@ class Config(
         0.0, 0, 1, "factor of the squared log normaliser of the softmax in the loss, such as 1e-4"
     )
     scheduled_sampling: float = number(0.0, 0, 1, "share of inputs that the model draws itself")
+
+    @property
+    def one_vocabulary(self) -> bool:
+        """Whether both sides have one vocabulary and one table."""
+        return self.shared or self.autoencode
 
     def shrunk(self) -> Self:
         shrunk = super().shrunk()
@@ -153,13 +181,7 @@ class Translation(launch.Task[Config, Info]):
 
     def data(self) -> launch.Data[Info]:
         config = self.config
-        text = load_parallel_text(
-            config.dataset,
-            data_dir=config.data_dir,
-            data_path=config.data_path,
-            languages=config.languages,
-            valid_share=config.validation,
-        )
+        text = self.load()
         text = text._replace(
             train=config.cut(text.train, 500),
             valid=config.cut(text.valid, 40),
@@ -202,9 +224,24 @@ class Translation(launch.Task[Config, Info]):
             per_step,
         )
 
+    def load(self) -> ParallelText:
+        """Returns the texts, which with --autoencode are their own targets."""
+        config = self.config
+        load: Callable[..., ParallelText] = load_copied_text
+        if not config.autoencode:
+            load = functools.partial(load_parallel_text, languages=config.languages)
+        return load(
+            config.dataset,
+            data_dir=config.data_dir,
+            data_path=config.data_path,
+            valid_share=config.validation,
+        )
+
     def vocabularies(self, text: ParallelText) -> Info:
         """Returns the vocabularies of the training texts."""
         build = self.config.build_vocabulary
+        if self.config.autoencode:
+            return Info(vocabulary=build([line for line, _ in text.train]))
         if self.config.shared:
             return Info(vocabulary=build([line for pair in text.train for line in pair]))
         source, target = ([pair[side] for pair in text.train] for side in (0, 1))
@@ -416,7 +453,7 @@ class Translation(launch.Task[Config, Info]):
                 f"--ensemble={path} is not the --workdir of a finished translation run"
             )
         trained = launch.load(path, type(self))
-        if trained.config.shared != self.config.shared:
+        if trained.config.one_vocabulary != self.config.one_vocabulary:
             raise InputError(
                 f"--ensemble={path} has shared={trained.config.shared}, this run "
                 f"shared={self.config.shared}; models that translate together have the same "

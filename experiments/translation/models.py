@@ -57,14 +57,14 @@ def make_model(config: Any, source_size: int, target_size: int) -> nn.Module:
     sizes: dict[str, Any] = {
         "source_vocab_size": source_size,
         "target_vocab_size": target_size,
-        "shared": config.shared,
+        "shared": config.one_vocabulary,
         "dropout": config.dropout,
         "embedding_dropout": config.embedding_dropout,
     }
     if config.model == "transformer":
         return TransformerTranslator(config.transformer_config(context=config.limit), **sizes)
     scores = None
-    if config.attention != "none":
+    if config.attention != "none" and not config.autoencode:
         scores = attention(
             config.attention,
             features=config.hidden,

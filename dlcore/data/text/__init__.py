@@ -11,7 +11,7 @@ from dlcore.data.text.corpora import (
     load_tagged_text,
 )
 from dlcore.data.text.pairs import Pairs
-from dlcore.data.text.parallel import ParallelText, load_parallel_text
+from dlcore.data.text.parallel import ParallelText, load_copied_text, load_parallel_text
 from dlcore.data.text.phrases import Phrases, find_phrases
 from dlcore.data.text.sequences import Sequences
 from dlcore.data.text.splitting import Lines, sentences
@@ -46,6 +46,7 @@ __all__ = [
     "find_phrases",
     "held_out_pairs",
     "keep_probabilities",
+    "load_copied_text",
     "load_corpus",
     "load_labelled_text",
     "load_parallel_text",

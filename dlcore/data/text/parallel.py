@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dlcore.data.text import files, prepared
-from dlcore.data.text.corpora import PathLike
+from dlcore.data.text.corpora import PathLike, load_corpus
 from dlcore.errors import InputError
 
 Pair = tuple[str, str]
@@ -107,6 +107,50 @@ def load_parallel_text(
         train, valid = _hold_out(train, valid_share, title)
     skipped = sum(map(len, splits.values())) - sum(map(len, filled.values()))
     return ParallelText(title, chosen, train, valid, test, skipped, notes)
+
+
+def load_copied_text(
+    dataset: str = "dates",
+    *,
+    data_dir: PathLike | None = None,
+    data_path: PathLike | None = None,
+    valid_share: float = 0.0,
+) -> ParallelText:
+    """Loads texts that are their own targets, for sequence autoencoders, in three parts.
+
+    Args:
+        dataset: "dates" or "dates/en_de" and the like, of which the sources are taken, or what
+            `load_corpus` takes, of which each line is a text.
+        data_dir: see `load_corpus`.
+        data_path: a text file, or a folder of them, instead of `dataset`; see `load_corpus`.
+        valid_share: the share that is held out for validation where the data has no such part.
+
+    Held-out texts that are also trained on are left out and counted in a note, empty ones in
+    `skipped`.
+
+    Raises:
+        InputError: as `load_corpus`, and where no text is left to test with.
+    """
+    if data_path is None and dataset.partition("/")[0] == "dates":
+        text = load_parallel_text(dataset, data_dir=data_dir, valid_share=valid_share)
+        title, language, notes, skipped = text.name, text.languages[0], text.notes, text.skipped
+        parts = [[source for source, _ in part] for part in (text.train, text.valid, text.test)]
+    else:
+        corpus = load_corpus(
+            dataset, data_dir=data_dir, data_path=data_path, valid_share=valid_share
+        )
+        title, language, notes = corpus.name, "source", corpus.notes
+        lines = [part.splitlines() for part in (corpus.train, corpus.valid or "", corpus.test)]
+        parts = [[line.strip() for line in part if line.strip()] for part in lines]
+        skipped = sum(map(len, lines)) - sum(map(len, parts))
+    known = {*parts[0]}
+    fresh = [[line for line in part if line not in known] for part in parts[1:]]
+    if repeated := sum(map(len, parts[1:])) - sum(map(len, fresh)):
+        notes += (f"{title}: {repeated:,} held-out texts are also trained on and left out",)
+    if not parts[0] or not fresh[1]:
+        raise InputError(f"{title} has no text to train on or none to test with; add some")
+    train, valid, test = ([(line, line) for line in part] for part in (parts[0], *fresh))
+    return ParallelText(title, (language, language), train, valid, test, skipped, tuple(notes))
 
 
 def _filled(pairs: list[Pair]) -> list[Pair]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dlcore.data.text import load_parallel_text
+from dlcore.data.text import load_copied_text, load_parallel_text
 from dlcore.errors import InputError
 
 ROWS = [(f"source {number:02}", f"target {number:02}") for number in range(50)]
@@ -239,3 +239,16 @@ def test_files_are_read_without_jax_and_tfds(tmp_path: pathlib.Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_texts_that_are_their_own_targets_are_tested_with_unseen_ones(tmp_path):
+    (tmp_path / "train.txt").write_text("one\n\n two \nthree\n", encoding="utf-8")
+    (tmp_path / "test.txt").write_text("four\none\n", encoding="utf-8")
+    text = load_copied_text(data_path=tmp_path)
+    assert text.train == [(word, word) for word in ("one", "two", "three")]
+    assert text.test == [("four", "four")]
+    assert text.skipped == 1
+    assert "1 held-out texts" in " ".join(text.notes)
+    (tmp_path / "test.txt").write_text("two\none\n", encoding="utf-8")
+    with pytest.raises(InputError, match="none to test with"):
+        load_copied_text(data_path=tmp_path)
