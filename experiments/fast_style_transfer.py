@@ -21,7 +21,8 @@ from dlcore import launch
 from dlcore.data.crops import CropLoader, load_crops
 from dlcore.data.pictures import PHOTOGRAPHS, read_picture
 from dlcore.launch.fields import LARGEST, choice, integer, number, path
-from dlcore.launch.frozen_network import NetworkConfig, NetworkTask, as_pixels, save_picture
+from dlcore.launch.frozen_network import NetworkConfig, NetworkTask, as_pixels
+from dlcore.launch.stages import save_picture
 from dlcore.launch.style_costs import StyleConfig, StyleCosts, Wanted
 from dlcore.models.cnn.transformation import UPSAMPLING, TransformationNetwork
 from dlcore.report import Section, picture_section, plots

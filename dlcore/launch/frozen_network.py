@@ -11,7 +11,6 @@ import abc
 import contextlib
 import dataclasses
 import functools
-import io
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -20,14 +19,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from dlcore.errors import InputError
-from dlcore.files import read_json_lines, write_whole
+from dlcore.files import read_json_lines
 from dlcore.launch.config import RunConfig
 from dlcore.launch.fields import choice, path, switch, text, texts
 from dlcore.launch.options import parse_options
 from dlcore.launch.process import say
+from dlcore.launch.stages import save_picture, stage, stages_section
 from dlcore.launch.task import Outcome, Task
 from dlcore.launch.weights import IMAGENET, Weights, fitted, modules_of, read_weights, some
 from dlcore.models import IMAGE_MODELS, image_spec
@@ -35,15 +34,11 @@ from dlcore.models.detection.body import Body
 from dlcore.nn.pooling import average_for_max
 from dlcore.paths import leaves_by_path
 from dlcore.report import Section, picture_section, plots
-from dlcore.train.logs import writing
 from dlcore.train.transplant import transplant
 from dlcore.types import Activations, PyTree, TrainState, Variables
 
 # The classes of the networks whose weights are public.
 CLASSES = 1000
-# The stages of a picture in a report's strip.
-_STAGES = 8
-_FOLDER = "pictures"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -262,7 +257,7 @@ class NetworkTask(Task[ConfigT, InfoT]):
 
     def stage(self, step: int) -> pathlib.Path:
         """Returns where the picture after a step is written."""
-        return self.workdir / _FOLDER / f"step_{step:06d}.png"
+        return stage(self.workdir, step)
 
     def write_picture(self, variables: Variables, target: pathlib.Path) -> None:
         """Writes the picture that is `shown` as PNG."""
@@ -273,16 +268,7 @@ class NetworkTask(Task[ConfigT, InfoT]):
         return None
 
     def report(self, outcome: Outcome) -> Sequence[Section]:
-        stages = sorted((self.workdir / _FOLDER).glob("step_*.png"))
-        kept = [stages[n] for n in np.unique(np.linspace(0, len(stages) - 1, _STAGES, dtype=int))]
-        shown = {"": np.stack([_read_png(stage) for stage in kept])}
-        steps = ", ".join(str(int(stage.stem.partition("_")[2])) for stage in kept)
-        strip = picture_section(
-            "Stages",
-            "stages",
-            lambda target: plots.plot_rows(shown, target, scale=2.5),
-            text=f"The picture after {steps} steps.",
-        )
+        strip = stages_section(self.workdir, 2.5, text="The picture")
         return [strip, *self._curves()]
 
     def _curves(self) -> Iterator[Section]:
@@ -307,22 +293,3 @@ class NetworkTask(Task[ConfigT, InfoT]):
 def as_pixels(pictures: np.ndarray | jax.Array) -> np.ndarray:
     """Returns pictures of 0 to 1 as uint8 of 0 to 255; values beyond are cut."""
     return np.rint(255 * np.asarray(pictures, np.float32).clip(0, 1)).astype(np.uint8)
-
-
-def save_picture(picture: np.ndarray, target: pathlib.Path) -> None:
-    """Writes a picture uint8 [H, W, C] as PNG so that the file is whole or not there.
-
-    The folder is made where it does not exist.
-
-    Raises:
-        InputError: when it cannot be written.
-    """
-    with writing(target), io.BytesIO() as buffer:
-        Image.fromarray(picture).save(buffer, "png")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, buffer.getvalue())
-
-
-def _read_png(path: pathlib.Path) -> np.ndarray:
-    with Image.open(path, formats=("PNG",)) as image:
-        return np.asarray(image.convert("RGB"))

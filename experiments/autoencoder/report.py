@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from dlcore import launch
 from dlcore.data import evenly_spaced
 from dlcore.evaluation import latent_use
-from dlcore.launch.frozen_network import save_picture
+from dlcore.launch.stages import strip_sections, write_row
 from dlcore.report import Section, picture_section, plots
 from dlcore.report.filters import first_filters
 from dlcore.report.plots.scatter import LEAST_POINTS, plot_thumbnails, tsne
@@ -27,12 +26,10 @@ if TYPE_CHECKING:
     from . import Autoencoder
 
 _SHOWN = 10  # images in a row
-_STAGES = 8  # rows of samples as training goes
 _PAIRS = 5
 _TRAVERSED = 8  # latent units
 _SPAN = 3.0  # standard deviations of the prior on either side
 _MAPPED = 300
-_FOLDER = "pictures"
 
 
 def sections(task: "Autoencoder", outcome: launch.Outcome) -> Iterator[Section]:
@@ -41,7 +38,8 @@ def sections(task: "Autoencoder", outcome: launch.Outcome) -> Iterator[Section]:
     given = task.some_of_test(_SHOWN)
     yield _reconstructions(task, variables, given)
     if task.config.variational:
-        yield from _stages(task)
+        text = "Means of p(x | z) for the same z of the prior at every step."
+        yield from strip_sections(task.workdir, _SHOWN, text=text)
     kernel = first_filters(outcome.variables["params"]["encoder"], task.info.image_shape)
     if kernel is not None:
         yield picture_section("Filters", "filters", lambda path: plots.plot_filters(kernel, path))
@@ -86,29 +84,7 @@ def _reconstructions(task: "Autoencoder", variables: Variables, given: np.ndarra
 def write_samples(task: "Autoencoder", variables: Variables, step: int) -> None:
     """Writes a row of samples, of the same latent values at every step, as a PNG of the run."""
     images = evaluators.samples_of(task, task.computing(variables), _SHOWN)
-    row = _pixels(np.concatenate([*images], axis=1))
-    target = task.workdir / _FOLDER / f"step_{step:06d}.png"
-    save_picture(row[..., 0] if row.shape[-1] == 1 else row, target)
-
-
-def _stages(task: "Autoencoder") -> Iterator[Section]:
-    """Yields the strip of samples as training goes; none where no evaluation wrote any."""
-    paths = sorted((task.workdir / _FOLDER).glob("step_*.png"))
-    if not paths:
-        return
-    kept = [paths[n] for n in np.unique(np.linspace(0, len(paths) - 1, _STAGES, dtype=int))]
-    rows = {}
-    for path in kept:
-        with Image.open(path, formats=("PNG",)) as image:
-            row = np.asarray(image)
-        row = row.reshape(*row.shape[:2], -1)
-        rows[f"step {int(path.stem.partition('_')[2])}"] = np.stack(np.split(row, _SHOWN, axis=1))
-    yield picture_section(
-        "Samples as training goes",
-        "samples",
-        lambda path: plots.plot_rows(rows, path),
-        text="Means of p(x | z) for the same z of the prior at every step.",
-    )
+    write_row(task.workdir, _pixels(images), step)
 
 
 def _interpolations(task: "Autoencoder", variables: Variables, given: np.ndarray) -> Section:

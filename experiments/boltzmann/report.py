@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlcore.launch.strip import strip_sections, write_row
+from dlcore.launch.stages import strip_sections, write_row
 from dlcore.models.boltzmann import Machine, Stack
 from dlcore.models.boltzmann.belief import drawn_up
 from dlcore.report import Section, picture_section, plots

@@ -7,12 +7,12 @@ import numpy as np
 
 from dlcore import launch
 from dlcore.errors import InputError
-from dlcore.launch.frozen_network import save_picture
+from dlcore.files import write_whole
+from dlcore.launch.stages import save_picture, stage
 from dlcore.report.plots.images import tiled
 from dlcore.report.plots.scatter import plot_points
 from dlcore.train.logs import writing
 
-FOLDER = "samples"
 # Pixels of the shorter side of a strip of small images.
 _LEAST_SIDE = 256
 
@@ -20,7 +20,7 @@ _LEAST_SIDE = 256
 def draw_samples(
     workdir: pathlib.Path, step: int, drawn: np.ndarray, columns: int, centres: np.ndarray | None
 ) -> None:
-    """Writes WORKDIR/samples/step_000100.png.
+    """Writes the stage after a step.
 
     Args:
         workdir: of the run.
@@ -38,11 +38,6 @@ def draw_samples(
     sheet = tiled(drawn, columns)
     factor = -(-_LEAST_SIDE // min(sheet.shape[:2]))
     save_picture(sheet.repeat(factor, 0).repeat(factor, 1), target)
-
-
-def stage(workdir: pathlib.Path, step: int) -> pathlib.Path:
-    """Returns where the samples after a step are."""
-    return workdir / FOLDER / f"step_{step:06d}.png"
 
 
 def write_samples(target: pathlib.Path, drawn: np.ndarray, labels: np.ndarray | None) -> None:
@@ -69,7 +64,4 @@ def _write_arrays(target: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     with writing(target), io.BytesIO() as buffer:
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".partial")
-        partial.unlink(missing_ok=True)
-        partial.write_bytes(buffer.getvalue())
-        partial.replace(target)
+        write_whole(target, buffer.getvalue())

@@ -5,18 +5,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from dlcore.data import evenly_spaced
+from dlcore.launch.stages import stages_section
 from dlcore.metrics import nearest
 from dlcore.report import Section, picture_section, plots
 from dlcore.report.plots.scatter import plot_points
 from dlcore.types import Variables
 
-from .drawn import FOLDER
 from .judging import pixels
 
-_STAGES = 6  # in the strip
 _SHOWN = 10  # images in a row
 _ROWS = 4  # of interpolations
 _POINTS = 2000
@@ -30,7 +28,7 @@ def sections(task: Any, variables: Variables) -> list[Section]:
         task: the finished `GAN`.
         variables: of both players, in the type that the run computes in.
     """
-    made = [_stages(task)]
+    made = [stages_section(task.workdir, 3, text="What the same noise becomes")]
     if not task.info.images:
         real = evenly_spaced(task.train, _POINTS).gather
         points = {
@@ -42,24 +40,6 @@ def sections(task: Any, variables: Variables) -> list[Section]:
     if task.config.condition:
         made.append(_by_class(task, variables))
     return [*made, _interpolations(task, variables), _neighbours(task, variables)]
-
-
-def _stages(task: Any) -> Section:
-    files = sorted((task.workdir / FOLDER).glob("step_*.png"))
-    kept = [files[n] for n in np.unique(np.linspace(0, len(files) - 1, _STAGES, dtype=int))]
-    rows = {"": np.stack([_read(file) for file in kept])}
-    steps = ", ".join(str(int(file.stem.partition("_")[2])) for file in kept)
-    return picture_section(
-        "Stages",
-        "stages",
-        lambda path: plots.plot_rows(rows, path, scale=3),
-        text=f"What the same noise becomes after {steps} steps.",
-    )
-
-
-def _read(path: Any) -> np.ndarray:
-    with Image.open(path, formats=("PNG",)) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def _by_class(task: Any, variables: Variables) -> Section:

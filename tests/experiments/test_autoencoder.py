@@ -86,7 +86,7 @@ def test_it_comes_back_and_draws_images_again(trained, images):
 
 
 PICTURES = {"images.png", "filters.png", "interpolations.png", "map.png"}
-OF_LATENTS = {"samples.png", "traversals.png", "units.png"}
+OF_LATENTS = {"strip.png", "traversals.png", "units.png"}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_smoke_with_a_report(run, tmp_path, flags, pictures):
         assert "for comparison with old papers only" in process.stderr
     page = (tmp_path / "report" / "index.html").read_text()
     assert all(name in page for name in pictures)
-    assert ("samples.png" in page) == (pictures != PICTURES)
+    assert ("strip.png" in page) == (pictures != PICTURES)
     with Image.open(tmp_path / "report" / "images.png") as picture:
         assert picture.width > 500
 

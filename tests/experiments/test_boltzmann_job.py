@@ -95,7 +95,15 @@ SMOKE = {
 }
 
 
-@pytest.mark.parametrize("case", SMOKE)
+@pytest.mark.parametrize(
+    "case",
+    [
+        "rbm",
+        "dbn",
+        pytest.param("gaussian", marks=pytest.mark.slow),
+        pytest.param("softmax", marks=pytest.mark.slow),
+    ],
+)
 def test_smoke_with_a_report(run, tmp_path, case):
     process = run("--smoke", *SMOKE[case], f"--workdir={tmp_path}")
     assert process.returncode == 0, process.stderr

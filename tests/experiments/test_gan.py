@@ -88,7 +88,7 @@ def test_a_report_of_images_by_class_that_a_classifier_judges(
     page = (tmp_path / "run" / "report" / "index.html").read_text()
     for name in ("stages", "classes", "interpolations", "neighbours"):
         assert f"{name}.png" in page
-    assert sorted(p.name for p in (tmp_path / "run" / "samples").iterdir()) == [
+    assert sorted(p.name for p in (tmp_path / "run" / "pictures").iterdir()) == [
         "step_000001.png",
         "step_000002.png",
     ]

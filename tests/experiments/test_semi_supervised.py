@@ -24,7 +24,7 @@ def task_of(data_dir, **options):
     return task, task.data()
 
 
-@pytest.mark.parametrize("model", ["pseudo_label", "vat"])
+@pytest.mark.parametrize("model", [pytest.param("pseudo_label", marks=pytest.mark.slow), "vat"])
 def test_accumulation_over_rows_of_noise_and_layouts_agree(data_dir, model):
     # Batch normalisation is over the whole batch on all devices.
     found = {}
