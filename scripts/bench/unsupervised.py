@@ -40,12 +40,7 @@ def rbm() -> None:
     contenders = {"ours": Contender(rbms.our_step)}
     for precision in ("float32", "float64"):
         contenders[precision] = Contender(rbms.their_step, precision=precision)
-    times = take_turns(contenders, rounds=FLAGS.rounds)
-    rows = [("contender", "ms a step", "times ours")]
-    for name in contenders:
-        milliseconds = 1000 * statistics.median(times[name])
-        rows.append((name, f"{milliseconds:.2f}", f"{ratio(times, name):.2f}"))
-    table(rows)
+    _compare(contenders)
 
 
 def vae() -> None:
@@ -69,6 +64,10 @@ def _beside_torch(ours: Callable[..., Step], theirs: Callable[..., Step], **opti
         contenders["PyTorch"] = Contender(theirs, **options)
     except Failed as failure:
         print(f"  no PyTorch: {str(failure).strip().splitlines()[-1]}")
+    _compare(contenders)
+
+
+def _compare(contenders: dict[str, Contender]) -> None:
     times = take_turns(contenders, rounds=FLAGS.rounds)
     rows = [("contender", "ms a step", "times ours")]
     for name in contenders:
