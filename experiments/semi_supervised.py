@@ -63,7 +63,7 @@ _SAMPLE = 10_000
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(
     launch.Config,
-    steps=3000,
+    steps=1500,
     batch_size=100,
     optimizer="adam",
     learning_rate=2e-3,
