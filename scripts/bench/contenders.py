@@ -118,6 +118,31 @@ def ratio(times: Times, peer: str, base: str = "ours") -> float:
     return statistics.median(theirs / mine for theirs, mine in pairs)
 
 
+def race(makers: Mapping[str, Callable[[], Contender]], rounds: int) -> None:
+    """Prints the milliseconds of a step of each contender, and its time by that of "ours".
+
+    A peer that cannot be made, such as one whose library is not installed, is said and left out.
+
+    Args:
+        makers: start the contenders, by name.
+        rounds: turns of each.
+    """
+    contenders = {}
+    for name, make in makers.items():
+        try:
+            contenders[name] = make()
+        except Failed as failure:
+            if name == "ours":
+                raise
+            print(f"  no {name}: {str(failure).strip().splitlines()[-1]}")
+    times = take_turns(contenders, rounds=rounds)
+    rows = [("contender", "ms a step", "times ours")]
+    for name in contenders:
+        milliseconds = 1000 * statistics.median(times[name])
+        rows.append((name, f"{milliseconds:.2f}", f"{ratio(times, name):.2f}"))
+    table(rows)
+
+
 def experiment(job: str, *arguments: str, cache: str | None = None) -> dict[str, Any]:
     """Runs an experiment as a command, in a folder that goes again.
 

@@ -25,7 +25,7 @@ import player_contenders as players
 import rbm_contenders as rbms
 import vae_contenders as vaes
 from absl import flags
-from contenders import Contender, Failed, Step, experiment, ratio, run, table, take_turns
+from contenders import Contender, Step, experiment, race, run, table
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 7, "turns of each contender")
@@ -37,10 +37,14 @@ flags.DEFINE_integer("samples", 500, "of the log-likelihood, for each image")
 
 def rbm() -> None:
     """Both sides of the gradient and the update; scikit-learn's chains go on from step to step."""
-    contenders = {"ours": Contender(rbms.our_step)}
-    for precision in ("float32", "float64"):
-        contenders[precision] = Contender(rbms.their_step, precision=precision)
-    _compare(contenders)
+    race(
+        {
+            "ours": lambda: Contender(rbms.our_step),
+            "float32": lambda: Contender(rbms.their_step, precision="float32"),
+            "float64": lambda: Contender(rbms.their_step, precision="float64"),
+        },
+        FLAGS.rounds,
+    )
 
 
 def vae() -> None:
@@ -59,21 +63,13 @@ def ladder() -> None:
 
 
 def _beside_torch(ours: Callable[..., Step], theirs: Callable[..., Step], **options: Any) -> None:
-    contenders = {"ours": Contender(ours, **options)}
-    try:
-        contenders["PyTorch"] = Contender(theirs, **options)
-    except Failed as failure:
-        print(f"  no PyTorch: {str(failure).strip().splitlines()[-1]}")
-    _compare(contenders)
-
-
-def _compare(contenders: dict[str, Contender]) -> None:
-    times = take_turns(contenders, rounds=FLAGS.rounds)
-    rows = [("contender", "ms a step", "times ours")]
-    for name in contenders:
-        milliseconds = 1000 * statistics.median(times[name])
-        rows.append((name, f"{milliseconds:.2f}", f"{ratio(times, name):.2f}"))
-    table(rows)
+    race(
+        {
+            "ours": lambda: Contender(ours, **options),
+            "PyTorch": lambda: Contender(theirs, **options),
+        },
+        FLAGS.rounds,
+    )
 
 
 def vae_likelihood() -> None:
