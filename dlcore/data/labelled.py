@@ -29,8 +29,9 @@ def choose_labelled(
         InputError: for 0 or more than there are, fewer than one for each class, and a class with
             too few examples for its share.
 
-    >>> choose_labelled(np.array([0, 1, 1, 0]), 2, ("a", "b"), 0).tolist()
-    [0, 2]
+    >>> labels = np.array([0, 1, 1, 0, 1])
+    >>> np.bincount(labels[choose_labelled(labels, 4, ("a", "b"), 0)]).tolist()
+    [2, 2]
     """
     classes = len(class_names)
     if not 0 < count <= len(labels):
