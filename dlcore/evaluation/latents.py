@@ -1,4 +1,4 @@
-"""What the latent units of a variational autoencoder say of the data.
+"""Measures what the latent units of a variational autoencoder say of the data.
 
 A unit whose posterior is the prior says nothing of an image. When most are so, the posterior has
 collapsed: the decoder models the data without them.
@@ -32,7 +32,7 @@ class LatentUse(NamedTuple):
 
     @property
     def collapsed(self) -> bool:
-        """Whether fewer than a tenth of the units are active."""
+        """Tells whether fewer than a tenth of the units are active."""
         return bool(10 * self.active.sum() < len(self.active))
 
 

@@ -169,7 +169,7 @@ class Config(
 
     @property
     def variational(self) -> bool:
-        """Whether the code is a distribution."""
+        """Tells whether the code is a distribution."""
         return self.model in VARIATIONAL
 
     @property

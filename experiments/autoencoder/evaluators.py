@@ -1,4 +1,4 @@
-"""What is measured of a trained autoencoder at its end, each by its name.
+"""Evaluators measure a trained autoencoder at its end, each by its name.
 
 Shapes: N images to train on, M to test on, K numbers of a code, S samples, D pixels.
 """

@@ -154,7 +154,7 @@ class Info:
 
     @property
     def images(self) -> bool:
-        """Whether examples are images."""
+        """Tells whether examples are images."""
         return len(self.shape) == 3
 
 
@@ -537,7 +537,7 @@ class GAN(launch.Task[Config, Info]):
 
 
 def _told_apart(of_real: jax.Array, of_drawn: jax.Array) -> jax.Array:
-    """Whether the real one of each pair has the larger logit, (B,); half where they are equal."""
+    """Tells whether the real one of each pair has the larger logit, (B,); half where equal."""
     return jnp.heaviside(of_real - of_drawn, jnp.float32(0.5))
 
 

@@ -1,4 +1,4 @@
-"""What a trained classifier of images says of those that are drawn.
+"""A trained classifier of images judges those that are drawn.
 
 Shapes: B batch, D features, K classes.
 """

@@ -121,7 +121,7 @@ class Config(
 
     @property
     def one_vocabulary(self) -> bool:
-        """Whether both sides have one vocabulary and one table."""
+        """Tells whether both sides have one vocabulary and one table."""
         return self.shared or self.autoencode
 
     def shrunk(self) -> Self:

@@ -100,6 +100,24 @@ def _serve(
         pipe.send(traceback.format_exc())
 
 
+def job_step(task: Any, state: Any, batch: Any) -> Step:
+    """Returns a step of a job on one batch, as a run takes it."""
+    # Contenders of other libraries do without JAX.
+    import jax
+
+    from dlcore import runtime
+    from dlcore.train import guard
+
+    step = runtime.compile_step(guard(task.step()), task.layout())
+
+    def once() -> None:
+        nonlocal state
+        state, _ = step(state, batch)
+        jax.block_until_ready(state.params)
+
+    return once
+
+
 def take_turns(contenders: Mapping[str, Contender], *, rounds: int, seconds: float = 1.0) -> Times:
     """Lets contenders take turns of about so many seconds, and ends them."""
     steps = {name: max(1, int(seconds / one.turn(2))) for name, one in contenders.items()}

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from contenders import Contender, Step, ratio, run, table, take_turns
+from contenders import Contender, Step, job_step, ratio, run, table, take_turns
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 5, "turns of each contender", 1)
@@ -157,7 +157,6 @@ def our_fast(*, train: bool) -> Step:
 
     from dlcore import runtime
     from dlcore.launch.task import make_state
-    from dlcore.train import guard
 
     runtime.configure()
     task = FastStyleTransfer(Config(size=SIDE, width=1.0, batch_size=BATCH, average_pool=False))
@@ -169,15 +168,7 @@ def our_fast(*, train: bool) -> Step:
         picture = _pictures()[0]
         variables = {"params": state.params}
         return lambda: task.predict(variables, [picture])[0]
-    batch = next(data.train(0))
-    step = runtime.compile_step(guard(task.step()), task.layout())
-
-    def once() -> None:
-        nonlocal state
-        state, _ = step(state, batch)
-        jax.block_until_ready(state.params)
-
-    return once
+    return job_step(task, state, next(data.train(0)))
 
 
 def their_fast(*, train: bool) -> Step:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from contenders import Step
+from contenders import Step, job_step
 
 CORES = 2
 SIDE = 28
@@ -21,19 +21,11 @@ def _our_step(task: Any, info: Any, batch: dict[str, np.ndarray]) -> Step:
 
     from dlcore import runtime
     from dlcore.launch.task import make_state
-    from dlcore.train import guard
 
     runtime.configure()
     task.info = info
     state = jax.jit(lambda: make_state(task))()
-    step = runtime.compile_step(guard(task.step()), task.layout())
-
-    def once() -> None:
-        nonlocal state
-        state, _ = step(state, batch)
-        jax.block_until_ready(state.params)
-
-    return once
+    return job_step(task, state, batch)
 
 
 def our_gan(*, batch: int) -> Step:

@@ -1,7 +1,7 @@
 """A step of a restricted Boltzmann machine: ours, and scikit-learn's."""
 
 import numpy as np
-from contenders import Step
+from contenders import Step, job_step
 
 SIDE, HIDDEN, BATCH = 28, 500, 100
 
@@ -19,7 +19,6 @@ def our_step() -> Step:
 
     from dlcore import runtime
     from dlcore.launch.task import make_state
-    from dlcore.train import guard
 
     runtime.configure()
     task = Boltzmann(Config(hidden=(HIDDEN,), batch_size=BATCH))
@@ -27,14 +26,7 @@ def our_step() -> Step:
     task.info = Info(shape, np.zeros(shape), 1.0)
     state = jax.jit(lambda: make_state(task))()
     batch = {"image": _bits(BATCH), "weight": np.ones(BATCH, np.float32)}
-    step = runtime.compile_step(guard(task.step()), task.layout())
-
-    def once() -> None:
-        nonlocal state
-        state, _ = step(state, batch)
-        jax.block_until_ready(state.params)
-
-    return once
+    return job_step(task, state, batch)
 
 
 def their_step(*, precision: str) -> Step:

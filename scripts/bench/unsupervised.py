@@ -31,8 +31,10 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 7, "turns of each contender")
 flags.DEFINE_string("data_path", "mnist.npz", "digits in the layout of Keras's mnist.npz")
 flags.DEFINE_integer("seeds", 3, "runs of each contender")
-flags.DEFINE_integer("vae_steps", 7000, "of vae_likelihood")
-flags.DEFINE_integer("samples", 500, "of the log-likelihood, for each image")
+flags.DEFINE_integer("vae_steps", 7000, "training steps of each run of vae_likelihood")
+flags.DEFINE_integer(
+    "samples", 500, "importance samples that estimate the log-likelihood of an image"
+)
 
 
 def rbm() -> None:

@@ -113,7 +113,7 @@ def test_smoke_with_a_report(run, tmp_path, flags, pictures):
         found = summary(tmp_path)["metrics"]
         assert found.keys() > measured | {"probe_accuracy", "neighbours_accuracy"}
         assert "for comparison with old papers only" in process.stderr
-    page = (tmp_path / "report" / "index.html").read_text()
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert all(name in page for name in pictures)
     assert ("strip.png" in page) == (pictures != PICTURES)
     with Image.open(tmp_path / "report" / "images.png") as picture:
@@ -147,7 +147,7 @@ def metrics(folder):
 
 
 def test_layouts_compute_what_jit_does_and_a_run_continues(run, tmp_path):
-    """What draws, and what looks at the whole batch, does not depend on the layout."""
+    """Noise, and terms that look at the whole batch, do not depend on the layout."""
     flags = ("--log_every=1", "--schedule=constant", "--model=variational", "--free_bits=0.1")
     flags += ("--beta_warmup=3", "--binarise=dynamic", "--code=4", "--evaluate=latents")
     layouts = {

@@ -62,7 +62,10 @@ def test_it_learns_more_than_how_often_pixels_are_on(trained, data_dir):
     assert found == pytest.approx(outcome.metrics["log_likelihood"], abs=1e-3)
     gap = outcome.metrics["train_log_likelihood"] - outcome.metrics["log_likelihood"]
     assert gap == pytest.approx(outcome.metrics["free_energy_gap"], abs=1e-3)
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     likelihoods = [row["pseudo_log_likelihood"] for row in rows if row["split"] == "test"]
     assert len(likelihoods) == 2 and likelihoods == sorted(likelihoods)
     assert all("free_energy" in row for row in rows)
@@ -111,7 +114,7 @@ def test_smoke_with_a_report(run, tmp_path, case):
     assert np.isfinite([*metrics.values()]).all()
     wanted = {"bound_1", "bound_2", "bound_up_down"} if case == "dbn" else {"log_likelihood"}
     assert wanted <= {*metrics}
-    page = (tmp_path / "report" / "index.html").read_text()
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     for name in ("strip", "chains", "samples", "filters_1"):
         assert f"{name}.png" in page and (tmp_path / "report" / f"{name}.png").stat().st_size > 5000
 
@@ -158,7 +161,7 @@ def test_the_checks_pass(run, model):
 
 
 def metrics(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [{name: x for name, x in json.loads(line).items() if name != "split"} for line in lines]
 
 

@@ -22,7 +22,10 @@ RING = ["--dataset=ring", *TINY]
 
 
 def lines(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)
+        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def arrays(path):
@@ -56,7 +59,10 @@ def test_a_killed_run_of_both_optimizers_goes_on_bit_for_bit(capfd, tmp_path):
     rows = [row for row in lines(tmp_path / "whole") if row["split"] == "train"]
     assert [row["step"] for row in rows if row.get("generator_loss") is not None] == [2, 4]
     assert rows == [row for row in lines(tmp_path / "parts") if row["split"] == "train"]
-    assert "good" in json.loads((tmp_path / "whole" / "summary.json").read_text())["start"]
+    assert (
+        "good"
+        in json.loads((tmp_path / "whole" / "summary.json").read_text(encoding="utf-8"))["start"]
+    )
 
     # What a finished run draws changes nothing in it.
     before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "whole").rglob("*"))
@@ -81,11 +87,11 @@ def test_a_report_of_images_by_class_that_a_classifier_judges(
     flags += [f"--features={classifier}", "--precision=bfloat16", f"--workdir={tmp_path / 'run'}"]
     process = run_here(capfd, "gan", flags)
     assert process.returncode == 0, process.stderr
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
     for metrics in (summary["metrics"], summary["start"]):
         assert metrics["frechet"] > 0 and 0 <= metrics["called_by_label"] <= 1
         assert 0 <= metrics["precision"] <= 1 and "pixel_frechet" not in metrics
-    page = (tmp_path / "run" / "report" / "index.html").read_text()
+    page = (tmp_path / "run" / "report" / "index.html").read_text(encoding="utf-8")
     for name in ("stages", "classes", "interpolations", "neighbours"):
         assert f"{name}.png" in page
     assert sorted(p.name for p in (tmp_path / "run" / "pictures").iterdir()) == [

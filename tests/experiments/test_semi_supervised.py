@@ -69,11 +69,13 @@ def test_a_killed_run_goes_on_bit_for_bit_and_predicts(capfd, data_dir, tmp_path
         assert "20 of 1,500 images have a label" in process.stderr
     whole, parts = (dlcore.load(tmp_path / folder) for folder in ("whole", "parts"))
     networks.assert_equal(whole.variables, parts.variables)
-    lines = [(tmp_path / f / "metrics.jsonl").read_text() for f in ("whole", "parts")]
+    lines = [
+        (tmp_path / f / "metrics.jsonl").read_text(encoding="utf-8") for f in ("whole", "parts")
+    ]
     rows = [[json.loads(line) for line in text.splitlines()] for text in lines]
     train = [[row for row in each if row["split"] == "train"] for each in rows]
     assert train[0] == train[1] and "denoising_0" in train[0][0]
-    page = (tmp_path / "whole" / "report" / "index.html").read_text()
+    page = (tmp_path / "whole" / "report" / "index.html").read_text(encoding="utf-8")
     assert "confusion.png" in page and "mistakes.png" in page
     images = np.zeros((3, 8, 8, 1), np.uint8)
     np.testing.assert_allclose(whole.predict(images).sum(1), 1, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""What the layers of discriminators have in common. Shapes: B batch, C channels."""
+"""Discriminators share these parts of their layers. Shapes: B batch, C channels."""
 
 import functools
 from collections.abc import Callable
