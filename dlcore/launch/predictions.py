@@ -26,8 +26,8 @@ def predict(trained: Trained[Any, Any], source: str, target: str) -> None:
 
     Args:
         trained: the run.
-        source: a file, a folder or "-" for standard input: images (from standard input their
-            paths, one a line), or lines of text.
+        source: a file, a folder or "-" for standard input: images or files of a kind of the
+            job's own (from standard input their paths, one a line), or lines of text.
         target: a file that ends in .csv or .jsonl, or "-" for JSON lines on standard output; for
             jobs that write answers in a form of their own, also a folder.
 
@@ -41,7 +41,7 @@ def predict(trained: Trained[Any, Any], source: str, target: str) -> None:
     to_folder = form == "" and type(trained.task).write_answers is not Task.write_answers
     if form not in ("csv", "jsonl") and not to_folder:
         raise InputError(f"--predict_to={target} is neither -, a .csv nor a .jsonl file")
-    inputs = input_images(source) if reads == "images" else input_lines(source)
+    inputs = _INPUTS[reads](source)
     if remark := trained.task.remark(inputs):
         say(remark)
     rows = _rows(trained, inputs)
@@ -122,8 +122,12 @@ def _flat(row: dict[str, Any], nested: Collection[str]) -> dict[str, Any]:
     return flat
 
 
-def input_images(source: str) -> list[str]:
-    """Returns the paths of an image, of those in a folder, or of those that standard input lists.
+def input_files(source: str, kind: str = "file") -> list[str]:
+    """Returns the path of a file, of those in a folder, or of those that standard input lists.
+
+    Args:
+        source: the file, the folder, or "-" for standard input.
+        kind: what an error calls a file.
 
     Raises:
         InputError: when there are none.
@@ -132,18 +136,32 @@ def input_images(source: str) -> list[str]:
         return [line for line in _standard_input(errors="surrogateescape") if line.strip()]
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if not file.is_dir())
-        suffixes = image_suffixes()
-        # A link may lead nowhere.
-        images = [str(f) for f in files if f.suffix.lower() in suffixes and f.is_file()]
-        if len(images) < len(files):
-            say(f"{len(files) - len(images):,} files in {path} are no images and are left out")
-        if not images:
-            raise InputError(f"there are no images in {path}; give a folder of images, or a file")
-        return images
+        files = sorted(str(file) for file in path.rglob("*") if not file.is_dir())
+        if not files:
+            raise InputError(f"there are no {kind}s in {path}; give a folder of {kind}s, or a file")
+        return files
     if not path.exists():
-        raise InputError(f"there is no file {path}; give an image, a folder of images, or -")
+        raise InputError(f"there is no file {path}; give one {kind}, a folder of {kind}s, or -")
     return [str(path)]
+
+
+def input_images(source: str) -> list[str]:
+    """Returns the paths of an image, of those in a folder, or of those that standard input lists.
+
+    Raises:
+        InputError: when there are none.
+    """
+    files = input_files(source, "image")
+    if source == "-" or not (path := pathlib.Path(source).expanduser()).is_dir():
+        return files
+    suffixes = image_suffixes()
+    # A link may lead nowhere.
+    found = [f for f in map(pathlib.Path, files) if f.suffix.lower() in suffixes and f.is_file()]
+    if len(found) < len(files):
+        say(f"{len(files) - len(found):,} files in {path} are no images and are left out")
+    if not found:
+        raise InputError(f"there are no images in {path}; give a folder of images, or a file")
+    return [*map(str, found)]
 
 
 def input_lines(source: str) -> list[str]:
@@ -164,3 +182,6 @@ def _standard_input(errors: str) -> list[str]:
     """Returns the lines of standard input in UTF-8, whatever the locale; `errors` as `open` has."""
     text = sys.stdin.buffer.read().decode("utf-8-sig", errors)
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+
+
+_INPUTS = {"images": input_images, "lines": input_lines, "files": input_files}

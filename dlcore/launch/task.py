@@ -148,8 +148,8 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         metric: the main metric of an evaluation, and whether "max" or "min" is better.
         keep: how many of the newest checkpoints stay.
         rules: how the axis "model" of a mesh cuts the parameters, where that fits.
-        reads: what `predict` takes in from files: "images", "lines" of text, or None where the
-            model answers nothing.
+        reads: what `predict` takes in from files: "images", "lines" of text, the paths of "files"
+            of a kind of the job's own, or None where the model answers nothing.
         answered_together: how many inputs are read and answered together.
         asks: the flags that ask the run in --workdir something, instead of training.
     """
