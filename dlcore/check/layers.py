@@ -78,11 +78,20 @@ def layer_table(
         owned[owner] = owned.get(owner, 0) + math.prod(np.shape(leaf))
     # These modules own parameters and contain no module: operations in their scope belong to them.
     innermost = {path for path in owned if not any(p.startswith(path + "/") for p in owned)} - {""}
+    known = {
+        "/".join(names[:end])
+        for names in (path.split("/") for path in owned)
+        for end in range(1, 1 + len(names))
+    }
 
     def layer(operation: Operation) -> str:
-        names = operation.path.split("/")
-        prefixes = ("/".join(names[:end]) for end in range(1, len(names)))
-        return next((prefix for prefix in prefixes if prefix in innermost), operation.path)
+        # A network that a module applies, such as a body, adds its class to the path, which no
+        # parameter has.
+        found = ""
+        for name in operation.path.split("/"):
+            inner = f"{found}/{name}".strip("/")
+            found = inner if inner in known else found
+        return found if found in innermost else operation.path
 
     rows = []
     for path, run in groupby(operations, key=layer):

@@ -6,6 +6,7 @@ batches for detection are described at `DetectionData`.
 A weight of 0 marks a row that is padding. Nothing here imports JAX.
 """
 
+from dlcore.data.captions import CaptionData, Captioned, PictureTexts, load_captions
 from dlcore.data.detection import DetectionData, load_detection
 from dlcore.data.identities import IdentityData, load_identities
 from dlcore.data.identity_loader import IdentityLoader
@@ -25,12 +26,15 @@ from dlcore.data.statistics import (
 __all__ = [
     "Arrays",
     "Batch",
+    "CaptionData",
+    "Captioned",
     "DetectionData",
     "IdentityData",
     "IdentityLoader",
     "ImageData",
     "Loader",
     "OneShotRun",
+    "PictureTexts",
     "Records",
     "Split",
     "balanced_positive_weights",
@@ -39,6 +43,7 @@ __all__ = [
     "evaluation_batches",
     "evenly_spaced",
     "labels_of",
+    "load_captions",
     "load_detection",
     "load_identities",
     "load_images",

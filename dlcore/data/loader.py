@@ -10,7 +10,7 @@ With sampling weights an epoch draws as many examples as there are, but each as 
 says instead of once.
 
 Where examples differ in length, the permutation of an epoch puts examples of similar length into a
-batch, so that little is padded. All of the above holds there too.
+batch, so that little is padded, unless it is told not to. All of the above holds there too.
 
 Shapes: B examples of the global batch, P processes, N examples of the split, n gathered examples.
 """
@@ -57,6 +57,9 @@ class Loader:
         process_count: P, which must divide B.
         sampling_weights: how often each example is drawn, relative to the others, [N]. An epoch has
             N w_i / sum(w) copies of example i, rounded up or down at random.
+        similar_lengths: whether examples of similar length make a batch. They must not where
+            statistics of the batch normalise activations: these would tell the length in training
+            and not later.
 
     Raises:
         InputError: when B is not a positive multiple of P, the split is empty or the seed negative.
@@ -80,6 +83,7 @@ class Loader:
         process_index: int = 0,
         process_count: int = 1,
         sampling_weights: np.ndarray | None = None,
+        similar_lengths: bool = True,
     ):
         if sampling_weights is not None:
             total = np.sum(sampling_weights)
@@ -88,6 +92,7 @@ class Loader:
             if np.min(sampling_weights) < 0:
                 raise ValueError("sampling weights must not be negative")
         self._sampling_weights = sampling_weights
+        self._similar_lengths = similar_lengths
         if seed < 0:
             raise InputError(f"seed {seed} is negative; give 0 or more")
         self._split = split
@@ -129,7 +134,7 @@ class Loader:
         if self._sampling_weights is not None:
             drawn = _systematic(self._sampling_weights[order], rng.random())
             order = rng.permutation(order[drawn])
-        if not isinstance(self._split, Ragged):
+        if not (self._similar_lengths and isinstance(self._split, Ragged)):
             return order
         # Only batches that lie wholly in this epoch are sorted; those at its ends are shared with
         # the neighbouring epochs.

@@ -165,6 +165,24 @@ def identity_features(
     return image.shape
 
 
+def captioned_features(
+    builder: tfds.core.DatasetBuilder,
+) -> tuple[int | None, int | None, int]:
+    """Returns the shape (H, W, C) of a data set's images with texts.
+
+    Raises:
+        InputError: when the data set has no 8-bit `image`.
+    """
+    image = dict(builder.info.features.items()).get("image")
+    if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
+        raise InputError(
+            f"data set {builder.info.full_name!r} has no 8-bit 'image' with a text; its features "
+            f"are {', '.join(sorted(builder.info.features))}; choose a data set of captions"
+        )
+    shape: tuple[int | None, int | None, int] = image.shape
+    return shape
+
+
 def read_identities(builder: tfds.core.DatasetBuilder, split: str) -> list[tuple[str, str]]:
     """Returns group and name of the identity of each image of a split.
 
@@ -198,12 +216,22 @@ def _is_tags(feature: tfds.features.FeatureConnector) -> bool:
     )
 
 
+def _is_chords(feature: tfds.features.FeatureConnector) -> bool:
+    """Returns whether a feature is an array int [steps, voices]."""
+    return (
+        type(feature) is tfds.features.Tensor
+        and len(feature.shape) == 2
+        and np.issubdtype(feature.np_dtype, np.integer)
+    )
+
+
 # The kinds of features by the words that errors use, each with the test for it.
 _KINDS: dict[str, Callable[[tfds.features.FeatureConnector], bool]] = {
     "text": lambda feature: isinstance(feature, tfds.features.Text),
     "class": lambda feature: isinstance(feature, tfds.features.ClassLabel),
     "tokens": lambda feature: isinstance(_element(feature), tfds.features.Text),
     "tags": _is_tags,
+    "chords": _is_chords,
 }
 
 
@@ -212,8 +240,8 @@ def features_of(builder: tfds.core.DatasetBuilder, *kinds: str) -> tuple[str, ..
 
     Args:
         builder: the builder of the data set.
-        kinds: "text", "class", "tokens" (a sequence of texts, or one text of characters) or "tags"
-            (a sequence of classes).
+        kinds: "text", "class", "tokens" (a sequence of texts, or one text of characters), "tags"
+            (a sequence of classes) or "chords" (an array int [steps, voices]).
 
     Raises:
         InputError: when the data set does not have exactly one feature of each kind.
@@ -259,7 +287,8 @@ def read_examples(
 ) -> Iterator[tuple[Any, ...]]:
     """Yields the named features of each example of a split.
 
-    A text is a string, a class is an integer and a sequence is a list of these.
+    A text is a string, a class is an integer and a sequence is a list of these; an array is nested
+    lists.
     """
     for record in _read_records(builder, split, names):
         yield tuple(_plain(record[name]) for name in names)
@@ -360,8 +389,10 @@ def _element(feature: tfds.features.FeatureConnector) -> tfds.features.FeatureCo
     return feature.feature if isinstance(feature, tfds.features.Sequence) else feature
 
 
-def _plain(value: bytes | np.integer | list[Any]) -> str | int | list[Any]:
+def _plain(value: bytes | np.integer | np.ndarray | list[Any]) -> str | int | list[Any]:
     """Turns a value that TFDS decoded into plain Python."""
     if isinstance(value, bytes):
         return value.decode()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
     return [_plain(item) for item in value] if isinstance(value, list) else int(value)

@@ -20,8 +20,26 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
     >>> round(spearman(np.array([1, 2, 3, 4]), np.array([10, 30, 20, 40])), 6)
     0.8
     """
-    ranks = [_ranks(np.asarray(values)) for values in (first, second)]
-    x, y = (rank - rank.mean() if rank.size else rank for rank in ranks)
+    return pearson(*(_ranks(np.asarray(values)) for values in (first, second)))
+
+
+def pearson(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns the linear correlation of Pearson.
+
+    Args:
+        first: (N,).
+        second: (N,).
+
+    Returns:
+        A number from -1 to 1; NaN when one of the two is constant or N < 2.
+
+    >>> round(pearson(np.array([1, 2, 3]), np.array([2, 4, 9])), 6)
+    0.970725
+    """
+    x, y = (
+        values - values.mean() if values.size else values
+        for values in (np.asarray(each, np.float64) for each in (first, second))
+    )
     scale = math.sqrt(float(x @ x) * float(y @ y))
     return max(-1.0, min(float(x @ y) / scale, 1.0)) if scale else math.nan
 

@@ -63,7 +63,7 @@ class Trained(Generic[ConfigT, InfoT]):
     def _computing(self) -> Variables:
         return self.task.computing(self.variables)
 
-    def answers(self, inputs: Sequence[Any]) -> list[dict[str, Any]]:
+    def answers(self, inputs: Sequence[Any]) -> list[Any]:
         """Returns predictions as rows: values by column, as `--predict` writes them."""
         return self.task.answers(inputs, self.predict(inputs))
 

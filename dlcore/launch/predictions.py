@@ -78,7 +78,8 @@ def _rows(trained: Trained[Any, Any], inputs: Sequence[str]) -> Iterator[dict[st
     for start in tqdm.tqdm(starts, desc="predicting", delay=2, leave=False, file=sys.stderr):
         some = inputs[start : start + together]
         for given, answer in zip(some, trained.answers(some), strict=True):
-            yield {"input": given, **answer}
+            for row in answer if isinstance(answer, list) else [answer]:
+                yield {"input": given, **row}
 
 
 def _write(rows: Iterator[dict[str, Any]], form: str, target: TextIO) -> None:
@@ -178,10 +179,30 @@ def input_lines(source: str) -> list[str]:
         raise InputError("standard input is not UTF-8; convert it to UTF-8") from None
 
 
+def input_blocks(source: str) -> list[str]:
+    """Returns the blocks of lines of a file or of standard input, which blank lines part.
+
+    Raises:
+        InputError: when they cannot be read.
+    """
+    blocks: list[list[str]] = [[]]
+    for line in input_lines(source):
+        if line.strip():
+            blocks[-1].append(line)
+        elif blocks[-1]:
+            blocks.append([])
+    return ["\n".join(block) for block in blocks if block]
+
+
 def _standard_input(errors: str) -> list[str]:
     """Returns the lines of standard input in UTF-8, whatever the locale; `errors` as `open` has."""
     text = sys.stdin.buffer.read().decode("utf-8-sig", errors)
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 
 
-_INPUTS = {"images": input_images, "lines": input_lines, "files": input_files}
+_INPUTS = {
+    "images": input_images,
+    "lines": input_lines,
+    "blocks": input_blocks,
+    "files": input_files,
+}

@@ -148,8 +148,9 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         metric: the main metric of an evaluation, and whether "max" or "min" is better.
         keep: how many of the newest checkpoints stay.
         rules: how the axis "model" of a mesh cuts the parameters, where that fits.
-        reads: what `predict` takes in from files: "images", "lines" of text, the paths of "files"
-            of a kind of the job's own, or None where the model answers nothing.
+        reads: what `predict` takes in from files: "images", "lines" of text, "blocks" of lines with
+            blank lines between them, the paths of "files" of a kind of the job's own, or None where
+            the model answers nothing.
         answered_together: how many inputs are read and answered together.
         asks: the flags that ask the run in --workdir something, instead of training.
     """
@@ -327,8 +328,10 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         """Returns the model's outputs for inputs of the kind that `reads` names."""
         raise InputError(f"{self.name()} has no predictions")
 
-    def answers(self, inputs: Sequence[Any], outputs: Any) -> list[dict[str, Any]]:
-        """Returns one row of predictions for each input, for `--predict`: values by column.
+    def answers(self, inputs: Sequence[Any], outputs: Any) -> list[Any]:
+        """Returns the row of predictions of each input, for `--predict`: a dict, values by column.
+
+        An input of which there is more to say has a list of such rows.
 
         By default the one column "output", an array as a list. Arrays become lists where they are
         written in lines or tables.

@@ -24,7 +24,8 @@ from dlcore.nn.transformer import NORMS, TransformerConfig
 from dlcore.plan.walk import ApplyFn
 from dlcore.types import Batch, Variables
 
-_TABLE = ("params", "encoder", "embedding", "embedding")
+# The path of the table within the module of a text model that has an encoder.
+_TABLE = ("encoder", "embedding", "embedding")
 _ANSWERED = 64  # texts in a batch that is answered
 _EMBEDDINGS = {"embeddings": lambda path: path is not None}
 
@@ -159,7 +160,7 @@ class EncoderConfig(StackConfig, LayersConfig):
 
     def frozen_table(self) -> tuple[tuple[str, bool], ...]:
         """Returns which parameters are not trained, as path rules."""
-        return (("/".join(_TABLE[1:]), True),) if self.freeze_embeddings else ()
+        return (("/".join(_TABLE), True),) if self.freeze_embeddings else ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -260,12 +261,20 @@ def cut_off(parts: Mapping[str, Any], limit: int) -> str:
     return f"; cut to --limit={limit} tokens: {counts}"
 
 
-def with_table(variables: Variables, table: np.ndarray | None) -> Variables:
-    """Returns a model's first variables, with a pre-trained table if there is one."""
+def with_table(
+    variables: Variables, table: np.ndarray | None, *, within: tuple[str, ...] = ()
+) -> Variables:
+    """Returns a model's first variables, with a pre-trained table if there is one.
+
+    Args:
+        variables: of the model.
+        table: the vectors of its words.
+        within: the names of the modules that the model's encoder lies in.
+    """
     if table is None:
         return variables
     flat = flax.traverse_util.flatten_dict(variables)
-    flat[_TABLE] = jnp.asarray(table)
+    flat["params", *within, *_TABLE] = jnp.asarray(table)
     return flax.traverse_util.unflatten_dict(flat)
 
 

@@ -3,15 +3,19 @@
 For output layers of large vocabularies `sampled_softmax`, `noise_contrastive` and
 `hierarchical_softmax`; for tag sequences the linear-chain CRF; for several labels of one example
 `binary_cross_entropy`; for pictures the costs of style transfer; for autoencoders the bounds of
-variational ones, and penalties of codes; for a generator and its discriminator the pairs of
-`ADVERSARIAL`; for examples without labels `pseudo_label` and `virtual_adversarial`.
+variational ones, and penalties of codes; for forecasts of quantiles `pinball`; for a generator and
+its discriminator the pairs of `ADVERSARIAL`; for examples without labels `pseudo_label` and
+`virtual_adversarial`.
 
 For metric learning there are `contrastive`, `pair_cross_entropy`, `info_nce` and `triplet` of the
 pairs that `batch_pairs` makes, with `DISTANCES` and `miner`, and `arcface` and `prototypical`. All
 of them give losses and weights by anchor, and look across the whole global batch in every layout.
+So do `summed_hinges`, `hardest_hinge` and `matching_cross_entropy` of the pictures and texts that
+`batch_matches` compares.
 """
 
 from dlcore.losses.adversarial import ADVERSARIAL, Adversarial, gradient_penalty, r1_penalty
+from dlcore.losses.attention import doubly_stochastic
 from dlcore.losses.binary import binary_cross_entropy
 from dlcore.losses.codes import activation_divergence, jacobian_norm, sigmoid_jacobian_norm
 from dlcore.losses.consistency import pseudo_label, virtual_adversarial
@@ -24,6 +28,14 @@ from dlcore.losses.hierarchical import (
     huffman,
 )
 from dlcore.losses.identities import arcface, prototypical
+from dlcore.losses.levels import level_distribution, level_divergence
+from dlcore.losses.matching import (
+    Matches,
+    batch_matches,
+    hardest_hinge,
+    matching_cross_entropy,
+    summed_hinges,
+)
 from dlcore.losses.pairs import (
     Pairs,
     PerAnchor,
@@ -32,6 +44,7 @@ from dlcore.losses.pairs import (
     info_nce,
     pair_cross_entropy,
 )
+from dlcore.losses.quantile import pinball
 from dlcore.losses.sampled import noise_contrastive, sampled_softmax
 from dlcore.losses.samplers import UnigramSampler, log_unigram, unigram_sampler
 from dlcore.losses.smoothness import total_variation
@@ -54,11 +67,13 @@ __all__ = [
     "MINING",
     "Adversarial",
     "HuffmanTree",
+    "Matches",
     "Pairs",
     "PerAnchor",
     "UnigramSampler",
     "activation_divergence",
     "arcface",
+    "batch_matches",
     "batch_pairs",
     "bernoulli_log_likelihood",
     "binary_cross_entropy",
@@ -66,11 +81,13 @@ __all__ = [
     "crf_log_likelihood",
     "crf_log_partition",
     "crf_viterbi",
+    "doubly_stochastic",
     "evidence_bound",
     "free_bits",
     "gaussian_log_likelihood",
     "gradient_penalty",
     "gram_matrix",
+    "hardest_hinge",
     "hierarchical_log_probs",
     "hierarchical_softmax",
     "huffman",
@@ -78,12 +95,16 @@ __all__ = [
     "info_nce",
     "jacobian_norm",
     "kl_from_standard",
+    "level_distribution",
+    "level_divergence",
     "log_unigram",
     "margin_penalty",
+    "matching_cross_entropy",
     "miner",
     "noise_contrastive",
     "on_unit_sphere",
     "pair_cross_entropy",
+    "pinball",
     "prototypical",
     "pseudo_label",
     "r1_penalty",
@@ -92,6 +113,7 @@ __all__ = [
     "soft_penalty",
     "standard_log_density",
     "style_cost",
+    "summed_hinges",
     "total_variation",
     "triplet",
     "unigram_sampler",

@@ -38,6 +38,8 @@ from dlcore.metrics.identification import (
 from dlcore.metrics.intervals import Estimate
 from dlcore.metrics.labels import average_precision, label_class_scores, label_scores
 from dlcore.metrics.language import language_scores
+from dlcore.metrics.music import frame_accuracy
+from dlcore.metrics.ranks import best_ranks, inner_products, rank_scores, recall_curve
 from dlcore.metrics.spans import (
     SPAN_FORMS,
     SPAN_SCHEMES,
@@ -90,6 +92,7 @@ __all__ = [
     "TranslationScores",
     "VOCScores",
     "average_precision",
+    "best_ranks",
     "bleu_by_length",
     "bleu_tokenizer",
     "calibration",
@@ -103,8 +106,10 @@ __all__ = [
     "error_scores",
     "f1",
     "few_shot_accuracy",
+    "frame_accuracy",
     "frechet_distance",
     "identification",
+    "inner_products",
     "label_class_scores",
     "label_scores",
     "landmark_scores",
@@ -114,6 +119,8 @@ __all__ = [
     "open_set",
     "pair_distances",
     "precision_recall",
+    "rank_scores",
+    "recall_curve",
     "retrieval",
     "roc",
     "sentence_scores",

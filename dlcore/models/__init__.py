@@ -83,7 +83,7 @@ IMAGE_MODELS: dict[str, ImageModel] = {
     },
     **{
         f"resnet{depth}": ImageModel(partial(SmallResNet, depth=depth))
-        for depth in (20, 32, 44, 56, 110, 1202)
+        for depth in (8, 20, 32, 44, 56, 110, 1202)
     },
     **{
         f"resnet{depth}": ImageModel(partial(ResNet, depth=depth), 224)

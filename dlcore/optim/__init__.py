@@ -5,6 +5,7 @@ step (the learning rate, the clipped share) is read off its state by `reported`.
 """
 
 from dlcore.optim.averaging import average_weights, averaged, start_average
+from dlcore.optim.bounds import bound_above
 from dlcore.optim.clipping import (
     clip_adaptively,
     clip_by_global_norm,
@@ -32,6 +33,7 @@ __all__ = [
     "Reported",
     "average_weights",
     "averaged",
+    "bound_above",
     "clip_adaptively",
     "clip_by_global_norm",
     "clip_by_leaf_norm",

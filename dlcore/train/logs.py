@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlcore.errors import InputError
@@ -38,6 +38,13 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes JSON so that the file is whole or not there."""
     with writing(path):
         write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_table(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Writes a table with tabs between its columns; those in a text become spaces."""
+    lines = ["\t".join(text.replace("\t", " ") for text in row) for row in (header, *rows)]
+    with writing(path):
+        write_whole(path, "".join(f"{line}\n" for line in lines))
 
 
 class RunLog:

@@ -48,8 +48,7 @@ from dlcore.losses import DISTANCES, MINING, batch_pairs
 from dlcore.metrics import pair_distances
 from dlcore.models import IMAGE_MODELS, image_spec
 from dlcore.models.embedding_net import ENCODER, LOSSES, PLAIN, EmbeddingNet, Objective
-from dlcore.nn.augment import STEPS, Augment, augmentation
-from dlcore.nn.augment.compose import MIXERS
+from dlcore.nn.augment import OF_ONE_PICTURE, augmentation_of_one
 from dlcore.report import Section
 from dlcore.types import (
     Activations,
@@ -142,7 +141,7 @@ class Config(
     augment: str = text(
         "affine",
         "random changes of training pictures, with numbers where wanted, as flip,crop:4; "
-        f"steps: {', '.join(sorted({*STEPS} - {*MIXERS, 'object_crop'}))}",
+        f"steps: {', '.join(OF_ONE_PICTURE)}",
     )
     test_groups: tuple[str, ...] = names("groups to test on, where the data has no part for that")
     validation_groups: tuple[str, ...] = names(
@@ -195,7 +194,7 @@ class MetricLearning(launch.Task[Config, Info]):
 
     def data(self) -> launch.Data[Info]:
         config = self.config
-        self.augment = make_augment(config.augment)
+        self.augment = augmentation_of_one(config.augment)
         data = load_identities(
             config.dataset,
             data_dir=config.data_dir,
@@ -498,20 +497,6 @@ class MetricLearning(launch.Task[Config, Info]):
 
     def answers(self, inputs: Sequence[Any], outputs: Any) -> list[dict[str, Any]]:
         return [{"embedding": np.asarray(output).tolist()} for output in outputs]
-
-
-def make_augment(steps: str) -> Augment:
-    """Returns the augmentation of --augment.
-
-    Raises:
-        InputError: for steps that mix pictures of several identities, beside other mistakes.
-    """
-    for step in steps.split(","):
-        if step.split(":")[0].strip() in MIXERS:
-            raise InputError(
-                f"--augment={steps}: {step} mixes pictures of several identities; leave it out"
-            )
-    return augmentation(steps)
 
 
 def identities_of_batch(config: Config, count: int) -> int:

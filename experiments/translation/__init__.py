@@ -55,7 +55,7 @@ from dlcore.nn.recurrent import CELLS
 from dlcore.nn.sequences import length_mask
 from dlcore.report import Section
 from dlcore.train.checkpoint import average_params
-from dlcore.train.logs import writing
+from dlcore.train.logs import write_table, writing
 from dlcore.types import Aux, Batch, Mean, Metrics, Params, PyTree, TrainState, Variables
 
 from . import report, search, texts
@@ -335,7 +335,7 @@ class Translation(launch.Task[Config, Info]):
     def observe(self, variables: Variables, step: int) -> str | None:
         """Translates some test sentences, into WORKDIR/samples/STEP.txt too."""
         shown = self.test.subset(np.arange(min(report.SHOWN, len(self.test))))
-        found = self.sampler.translate([self.computing(variables)], shown, "samples")
+        found = self.sampler.find([self.computing(variables)], shown, "samples")
         translations = [of[0] for of in found.texts]
         report.write_sample(self.workdir, step, translations)
         return "\n".join(translations)
@@ -371,7 +371,7 @@ class Translation(launch.Task[Config, Info]):
         self.tested = tested = search.test(
             decoders, variables, self.test, references, **self.scoring()
         )
-        report.write_table(
+        write_table(
             self.workdir / "test.tsv",
             ("source", "reference", "output"),
             zip(sources, references, tested.outputs, strict=True),
@@ -414,24 +414,10 @@ class Translation(launch.Task[Config, Info]):
             models,
             self.info.sides[1],
             self.config,
-            steps=self.longest_output(),
+            steps=self.config.longest(self.info.longest, self.config.limit),
             width=width,
             n_best=n_best,
         )
-
-    def longest_output(self) -> int:
-        """Returns the most tokens of an output, its end included.
-
-        Raises:
-            InputError: when --max_length is beyond the positions that a model learns.
-        """
-        longest, limit = self.config.max_length, self.config.limit
-        if longest is not None and longest > limit:
-            raise InputError(
-                f"--max_length={longest} is more than --limit={limit}, which no model has seen; "
-                "lower it, or train with a higher limit"
-            )
-        return longest or self.info.longest
 
     def together(self, variables: Variables) -> tuple[tuple[nn.Module, ...], tuple[Variables, ...]]:
         """Returns the model and those of --ensemble, and the variables that each computes with."""
@@ -498,7 +484,7 @@ class Translation(launch.Task[Config, Info]):
             return out
         _, each = self.together(variables)
         data = texts.to_translate([*filled.values()], limit=self.config.limit)
-        found = self.searcher.translate(each, data, "translating")
+        found = self.searcher.find(each, data, "translating")
         for place, outputs, scores in zip(filled, found.texts, found.scores, strict=True):
             out[place] = [
                 Translated(text, float(score)) for text, score in zip(outputs, scores, strict=False)

@@ -4,7 +4,7 @@ Shapes: N test sentences.
 """
 
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -26,6 +26,7 @@ from dlcore.report import markup
 from dlcore.report.attention import AttentionExample, attention_section
 from dlcore.report.plots import plot_bars
 from dlcore.report.sections import Section, picture_section
+from dlcore.report.translation import scores_section
 from dlcore.train.logs import writing
 from dlcore.types import Variables
 
@@ -77,7 +78,7 @@ def translation_sections(
     """
     groups = bleu_by_length(outputs, references, source_lengths, tokenizer=tokenizer, lower=lower)
     sections = [
-        _scores_section(scores),
+        scores_section("Translation scores", scores),
         picture_section(
             "BLEU by length",
             "bleu_by_length",
@@ -101,37 +102,6 @@ def translation_sections(
         text = "Each row is a token of the output and shows the source tokens that it attends to."
         sections.append(attention_section("Attention", attention, text=text))
     return sections
-
-
-def _scores_section(scores: Mapping[str, TranslationScores]) -> Section:
-    header = [
-        "",
-        "BLEU",
-        "chrF",
-        "exact match",
-        "precision of 1 to 4 words",
-        "brevity penalty",
-        "length ratio",
-    ]
-    rows = [
-        [
-            decoder,
-            f"{score.bleu:.2f}",
-            f"{score.chrf:.2f}",
-            f"{score.exact_match:.2%}",
-            " / ".join(f"{precision:.1f}" for precision in score.precisions),
-            f"{score.brevity_penalty:.3f}",
-            f"{score.length_ratio:.3f}",
-        ]
-        for decoder, score in scores.items()
-    ]
-    signatures = dict.fromkeys(
-        f"{metric}|{signature}"
-        for score in scores.values()
-        for metric, signature in (("BLEU", score.bleu_signature), ("chrF", score.chrf_signature))
-    )
-    parts = [markup.table(rows, header=header), markup.preformatted("\n".join(signatures))]
-    return Section("Translation scores", lambda _: markup.join(parts))
 
 
 def _extremes_section(
@@ -210,13 +180,6 @@ def _samples_section(samples: Samples) -> Section:
         rows += [[f"step {step:,}", outputs[index]] for step, outputs in samples.outputs]
         parts += [markup.heading(f"Sentence {index + 1}"), markup.table(rows)]
     return Section("Samples", lambda _: markup.join(parts))
-
-
-def write_table(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Writes a table with tabs between its columns; those in a text become spaces."""
-    lines = ["\t".join(text.replace("\t", " ") for text in row) for row in (header, *rows)]
-    with writing(path):
-        write_whole(path, "".join(f"{line}\n" for line in lines))
 
 
 def write_sample(workdir: pathlib.Path, step: int, outputs: Sequence[str]) -> None:

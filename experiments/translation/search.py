@@ -9,17 +9,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
 from dlcore import launch
-from dlcore.data import evaluation_batches
 from dlcore.data.text import Pairs, Vocabulary
 from dlcore.data.text.vocabulary import END
 from dlcore.decode import (
-    NORMALISATIONS,
     NextToken,
     Objective,
-    beam_search,
     ensemble,
     score_sequences,
 )
@@ -27,69 +23,24 @@ from dlcore.evaluation import SearchErrors, search_errors
 from dlcore.launch.fields import (
     LARGEST,
     LARGEST_NUMBER,
-    choice,
     integer,
     number,
     path,
     paths,
 )
-from dlcore.metrics import BLEU_TOKENIZERS, TranslationScores, translation_scores
+from dlcore.launch.search import Found, Searcher, SearchGroup, over
+from dlcore.metrics import TranslationScores, translation_scores
 from dlcore.types import Batch, Carry, Variables
-
-_ROWS = 32  # sentences that are searched together
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SearchConfig(launch.Group):
-    """The search for outputs, and its models; both may change when a run continues."""
+class SearchConfig(SearchGroup):
+    """The search for translations, and its models; both may change when a run continues."""
 
     title = "Search"
 
-    beam: int = integer(
-        5, 1, 1 << 16, "hypotheses that the search keeps; 1 (greedy) or more", free=True
-    )
-    groups: int = integer(
-        1, 1, 1 << 16, "groups of hypotheses that differ, for diverse beam search", free=True
-    )
-    diversity: float = number(
-        0.5,
-        0,
-        LARGEST_NUMBER,
-        "nats that a token costs for each earlier group that has it at this step",
-        free=True,
-        when={"groups": lambda groups: groups > 1},
-    )
-    normalise: str = choice(
-        "average", NORMALISATIONS, "what log P is divided by: a function of the length", free=True
-    )
-    alpha: float = number(
-        0.7,
-        0,
-        LARGEST_NUMBER,
-        "exponent of --normalise=power and gnmt",
-        free=True,
-        when={"normalise": ("power", "gnmt")},
-    )
     coverage_penalty: float = number(
         0.0, 0, LARGEST_NUMBER, "weight of the penalty for source left uncovered", free=True
-    )
-    min_length: int = integer(
-        0, 0, LARGEST, "fewest tokens of an output, its end included", free=True
-    )
-    no_repeat: int | None = integer(
-        None, 1, LARGEST, "length of n-grams that may not occur twice", free=True
-    )
-    max_length: int | None = integer(
-        None, 1, LARGEST, "most tokens of an output; default as in training", free=True
-    )
-    bleu_tokenizer: str = choice(
-        "auto",
-        ("auto", *BLEU_TOKENIZERS),
-        "sacrebleu's tokeniser for BLEU; auto takes that of the target language",
-        free=True,
-    )
-    n_best: int = integer(
-        1, 1, 1 << 16, "outputs for each line of --translate and --predict", free=True
     )
     average: int = integer(
         1, 1, LARGEST, "newest checkpoints whose mean is the final model", free=True
@@ -108,24 +59,7 @@ class SearchConfig(launch.Group):
         return Objective(self.normalise, self.alpha, self.coverage_penalty)
 
 
-class Found(NamedTuple):
-    """The result of a search for N sources, in their order.
-
-    Attributes:
-        texts: the best outputs of each source, the best first; "" where --min_length and
-            --no_repeat allow none.
-        tokens: the ids of the best output of each, with its end.
-        scores: the maximised objective of each output, [N, n_best].
-        log_probs: log P of each output, [N, n_best].
-    """
-
-    texts: list[list[str]]
-    tokens: list[np.ndarray]
-    scores: np.ndarray
-    log_probs: np.ndarray
-
-
-class Translator:
+class Translator(Searcher):
     """One model or several that translate together.
 
     The methods take the variables of the models, in the types that they compute in.
@@ -134,43 +68,14 @@ class Translator:
         models: the models, which share the vocabularies.
         target: the vocabulary of the outputs.
         config: how outputs are searched.
-        steps: the most tokens of an output.
-        width: of the beam; another one than --beam has no groups.
-        n_best: the number of outputs of each source.
+        **options: of a `Searcher`.
     """
 
     def __init__(
-        self,
-        models: Sequence[nn.Module],
-        target: Vocabulary,
-        config: SearchConfig,
-        *,
-        steps: int,
-        width: int,
-        n_best: int = 1,
+        self, models: Sequence[nn.Module], target: Vocabulary, config: SearchConfig, **options: Any
     ):
-        self._target = target
+        super().__init__(functools.partial(_begin, models), target, config, **options)
         goal = config.objective()
-        use_coverage = goal.coverage > 0
-
-        @jax.jit
-        def search(variables: Sequence[Variables], batch: Batch) -> Any:
-            next_token, carry, coverage = _begin(models, variables, batch, steps)
-            return beam_search(
-                next_token,
-                carry,
-                jnp.full(len(batch["source"]), END),
-                end=END,
-                width=width,
-                steps=steps,
-                n_best=n_best,
-                objective=goal,
-                min_length=config.min_length,
-                no_repeat=config.no_repeat,
-                coverage=coverage if use_coverage else None,
-                groups=config.groups if width == config.beam else 1,
-                diversity=config.diversity,
-            )
 
         @jax.jit
         def force(variables: Sequence[Variables], batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -183,34 +88,14 @@ class Translator:
                 targets,
                 lengths,
                 objective=goal,
-                coverage=coverage if use_coverage else None,
+                coverage=coverage if goal.coverage > 0 else None,
             )
 
-        self._search, self._force = search, force
-
-    def rehearse(self, variables: Sequence[Variables], data: Pairs) -> None:
-        """Traces a search with the shapes of variables, which refuses what it cannot do.
-
-        Raises:
-            InputError: as `beam_search` and the models.
-        """
-        jax.eval_shape(self._search, variables, data.gather(np.arange(1)))
-
-    def translate(self, variables: Sequence[Variables], data: Pairs, task: str) -> Found:
-        """Searches the translations of all sources of a split; `task` heads the progress line."""
-        found = _over(functools.partial(self._search, variables), data, task)
-        # -inf scores are places that no hypothesis filled.
-        ids = [
-            [tokens[:length] for tokens, length in zip(*of, strict=True)]
-            for of in zip(found.tokens, found.lengths, strict=True)
-        ]
-        decode = self._target.decode
-        texts = [[decode(one[:-1]) for one in of if len(one)] or [""] for of in ids]
-        return Found(texts, [of[0] for of in ids], found.scores, found.log_probs)
+        self._force = force
 
     def score(self, variables: Sequence[Variables], data: Pairs) -> tuple[np.ndarray, np.ndarray]:
         """Returns log P and the scores of the references of a split, each [N]."""
-        scored: tuple[np.ndarray, np.ndarray] = _over(
+        scored: tuple[np.ndarray, np.ndarray] = over(
             functools.partial(self._force, variables), data, "scoring references"
         )
         return scored
@@ -240,21 +125,6 @@ def _begin(
         return sum(covered) / len(covered)
 
     return ensemble([*map(reader, calls, memories)]), carries, coverage
-
-
-def _over(function: Callable[[Any], Any], data: Pairs, task: str) -> Any:
-    """Returns what a function of a batch gives for the examples of a split, in their order."""
-    order, rows = np.argsort(data.lengths, kind="stable"), min(_ROWS, len(data))
-    batches = evaluation_batches(data.subset(order), rows)
-    progress = tqdm.tqdm(
-        batches, total=-(-len(data) // rows), desc=task, delay=2, leave=False, unit="batch"
-    )
-    parts = []
-    for batch in progress:
-        real = batch["weight"] > 0
-        parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[real], function(batch)))  # noqa: B023
-    back = np.argsort(order)
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[back], *parts)
 
 
 class Tested(NamedTuple):
@@ -303,7 +173,7 @@ def test(
     """
     scores = {}
     for name, translator in translators.items():
-        found = translator.translate(variables, data, name)
+        found = translator.find(variables, data, name)
         outputs = [of[0] for of in found.texts]
         scores[name] = translation_scores(outputs, references, tokenizer=tokenizer, lower=lower)
         launch.say(f"{name}:\n{scores[name].render()}")

@@ -161,6 +161,26 @@ def race(makers: Mapping[str, Callable[[], Contender]], rounds: int) -> None:
     table(rows)
 
 
+def beside_torch(
+    ours: Callable[..., Step], theirs: Callable[..., Step], rounds: int, **options: Any
+) -> None:
+    """Prints the race of a step of ours and of PyTorch's.
+
+    Args:
+        ours: makes our step.
+        theirs: makes PyTorch's.
+        rounds: turns of each.
+        **options: the arguments of both.
+    """
+    race(
+        {
+            "ours": lambda: Contender(ours, **options),
+            "PyTorch": lambda: Contender(theirs, **options),
+        },
+        rounds,
+    )
+
+
 def experiment(job: str, *arguments: str, cache: str | None = None) -> dict[str, Any]:
     """Runs an experiment as a command, in a folder that goes again.
 

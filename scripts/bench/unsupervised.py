@@ -18,14 +18,12 @@ PyTorch is the peer, where it is installed. Sections:
 """
 
 import statistics
-from collections.abc import Callable
-from typing import Any
 
 import player_contenders as players
 import rbm_contenders as rbms
 import vae_contenders as vaes
 from absl import flags
-from contenders import Contender, Step, experiment, race, run, table
+from contenders import Contender, beside_torch, experiment, race, run, table
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 7, "turns of each contender")
@@ -51,27 +49,17 @@ def rbm() -> None:
 
 def vae() -> None:
     """Forward, backward and Adam, with samples drawn anew."""
-    _beside_torch(vaes.our_step, vaes.their_step)
+    beside_torch(vaes.our_step, vaes.their_step, FLAGS.rounds)
 
 
 def gan() -> None:
     """A step of the discriminator and one of the generator."""
-    _beside_torch(players.our_gan, players.their_gan, batch=64)
+    beside_torch(players.our_gan, players.their_gan, FLAGS.rounds, batch=64)
 
 
 def ladder() -> None:
     """A step of the ladder network."""
-    _beside_torch(players.our_ladder, players.their_ladder, batch=100)
-
-
-def _beside_torch(ours: Callable[..., Step], theirs: Callable[..., Step], **options: Any) -> None:
-    race(
-        {
-            "ours": lambda: Contender(ours, **options),
-            "PyTorch": lambda: Contender(theirs, **options),
-        },
-        FLAGS.rounds,
-    )
+    beside_torch(players.our_ladder, players.their_ladder, FLAGS.rounds, batch=100)
 
 
 def vae_likelihood() -> None:

@@ -244,6 +244,16 @@ def test_batches_of_similar_length_pad_little() -> None:
     assert sum(tokens.size for tokens in batches) < padded / 2
 
 
+def test_batches_need_not_be_of_similar_length() -> None:
+    split = ragged()
+    loader = Loader(split, 8, seed=2, similar_lengths=False)
+    as_any = Loader(Arrays({"label": np.arange(203)}), 8, seed=2)
+    for step in range(60):
+        batch = loader.batch(step)
+        assert labels(batch) == labels(as_any.batch(step))
+        assert batch["tokens"].shape[1] >= split.lengths[labels(batch)].max()
+
+
 @pytest.mark.parametrize("step", [0, 1, 24, 25, 26, 10**9])
 def test_any_step_of_ragged_batches_can_be_had_at_any_time(step: int) -> None:
     loader = Loader(ragged(), 8, seed=1)

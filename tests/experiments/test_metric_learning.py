@@ -133,7 +133,7 @@ REFUSED = {
     "loss=triplet accumulate=2": "--loss=triplet does not read --accumulate",
     "loss=triplet mining=distance_weighted": "is for L2 distances on the unit sphere",
     "loss=prototypical shots=2": "--shots=2 of --pictures=2 leave no picture to recognise",
-    "augment=mixup": "mixup mixes pictures of several identities",
+    "augment=mixup": "mixup mixes several pictures",
 }
 
 

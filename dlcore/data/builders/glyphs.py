@@ -17,7 +17,7 @@ import itertools
 import pathlib
 import sys
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -65,6 +65,13 @@ class Character(NamedTuple):
     code: int
     pictures: np.ndarray
     fonts: tuple[int, ...]
+
+    @classmethod
+    def of_fonts(cls, code: int, drawn: Mapping[int, np.ndarray]) -> "Character":
+        """Returns a character with the different ones of its pictures, given by font in order."""
+        different = {picture.tobytes(): font for font, picture in reversed([*drawn.items()])}
+        fonts = tuple(sorted(different.values()))
+        return cls(code, np.stack([drawn[font] for font in fonts]), fonts)
 
     @property
     def name(self) -> str:
@@ -165,7 +172,7 @@ def distinct_characters(
     drawn: dict[int, dict[int, np.ndarray]] = {}
     left_out = dict.fromkeys(("marks and spaces", "too large", "too few pictures", "look alike"), 0)
     too_large: set[int] = set()
-    charmaps = [set(_font(name).get_charmap()) for name in FONTS]
+    charmaps = [set(open_font(name).get_charmap()) for name in FONTS]
     if among is not None:
         charmaps = [charmap.intersection(among) for charmap in charmaps]
     every = itertools.chain.from_iterable(charmaps)
@@ -174,10 +181,10 @@ def distinct_characters(
     visible = [code for code in wanted if unicodedata.category(chr(code))[0] not in "CMZ"]
     left_out["marks and spaces"] = len(wanted) - len(visible)
     for number, (name, charmap) in enumerate(zip(FONTS, charmaps, strict=True)):
-        font = _font(name)
+        font = open_font(name)
         own = [code for code in visible if code in charmap]
-        for code in _progress(own, f"drawing {name} ({number + 1} of {len(FONTS)})"):
-            picture = _draw(font, chr(code))
+        for code in progress(own, f"drawing {name} ({number + 1} of {len(FONTS)})"):
+            picture = draw(font, chr(code))
             if picture is None:
                 too_large.add(code)
             else:
@@ -185,23 +192,22 @@ def distinct_characters(
     left_out["too large"] = len(too_large)
     characters = []
     for code in sorted(drawn.keys() - too_large):
-        different = {picture.tobytes(): font for font, picture in reversed(drawn[code].items())}
-        fonts = tuple(sorted(different.values()))
-        if len(fonts) < FEWEST_PICTURES:
+        character = Character.of_fonts(code, drawn[code])
+        if len(character.fonts) < FEWEST_PICTURES:
             left_out["too few pictures"] += 1
-            continue
-        characters.append(Character(code, np.stack([drawn[code][f] for f in fonts]), fonts))
-    kept = _unlike(characters, {c.code: drawn[c.code] for c in characters})
+        else:
+            characters.append(character)
+    kept = unlike(characters, {c.code: drawn[c.code] for c in characters})
     left_out["look alike"] = len(characters) - len(kept)
     return kept, left_out
 
 
-def _unlike(
+def unlike(
     characters: Sequence[Character], drawn: dict[int, dict[int, np.ndarray]]
 ) -> list[Character]:
     """Returns the characters less those that look like one that is kept before them."""
     alike: dict[int, set[int]] = {character.code: set() for character in characters}
-    for number in range(len(FONTS)):
+    for number in sorted({font for pictures in drawn.values() for font in pictures}):
         codes = [code for code, pictures in drawn.items() if number in pictures]
         pictures = np.stack([drawn[code][number] for code in codes]).astype(np.int64)
         ink = (pictures**2).sum((1, 2))
@@ -231,8 +237,8 @@ def _unlike(
     return list(kept.values())
 
 
-def _font(name: str) -> Any:
-    """Opens a font at the size of the drawing."""
+def open_font(name: str) -> Any:
+    """Opens a font of matplotlib at the size of the drawing."""
     import matplotlib
     from matplotlib.ft2font import FT2Font
 
@@ -241,8 +247,15 @@ def _font(name: str) -> Any:
     return font
 
 
-def _draw(font: Any, character: str) -> np.ndarray | None:
-    """Draws a character, uint8 [32, 32]; None where it does not fit into the picture."""
+def draw(font: Any, character: str, baseline: int | None = None) -> np.ndarray | None:
+    """Draws a character, uint8 [32, 32]; None where it does not fit into the picture.
+
+    Args:
+        font: of `open_font`.
+        character: what to draw.
+        baseline: the row that the character stands on, so that its height can be seen; None
+            centres its ink. From left to right the ink is centred always.
+    """
     from matplotlib.ft2font import LoadFlags
 
     font.set_text(character, 0.0, flags=LoadFlags.NO_HINTING)
@@ -251,12 +264,17 @@ def _draw(font: Any, character: str) -> np.ndarray | None:
     rows, columns = (np.flatnonzero(fine.any(axis)) for axis in (1, 0))
     if not len(rows):  # a font may have an empty drawing
         return np.zeros((SIDE, SIDE), np.uint8)
+    # The last row of the bitmap lies so far below the baseline.
+    below = round(font.get_descent() / 64)
+    first = rows[0] - (len(fine) - below)
     fine = fine[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height, width = fine.shape
-    if max(height, width) > (SIDE - 2 * _MARGIN) * _FINE:
+    side, margin = SIDE * _FINE, _MARGIN * _FINE
+    top = (side - height) // 2 if baseline is None else baseline * _FINE + first
+    left = (side - width) // 2
+    if min(top, left) < margin or max(top + height, left + width) > side - margin:
         return None
-    square = np.zeros((SIDE * _FINE, SIDE * _FINE), np.uint16)
-    top, left = (SIDE * _FINE - height) // 2, (SIDE * _FINE - width) // 2
+    square = np.zeros((side, side), np.uint16)
     square[top : top + height, left : left + width] = fine
     # Adding slices is four times as fast as one sum over two axes of blocks.
     rows_of = [square[part::_FINE] for part in range(_FINE)]
@@ -265,7 +283,8 @@ def _draw(font: Any, character: str) -> np.ndarray | None:
     return ((total + _FINE**2 // 2) // _FINE**2).astype(np.uint8)
 
 
-def _progress(codes: Sequence[int], what: str) -> Iterator[int]:
+def progress(codes: Sequence[int], what: str) -> Iterator[int]:
+    """Yields the numbers of characters and shows how far they are drawn."""
     # The caller silences TFDS, which would tell of each of its steps.
     return iter(
         tqdm.tqdm(

@@ -25,6 +25,14 @@ import numpy as np
 import tqdm
 
 from dlcore.boxes import convert, relative
+from dlcore.data.coco_files import (
+    kind_of_part,
+    listed_pictures,
+    picture_folder,
+    picture_folders,
+    read_lists,
+    require,
+)
 from dlcore.data.detection.objects import (
     Annotated,
     Part,
@@ -35,10 +43,9 @@ from dlcore.data.detection.objects import (
     size_of,
     valid_size,
 )
-from dlcore.data.image_folder import HELD_OUT, note, shown
+from dlcore.data.image_folder import note, shown
 from dlcore.data.pictures import StoredImage
 from dlcore.errors import InputError
-from dlcore.files import read_json
 
 _LAYOUT = (
     "expected annotations/instances_train*.json and instances_val*.json, or "
@@ -46,6 +53,7 @@ _LAYOUT = (
 )
 _OTHERS = ("captions", "stuff", "panoptic", "image_info")  # what files of no boxes begin with
 _ROBOFLOW = "_annotations.coco"
+_LISTS = ("images", "annotations", "categories")  # of a file of boxes
 
 
 class _Source(NamedTuple):
@@ -94,13 +102,11 @@ def _sources(path: pathlib.Path) -> Iterable[_Source]:
         stem = file.stem.lower()
         if file.name.startswith(".") or stem.startswith(_OTHERS):
             continue
-        root = file.parent.parent if file.parent.name == "annotations" else file.parent
         if stem == _ROBOFLOW:
             yield _Source(file, file.parent.name, False, (file.parent,))
             continue
         part = file.stem.rpartition("_")[2]
-        folders = (root / part, root / "images" / part, root / "images", root, file.parent)
-        yield _Source(file, part, "keypoints" in stem, folders)
+        yield _Source(file, part, "keypoints" in stem, picture_folders(file, part))
 
 
 class _Reader:
@@ -113,7 +119,9 @@ class _Reader:
     def read(self) -> Annotated:
         parts: dict[str, list[_Source]] = {}
         for source in _sources(self._path):
-            parts.setdefault(_kind(source.part) if self._path.is_dir() else "", []).append(source)
+            parts.setdefault(kind_of_part(source.part) if self._path.is_dir() else "", []).append(
+                source
+            )
         held_out = next((name for name in ("test", "val") if name in parts), None)
         if len(parts) == 1:
             chosen = [*parts]
@@ -159,10 +167,10 @@ class _Reader:
                 f"{self._path} has several files of one part: {several}; give a folder with one"
             )
         source = (boxes or points)[0]
-        table = _read(source)
+        table = read_lists(source.file, _LISTS)
         joined: dict[Any, list[Any]] = {}
         if boxes and points:
-            other = _read(points[0])
+            other = read_lists(points[0].file, _LISTS)
             joined = {
                 annotation["id"]: annotation["keypoints"]
                 for annotation in other["annotations"]
@@ -187,12 +195,12 @@ class _Reader:
     ) -> Part:
         file = shown(source.file)
         label_of = {number: label for label, number in enumerate(categories.ids)}
-        listed = _images(file, table)
+        listed = listed_pictures(file, table)
         annotations: dict[Any, list[tuple[str, dict[str, Any]]]] = {key: [] for key in listed}
         unknown = []
         for at, annotation in enumerate(table["annotations"]):
             where = f"annotation {at} of {file}"
-            _require(annotation, where, "image_id", "category_id", "bbox")
+            require(annotation, where, "image_id", "category_id", "bbox")
             where = f"annotation {at} (id {annotation.get('id')}) of {file}"
             try:
                 of_picture = annotations.get(annotation["image_id"])
@@ -210,7 +218,7 @@ class _Reader:
                 of_picture.append((where, annotation))
         if unknown:
             self._left_out["left out, annotations of pictures that are not listed"] = unknown
-        folder = _folder(source, listed)
+        folder = picture_folder(source.folders, listed)
         images, objects, missing = [], [], []
         progress = tqdm.tqdm(listed.items(), desc="reading annotations", delay=2, leave=False)
         for key, listing in progress:
@@ -277,65 +285,11 @@ class _Reader:
         return points, mask
 
 
-def _kind(part: str) -> str:
-    """Returns "train", "test" or "val" for the name of a part, or the name itself."""
-    part = part.casefold()
-    if part.startswith("train"):
-        return "train"
-    held_out = next((name for name in HELD_OUT if part.startswith(name)), part)
-    return {"testing": "test", "validation": "val", "valid": "val"}.get(held_out, held_out)
-
-
-def _read(source: _Source) -> dict[str, Any]:
-    """Returns what a file holds: lists of images, annotations and categories."""
-    file = shown(source.file)
-    try:
-        table = read_json(source.file)
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from None
-    except ValueError as error:
-        line = getattr(error, "lineno", None)
-        reason = getattr(error, "msg", None) or error
-        raise InputError(
-            f"{f'line {line} of ' if line else ''}{file} is not JSON as COCO has it ({reason})"
-        ) from None
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(table.get(key), list):
-            raise InputError(
-                f"{file} has no list {key!r}; COCO's files of boxes have images, annotations and "
-                "categories"
-            )
-    return table
-
-
-def _require(entry: Any, where: str, *keys: str) -> None:
-    for key in keys:
-        if not isinstance(entry, dict) or key not in entry:
-            raise InputError(f"{where} has no {key!r}; add it")
-
-
-def _images(file: str, table: dict[str, Any]) -> dict[Any, dict[str, Any]]:
-    """Returns the pictures that a file lists, by their ids."""
-    listed: dict[Any, dict[str, Any]] = {}
-    for at, image in enumerate(table["images"]):
-        _require(image, f"image {at} of {file}", "id", "file_name")
-        key, name = image["id"], image["file_name"]
-        if not isinstance(key, int | str) or not isinstance(name, str) or not name:
-            raise InputError(f"image {at} of {file} has no id and name of a file; correct it")
-        if key in listed:
-            raise InputError(
-                f"{file} has two pictures of the id {key}: {listed[key]['file_name']} and {name}; "
-                "number them differently"
-            )
-        listed[key] = image
-    return listed
-
-
 def _categories(source: _Source, table: dict[str, Any]) -> _Categories:
     file = shown(source.file)
     found: dict[int, dict[str, Any]] = {}
     for at, category in enumerate(table["categories"]):
-        _require(category, f"category {at} of {file}", "id", "name")
+        require(category, f"category {at} of {file}", "id", "name")
         if not isinstance(category["id"], int):
             raise InputError(f"category {at} of {file} has the id {category['id']!r}, no number")
         if category["id"] in found:
@@ -358,12 +312,3 @@ def _categories(source: _Source, table: dict[str, Any]) -> _Categories:
         tuple(ids),
         points.pop() if points else (),
     )
-
-
-def _folder(source: _Source, listed: Mapping[Any, dict[str, Any]]) -> pathlib.Path:
-    """Returns the first folder that has some of a file's pictures."""
-    some = [listing["file_name"] for listing in [*listed.values()][:100]]
-    for folder in source.folders:
-        if any((folder / name).is_file() for name in some):
-            return folder
-    return source.folders[0]

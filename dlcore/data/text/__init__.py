@@ -13,6 +13,13 @@ from dlcore.data.text.corpora import (
 from dlcore.data.text.pairs import Pairs
 from dlcore.data.text.parallel import ParallelText, load_copied_text, load_parallel_text
 from dlcore.data.text.phrases import Phrases, find_phrases
+from dlcore.data.text.scored_pairs import (
+    PairSplit,
+    ScoredPair,
+    ScoredText,
+    load_scored_pairs,
+    word_overlap,
+)
 from dlcore.data.text.sequences import Sequences
 from dlcore.data.text.splitting import Lines, sentences
 from dlcore.data.text.stream import Stream, Windows
@@ -28,9 +35,12 @@ __all__ = [
     "Corpus",
     "LabelledText",
     "Lines",
+    "PairSplit",
     "Pairs",
     "ParallelText",
     "Phrases",
+    "ScoredPair",
+    "ScoredText",
     "Sequences",
     "Stream",
     "TaggedText",
@@ -50,9 +60,11 @@ __all__ = [
     "load_corpus",
     "load_labelled_text",
     "load_parallel_text",
+    "load_scored_pairs",
     "load_tagged_text",
     "read_vectors",
     "sentences",
     "subword_ids",
+    "word_overlap",
     "write_vectors",
 ]

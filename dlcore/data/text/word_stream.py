@@ -95,7 +95,7 @@ class WordStream:
             )
         self._tokens, self._keep = tokens, np.append(keep, 0).astype(np.float32)
         self._size, self._window, self._fixed, self._seed = size, window, fixed, seed
-        self._bounds, expected = self._cut(room)
+        self._bounds, self._ended, expected = self._cut(room)
         if expected == 0:
             raise InputError("the corpus has no words to train on; give more text")
         stretches = np.arange(len(self._bounds) - 1)
@@ -111,18 +111,27 @@ class WordStream:
                 f"{held_out} of it; give more text, smaller batches, or hold nothing out"
             )
 
-    def _cut(self, room: float) -> tuple[np.ndarray, float]:
-        """Returns the bounds of the stretches [S + 1] and the expected number of words to keep."""
-        bounds, total = [0], 0.0
+    def _cut(self, room: float) -> tuple[np.ndarray, np.ndarray, float]:
+        """Cuts the corpus into stretches.
+
+        Returns:
+            The bounds of the stretches [S + 1], the sentences that have ended before each of them,
+            and the expected number of words to keep.
+        """
+        bounds, ended, total = [0], [0], 0.0
         starts = range(0, len(self._tokens), _BLOCK)
         for start in tqdm.tqdm(starts, desc="cutting the corpus", delay=2, leave=False):
-            sums = total + np.cumsum(self._keep[self._tokens[start : start + _BLOCK]], dtype=float)
+            block = np.asarray(self._tokens[start : start + _BLOCK])
+            sums = total + np.cumsum(self._keep[block], dtype=float)
             marks = room * np.arange(len(bounds), int(sums[-1] / room) + 1)
-            bounds += (start + 1 + np.searchsorted(sums, marks)).tolist()
+            places = 1 + np.searchsorted(sums, marks)
+            ends = np.append(0, np.cumsum(block < 0))
+            ended[-1:] = (ended[-1] + ends[np.append(places, len(block))]).tolist()
+            bounds += (start + places).tolist()
             total = float(sums[-1])
         if bounds[-1] < len(self._tokens):
             bounds.append(len(self._tokens))
-        return np.array(bounds), total
+        return np.array(bounds), np.array([0, *ended]), total
 
     @property
     def steps_per_epoch(self) -> int:
@@ -132,9 +141,9 @@ class WordStream:
     def batch(self, step: int) -> Batch:
         """Returns the batch of a step.
 
-        It holds "words", int32 [L + 2 W]; "sentences", int32 [L + 2 W], which are equal within a
-        sentence and -1 where there is no word; and "reach", int32 [L + 2 W], the distance that the
-        window of each word covers.
+        It holds "words", int32 [L + 2 W]; "sentences", int32 [L + 2 W], the number of each word's
+        sentence in the corpus, from 0 on, and -1 where there is no word; and "reach", int32
+        [L + 2 W], the distance that the window of each word covers.
         """
         epoch, number = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self._seed, epoch]).permutation(self._stretches)
@@ -146,7 +155,7 @@ class WordStream:
         tokens = np.asarray(self._tokens[self._bounds[stretch] : self._bounds[stretch + 1]])
         kept = rng.random(len(tokens), dtype=np.float32) < self._keep[tokens]
         words = tokens[kept][: self._size]
-        sentences = np.cumsum(tokens < 0, dtype=np.int32)[kept][: self._size]
+        sentences = self._ended[stretch] + np.cumsum(tokens < 0)[kept][: self._size]
         if self._fixed:
             reach = np.full(len(words), self._window, np.int32)
         else:
@@ -154,7 +163,7 @@ class WordStream:
         around = (self._window, self._window + self._size - len(words))
         return {
             "words": np.pad(words, around),
-            "sentences": np.pad(sentences, around, constant_values=-1),
+            "sentences": np.pad(sentences.astype(np.int32), around, constant_values=-1),
             "reach": np.pad(reach, around),
         }
 

@@ -11,6 +11,8 @@ from dlcore.models.boltzmann.partition import (
     log_partition,
     require_enumerable,
     reverse_ais,
+    row_log_partitions,
+    row_log_partitions_above,
 )
 from dlcore.models.boltzmann.rbm import RBM, Machine, gibbs, pseudo_log_likelihood
 from dlcore.models.boltzmann.units import Binary, Gaussian, Softmax, Units
@@ -39,4 +41,6 @@ __all__ = [
     "pseudo_log_likelihood",
     "require_enumerable",
     "reverse_ais",
+    "row_log_partitions",
+    "row_log_partitions_above",
 ]

@@ -29,8 +29,8 @@ class Machine(flax.struct.PyTreeNode):
 
     Attributes:
         kernel: W, [V, H].
-        visible_bias: b, [V].
-        hidden_bias: c, [H].
+        visible_bias: b, [V], or [B, V] where each row of the units [B, ...] has biases of its own.
+        hidden_bias: c, [H], or [B, H].
         precision: l, [V], of Gaussian visible units; else None.
         units: the kind of the visible units.
     """
@@ -56,8 +56,8 @@ class Machine(flax.struct.PyTreeNode):
 
     def visible_energy(self, v: jax.Array) -> jax.Array:
         """Returns the energy without hidden units, [...]."""
-        bias = self.visible_bias.astype(at_least_float32(v.dtype))
-        return self_energy(v, self.precision) - v.astype(bias.dtype) @ bias
+        bias = _of_rows(self.visible_bias.astype(at_least_float32(v.dtype)), v.shape)
+        return self_energy(v, self.precision) - (v.astype(bias.dtype) * bias).sum(-1)
 
     def free_energy(self, v: jax.Array) -> jax.Array:
         """Returns F(v) = - log sum over h of exp(-E(v, h)), [...]; p(v) = exp(-F(v)) / Z."""
@@ -72,7 +72,14 @@ def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """Returns x W + bias, the product in the kernel's type, the sum in float32 at least."""
     product = x.astype(kernel.dtype) @ kernel
     kind = at_least_float32(product.dtype)
-    return product.astype(kind) + jnp.broadcast_to(bias.astype(kind), product.shape)
+    return product.astype(kind) + _of_rows(bias.astype(kind), product.shape)
+
+
+def _of_rows(bias: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Returns a bias [V], or one of each row [B, V], in the shape of units [B, ..., V]."""
+    if bias.ndim > 1:
+        bias = bias.reshape(bias.shape[0], *(1,) * (len(shape) - 2), bias.shape[-1])
+    return jnp.broadcast_to(bias, shape)
 
 
 @dataclasses.dataclass(frozen=True)

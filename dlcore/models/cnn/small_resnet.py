@@ -16,7 +16,7 @@ from dlcore.types import Activations
 class SmallResNet(nn.Module):
     """A 3x3 convolution and three stages of n basic blocks with 16, 32 and 64 channels.
 
-    These are 6n + 2 layers: 20, 32, 44, 56, 110 or 1202 in the paper.
+    These are 6n + 2 layers: 20, 32, 44, 56, 110 or 1202 in the paper, and 8 for small tasks.
 
     Attributes:
         num_classes: K.

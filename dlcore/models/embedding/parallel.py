@@ -15,6 +15,6 @@ only sum the products of vectors.
 from jax.sharding import PartitionSpec
 
 TENSOR_PARALLEL = (
-    (r"/(input|output)$", PartitionSpec("model", None)),
+    (r"/(input|output|paragraphs)$", PartitionSpec("model", None)),
     (r"/(word|context)$", PartitionSpec(None, "model")),
 )

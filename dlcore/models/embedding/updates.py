@@ -3,7 +3,7 @@
 Shapes: R rows of a table, D features, n rows of a micro-batch, P words of it, W words of a margin.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from dlcore.errors import InputError
 from dlcore.models.embedding.word2vec import Word2Vec, row_sums
 from dlcore.types import Batch, Mean, Metrics, PyTree, Step, TrainState
 
-_START = 0.1  # where AdaGrad's sums start; from 0 the tiny first gradients would be magnified
+START = 0.1  # where AdaGrad's sums start; from 0 the tiny first gradients would be magnified
 
 
 def row_adagrad(
@@ -41,18 +41,22 @@ def row_adagrad(
     Returns:
         The new table and sums.
     """
-    sums = sums.at[rows].add(jnp.where(healthy, _squares(gradients), 0))
+    sums = sums.at[rows].add(jnp.where(healthy, mean_squares(gradients), 0))
     scale = rate * jax.lax.rsqrt(sums[rows] + 1e-10)
     return table.at[rows].add(jnp.where(healthy, -scale * gradients, 0)), sums
 
 
-def _squares(gradients: jax.Array) -> jax.Array:
+def mean_squares(gradients: jax.Array) -> jax.Array:
     """Returns the mean squares [n, 1] of rows [n, D]."""
     return row_sums(jnp.square(gradients))[..., None] / gradients.shape[-1]
 
 
 def word2vec_step(
-    model: Word2Vec, *, learning_rate: Callable[[jax.Array], jax.Array], micro_batch: int
+    model: Word2Vec,
+    *,
+    learning_rate: Callable[[jax.Array], jax.Array],
+    micro_batch: int,
+    fixed: Collection[str] = (),
 ) -> Step:
     """Makes the training step: micro-batches of P words one after another, each with an update.
 
@@ -61,6 +65,7 @@ def word2vec_step(
             `initial_sums`.
         learning_rate: the learning rate of `row_adagrad` by the number of steps taken; about 0.4.
         micro_batch: P, of which each of the model's `groups` is a multiple of T.
+        fixed: the names of tables that stay as they are.
 
     Returns:
         A step (state, batch) -> (state, metrics) for batches of n P words between margins of W. It
@@ -97,21 +102,21 @@ def word2vec_step(
                 return mean.total, mean.weight
 
             (value, weight), slopes = jax.value_and_grad(total, has_aux=True)(vectors)
-            updates = {
-                "input": (rows["input"], slopes["input"]),
-                "output": (
-                    jnp.concatenate([rows["output"], others]),
-                    jnp.concatenate([slopes["output"], slopes["others"]]),
-                ),
-            }
-            healthy = all_finite([value, *(_squares(slope) for _, slope in updates.values())])
+            rows["output"] = jnp.concatenate([rows["output"], others])
+            slopes["output"] = jnp.concatenate([slopes["output"], slopes["others"]])
+            updates = {name: (rows[name], slopes[name]) for name in rows}
+            healthy = all_finite([value, *(mean_squares(slope) for _, slope in updates.values())])
             value, weight = (jnp.where(healthy, x, 0) for x in (value, weight))
             rate = learning_rate(state.step)
             new = {
                 name: row_adagrad(tables[name], sums[name], *rows_and_slopes, rate, healthy)
                 for name, rows_and_slopes in updates.items()
+                if name not in fixed
             }
-            tables, sums = ({name: pair[i] for name, pair in new.items()} for i in (0, 1))
+            tables, sums = (
+                {**old, **{name: pair[i] for name, pair in new.items()}}
+                for i, old in enumerate((tables, sums))
+            )
             return (tables, sums), (Mean(value, weight), ~healthy)
 
         starts = jnp.arange(count) * micro_batch
@@ -132,4 +137,4 @@ def all_finite(tree: PyTree) -> jax.Array:
 
 def initial_sums(tables: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """Makes the accumulators of `row_adagrad` before the first step."""
-    return {name: jnp.full((len(table), 1), _START) for name, table in tables.items()}
+    return {name: jnp.full((len(table), 1), START) for name, table in tables.items()}

@@ -10,6 +10,7 @@ Shapes: P words of a micro-batch, W words of its margin on either side, B blocks
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from dlcore.types import Mean
 ARCHITECTURES = ("skip_gram", "cbow_mean", "cbow_sum")
 _BLOCK = 16
 _SHARING = 128
-_ROWS = 64
+ROWS = 64
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,10 +53,11 @@ class Word2Vec:
     original_gradient: bool = False
     subwords: np.ndarray | None = None
     buckets: int = 0
+    architectures: ClassVar[tuple[str, ...]] = ARCHITECTURES
 
     def __post_init__(self) -> None:
-        if self.architecture not in ARCHITECTURES:
-            raise choose("architecture", self.architecture, ARCHITECTURES)
+        if self.architecture not in self.architectures:
+            raise choose("architecture", self.architecture, self.architectures)
         if self.window < 1 or self.features < 1:
             raise InputError(
                 f"a window of {self.window} and {self.features} features: give 1 or more of each"
@@ -91,7 +93,7 @@ class Word2Vec:
         """
         half = 0.5 / self.features
         inputs, outputs = (
-            (rows + -rows % _ROWS, self.features)
+            (rows + -rows % ROWS, self.features)
             for rows in (len(self.objective.counts) + self.buckets, self.objective.rows)
         )
         return {
@@ -141,18 +143,40 @@ class Word2Vec:
         rows = vectors["output"].reshape(*targets.shape, -1, features)
         if self.architecture == "skip_gram":
             queries = inputs.reshape(-1, self.block, features)
-            targets = _within_reach(targets, margins)[:, None]
-            scores = jnp.einsum("btd,bcld->btcl", queries, _within_reach(rows, margins))
+            targets = within_reach(targets, margins)[:, None]
+            scores = jnp.einsum("btd,bcld->btcl", queries, within_reach(rows, margins))
         else:
-            within = _within_reach(inputs.reshape(*read.shape, features), margins)
+            within = within_reach(inputs.reshape(*read.shape, features), margins)
             summed = jnp.einsum("btc,bcd->btd", pairs.astype(within.dtype), within)
             queries, pairs = self._mean(summed, pairs.sum(-1)), pairs.any(-1, keepdims=True)
             targets = targets[..., None]
             scores = row_sums(queries[:, :, None] * rows)[:, :, None]
+        return self._loss_of(queries, scores, pairs, targets, vectors["others"], others)
+
+    def _loss_of(
+        self,
+        queries: jax.Array,
+        scores: jax.Array,
+        pairs: jax.Array,
+        targets: jax.Array,
+        other_vectors: jax.Array,
+        others: jax.Array,
+    ) -> Mean:
+        """Returns the mean loss of pairs, given their scores [B, T, C, L], see `Scored`.
+
+        Args:
+            queries: [B, T, D].
+            scores: of the queries and the rows of their targets.
+            pairs: bool [B, T, C].
+            targets: int [B, 1, C] or [B, T, C].
+            other_vectors: those of `others`, [K, D].
+            others: int [K], of all groups.
+        """
         if self.objective.rows_of(targets).ndim == targets.ndim:
             scores = scores[..., 0]
-        blocks, groups = len(queries), self.groups(len(queries) * self.block)
-        noise = vectors["others"].reshape(groups, -1, features)
+        blocks, features = len(queries), self.features
+        groups = self.groups(blocks * self.block)
+        noise = other_vectors.reshape(groups, -1, features)
         other_scores = jnp.einsum(
             "gtd,gkd->gtk", queries.reshape(groups, -1, features), noise
         ).reshape(blocks, self.block, -1)
@@ -249,11 +273,11 @@ class Word2Vec:
         place = jnp.arange(self.block)[:, None]
         away = jnp.abs(jnp.arange(self.block + 2 * self.window)[None] - self.window - place)[None]
         sentence, reach = self._inner(sentences)[..., None], self._inner(reach)[..., None]
-        around = _within_reach(self._whole_blocks(sentences), 2 * self.window)[:, None]
+        around = within_reach(self._whole_blocks(sentences), 2 * self.window)[:, None]
         return (sentence == around) & (sentence >= 0) & (away > 0) & (away <= reach)
 
 
-def _within_reach(blocks: jax.Array, margins: int) -> jax.Array:
+def within_reach(blocks: jax.Array, margins: int) -> jax.Array:
     """Extends each of blocks [B + 1, T, ...] by the first words of the next: [B, T + margins, ...].
 
     Slices have a cheaper gradient than indexing.

@@ -3,13 +3,10 @@
 import flax.linen as nn
 import jax
 
-from dlcore import errors
 from dlcore.models.text.encoder import RecurrentEncoder
+from dlcore.models.text.pooling import pooled
 from dlcore.nn import Dense, Dropout
-from dlcore.nn.sequences import AttentionPooling, last_over_time, max_over_time, mean_over_time
 from dlcore.types import Activations
-
-POOLINGS = ("last", "max", "mean", "attention")
 
 
 class TextClassifier(nn.Module):
@@ -37,27 +34,12 @@ class TextClassifier(nn.Module):
         has the logits of a pooled vector of zeros.
 
         Raises:
-            InputError: for an unknown pooling, for "last" of directions that are not side by side,
-                and as `RecurrentEncoder`.
+            InputError: as `pooled` and `RecurrentEncoder`.
         """
         x, activations = self.encoder(tokens, lengths, train)
-        match self.pooling:
-            case "last":
-                if self.encoder.bidirectional and self.encoder.merge != "concat":
-                    raise errors.InputError(
-                        f"the final outputs of both directions cannot be told from their "
-                        f"{self.encoder.merge}; merge them by concat, or pool by max or mean"
-                    )
-                x = last_over_time(x, lengths, bidirectional=self.encoder.bidirectional)
-            case "max":
-                x = max_over_time(x, lengths)
-            case "mean":
-                x = mean_over_time(x, lengths)
-            case "attention":
-                x, activations["attention"] = AttentionPooling(name="pooling")(x, lengths)
-            case _:
-                raise errors.choose("pooling", self.pooling, POOLINGS)
-        activations["pooled"] = x
+        directions = self.encoder.merge if self.encoder.bidirectional else None
+        x, of_pooling = pooled(self.pooling, x, lengths, directions=directions)
+        activations |= of_pooling
         x = Dropout(self.encoder.dropout)(x, train)
         activations["output"] = logits = Dense(self.num_classes, name="output")(x)
         return logits, activations

@@ -1,4 +1,4 @@
-"""Encodes tokens as features at each step, for all recurrent models of text.
+"""Encodes tokens as features at each step, for models of text that read the whole of it.
 
 Shapes: B batch, T time, D embedding features, F features of the highest layer.
 """
@@ -10,6 +10,7 @@ from dlcore.nn import Dropout
 from dlcore.nn.embedding import Embedding
 from dlcore.nn.recurrent.cell import Cell
 from dlcore.nn.recurrent.layers import RecurrentStack
+from dlcore.nn.transformer import Transformer, TransformerConfig
 from dlcore.types import Activations
 
 
@@ -77,4 +78,40 @@ class RecurrentEncoder(nn.Module):
         broadcast_dims = (1,) if self.variational else ()
         x = Dropout(self.dropout, broadcast_dims=broadcast_dims)(embedded, train)
         _, y, activations = stack(x, lengths=lengths, train=train)
+        return y, {"embedding": embedded, **activations}
+
+
+class TransformerEncoder(nn.Module):
+    """An embedding and a transformer in which each step sees the whole text.
+
+    Attributes:
+        vocab_size: the number of token ids.
+        config: of the blocks; its width is that of the embedding too.
+        dropout: the share of values dropped from the embeddings; `config` has the rate of the
+            blocks.
+        embedding_dropout: the share of words that is dropped, see `Embedding`.
+    """
+
+    vocab_size: int
+    config: TransformerConfig
+    dropout: float = 0.0
+    embedding_dropout: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self, tokens: jax.Array, lengths: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, Activations]:
+        """Maps tokens int [B, T] and lengths int [B] to features, as `RecurrentEncoder` does.
+
+        Past the lengths the features [B, T, F] are those of padding, which no other step sees.
+        """
+        features = self.config.features
+        embedding = Embedding(
+            self.vocab_size, features, dropout=self.embedding_dropout, name="embedding"
+        )
+        # As in `TransformerTranslator`.
+        embedded = features**0.5 * embedding(tokens, train)
+        x = Dropout(self.dropout)(embedded, train)
+        blocks = Transformer(self.config, causal=False, name="stack")
+        _, y, activations = blocks(x, lengths=lengths, train=train)
         return y, {"embedding": embedded, **activations}

@@ -1,5 +1,6 @@
 """Attention: the pure functions, full and chunked, and the encodings of positions."""
 
+from dlcore.nn.attention.attending import AttendingCell
 from dlcore.nn.attention.chunked import chunked_attention
 from dlcore.nn.attention.decoder import Decoder
 from dlcore.nn.attention.functions import attention, attention_weights, weighted_sum
@@ -10,6 +11,7 @@ from dlcore.nn.attention.scores import Attention
 __all__ = [
     "ATTENTIONS",
     "POSITIONS",
+    "AttendingCell",
     "Attention",
     "Decoder",
     "alibi_slopes",

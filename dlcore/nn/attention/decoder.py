@@ -179,7 +179,7 @@ class Decoder(Cell):
 
         def layer(i: int, product: jax.Array) -> jax.Array:
             cell, name = self.cells[i], f"layer_{i}"
-            cell_params = params[name] | {"input_kernel": _KnownProduct(product)}
+            cell_params = params[name] | {"input_kernel": KnownProduct(product)}
             cell_hooks = Hooks(lambda matrix, h: hooks.product(f"{name}/{matrix}", h))
             with jax.named_scope(name):
                 projected = cell.project(cell_params, product)
@@ -194,7 +194,7 @@ class Decoder(Cell):
             h = layer(i, hooks.product(f"layer_{i}/input_kernel", x))
         attended = params["attended"]
         carry, steps = self._attend(
-            params, carry | {"layers": layers}, h[:, None], attended, _by_rows(hooks.product)
+            params, carry | {"layers": layers}, h[:, None], attended, by_rows(hooks.product)
         )
         return carry, jax.tree.map(lambda leaf: leaf[:, 0], steps)
 
@@ -232,7 +232,7 @@ class Decoder(Cell):
         return dict(carry) | after, Steps(vectors, states, context, weights)
 
 
-class _KnownProduct:
+class KnownProduct:
     """Takes the place of a cell's input kernel: `x @ kernel` returns a product computed before."""
 
     def __init__(self, product: jax.Array) -> None:
@@ -242,7 +242,7 @@ class _KnownProduct:
         return self.product
 
 
-def _by_rows(product: Product) -> Product:
+def by_rows(product: Product) -> Product:
     """Makes a product that takes matrices [R, F] take arrays [..., F]."""
 
     def reshaped(name: str, x: jax.Array) -> jax.Array:

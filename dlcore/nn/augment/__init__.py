@@ -8,13 +8,21 @@ alone, so that every layout, gradient accumulation and a resumed run see the sam
 """
 
 from dlcore.nn.augment.colour import principal_colours
-from dlcore.nn.augment.compose import STEPS, Augment, augmentation
+from dlcore.nn.augment.compose import (
+    OF_ONE_PICTURE,
+    STEPS,
+    Augment,
+    augmentation,
+    augmentation_of_one,
+)
 from dlcore.nn.augment.warp import warp_boxes, warp_images, warp_landmarks
 
 __all__ = [
+    "OF_ONE_PICTURE",
     "STEPS",
     "Augment",
     "augmentation",
+    "augmentation_of_one",
     "principal_colours",
     "warp_boxes",
     "warp_images",

@@ -45,6 +45,8 @@ COLOURS: dict[str, Step] = {
 ERASERS: dict[str, Step] = {"cutout": colour.cutout}
 MIXERS: dict[str, Step] = {"mixup": mixing.mixup, "cutmix": mixing.cutmix, "mosaic": mosaic.mosaic}
 STEPS = MAPS | COLOURS | ERASERS | MIXERS
+# Those that take one picture, and no boxes.
+OF_ONE_PICTURE = tuple(sorted({*STEPS} - {*MIXERS, "object_crop"}))
 
 # The options that a text can give to steps, and their least and largest values.
 RANGES: dict[str, tuple[float, float]] = {
@@ -212,6 +214,21 @@ def _computed_once(images: jax.Array) -> jax.Array:
     repeats them: "flip,crop:4,mixup" took three times as long. It does not repeat a division.
     """
     return images / jnp.where(images < jnp.inf, 1.0, 2.0)
+
+
+def augmentation_of_one(text: str) -> Augment:
+    """Returns `augmentation(text)` for pictures that must not be mixed with each other.
+
+    Raises:
+        InputError: for steps that mix pictures, beside the mistakes of `augmentation`.
+    """
+    for name in _parse(text):
+        if name in MIXERS:
+            raise InputError(
+                f"augmentation {text!r}: {name} mixes several pictures, which this job keeps "
+                "apart; leave it out"
+            )
+    return augmentation(text)
 
 
 def _parse(text: str) -> dict[str, dict[str, float]]:

@@ -15,6 +15,7 @@ from dlcore.nn.recurrent.lstm import LSTM, AmidiLSTM, PeepholeLSTM, ProjectionLS
 from dlcore.nn.recurrent.normalised import BatchNormLSTM, LayerNormLSTM, reverse_by_length
 from dlcore.nn.recurrent.registry import CELLS, cell
 from dlcore.nn.recurrent.scan import Noise, scan
+from dlcore.nn.recurrent.turing import TuringMachine
 from dlcore.nn.recurrent.vanilla import Vanilla
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "ProjectionLSTM",
     "Recurrent",
     "RecurrentStack",
+    "TuringMachine",
     "Vanilla",
     "cell",
     "repeat_input",

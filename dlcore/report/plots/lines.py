@@ -86,6 +86,7 @@ def plot_lines(
     x: str,
     y: str,
     levels: Mapping[str, float] | None = None,
+    logarithmic: bool = True,
 ) -> None:
     """Draws curves over one axis, logarithmic where they span more than a factor of ten.
 
@@ -97,9 +98,10 @@ def plot_lines(
         x: the label of the abscissa, with its unit.
         y: the label of the ordinate, with its unit.
         levels: values to compare with, by name, drawn as dashed lines from side to side.
+        logarithmic: whether it may be so; a logarithmic axis has no place for zeros.
     """
     figure = new_figure(6.4, 4)
-    _draw(figure.subplots(), curves, levels or {}, title=title, x=x, y=y)
+    _draw(figure.subplots(), curves, levels or {}, title=title, x=x, y=y, logarithmic=logarithmic)
     save(figure, path)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dlcore.report.plots.figure import COLOURS, new_figure, save, shorten
+from dlcore.report.plots.figure import COLOURS, dress, new_figure, save, shorten
 
 _SIDE, _SIZE = 13, 10  # inches of the picture, points of its letters
 _THUMBNAIL = 30  # points of the longer side of a small picture
@@ -126,6 +126,38 @@ def plot_points(
         axis.scatter(each[:, 0], each[:, 1], s=6, color=colour, linewidths=0, label=name)
     axis.set_aspect("equal", adjustable="datalim")
     axis.legend(loc="upper right")
+    save(figure, path)
+
+
+def plot_scores(
+    scores: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    path: pathlib.Path,
+    *,
+    span: tuple[float, float],
+) -> None:
+    """Draws predictions by the scores that they should follow, a panel for each kind.
+
+    A line joins the means within tenths of the range of scores.
+
+    Args:
+        scores: (N,).
+        predictions: (N,) of each kind by its name.
+        path: the PNG to write.
+        span: the lowest and the highest score.
+    """
+    figure = new_figure(4.5 * len(predictions), 4)
+    axes = figure.subplots(1, len(predictions), squeeze=False)[0]
+    jitter = (np.random.default_rng(0).random(len(scores)) - 0.5) * 0.02 * (span[1] - span[0])
+    tenth = np.minimum(10 * (scores - span[0]) // (span[1] - span[0]), 9)
+    groups = [tenth == number for number in np.unique(tenth)]
+    for axis, (name, values) in zip(axes, predictions.items(), strict=True):
+        axis.scatter(scores + jitter, values, s=5, color=COLOURS[0], alpha=0.4, linewidths=0)
+        means = [(scores[group].mean(), values[group].mean()) for group in groups]
+        axis.plot(*zip(*means, strict=True), color=COLOURS[1], marker="o", markersize=4)
+        axis.set_xlabel("score")
+        axis.set_ylabel(name)
+        dress(axis)
     save(figure, path)
 
 

@@ -1,0 +1,5 @@
+from dlcore import launch
+
+from . import Algorithms
+
+launch.main(Algorithms)

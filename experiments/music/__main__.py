@@ -1,0 +1,5 @@
+from dlcore import launch
+
+from . import Music
+
+launch.main(Music)
