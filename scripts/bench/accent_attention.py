@@ -5,9 +5,10 @@
 WORKDIR is a finished run of captioning with attention on glyph_names. Of each test character that
 Unicode decomposes into another one and a mark, such as e with circumflex and acute, the accent is
 where its picture has ink that the picture of the other one has not. For each word of the caption
-that names the mark, the place of the most attention counts as on the accent when the square of
-pixels that it stands for, with half a place around it, has some of that ink. Beside the share of
-such words stands that of a place drawn at random.
+that names the mark ("acute", but neither "and" nor "above" and "below", which say where it is), the
+place of the most attention counts as on the accent when the square of pixels that it stands for,
+with half a place around it, has some of that ink. Beside the share of such words stands that of a
+place drawn at random.
 """
 
 import sys
@@ -24,6 +25,7 @@ from dlcore.data.builders.glyph_names import BASELINE, FONTS
 
 _FARTHEST = 6  # pixels that a wide accent moves the letter aside
 _INK = 64  # of 255
+_OTHER_WORDS = {"and", "above", "below"}  # of a mark, that do not name it
 
 
 class Accented(NamedTuple):
@@ -67,7 +69,8 @@ def accented(names: Sequence[str]) -> Iterator[Accented]:
         extra = [whole.astype(int) - letter for letter in moved]
         least = min(extra, key=lambda difference: np.abs(difference).sum())
         if (least > _INK).any():
-            yield Accented(name, whole[..., None], tuple(words[1:]), least > _INK)
+            named = tuple(word for word in words[1:] if word not in _OTHER_WORDS)
+            yield Accented(name, whole[..., None], named, least > _INK)
 
 
 def around(accent: np.ndarray, places: tuple[int, int]) -> np.ndarray:
