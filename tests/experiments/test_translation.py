@@ -252,7 +252,7 @@ def test_outputs_in_lower_case_are_right_where_the_references_are_in_title_case(
         texts=[[text] for text in outputs], scores=np.zeros((2, 1)), log_probs=np.zeros((2, 1))
     )
     translator = types.SimpleNamespace(
-        translate=lambda *_: found, score=lambda *_: (-np.ones(2), -np.ones(2))
+        find=lambda *_: found, score=lambda *_: (-np.ones(2), -np.ones(2))
     )
     references, shares = ["The Old Man", "A dog"], {}
     for lower in (True, False):
