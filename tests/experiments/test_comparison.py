@@ -85,7 +85,7 @@ def test_runs_are_compared_over_their_seeds(compare, tmp_path):
         (["--recipe=digits", "--run=b:"], ["unknown recipe 'digits'", "digits_highway"]),
         (["--seeds=0"], ["--seeds=0 is not an integer from 1"]),
         (["--optimizer=adam"], ["flag 'optimizer'"]),
-        (["--job=trees", "--run=a:", "--run=b:"], ["unknown job 'trees'", "word_vectors"]),
+        (["--job=speech", "--run=a:", "--run=b:"], ["unknown job 'speech'", "word_vectors"]),
         (["--run=a: --model=lenet", "--run=b:"], ["the run a failed: unknown model 'lenet'"]),
     ],
     ids=lambda value: value[-1] if value[0].startswith("--") else "",

@@ -46,8 +46,8 @@ def test_every_recipe_parses_by_its_name(job, recipe):
 
 
 def test_an_unknown_job_is_one_line():
-    with pytest.raises(InputError, match="unknown job 'trees'; choose one of: .*word_vectors"):
-        jobs.module("trees")
+    with pytest.raises(InputError, match="unknown job 'speech'; choose one of: .*word_vectors"):
+        jobs.module("speech")
 
 
 def test_the_command(tmp_path):
