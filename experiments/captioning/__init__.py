@@ -63,6 +63,7 @@ from dlcore.models.detection.body import BODY, Body, FeatureMap, make_body
 from dlcore.models.text.prediction import log_probs, nats, training_losses
 from dlcore.nn.augment import OF_ONE_PICTURE, augmentation_of_one
 from dlcore.nn.sequences import length_mask
+from dlcore.nn.standardise import standardise
 from dlcore.report import Section
 from dlcore.types import Aux, Batch, Mean, Metrics, Params, PyTree, TrainState, Variables
 
@@ -307,12 +308,7 @@ class Captioning(launch.Task[Config, Info]):
 
     def scaled(self, variables: Variables, images: jax.Array) -> jax.Array:
         """Returns images of 0..255 as the model takes them, in the parameters' type."""
-        mean, deviation = (
-            value.astype(np.float32)[None, None, None]
-            for value in (self.info.mean, self.info.deviation)
-        )
-        x = (images.astype(jnp.float32) - mean) / jnp.maximum(deviation, 1.0)
-        return x.astype(jnp.result_type(*jax.tree.leaves(variables["params"])))
+        return standardise(images, self.info.mean, self.info.deviation, variables["params"])
 
     def init(self, key: jax.Array) -> Variables:
         pictures = jnp.zeros((1, *self.info.image_shape))

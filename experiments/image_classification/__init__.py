@@ -55,6 +55,7 @@ from dlcore.models.cnn.torch_names import family_of
 from dlcore.nn.augment import STEPS, Augment, augmentation, principal_colours
 from dlcore.nn.folding import fold_batch_norm, folded_norms
 from dlcore.nn.remat import POLICIES
+from dlcore.nn.standardise import standardise
 from dlcore.nn.views import VIEWS, over_views
 from dlcore.report import Section
 from dlcore.report.filters import first_filters
@@ -244,14 +245,9 @@ class ImageClassification(launch.Task[Config, Info]):
 
     def forward(self, variables: Variables, images: jax.Array, **options: Any) -> Any:
         """Maps images of 0..255 to what the network's apply gives, in the parameters' type."""
-        mean, deviation = (
-            value.astype(np.float32)[None, None, None]
-            for value in (self.info.mean, self.info.deviation)
-        )
-        x = (images.astype(jnp.float32) - mean) / jnp.maximum(deviation, 1.0)
-        kind = jnp.result_type(*jax.tree.leaves(variables["params"]))
+        x = standardise(images, self.info.mean, self.info.deviation, variables["params"])
         with folded_norms() if self.config.fold_batch_norm else contextlib.nullcontext():
-            return self.model.apply(variables, x.astype(kind), **options)
+            return self.model.apply(variables, x, **options)
 
     def computing(self, variables: Variables) -> Variables:
         if self.config.fold_batch_norm:

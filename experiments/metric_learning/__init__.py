@@ -49,6 +49,7 @@ from dlcore.metrics import pair_distances
 from dlcore.models import IMAGE_MODELS, image_spec
 from dlcore.models.embedding_net import ENCODER, LOSSES, PLAIN, EmbeddingNet, Objective
 from dlcore.nn.augment import OF_ONE_PICTURE, augmentation_of_one
+from dlcore.nn.standardise import standardise
 from dlcore.report import Section
 from dlcore.types import (
     Activations,
@@ -287,13 +288,8 @@ class MetricLearning(launch.Task[Config, Info]):
 
     def forward(self, variables: Variables, images: jax.Array, **options: Any) -> Any:
         """Maps images of 0..255 to what the network's apply gives, in the parameters' type."""
-        mean, deviation = (
-            value.astype(np.float32)[None, None, None]
-            for value in (self.info.mean, self.info.deviation)
-        )
-        x = (images.astype(jnp.float32) - mean) / jnp.maximum(deviation, 1.0)
-        kind = jnp.result_type(*jax.tree.leaves(variables["params"]))
-        return self.net.apply(variables, x.astype(kind), **options)
+        x = standardise(images, self.info.mean, self.info.deviation, variables["params"])
+        return self.net.apply(variables, x, **options)
 
     def init(self, key: jax.Array) -> Variables:
         variables: Variables = self.net.init(key, jnp.zeros((1, *self.info.image_shape)))

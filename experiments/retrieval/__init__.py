@@ -63,6 +63,7 @@ from dlcore.models.two_towers import (
     TwoTowers,
 )
 from dlcore.nn.augment import OF_ONE_PICTURE, augmentation_of_one
+from dlcore.nn.standardise import standardise
 from dlcore.optim import bound_above
 from dlcore.report import Section
 from dlcore.types import (
@@ -304,12 +305,7 @@ class Retrieval(launch.Task[Config, Info]):
 
     def scaled(self, images: jax.Array, variables: Variables) -> jax.Array:
         """Returns images of 0..255 as the network takes them, in the parameters' type."""
-        mean, deviation = (
-            value.astype(np.float32)[None, None, None]
-            for value in (self.info.mean, self.info.deviation)
-        )
-        x = (images.astype(jnp.float32) - mean) / jnp.maximum(deviation, 1.0)
-        return x.astype(jnp.result_type(*jax.tree.leaves(variables["params"])))
+        return standardise(images, self.info.mean, self.info.deviation, variables["params"])
 
     def init(self, key: jax.Array) -> Variables:
         variables = self.net.init(
