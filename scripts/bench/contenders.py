@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from absl import app, logging
+from absl import app, flags, logging
 
 from dlcore.launch.process import TUNABLES
 
@@ -24,6 +24,16 @@ os.environ.setdefault("GLIBC_TUNABLES", TUNABLES)
 Step = Callable[[], None]
 Times = dict[str, list[float]]  # seconds per step of each contender in each round
 _WARM_UP = 3  # steps before the first turn
+# How each library is told to do without vectors wider than those of AVX2.
+_AVX2 = {
+    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+}
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("isa", None, ["avx2"], "widest vectors of all contenders, by default any")
 
 
 class Failed(Exception):
@@ -34,7 +44,10 @@ class Contender:
     """A process of its own that takes turns of so many steps.
 
     What the machine does beside hits neighbouring turns alike, so that ratios of them are steadier
-    than times. And nothing that one contender sets, such as XLA's flags, changes another.
+    than times. And nothing that one contender sets, such as XLA's flags, changes another. One that
+    waits uses no processor, but a virtual machine gives its freed pages back to the host within a
+    second, and its next step must fetch them: each turn begins with a step that is not timed. With
+    it a step takes as long beside others that wait as alone, which `core.py waiting` shows.
     """
 
     def __init__(self, make: Callable[..., Step], **options: Any):
@@ -89,6 +102,7 @@ def _serve(
     try:
         step, steps = make(**options), _WARM_UP
         while True:
+            step()
             start = time.perf_counter()
             for _ in range(steps):
                 step()
@@ -212,6 +226,19 @@ def table(rows: list[tuple[str, ...]]) -> None:
         print("  " + "  ".join(cell.ljust(width) for cell, width in cells).rstrip(), flush=True)
 
 
+def processor() -> str:
+    """Returns the name of the processor, how many of its cores there are, and its vectors."""
+    pairs = [line.split(":", 1) for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()]
+    facts = {key.strip(): value.strip() for key, *rest in pairs for value in rest}
+    known = facts.get("flags", facts.get("Features", "")).split()
+    widths = {"avx512f": 512, "avx2": 256, "avx": 256, "sse2": 128, "asimd": 128}
+    width = next(
+        (f"{bits} bits ({isa})" for isa, bits in widths.items() if isa in known), "unknown"
+    )
+    name = facts.get("model name", os.uname().machine)
+    return f"{name}, {len(os.sched_getaffinity(0))} cores, vectors of {width}"
+
+
 def run(*sections: Callable[[], None]) -> None:
     """Runs the sections that the command line names, by default all, each under its docstring."""
     by_name = {section.__name__: section for section in sections}
@@ -222,6 +249,12 @@ def run(*sections: Callable[[], None]) -> None:
         for name in names:
             if name not in by_name:
                 raise app.UsageError(f"unknown section {name!r}; choose of: {', '.join(by_name)}")
+        limit = ""
+        if FLAGS.isa:
+            others = os.environ.get("XLA_FLAGS", "")
+            os.environ.update(_AVX2, XLA_FLAGS=f"{others} {_AVX2['XLA_FLAGS']}".strip())
+            limit = ", of which all contenders use AVX2 at most"
+        print(processor() + limit, flush=True)
         for name in names:
             print(f"\n{name}: {by_name[name].__doc__}", flush=True)
             by_name[name]()

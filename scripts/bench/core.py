@@ -11,11 +11,14 @@ shared and noisy. Sections:
             which is not stable; wanted: as fast; beside it the errors at a mean of 1,000 deviations
     start   seconds to import dlcore beyond JAX's own import; wanted: < 0.3; and seconds to the
             first step of the default job, cold (wanted: < 10) and with a warm cache (< 5)
+    waiting whether contenders that wait slow the one whose turn it is: a step of the 2 x 650 LSTM,
+            by itself and between the turns of others; wanted: as fast
     digits  test accuracy and seconds of the default job over 3 seeds (wanted: mean >= 98.5 %, 60 s
             each), against scikit-learn's support vector machine on the same split
 """
 
 import functools
+import importlib.util
 import itertools
 import pathlib
 import statistics
@@ -28,7 +31,7 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from contenders import experiment, run, table
+from contenders import Contender, experiment, run, table
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 5, "pairs of measurements in the section loop")
@@ -259,6 +262,27 @@ def start() -> None:
     table(rows)
 
 
+def waiting() -> None:
+    """A step of the 2 x 650 LSTM alone, and in turn with others that wait meanwhile."""
+    import recurrent_contenders as make
+
+    options = {"cell": "lstm", "width": 650}
+    alone = Contender(make.ours, **options)
+    seconds = {"alone": [alone.turn(4) for _ in range(FLAGS.rounds)], "beside others": []}
+    others = [Contender(make.flax_rnn, **options)]
+    if importlib.util.find_spec("torch"):
+        others += [Contender(make.pytorch, **options, compiled=kind) for kind in (False, True)]
+    for _ in range(FLAGS.rounds):
+        for other in others:
+            other.turn(4)
+        seconds["beside others"].append(alone.turn(4))
+    for contender in (alone, *others):
+        contender.end()
+    medians = {name: statistics.median(found) for name, found in seconds.items()}
+    rows = [(name, f"{1e3 * median:.1f} ms") for name, median in medians.items()]
+    table([*rows, ("beside / alone", f"{medians['beside others'] / medians['alone']:.3f}")])
+
+
 def digits() -> None:
     """1,500 to train on, 297 held out."""
     from sklearn.svm import SVC
@@ -291,4 +315,4 @@ def digits() -> None:
 
 
 if __name__ == "__main__":
-    run(loop, loader, norms, start, digits)
+    run(loop, loader, norms, start, waiting, digits)
