@@ -68,10 +68,9 @@ class OnMesh(Layout):
             specs = self._specs({"params": params})["params"]
             parts = _parts(specs)
 
-            gather = functools.partial(self._whole, specs=specs)
             differentiate = value_and_grad
-            if self.mesh.shape[sharding.FSDP] > 1:
-                differentiate = functools.partial(gathered.value_and_grad, gather=gather)
+            if any(gathers := self._gathers({"params": params})):
+                differentiate = functools.partial(gathered.value_and_grad, gathers=gathers)
 
             def here(params: Any, shared: Any, rows: Any) -> tuple[Any, Any, Any]:
                 with self._part(rows):
@@ -94,11 +93,12 @@ class OnMesh(Layout):
     def sum_over_rows(self, function: SumsFn) -> SumsFn:
         def run(params: Any, rows: Any, *shared: Any) -> Any:
             specs = self._specs({"params": params})["params"]
+            by_parts = gathered.apply(function, self._gathers({"params": params}))
 
             def here(params: Any, rows: Any, *shared: Any) -> Any:
                 with self._part(rows):
-                    whole = self._whole(params, specs)
-                    return sum_over_devices(function(whole, rows, *shared))
+                    found = by_parts(params, rows, *shared)
+                    return sum_over_devices(found)
 
             places = _parts(specs), sharding.ROWS, *[PartitionSpec()] * len(shared)
             return self._on_rows(here, places, PartitionSpec())(params, rows, *shared)
@@ -110,8 +110,27 @@ class OnMesh(Layout):
         offset = jax.lax.axis_index(self.axis_name) * count
         return part_of_batch(Part(offset, 1, self.axis_name))
 
-    def _whole(self, tree: Any, specs: Any) -> Any:
-        return jax.tree.map(self._gather, tree, specs)
+    def _gathers(self, tree: Any) -> list[gathered.Gather]:
+        """What makes of each leaf's part that with which is computed; None where it lies so."""
+        rules = (*self.rules, *self.defaults)
+
+        def of(spec: PartitionSpec, wanted: PartitionSpec) -> gathered.Gather:
+            there = sharding.along(sharding.MODEL, spec)
+            if sharding.FSDP not in spec and there == wanted:
+                return None
+
+            def gather(leaf: jax.Array) -> jax.Array:
+                leaf = self._gather(leaf, spec) if sharding.FSDP in spec else leaf
+                if there == wanted:
+                    return leaf
+                # The first constraint is for the gradient, which goes the same way back.
+                leaf = jax.lax.with_sharding_constraint(leaf, there)
+                return jax.lax.with_sharding_constraint(leaf, wanted)
+
+            return gather
+
+        specs = self._specs(tree), sharding.computed(tree, self.mesh, rules)
+        return [of(*each) for each in zip(*map(jax.tree.leaves, specs), strict=True)]
 
     def _on_rows(self, function: Callable[..., Any], inputs: Any, outputs: Any) -> Any:
         """Runs a function where the rows are; over "model" the compiler spreads it."""
@@ -126,8 +145,6 @@ class OnMesh(Layout):
 
     def _gather(self, leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
         """The whole leaf; its gradient is summed over "fsdp" and cut again (reduce-scatter)."""
-        if sharding.FSDP not in spec:
-            return leaf
         axis = list(spec).index(sharding.FSDP)
         gather = functools.partial(
             jax.lax.all_gather, axis_name=sharding.FSDP, axis=axis, tiled=True
@@ -205,14 +222,17 @@ class OnMesh(Layout):
 
     def _jit_evaluation(self, function: StateFn) -> Any:
         # As in a step: of what "fsdp" cuts, the compiler might sum activations or gather tables.
+        def evaluated(rest: Any, carry: Any, batch: Batch) -> Any:
+            return function(together(rest, carry), batch)
+
         def run(state: State, batch: Batch) -> Any:
             rest, carry = apart(state)
             specs = self._specs(rest)
+            by_parts = gathered.apply(evaluated, self._gathers(rest))
 
             def here(rest: Any, carry: Any, batch: Batch) -> Any:
                 with self._part(batch):
-                    whole = self._whole(rest, specs)
-                    metrics, carry = function(together(whole, carry), batch)
+                    metrics, carry = by_parts(rest, carry, batch)
                     return sum_over_devices(metrics), carry
 
             places = (_parts(specs), sharding.ROWS, sharding.ROWS)

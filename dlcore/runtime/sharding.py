@@ -95,9 +95,34 @@ def place(shapes: Any, mesh: Mesh, rules: Rules) -> Specs:
     return jax.tree_util.tree_map_with_path(of, shapes)
 
 
+def computed(shapes: Any, mesh: Mesh, rules: Rules) -> Specs:
+    """The placement along "model" with which each leaf is computed.
+
+    It is that with which the leaf lies there, except where a rule is found that does not fit and a
+    later one does: then the leaf lies by the later rule, and is computed with by the first one, in
+    uneven parts, which the compiler pads.
+
+    Args:
+        shapes: a tree of arrays or `jax.ShapeDtypeStruct`.
+        mesh: of `make_mesh`.
+        rules: (regular expression, places of the dimensions).
+    """
+
+    def of(key_path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
+        path = paths.path_of(key_path)
+        found = [spec for pattern, spec in rules if re.search(pattern, path)]
+        spec = found[0] if any(not misfit(leaf, spec, mesh) for spec in found) else PartitionSpec()
+        return along(MODEL, spec)
+
+    return jax.tree_util.tree_map_with_path(of, shapes)
+
+
 def along(axis: str, spec: PartitionSpec) -> PartitionSpec:
     """Returns the part of a placement that lies along one axis of the mesh."""
-    return PartitionSpec(*[name if name == axis else None for name in spec])
+    names = [name if name == axis else None for name in spec]
+    while names and names[-1] is None:  # JAX does not take P(None) for P()
+        names.pop()
+    return PartitionSpec(*names)
 
 
 def misfit(leaf: Any, spec: PartitionSpec, mesh: Mesh) -> str | None:

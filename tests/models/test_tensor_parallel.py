@@ -110,8 +110,8 @@ def test_every_rule_of_text_is_used():
     paths.match(dict.fromkeys(names, 0), text.TENSOR_PARALLEL, P())  # raises else
 
 
-def test_a_vocabulary_that_the_axis_does_not_divide_stays_whole():
-    for vocab_size, spec in ((V, ROWS), (V + 2, P())):
+def test_a_vocabulary_that_the_axis_does_not_divide_is_cut_by_columns():
+    for vocab_size, spec in ((V, ROWS), (V + 2, COLUMNS)):
         make = language_model(RecurrentStack((LSTM(C),)), True, vocab_size)
         found = places(make, optax.identity(), text.TENSOR_PARALLEL, mesh="model=4")
         assert found["params/embedding/embedding"] == spec

@@ -23,6 +23,7 @@ from dlcore.nn.transformer import Transformer, TransformerConfig
 from dlcore.types import Aux, Mean, TrainState
 
 B, T, V, LAYERS = 16, 16, 832, 2
+PRIME = 829  # words, which no axis divides
 SINGLE = "single"  # the plain compiled step on one device, which all layouts must equal
 LAYOUTS = (
     "jit", "pmap", "data=8", "fsdp=8", "model=8", "data=2,fsdp=4", "data=2,model=4",
@@ -121,7 +122,7 @@ def _language_model(body: nn.Module, features: int, output: Any = None) -> Case:
 
     def batch(number):
         rng = np.random.default_rng(number)
-        tokens = rng.zipf(1.3, (B, T + 1)).astype(np.int32) % V
+        tokens = rng.zipf(1.3, (B, T + 1)).astype(np.int32) % len(output.counts)
         reset = np.full(B, number == 0) | (rng.random(B) < 0.1)
         return {
             "inputs": tokens[:, :-1], "targets": tokens[:, 1:], "reset": reset,
@@ -140,6 +141,11 @@ def _transformer(features: int) -> Case:
     return _language_model(body, features)
 
 
+def _prime(features: int) -> Case:
+    body = Transformer(TransformerConfig(features, LAYERS, 8, dropout=0.1))
+    return _language_model(body, features, Full(np.ones(PRIME)))
+
+
 def _sampled(features: int) -> Case:
     output = output_layer("sampled", np.arange(V, 0, -1.0), samples=64)
     return _language_model(RecurrentStack((LSTM(features),)), features, output)
@@ -147,6 +153,7 @@ def _sampled(features: int) -> Case:
 
 NETS: dict[str, Callable[[int], Case]] = {
     "cnn": _cnn, "lstm": _lstm, "transformer": _transformer, "sampled softmax": _sampled,
+    "prime vocabulary": _prime,
 }  # fmt: skip
 
 

@@ -16,11 +16,12 @@ def assert_equal_to_single(cases, found, reference):
 
 
 def test_two_processes_equal_one_device_and_repeat_bit_for_bit():
-    cases = [("lstm", SINGLE), ("lstm", "fsdp=2,model=2"), ("cnn", SINGLE), ("cnn", "pmap")]
+    cases = [("lstm", SINGLE), ("lstm", "fsdp=2,model=2"), ("cnn", SINGLE), ("cnn", "pmap"),
+             ("prime vocabulary", SINGLE), ("prime vocabulary", "fsdp=2,model=2")]  # fmt: skip
     found = layout_runs.losses_of(cases, processes=2, devices=2, steps=4, runs=2)
-    reference = {cases[i][0]: found[i][0]["losses"] for i in (0, 2)}
+    reference = {cases[i][0]: found[i][0]["losses"] for i in (0, 2, 4)}
     assert_equal_to_single(cases, found, reference)
-    for i in (1, 3):
+    for i in (1, 3, 5):
         first, second = found[i]
         assert first == second, cases[i]
     for losses in reference.values():

@@ -31,5 +31,6 @@ TENSOR_PARALLEL = (
     (r"\bfeed_forward/(up|gate)/bias$", _EACH),
     (r"\bfeed_forward/down/kernel$", _ROWS),
     (r"/(embedding|output_kernel)$", _ROWS),
+    (r"/(embedding|output_kernel)$", _COLUMNS),  # so lies a table whose rows do not divide
     (r"/output_bias$", _EACH),
 )
