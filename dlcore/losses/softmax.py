@@ -3,10 +3,15 @@
 Shapes: N positions, D features, V vocabulary.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from dlcore.types import at_least_float32
+
+_PIECES = 16  # of the words, that sums and maxima combine first
 
 
 def full_softmax(
@@ -60,11 +65,14 @@ def z_loss(log_z: jax.Array, weight: float) -> jax.Array:
 def _forward(
     hidden: jax.Array, kernel: jax.Array, bias: jax.Array, targets: jax.Array
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, ...]]:
-    scores = full_scores(hidden, kernel, bias)
-    largest = scores.max(-1)
-    exponentials = jnp.exp(scores - largest[:, None])
-    total = exponentials.sum(-1)
-    score = jnp.take_along_axis(scores, targets[:, None], -1)[:, 0]
+    products = _products(hidden, kernel)
+    # XLA adds the bias wherever the scores are read, and so writes no array of them.
+    row = _row(bias, products)
+    largest = _over_words(jnp.maximum, jnp.max, products, row)
+    exponentials = jnp.exp(products + row - largest[:, None])
+    total = _over_words(jnp.add, jnp.sum, exponentials)
+    of_target = jnp.take_along_axis(products, targets[:, None], -1)[:, 0]
+    score = of_target + bias[targets].astype(products.dtype)
     log_z = jnp.log(total) + largest
     return (log_z - score, log_z), (hidden, kernel, bias, exponentials, total, targets)
 
@@ -95,7 +103,37 @@ nats_and_log_z.defvjp(_forward, _backward)
 
 def full_scores(hidden: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """Returns the scores kernel h + bias of all words, [N, V], float32 at least."""
+    products = _products(hidden, kernel)
+    return products + _row(bias, products)
+
+
+def _products(hidden: jax.Array, kernel: jax.Array) -> jax.Array:
     dtype = at_least_float32(hidden.dtype, kernel.dtype)
-    return jnp.einsum("nd,vd->nv", hidden, kernel, preferred_element_type=dtype) + bias[
-        None
-    ].astype(dtype)
+    return jnp.einsum("nd,vd->nv", hidden, kernel, preferred_element_type=dtype)
+
+
+def _row(bias: jax.Array, products: jax.Array) -> jax.Array:
+    return bias[None].astype(products.dtype)
+
+
+def _over_words(
+    combine: Callable[[jax.Array, jax.Array], jax.Array],
+    reduce: Callable[..., jax.Array],
+    *terms: jax.Array,
+) -> jax.Array:
+    """Returns the sum or the maximum over the words of the sum of terms [N|1, V], (N,).
+
+    XLA's CPU backend reduces a long last axis by windows of 16 neighbours, which it neither
+    computes in vectors nor fuses with what they are made of. So pieces of the axis are combined
+    element by element first, and windows are left for a sixteenth.
+
+    Args:
+        combine: `jnp.add` or `jnp.maximum`.
+        reduce: `jnp.sum` or `jnp.max`.
+        *terms: are added piece by piece, for which XLA writes no array either.
+    """
+    words = terms[0].shape[-1]
+    pieces = next(n for n in range(_PIECES, 0, -1) if words % n == 0)
+    split = zip(*(jnp.split(term, pieces, axis=-1) for term in terms), strict=True)
+    combined = functools.reduce(combine, (functools.reduce(jnp.add, each) for each in split))
+    return reduce(combined, axis=-1)

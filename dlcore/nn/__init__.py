@@ -1,12 +1,8 @@
-"""Linen layers and the pure functions under them; nothing here knows of models or losses.
-
-`Dense` is Flax's own: y = x W + b, with the parameters `kernel` (C, K) and `bias` (K,).
-"""
-
-from flax.linen import Dense
+"""Linen layers and the pure functions under them; nothing here knows of models or losses."""
 
 from dlcore.nn.activations import ACTIVATIONS, LEARNED, PReLU, activation, softmax
 from dlcore.nn.convolution import Conv, ConvTranspose
+from dlcore.nn.dense import Dense
 from dlcore.nn.dropout import Dropout
 from dlcore.nn.initialisers import INITIALISERS, initialiser
 from dlcore.nn.maxout import Maxout

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 
 from dlcore.nn.activations import ACTIVATIONS, LEARNED, activation
+from dlcore.nn.dense import Dense
 
 # Feed-forward nets whose first layer is gated by a second one (Shazeer 2020).
 GATED = {"glu": "sigmoid", "reglu": "relu", "geglu": "gelu", "swiglu": "silu"}
@@ -30,13 +31,13 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, T, C] to [B, T, C]."""
-        up = nn.Dense(self.hidden, use_bias=self.bias, name="up")(x)
+        up = Dense(self.hidden, use_bias=self.bias, name="up")(x)
         if self.activation in GATED:
-            gate = nn.Dense(self.hidden, use_bias=self.bias, name="gate")(x)
+            gate = Dense(self.hidden, use_bias=self.bias, name="gate")(x)
             hidden = activation(GATED[self.activation])(gate) * up
         else:
             hidden = activation(self.activation, layer="activation")(up)
         # Branches that start as 0 make the whole net start as the identity, which trains at any
         # depth (Bachlechner et al. 2021).
         zeros = nn.initializers.zeros_init()
-        return nn.Dense(x.shape[-1], use_bias=self.bias, kernel_init=zeros, name="down")(hidden)
+        return Dense(x.shape[-1], use_bias=self.bias, kernel_init=zeros, name="down")(hidden)

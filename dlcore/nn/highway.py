@@ -7,6 +7,7 @@ from flax.typing import Initializer
 
 from dlcore.nn.activations import activation
 from dlcore.nn.convolution import Conv
+from dlcore.nn.dense import Dense
 
 
 class Highway(nn.Module):
@@ -54,7 +55,7 @@ class Highway(nn.Module):
             return jnp.repeat(jnp.array([0.0, self.transform_bias], dtype), width // 2)
 
         affine: nn.Module = (
-            nn.Dense(width, kernel_init=self.kernel_init, bias_init=bias, name="affine")
+            Dense(width, kernel_init=self.kernel_init, bias_init=bias, name="affine")
             if self.kernel_size is None
             else Conv(
                 width,

@@ -5,6 +5,7 @@ import jax
 from flax.typing import Initializer
 
 from dlcore.nn.convolution import Conv
+from dlcore.nn.dense import Dense
 from dlcore.nn.windows import Padding, PerDimension
 
 
@@ -35,7 +36,7 @@ class Maxout(nn.Module):
         """Maps (..., C) to (..., K), or (B, I..., C) to (B, O..., K) as `Conv` does."""
         width = self.features * self.pieces
         affine: nn.Module = (
-            nn.Dense(width, kernel_init=self.kernel_init, name="affine")
+            Dense(width, kernel_init=self.kernel_init, name="affine")
             if self.kernel_size is None
             else Conv(
                 width,

@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dlcore.nn.dense import Dense
+
 
 def length_mask(lengths: jax.Array, steps: int) -> jax.Array:
     """Returns a mask bool [B, T], T = `steps`, that is true inside the lengths int [B].
@@ -71,8 +73,8 @@ class AttentionPooling(nn.Module):
         mask = length_mask(lengths, x.shape[1])
         # 0 times padding that is not finite would make the gradient NaN.
         x = jnp.where(mask[..., None], x, 0)
-        hidden = nn.tanh(nn.Dense(self.features or x.shape[-1], name="hidden")(x))
-        scores = nn.Dense(1, use_bias=False, name="score")(hidden)[..., 0]
+        hidden = nn.tanh(Dense(self.features or x.shape[-1], name="hidden")(x))
+        scores = Dense(1, use_bias=False, name="score")(hidden)[..., 0]
         lowest = jnp.finfo(scores.dtype).min
         weights = jnp.where(mask, jax.nn.softmax(jnp.where(mask, scores, lowest)), 0)
         return jnp.einsum("bt,btd->bd", weights, x), weights

@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dlcore.nn.attention.decoder import KnownProduct, by_rows
 from dlcore.nn.attention.scores import Attended, Attention, Queries
+from dlcore.nn.dense import multiply_rows
 from dlcore.nn.recurrent.cell import Carry, Cell, Hooks, Params
 from dlcore.nn.recurrent.scan import scan
 from dlcore.types import PyTree
@@ -97,7 +98,7 @@ class AttendingCell(Cell):
         flat = flatten_dict(params, sep="/") | {"attended": attended}
         kernel = flat.pop("cell/input_kernel")
         flat["context_kernel"] = kernel[x.shape[-1] :]
-        product = x.swapaxes(0, 1) @ kernel[: x.shape[-1]]
+        product = multiply_rows(x.swapaxes(0, 1), kernel[: x.shape[-1]])
         last, steps = scan(self, flat, carry, product)
         return last, jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), steps)
 

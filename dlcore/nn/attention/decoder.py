@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dlcore.nn.attention.scores import Attended, Attention, Product, Queries
+from dlcore.nn.dense import multiply_rows
 from dlcore.nn.recurrent.cell import Cell, Hooks, Params, zeros
 from dlcore.nn.recurrent.scan import scan
 from dlcore.types import Carry, PyTree
@@ -162,7 +163,7 @@ class Decoder(Cell):
 
     def project(self, params: Params, x: jax.Array) -> jax.Array:
         """Multiplies x (..., E) by the first E rows of the lowest cell's input kernel."""
-        return x @ params["layer_0"]["input_kernel"][: x.shape[-1]]
+        return multiply_rows(x, params["layer_0"]["input_kernel"][: x.shape[-1]])
 
     def step(
         self, params: Params, carry: Carry, projected: PyTree, hooks: Hooks

@@ -14,6 +14,7 @@ from flax.typing import Initializer
 from dlcore.errors import InputError
 from dlcore.nn.attention.functions import attention, attention_weights
 from dlcore.nn.attention.positions import alibi_slopes, rotate
+from dlcore.nn.dense import Dense
 
 
 class KeyValue(NamedTuple):
@@ -69,10 +70,10 @@ class MultiHeadAttention(nn.Module):
                 f"heads of {self._head_features} features cannot be rotated in pairs; give an even "
                 "width"
             )
-        self.query = nn.Dense(self.features, use_bias=self.bias)
-        self.key = nn.Dense(self._groups * self._head_features, use_bias=self.bias)
-        self.value = nn.Dense(self._groups * self._head_features, use_bias=self.bias)
-        self.output = nn.Dense(self.features, use_bias=self.bias, kernel_init=self.output_init)
+        self.query = Dense(self.features, use_bias=self.bias)
+        self.key = Dense(self._groups * self._head_features, use_bias=self.bias)
+        self.value = Dense(self._groups * self._head_features, use_bias=self.bias)
+        self.output = Dense(self.features, use_bias=self.bias, kernel_init=self.output_init)
         if self.qk_norm:
             self.query_norm, self.key_norm = nn.RMSNorm(), nn.RMSNorm()
 

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from dlcore import errors
+from dlcore.nn.dense import multiply_rows
 from dlcore.types import at_least_float32
 
 Params = Mapping[str, jax.Array]
@@ -180,7 +181,7 @@ class General(Dot):
         return {"memory_kernel": nn.initializers.lecun_normal()(key, (memory, queries))}
 
     def keys(self, params: Params, memory: jax.Array) -> jax.Array:
-        return memory @ params["memory_kernel"]
+        return multiply_rows(memory, params["memory_kernel"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +272,7 @@ class Additive(Attention):
         }
 
     def keys(self, params: Params, memory: jax.Array) -> jax.Array:
-        return memory @ params["memory_kernel"] + params["bias"][None, None]
+        return multiply_rows(memory, params["memory_kernel"]) + params["bias"][None, None]
 
     def scores(
         self, params: Params, queries: Queries, keys: jax.Array, product: Product

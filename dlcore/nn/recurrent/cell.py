@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
+from dlcore.nn.dense import multiply_rows
 from dlcore.types import PyTree
 
 Params = Mapping[str, PyTree]
@@ -69,7 +70,7 @@ class Cell(abc.ABC):
 
     def project(self, params: Params, x: jax.Array) -> jax.Array:
         """Maps inputs (..., D) to (..., G), the part of the step that needs no carry."""
-        return x @ params["input_kernel"] + expand(params["bias"], x.ndim)
+        return multiply_rows(x, params["input_kernel"]) + expand(params["bias"], x.ndim)
 
     @abc.abstractmethod
     def step(

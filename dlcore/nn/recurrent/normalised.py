@@ -13,6 +13,7 @@ from flax import struct
 from jax.nn import sigmoid, standardize
 
 from dlcore import parallel
+from dlcore.nn.dense import multiply_rows
 from dlcore.nn.recurrent.cell import Carry, Hooks, Params, expand, gates
 from dlcore.nn.recurrent.lstm import LSTM
 from dlcore.parallel import AxisName
@@ -38,7 +39,7 @@ class LayerNormLSTM(LSTM):
         return super().init(key, inputs) | _scales(self.features, 1.0)
 
     def project(self, params: Params, x: jax.Array) -> jax.Array:
-        normal = _layer_norm(x @ params["input_kernel"])
+        normal = _layer_norm(multiply_rows(x, params["input_kernel"]))
         return _affine(normal, params["input_scale"], params["bias"])
 
     def step(
@@ -120,7 +121,7 @@ class BatchNormLSTM(LSTM):
         axis_name = parallel.axis_name()
         mask = jnp.ones(x.shape[:2], bool) if mask is None else mask
         count = _sum_over_devices(mask.sum(1).astype(jnp.float32), axis_name)
-        product = x @ params["input_kernel"]
+        product = multiply_rows(x, params["input_kernel"])
         if train:
             running, batch = None, _moments(product, mask, count, axis_name)
             moments = batch

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dlcore.nn.dense import sum_outer
 from dlcore.nn.recurrent.cell import Carry, Cell, Hooks, Params
 from dlcore.types import PyTree
 
@@ -179,7 +180,7 @@ def _run_backward(
 ) -> tuple[PyTree, PyTree, PyTree, PyTree, None]:
     backward, factors = residuals
     others, carry, prepared, taps = backward(cotangents)
-    recurrent = {name: jnp.einsum("tbh,tbg->hg", factors[name], taps[name]) for name in taps}
+    recurrent = {name: sum_outer(factors[name], taps[name]) for name in taps}
     return recurrent, others, carry, prepared, None
 
 
