@@ -7,5 +7,8 @@ JOBS = [f"dlcore.{name}" for name in find_packages(include=["experiments*"])]
 setup(
     packages=[*find_packages(include=["dlcore*"]), *JOBS],
     package_dir={"": ".", "dlcore.experiments": "experiments"},
-    package_data={"dlcore": ["py.typed"], "dlcore.experiments": ["recipes/*/*.flags"]},
+    package_data={
+        "dlcore": ["py.typed", "nn/onednn.cc"],
+        "dlcore.experiments": ["recipes/*/*.flags"],
+    },
 )

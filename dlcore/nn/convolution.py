@@ -9,13 +9,14 @@ inside a loop (`jax.lax.scan`) they run up to a hundred times slower (jax-ml/jax
 transposes, it also recomputes the layers before the convolution, element by element. So here the
 gradients are forward convolutions of transposed arrays, and a fence keeps XLA from recomputing the
 layers below. This holds on CPUs only: for other devices the compilers know JAX's own forms.
+Where oneDNN is installed, its kernels take the place of both on a CPU (`onednn.py`).
 
 Shapes: B batch, I... image, O... output, F... window, C channels, K filters, G groups.
 """
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -24,6 +25,7 @@ import jax.numpy as jnp
 from flax.typing import Initializer
 from jax import lax
 
+from dlcore.nn import onednn
 from dlcore.nn.windows import (
     Padding,
     PerDimension,
@@ -80,7 +82,36 @@ def convolve(x: jax.Array, kernel: jax.Array, windows: Windows) -> jax.Array:
 
     Differentiable in reverse mode, and its gradient in both (`jax.hessian`); not by `jax.jvp`.
     """
-    return _correlate(x, kernel, *windows)
+    return _to_output(windows, x, kernel)
+
+
+def _to_output(windows: Windows, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns the convolution's output."""
+
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _correlate(x, kernel, *windows)
+
+    if not onednn.takes(x, kernel, *windows):
+        return plain(x, kernel)
+    output = jax.eval_shape(plain, x, kernel).shape
+    fast = functools.partial(onednn.forward, output=output, **windows._asdict())
+    return _on_cpu(fast, plain, x, kernel)
+
+
+def _on_cpu(
+    fast: Callable[..., jax.Array], plain: Callable[..., jax.Array], *arrays: jax.Array
+) -> jax.Array:
+    """Returns `fast` of the arrays on a CPU, else `plain`, and has the derivatives of `plain`."""
+
+    @jax.custom_jvp
+    def choose(*arrays: jax.Array) -> jax.Array:
+        return lax.platform_dependent(*arrays, cpu=fast, default=plain)
+
+    @choose.defjvp
+    def derivative(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+        return choose(*primals), jax.jvp(plain, primals, tangents)[1]
+
+    return choose(*arrays)
 
 
 def _correlate(
@@ -107,23 +138,47 @@ def _correlate(
 
 
 def _forward(x: jax.Array, kernel: jax.Array, windows: Windows) -> tuple[jax.Array, Residuals]:
-    return _correlate(x, kernel, *windows), (x, kernel)
+    return _to_output(windows, x, kernel), (x, kernel)
 
 
 def _backward(windows: Windows, residuals: Residuals, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+    by_image = _image_gradient(windows, x.shape[1:-1], kernel, g)
+    return by_image, _kernel_gradient(windows, x, kernel, g)
+
+
+def _image_gradient(
+    windows: Windows, sizes: Sequence[int], kernel: jax.Array, g: jax.Array
+) -> jax.Array:
+    """Returns the gradient with respect to an image of these sizes, by the device's own form."""
+    x = jax.ShapeDtypeStruct((len(g), *sizes, kernel.shape[-2]), g.dtype)
+
+    def derived(kernel: jax.Array, g: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda x: _correlate(x, kernel, *windows), x)(g)[0]
+
+    if onednn.takes(x, kernel, *windows):
+        fast = functools.partial(onednn.to_image, image=x.shape, **windows._asdict())
+        return _on_cpu(fast, derived, kernel, g)
+    mirrored = functools.partial(_to_image, windows, sizes)
+    return lax.platform_dependent(kernel, g, cpu=mirrored, default=derived)
+
+
+def _kernel_gradient(windows: Windows, x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
+    """Returns the gradient with respect to the kernel, by the device's own form."""
+
+    def derived(x: jax.Array, g: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda kernel: _correlate(x, kernel, *windows), kernel)(g)[0]
+
+    if onednn.takes(x, kernel, *windows):
+        fast = functools.partial(onednn.to_kernel, kernel=kernel.shape, **windows._asdict())
+        return _on_cpu(fast, derived, x, g)
     return lax.platform_dependent(
-        *residuals,
+        x,
+        kernel,
         g,
-        cpu=functools.partial(_as_forward, windows),
-        default=functools.partial(_as_derived, windows),
+        cpu=functools.partial(_to_kernel, windows),
+        default=lambda x, kernel, g: derived(x, g),
     )
-
-
-def _as_forward(
-    windows: Windows, x: jax.Array, kernel: jax.Array, g: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Computes the gradients with respect to x and the kernel by forward convolutions."""
-    return _to_image(windows, x.shape[1:-1], kernel, g), _to_kernel(windows, x, kernel, g)
 
 
 def _to_image(windows: Windows, sizes: Sequence[int], kernel: jax.Array, g: jax.Array) -> jax.Array:
@@ -172,13 +227,6 @@ def _fence(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.cond(first == first, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x)
 
 
-def _as_derived(
-    windows: Windows, x: jax.Array, kernel: jax.Array, g: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    _, pull_back = jax.vjp(lambda x, kernel: _correlate(x, kernel, *windows), x, kernel)
-    return pull_back(g)
-
-
 convolve.defvjp(_forward, _backward)
 
 
@@ -192,27 +240,29 @@ def convolve_transposed(
     convolution has this kernel and these windows and leads from the sizes O to I. Differentiable as
     `convolve`.
     """
+    return _transposed(windows, sizes, kernel, x)
+
+
+def _transposed(
+    windows: Windows, sizes: tuple[int, ...], kernel: jax.Array, x: jax.Array
+) -> jax.Array:
+    output = jax.ShapeDtypeStruct((len(x), *sizes, kernel.shape[-2]), x.dtype)
+    if onednn.takes(output, kernel, *windows):
+        return _image_gradient(windows, sizes, kernel, x)
     return _to_image(windows, sizes, kernel, x)
 
 
 def _transposed_forward(
     x: jax.Array, kernel: jax.Array, sizes: tuple[int, ...], windows: Windows
 ) -> tuple[jax.Array, Residuals]:
-    return _to_image(windows, sizes, kernel, x), (x, kernel)
+    return _transposed(windows, sizes, kernel, x), (x, kernel)
 
 
 def _transposed_backward(
     sizes: tuple[int, ...], windows: Windows, residuals: Residuals, g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
-
-    def derived(g: jax.Array, kernel: jax.Array, x: jax.Array) -> jax.Array:
-        return jax.vjp(lambda kernel: _correlate(g, kernel, *windows), kernel)[1](x)[0]
-
-    to_kernel = lax.platform_dependent(
-        g, kernel, x, cpu=functools.partial(_to_kernel, windows), default=derived
-    )
-    return _correlate(g, kernel, *windows), to_kernel
+    return _to_output(windows, g, kernel), _kernel_gradient(windows, g, kernel, x)
 
 
 convolve_transposed.defvjp(_transposed_forward, _transposed_backward)

@@ -79,7 +79,10 @@ class _Walker:
             operands = [read(atom) for atom in eqn.invars]
             inner = "/".join(filter(None, [scope, str(eqn.source_info.name_stack)]))
             bodies = list(core.jaxprs_in_params(eqn.params))
-            if eqn.primitive.name in (*_LOOPS, "cond", _PARTS):
+            if eqn.params.get("branches_platforms"):
+                # All branches compute the same; the last one is that of other platforms.
+                outputs = self.run(bodies[-1], operands[1:], inner, rounds, read_later)
+            elif eqn.primitive.name in (*_LOOPS, "cond", _PARTS):
                 outputs = self.opaque(eqn, bodies, operands, inner, rounds, read_later)
             elif len(bodies) == 1 and _calls(eqn, bodies[0]):
                 outputs = self.run(bodies[0], operands, inner, rounds, read_later)

@@ -1,12 +1,13 @@
 """Benchmarks of convolutions: `.venv/bin/python scripts/bench/convolution.py [steps ...]`.
 
 They keep to two cores; the peer is PyTorch, whose images lie channels-last. Contenders take turns,
-and ratios are medians over neighbouring ones. Sections:
+and ratios are medians over neighbouring ones. Steps by oneDNN need the extra `onednn`. Sections:
 
     operations  forward, gradient by the input and gradient by the kernel of single convolutions
     steps       whole training steps: a net like LeNet's (3x3 convolutions of 32 and 64 filters,
                 pools and 256 dense units, batch 128 of 32x32x3) and ResNet-20 (batch 64), SGD with
-                momentum; wanted: 0.8 and 0.5 of PyTorch's speed
+                momentum, by XLA's convolutions and by oneDNN's; wanted: 0.8 and 0.5 of PyTorch's
+                speed
     compilation seconds to compile the gradient of ResNet-20 and of ResNet-110; wanted: < 1.5 times
 """
 
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from contenders import Contender, Step, ratio, run, table, take_turns
+from contenders import Contender, Step, race, ratio, run, table, take_turns
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 5, "turns of each contender", 1)
@@ -82,8 +83,8 @@ def their_operation(*, shape: tuple[int, ...], operation: str) -> Step:
     return lambda: torch.ops.aten.convolution_backward(*arguments)
 
 
-def our_step(*, net: str) -> Step:
-    """A training step of one of `STEPS`, as `fit` compiles it."""
+def our_step(*, net: str, by: str = "XLA") -> Step:
+    """A training step of one of `STEPS`, as `fit` compiles it; convolutions by XLA or oneDNN."""
     import flax.linen as nn
     import jax
     import jax.numpy as jnp
@@ -92,7 +93,7 @@ def our_step(*, net: str) -> Step:
     from dlcore import runtime
     from dlcore.metrics import classification
     from dlcore.models import image_model
-    from dlcore.nn import Conv, Dense, max_pool
+    from dlcore.nn import Conv, Dense, max_pool, onednn
     from dlcore.train import gradient_step
     from dlcore.train.health import guard
     from dlcore.types import Aux, TrainState
@@ -106,6 +107,10 @@ def our_step(*, net: str) -> Step:
             return Dense(10)(x), {}
 
     runtime.configure()
+    if by == "XLA":
+        onednn.available = lambda: False
+    elif not onednn.available():
+        raise ModuleNotFoundError("the extra onednn")
     model = LikeLeNet() if net == "like LeNet" else image_model("resnet20", num_classes=10)
     tx = optax.sgd(0.01, momentum=0.9)
     batch = _batch(STEPS[net][0])
@@ -213,16 +218,17 @@ def operations() -> None:
 
 
 def steps() -> None:
-    """Milliseconds of a step, and our speed as a share of PyTorch's."""
-    rows = [("net", "batch", "ours, ms", "PyTorch, ms", "ours / PyTorch", "asked")]
+    """Milliseconds of a step, and PyTorch's by them, which is our speed as a share of its own."""
     for net, (size, asked) in STEPS.items():
-        times = take_turns(
-            {"ours": Contender(our_step, net=net), "PyTorch": Contender(their_step, net=net)},
-            rounds=FLAGS.rounds,
+        print(f"  {net}, batch {size}, asked: PyTorch's time at least {asked} of ours")
+        race(
+            {
+                "ours": lambda net=net: Contender(our_step, net=net),
+                "ours by oneDNN": lambda net=net: Contender(our_step, net=net, by="oneDNN"),
+                "PyTorch": lambda net=net: Contender(their_step, net=net),
+            },
+            FLAGS.rounds,
         )
-        medians = [f"{1e3 * np.median(times[name]):.1f}" for name in ("ours", "PyTorch")]
-        rows.append((net, str(size), *medians, f"{ratio(times, 'PyTorch'):.2f}", f">= {asked}"))
-    table(rows)
 
 
 def compilation() -> None:

@@ -10,6 +10,7 @@ from jax import lax
 
 from dlcore import nn
 from dlcore.errors import InputError
+from dlcore.nn import onednn
 from dlcore.nn.convolution import Windows, convolve
 
 AXES = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
@@ -232,3 +233,58 @@ def test_sizes_that_no_convolution_leads_back_to_are_refused(options):
     layer = nn.ConvTranspose(1, (3,), **{"stride": 2, **options})
     with pytest.raises(InputError, match="no convolution with a window of 3, stride"):
         layer.init(jax.random.key(0), jnp.zeros((1, 2, 1)))
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """The suite runs on several virtual devices; these tests use one of them."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+
+
+needs_onednn = pytest.mark.skipif(not onednn.available(), reason="needs the extra onednn")
+
+
+@needs_onednn
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize(
+    "sizes, window, windows",
+    [
+        ((9,), (4,), Windows((2,), ((1, 2),), (1,))),
+        ((6, 7), (3, 3), Windows((1, 1), ((1, 1), (1, 1)), (1, 1))),
+        ((7, 8), (3, 2), Windows((2, 1), ((1, 1), (0, 1)), (1, 2))),
+        ((4, 5, 6), (3, 2, 1), Windows((2, 1, 3), ((1, 1), (0, 0), (0, 0)), (1, 2, 1))),
+    ],
+)
+def test_onednn_equals_xla(one_device, sizes, window, windows, batch):
+    given = arrays(sizes, window, windows, batch=batch)
+    assert onednn.takes(*given[:2], *windows)
+    found = jax.jit(lambda *given: gradients(convolve, windows, *given))(*given)
+    for f, e in zip(found, gradients(derived, windows, *given), strict=True):
+        np.testing.assert_allclose(f, e, rtol=1e-5, atol=1e-5)
+
+
+@needs_onednn
+def test_second_derivatives_of_onednn(one_device):
+    """The gradient of a gradient is that of XLA's convolutions."""
+    test_second_derivatives()
+
+
+@needs_onednn
+def test_onednn_under_vmap(one_device):
+    windows = Windows((1, 1), ((1, 1), (1, 1)), (1, 1))
+    x, kernel, _ = arrays((6, 7), (3, 3), windows)
+    kernels = jnp.stack([kernel, 2 * kernel])
+    found = jax.vmap(lambda kernel: convolve(x, kernel, windows))(kernels)
+    expected = jnp.stack([derived(x, kernel, windows) for kernel in kernels])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_onednn_leaves_to_xla():
+    """Other types, empty batches and pads as wide as the window go by XLA wherever oneDNN is."""
+    x, kernel = jnp.ones((2, 5, 5, 3)), jnp.ones((3, 3, 3, 4))
+    strides, pads, dilation = (1, 1), ((1, 1), (1, 1)), (1, 1)
+    half = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    assert not onednn.takes(*half, strides, pads, dilation)
+    assert not onednn.takes(x[:0], kernel, strides, pads, dilation)
+    assert not onednn.takes(x, kernel, strides, ((3, 1), (1, 1)), dilation)
+    assert not onednn.takes(x, kernel, strides, ((1, -1), (1, 1)), dilation)
