@@ -9,7 +9,7 @@ import re
 
 # Importing the embedded builders makes TFDS find them by their names.
 from dlcore.data.builders import EMBEDDED
-from dlcore.data.tfds import own_features_only, stand_in_for_tensorflow, tfds
+from dlcore.data.tfds import import_texts, own_features_only, stand_in_for_tensorflow, tfds
 from dlcore.errors import InputError, choose
 
 PathLike = str | os.PathLike[str]
@@ -46,6 +46,8 @@ def open_builder(name: str, data_dir: PathLike | None = None) -> tfds.core.Datas
         )
     if data_dir is not None:
         data_dir = pathlib.Path(data_dir).expanduser()
+    if parts[1] not in EMBEDDED:
+        import_texts()
     try:
         with own_features_only(name), stand_in_for_tensorflow():
             return tfds.builder(name, data_dir=data_dir)

@@ -15,10 +15,6 @@ from unittest import mock
 
 import numpy as np
 import tensorflow_datasets as tfds
-
-# TFDS does not find glue and WMT by their names until these modules are imported.
-import tensorflow_datasets.text
-import tensorflow_datasets.translate
 import tqdm
 from tensorflow_datasets.core.utils import lazy_imports_utils
 
@@ -34,6 +30,15 @@ _FEATURES: dict[str, type[tfds.features.FeatureConnector]] = {
 }
 # Records that are read by one call; reading them one by one takes three times as long.
 _CHUNK = 1024
+
+
+def import_texts() -> None:
+    """Makes TFDS find its data sets of texts, such as glue and WMT, by their names.
+
+    It does not find some of them until these modules are imported, which takes 0.1 s.
+    """
+    import tensorflow_datasets.text
+    import tensorflow_datasets.translate  # noqa: F401
 
 
 @contextlib.contextmanager

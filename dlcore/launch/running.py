@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import pathlib
 import sys
@@ -178,7 +179,8 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
     if checkpoints.strangers:
         names = ", ".join(checkpoints.strangers)
         say(f"left alone in {checkpoints.directory}, for they are no checkpoints: {names}")
-    abstract = layout.abstract(lambda: make_state(task))
+    make = functools.partial(make_state, task)  # one function, which JAX traces once
+    abstract = layout.abstract(make)
     restored = checkpoints.restore(abstract)
     if restored:
         state = restored.state
@@ -192,7 +194,7 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
             "restore its checkpoints, or choose another --workdir to train anew"
         )
     else:
-        state = task.adopt(layout.initialise(lambda: make_state(task)))
+        state = task.adopt(layout.initialise(make))
     first = restored.step if restored else 0
     if processes.is_primary():
         if restored and first < (config.steps or first):

@@ -9,8 +9,10 @@ shared and noisy. Sections:
             resumed loader's first batch in < 50 ms at any step
     norms   batch and layer normalisation with its gradient, by two passes, against Flax's by one,
             which is not stable; wanted: as fast; beside it the errors at a mean of 1,000 deviations
-    start   seconds to import dlcore beyond JAX's own import; wanted: < 0.3; and seconds to the
-            first step of the default job, cold (wanted: < 10) and with a warm cache (< 5)
+    start   seconds from the command to the first step of each job as it is without flags (--jobs
+            chooses some): with an empty compilation cache, and with a full one (wanted: < 3); the
+            share of the imports in the latter, and how many programs were compiled. The embedded
+            data must be prepared, by a run before
     waiting whether contenders that wait slow the one whose turn it is: a step of the 2 x 650 LSTM,
             by itself and between the turns of others; wanted: as fast
     digits  test accuracy and seconds of the default job over 3 seeds (wanted: mean >= 98.5 %, 60 s
@@ -20,7 +22,9 @@ shared and noisy. Sections:
 import functools
 import importlib.util
 import itertools
+import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -35,6 +39,7 @@ from contenders import Contender, experiment, run, table
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 5, "pairs of measurements in the section loop")
+flags.DEFINE_list("jobs", [], "jobs of the section start; all that train by default")
 
 
 def loop() -> None:
@@ -162,12 +167,6 @@ def loader() -> None:
     table(rows)
 
 
-def python(code: str) -> float:
-    """Runs Python code that prints a number, in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
-
-
 def with_gradient(apply: Callable[..., Any], state: Any) -> Callable[..., Any]:
     """Compiles (params, x, g) -> the layer's outputs, and the gradients of both by g of these."""
     import jax
@@ -234,31 +233,62 @@ def norms() -> None:
     table(rows)
 
 
-def start() -> None:
-    """Medians of 5 imports and 3 runs."""
-    timed = "import time, jax\ns = time.perf_counter()\n{}\nprint(time.perf_counter() - s)"
+# Ends a command with its first step: hooks are called when that was computed.
+TO_FIRST_STEP = """
+import os, sys
+from dlcore.launch import process
+process.settle_environment()
+import jax
+from dlcore.launch import running
+from dlcore.launch.command import command
+programs = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **which: programs.append(which) if "backend_compile" in event else None
+)
+def end(hook, loop):
+    print(len(programs), flush=True)
+    os._exit(0)
+running.StopOnSignal.after_step = end
+command(sys.argv[1:])
+"""
 
-    def importing(modules: str) -> str:
-        return f"{statistics.median(python(timed.format(modules)) for _ in range(5)):.3f} s"
 
-    rooms = "import dlcore, dlcore.nn, dlcore.models, dlcore.optim, dlcore.runtime, dlcore.train"
-    rows = [
-        ("import dlcore, beyond jax", importing("import dlcore")),
-        ("import flax.linen, optax, beyond jax", importing("import flax.linen, optax")),
-        ("import all rooms but Orbax's, beyond jax, flax and optax",
-         importing(f"import flax.linen, optax\ns = time.perf_counter()\n{rooms}")),
-    ]  # fmt: skip
+def to_first_step(job: str, cache: str, *options: str) -> tuple[float, int, str]:
+    """Runs a job to its first step.
+
+    Args:
+        job: its name.
+        cache: the folder of compiled programs.
+        options: of Python.
+
+    Returns:
+        Seconds, the count of compiled programs, those of the cache included, and standard error.
+    """
+    # Users have the modules of their installation compiled to byte code.
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory() as folder:
-        for kind in ("cold", "warm"):
-            seconds = []
-            for number in range(3):
-                summary = experiment(
-                    "image_classification", "--steps=1", cache=f"{folder}/{number}"
-                )
-                seconds.append(summary["seconds_to_first_step"])
-            rows.append(
-                (f"default job, first step, {kind} cache", f"{statistics.median(seconds):.2f} s")
-            )
+        command = [sys.executable, *options, "-c", TO_FIRST_STEP, job, f"--workdir={folder}/run"]
+        start = time.perf_counter()
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return time.perf_counter() - start, int(done.stdout.split()[-1]), done.stderr
+
+
+def start() -> None:
+    """One run with an empty cache, three with a full one of which the median counts."""
+    from dlcore.launch import jobs
+
+    trained = [job for job in jobs.names() if job != "comparison"]
+    rows = [("job", "cold s", "warm s", "imports", "programs")]
+    for job in FLAGS.jobs or trained:
+        with tempfile.TemporaryDirectory() as cache:
+            cold, _, _ = to_first_step(job, cache)
+            runs = [to_first_step(job, cache) for _ in range(3)]
+            seconds, programs, log = to_first_step(job, cache, "-X", "importtime")
+        lines = re.findall(r"^import time: +(\d+) \|", log, re.MULTILINE)
+        share = sum(map(int, lines)) / 1e6 / seconds
+        warm = statistics.median(run[0] for run in runs)
+        rows.append((job, f"{cold:.2f}", f"{warm:.2f}", f"{share:.0%}", str(programs)))
     table(rows)
 
 

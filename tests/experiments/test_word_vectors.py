@@ -113,7 +113,7 @@ def test_every_choice_passes_the_smoke_test(run, tmp_path, flags):
 def test_glove_learns_from_counts(run, tmp_path):
     process = run(
         "--epochs=60", f"--workdir={tmp_path}", "--neighbours=fig", "--x_max=1000",
-        "--combine=average",
+        "--combine=average", "--checkpoint_every=0",
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert summary(tmp_path)["metrics"]["loss"] < 0.01
