@@ -1,5 +1,6 @@
 """The parts that benchmarks share: contenders that take turns, runs of experiments, and tables."""
 
+import concurrent.futures
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -112,6 +113,13 @@ def _serve(
         return  # Nobody wants another turn.
     except Exception:
         pipe.send(traceback.format_exc())
+
+
+def alone(function: Callable[..., Any], **options: Any) -> Any:
+    """Returns the result of a function of a module, called in a new process that then ends."""
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        return pool.submit(function, **options).result()
 
 
 def job_step(task: Any, state: Any, batch: Any) -> Step:

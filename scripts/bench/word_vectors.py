@@ -26,7 +26,7 @@ import numpy as np
 import tqdm
 import word_vectors_contenders as peers
 from absl import flags
-from contenders import Times, ratio, run, table
+from contenders import Times, alone, ratio, run, table
 
 FASTER = {"skip_gram": 3, "cbow_mean": 1}  # times gensim's best, asked
 
@@ -102,8 +102,8 @@ def train(name: str, *, corpus: pathlib.Path, architecture: str, seed: int) -> p
     """Returns what "ours" or one of `GENSIM` learns in a new process."""
     options = {"corpus": corpus, "architecture": architecture, "epochs": FLAGS.epochs, "seed": seed}
     if name == "ours":
-        return peers.alone(peers.ours, **options, settings=settings(architecture))
-    return peers.alone(peers.gensim, **options, **GENSIM[name])
+        return alone(peers.ours, **options, settings=settings(architecture))
+    return alone(peers.gensim, **options, **GENSIM[name])
 
 
 def speed() -> None:
@@ -239,12 +239,12 @@ def memory() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "text"
         peers.zipf_corpus(path, megabytes=FLAGS.megabytes, distinct=FLAGS.distinct)
-        words, peaks = peers.alone(
+        words, peaks = alone(
             peers.memory_of_training, corpus=path, architecture="skip_gram", epochs=1, seed=0,
             settings=settings("skip_gram"), steps=FLAGS.memory_steps,
         )  # fmt: skip
     tables = 2 * words * peers.FEATURES * 4 / 2**20
-    jax_alone = peers.alone(peers.memory_of_tables, words=words) - tables
+    jax_alone = alone(peers.memory_of_tables, words=words) - tables
     rows = [
         (f"MB, {FLAGS.megabytes:,} MB of text, {words:,} words", "asked", "measured"),
         ("peak until the token file is built", "", f"{peaks['vocabulary']:,.0f}"),
@@ -271,7 +271,7 @@ def glove() -> None:
     for number, name in tqdm.tqdm(turns, desc="glove", delay=2, leave=False):
         options = {"folder": folder, "passes": FLAGS.passes}
         if name == "ours":
-            preparation, seconds = peers.alone(peers.our_glove, rate=FLAGS.glove_rate, **options)
+            preparation, seconds = alone(peers.our_glove, rate=FLAGS.glove_rate, **options)
             prepared.append(preparation)
         else:
             seconds = peers.peer_glove(programs[name], words=words, threads=CORES, **options)

@@ -3,14 +3,12 @@
 Shapes: V words, D features, n cells of a co-occurrence matrix.
 """
 
-import concurrent.futures
-import multiprocessing
 import os
 import pathlib
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,13 +37,6 @@ class Trained(NamedTuple):
     output: np.ndarray
     seconds: dict[str, float]
     megabytes: dict[str, float]
-
-
-def alone(function: Callable[..., Any], **options: Any) -> Any:
-    """Returns the result of a function of a module, called in a new process."""
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        return pool.submit(function, **options).result()
 
 
 def peak() -> float:
