@@ -3,6 +3,7 @@
 Shapes: H W C the height, width and channels of an image, S the side of a square one.
 """
 
+import concurrent.futures
 import contextlib
 import io
 import os
@@ -260,7 +261,9 @@ def read_images(
         InputError: when a file cannot be read, or an image is of another shape.
     """
     found = np.empty((len(images), *shape), np.uint8)
-    for number, image in enumerate(images):
+
+    def fill(number: int) -> None:
+        image = images[number]
         if isinstance(image, np.ndarray):
             array, name = image, f"image {number}"
         else:
@@ -270,6 +273,15 @@ def read_images(
         if array.size != found[number].size:
             raise InputError(f"{name} has the shape {array.shape}; it must be {shape}")
         found[number] = array.reshape(shape)
+
+    if all(isinstance(image, np.ndarray) for image in images):
+        for number in range(len(images)):
+            fill(number)
+        return found
+    # PIL lets other threads run while it decodes and resizes. `map` raises the first error.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+        for _ in threads.map(fill, range(len(images))):
+            pass
     return found
 
 

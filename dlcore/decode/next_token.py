@@ -24,8 +24,8 @@ def log_softmax(logits: jax.Array) -> jax.Array:
 def ensemble(next_tokens: Sequence[NextToken[PyTree]]) -> NextToken[tuple[PyTree, ...]]:
     """Combines several models into one by the arithmetic mean of their probabilities.
 
-    The carry of the ensemble is the tuple of their carries, and it returns log P. The models must
-    share one vocabulary.
+    The carry of the ensemble is the tuple of their carries, and it returns log P; with one model,
+    what that returns. The models must share one vocabulary.
 
     Args:
         next_tokens: the models' next-token functions, at least one.
@@ -47,6 +47,9 @@ def ensemble(next_tokens: Sequence[NextToken[PyTree]]) -> NextToken[tuple[PyTree
         carries: tuple[PyTree, ...], token: jax.Array
     ) -> tuple[tuple[PyTree, ...], jax.Array]:
         steps = [f(carry, token) for f, carry in zip(next_tokens, carries, strict=True)]
+        if len(steps) == 1:
+            ((carry, logits),) = steps
+            return (carry,), logits
         log_probs = jnp.stack([log_softmax(logits) for _, logits in steps])
         mean = jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(steps))
         return tuple(carry for carry, _ in steps), mean

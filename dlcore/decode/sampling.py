@@ -40,14 +40,7 @@ def filter_logits(
     >>> filter_logits(jnp.array([[2.0, 0.0, 1.0]]), top_k=2).tolist()
     [[0.0, -inf, -1.0]]
     """
-    if not 0 <= temperature < float("inf"):
-        raise InputError(f"temperature {temperature} is not possible; give 0 (greedy) or more")
-    if top_k is not None and top_k < 1:
-        raise InputError(f"top_k {top_k} keeps no token; give 1 or more")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise InputError(f"top_p {top_p} is not a share; give one in (0, 1]")
-    if min_p is not None and not 0 < min_p <= 1:
-        raise InputError(f"min_p {min_p} is not a share; give one in (0, 1]")
+    _require(temperature, top_k, top_p, min_p)
     if temperature == 0:
         temperature, top_k = 1.0, 1
     logits = logits.astype(at_least_float32(logits.dtype))
@@ -68,6 +61,20 @@ def filter_logits(
         # The likeliest token has the logit 0, whatever was dropped.
         logits = jnp.where(logits >= jnp.log(min_p), logits, -jnp.inf)
     return logits
+
+
+def _require(
+    temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
+) -> None:
+    """Raises InputError for options outside their ranges, which `filter_logits` names."""
+    if not 0 <= temperature < float("inf"):
+        raise InputError(f"temperature {temperature} is not possible; give 0 (greedy) or more")
+    if top_k is not None and top_k < 1:
+        raise InputError(f"top_k {top_k} keeps no token; give 1 or more")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise InputError(f"top_p {top_p} is not a share; give one in (0, 1]")
+    if min_p is not None and not 0 < min_p <= 1:
+        raise InputError(f"min_p {min_p} is not a share; give one in (0, 1]")
 
 
 def sample(
@@ -98,6 +105,9 @@ def sample(
     >>> sample(jax.random.key(0), jnp.array([[0.0, 2.0, 1.0]]), temperature=0).tolist()
     [1]
     """
+    if temperature == 0:
+        _require(temperature, top_k, top_p, min_p)
+        return logits.argmax(-1).astype(jnp.int32)
     logits = filter_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(logits)))
     return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)

@@ -1,6 +1,5 @@
 """Texts that a language model writes: --prompt, --generate and how tokens are drawn."""
 
-import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -46,12 +45,10 @@ class Sampler:
 
         @jax.jit
         def continued(variables: Variables, prompt: jax.Array, key: jax.Array) -> jax.Array:
-            next_token = functools.partial(model.apply, variables, method="next_token")
-            carry, _ = jax.lax.scan(
-                lambda carry, token: (next_token(carry, token)[0], None),
-                model.initial_carry(1, len(prompt) + self._config.generate),
-                prompt[:-1, None],
-            )
+            carry = model.initial_carry(1, len(prompt) + self._config.generate)
+            if len(prompt) > 1:
+                carry, _, _ = model.apply(variables, prompt[None, :-1], carry=carry)
+            next_token = model.reader(variables, 1)
             return generate(next_token, carry, prompt[-1:], key, **self._options)
 
         prompt, key = jnp.asarray(self._prompt), self._key()

@@ -46,6 +46,14 @@ def test_two_of_the_same_are_one():
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)
 
 
+def test_an_ensemble_of_one_is_the_model():
+    model, token = Model(1, vocab=5), jnp.array([0, 4])
+    start = model.start(jnp.array([3, 50]))
+    carry, logits = model.next_token(start, token)
+    found = ensemble([model.next_token])((start,), token)
+    jax.tree.map(np.testing.assert_array_equal, found, ((carry,), logits))
+
+
 def test_an_ensemble_of_none():
     with pytest.raises(InputError, match="an ensemble of 0 models predicts nothing"):
         ensemble([])

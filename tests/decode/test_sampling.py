@@ -82,6 +82,16 @@ def test_no_temperature_is_greedy(temperature, scale):
     np.testing.assert_array_equal(tokens, LOGITS.argmax(-1))
 
 
+@pytest.mark.parametrize("settings", [{}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 1.0}], ids=str)
+def test_greedy_takes_what_the_filter_leaves(settings):
+    """The lowest of the likeliest, which is the only finite logit."""
+    logits = jnp.array([[0.0, 2.0, 1.0, 2.0], [-1.0, -1.0, -1.0, -jnp.inf]])
+    left = filter_logits(logits, temperature=0, **settings)
+    tokens = sample(jax.random.key(5), logits, temperature=0, **settings)
+    np.testing.assert_array_equal(jnp.isfinite(left).sum(-1), 1)
+    np.testing.assert_array_equal(tokens, left.argmax(-1))
+
+
 @pytest.mark.parametrize(
     "settings, expected",
     [

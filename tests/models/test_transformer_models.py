@@ -73,7 +73,8 @@ def test_stepping_equals_teacher_forcing(name, beams):
     real = np.repeat(REAL, beams, 0)
     for t in range(T):
         carry, step = apply(name, carry, inputs[:, t], memory, method="next_token")
-        np.testing.assert_allclose(step, expected[:, t], rtol=1e-4, atol=1e-5)
+        logs = jax.nn.log_softmax(step)
+        np.testing.assert_allclose(logs, expected[:, t], rtol=1e-4, atol=1e-5)
         coverage = apply(name, carry, memory, method="coverage")
         covered = attention[:, :, : t + 1].mean(1).sum(1)
         np.testing.assert_allclose(coverage, np.where(real, covered, 1), rtol=1e-4, atol=1e-6)
@@ -208,6 +209,29 @@ def test_language_model_reads_windows_and_steps(tie, scale):
         else (variables["params"]["output_kernel"])
     )
     np.testing.assert_array_equal(readout.kernel, kernel)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("tie", [True, False])
+def test_language_model_reads_a_prompt_at_once(tie, batch):
+    """The prompt in one pass, then token by token by `reader`: as all token by token."""
+    model = language_model(tie=tie)
+    tokens = INPUTS[:batch, 0]
+    variables = drawn(jax.eval_shape(model.init, jax.random.key(0), tokens))
+
+    @jax.jit
+    def both(variables):
+        step = functools.partial(model.apply, variables, method="next_token")
+        expected, found = model.initial_carry(batch, T), model.initial_carry(batch, T)
+        for t in range(T - 1):
+            expected, _ = step(expected, tokens[:, t])
+        found, _, _ = model.apply(variables, tokens[:, :-1], carry=found)
+        reader = model.reader(variables, batch)
+        return step(expected, tokens[:, -1]), reader(found, tokens[:, -1])
+
+    expected, found = both(variables)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, found, expected)
 
 
 @pytest.mark.parametrize(

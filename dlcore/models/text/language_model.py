@@ -3,6 +3,8 @@
 Shapes: B batch, T time, D embedding features, V vocabulary, R rows of the output layer.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from dlcore.losses.output import Output, Readout
 from dlcore.nn import Dense, Dropout
 from dlcore.nn.embedding import Embedding
 from dlcore.nn.recurrent.layers import reset_carry
-from dlcore.types import Activations, Carry
+from dlcore.types import Activations, Carry, Variables
 
 
 class LanguageModel(nn.Module):
@@ -22,9 +24,10 @@ class LanguageModel(nn.Module):
         carry, readout = model.apply(variables, inputs, reset, carry=carry, method="window")
         nats = model.output.nats(readout, targets.reshape(-1))
 
-        carry = model.initial_carry(batch, length=20)
-        next_token = functools.partial(model.apply, variables, method="next_token")
-        tokens = generate(next_token, carry, first, key, steps=20)
+        carry = model.initial_carry(batch, length=T - 1 + 20)
+        carry, _, _ = model.apply(variables, prompt[:, :-1], carry=carry)
+        next_token = model.reader(variables, batch)
+        tokens = generate(next_token, carry, prompt[:, -1], key, steps=20)
 
     Attributes:
         output: the output layer, which has V.
@@ -125,7 +128,36 @@ class LanguageModel(nn.Module):
         hidden = readout.hidden
         return carry, readout._replace(hidden=hidden.reshape(-1, hidden.shape[-1]))
 
-    def next_token(self, carry: Carry, token: jax.Array) -> tuple[Carry, jax.Array]:
-        """Maps the carry and tokens int [B] to the next carry and log P of the next ones [B, V]."""
+    def next_token(
+        self, carry: Carry, token: jax.Array, columns: jax.Array | None = None
+    ) -> tuple[Carry, jax.Array]:
+        """Maps the carry and tokens int [B] to the next carry and log P of the next ones [B, V].
+
+        Args:
+            carry: the carry before the tokens.
+            token: int [B].
+            columns: the transposed kernel of the output layer [F, R], see `reader`.
+        """
         carry, readout, _ = self(token[:, None], carry=carry)
-        return carry, self.output.log_probs(readout._replace(hidden=readout.hidden[:, 0]))
+        readout = readout._replace(hidden=readout.hidden[:, 0])
+        if columns is not None:
+            readout = readout._replace(kernel=columns.T)
+        return carry, self.output.log_probs(readout)
+
+    @nn.nowrap
+    def reader(
+        self, variables: Variables, batch: int
+    ) -> Callable[[Carry, jax.Array], tuple[Carry, jax.Array]]:
+        """Returns `next_token` with these variables, made for many steps of B rows in a loop.
+
+        Products of several rows with a matrix that is read transposed, as the output layer's kernel
+        is, take twice as long on a CPU; so the kernel is transposed once, before the loop.
+        """
+        columns = None
+        if batch > 1:
+            params = variables["params"]
+            table = params["embedding"]["embedding"] if self.tie else params["output_kernel"]
+            columns = table.T
+        return lambda carry, token: self.apply(
+            variables, carry, token, columns, method="next_token"
+        )

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from dlcore.losses.output import Readout
-from dlcore.models.text.prediction import Prediction, log_probs
+from dlcore.losses.softmax import full_scores
+from dlcore.models.text.prediction import Prediction
 from dlcore.nn import Dropout
 from dlcore.nn.attention.multihead import KeyValue
 from dlcore.nn.embedding import Embedding
@@ -27,10 +28,13 @@ class EncodedSource(NamedTuple):
         keys_values: the keys and values for each block of the decoder, [B, groups, S, features of a
             head].
         mask: bool [B, S], true where the source is real.
+        columns: the transposed kernel of the output layer [C, V]. A step of decoding has too few
+            rows to make up for reading the kernel transposed, so it is transposed once.
     """
 
     keys_values: tuple[KeyValue, ...]
     mask: jax.Array
+    columns: jax.Array
 
 
 class TransformerTranslator(nn.Module):
@@ -76,7 +80,8 @@ class TransformerTranslator(nn.Module):
             self._embedded(table, source, train), lengths=source_length, train=train
         )
         keys_values = self.decoder.project_keys_values(y)
-        return EncodedSource(keys_values, length_mask(source_length, source.shape[1]))
+        mask = length_mask(source_length, source.shape[1])
+        return EncodedSource(keys_values, mask, self.target_embedding.table.T)
 
     def decode(
         self, memory: EncodedSource, inputs: jax.Array, *, train: bool = False
@@ -112,7 +117,7 @@ class TransformerTranslator(nn.Module):
     def next_token(
         self, carry: Carry, token: jax.Array, memory: EncodedSource
     ) -> tuple[Carry, jax.Array]:
-        """Maps the carry and tokens int [R] to the next carry and log P of the next tokens [R, V].
+        """Maps the carry and tokens int [R] to the next carry and logits of the next tokens [R, V].
 
         The memory has B rows, each for R / B rows of tokens; see `MultiHeadAttention.attend`.
         """
@@ -121,7 +126,7 @@ class TransformerTranslator(nn.Module):
         )
         attended = activations["attention"].mean(1).reshape(len(token), -1)
         carry = {"decoder": decoder, "coverage": carry["coverage"] + attended}
-        return carry, log_probs(prediction)[:, 0]
+        return carry, full_scores(prediction.readout.hidden[:, 0], memory.columns.T, self.bias)
 
     def coverage(self, carry: Carry, memory: EncodedSource) -> jax.Array:
         """Returns the attention that each source step has had so far, [R, S]; 1 at padding.
