@@ -53,7 +53,7 @@ def unpacked(file: io.BufferedReader) -> io.BufferedReader:
     return io.BufferedReader(_Unpacked(file), _BLOCK)
 
 
-def read_whole(path: str | os.PathLike[str]) -> bytes:
+def read_whole(path: str | os.PathLike[str]) -> bytearray:
     """Returns all bytes of a file, unpacked.
 
     Raises:
@@ -71,7 +71,7 @@ def read_whole(path: str | os.PathLike[str]) -> bytes:
                 raise OSError(
                     errno.EFBIG, f"it is larger than {most:,} bytes, a quarter of the memory"
                 )
-    return bytes(data)
+    return data
 
 
 def read_text(path: str | os.PathLike[str]) -> str:

@@ -21,7 +21,8 @@ from dlcore.files import open_file
 # its name; among them is PostScript, a programming language, for which it starts Ghostscript.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_MOST_PIXELS = 1 << 27  # of an image that is resized
+# Times the pixels of a square that is wanted, to which a JPEG may be shrunk as it is decoded.
+_SPARE = 3
 _ORIENTATION = 0x0112  # the tag of EXIF that says how a camera was held
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -143,9 +144,6 @@ def fit_square(image: Image.Image, size: int) -> Image.Image:
     of 28 x 28 become 32 x 32 by a border of 2, as in LeCun et al. 1998. A larger image is resized
     until its shorter side fits, and cropped at the centre.
 
-    Raises:
-        ValueError: when an image is so narrow that it would be resized to gigabytes.
-
     >>> fit_square(Image.new("L", (28, 28), 255), 32).getbbox()  # left, top, right, bottom
     (2, 2, 30, 30)
     """
@@ -158,13 +156,14 @@ def fit_square(image: Image.Image, size: int) -> Image.Image:
         square.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
         return square
     scale = size / min(width, height)
-    if scale != 1:
-        resized = (max(size, round(width * scale)), max(size, round(height * scale)))
-        if resized[0] * resized[1] > _MOST_PIXELS:
-            raise ValueError(f"{width} x {height} pixels are too narrow to fit into a square")
-        image = image.resize(resized, Image.Resampling.BILINEAR)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+    whole = max(size, round(width * scale)), max(size, round(height * scale))
+    left, top = (whole[0] - size) // 2, (whole[1] - size) // 2
+    if scale == 1:
+        return image.crop((left, top, left + size, top + size))
+    # Only what is kept is resized.
+    across, down = width / whole[0], height / whole[1]
+    box = (left * across, top * down, (left + size) * across, (top + size) * down)
+    return image.resize((size, size), Image.Resampling.BILINEAR, box)
 
 
 def bits_of(images: Sequence[StoredImage], most: int = 1000) -> int:
@@ -216,6 +215,8 @@ def pixels(
         found.append(UPPER)
     if turn_of(image) is not None:
         found.append(TURNED)
+    if size is not None and image.format == "JPEG":
+        _shrink(image, size)
     image.load()  # PIL itself turns a TIFF as it loads it, and says then that it is upright.
     if (turn := turn_of(image)) is not None:
         image = image.transpose(turn)
@@ -235,12 +236,30 @@ def pixels(
         if np.asarray(whole)[..., 3].min() < 255:
             found.append(ON_WHITE)
             image = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole)
-    image = image.convert(MODES[channels])
+    if image.mode != MODES[channels]:
+        image = image.convert(MODES[channels])
     if notes is not None:
         notes += found
     if size is not None:
         image = fit_square(image, size)
     return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def _shrink(image: Image.Image, size: int) -> None:
+    """Lets a JPEG be decoded at a half, a quarter or an eighth of its size.
+
+    That is far quicker, and at three or more times the pixels that are wanted in a row the result
+    after the last resizing differs by less than a level on average. An image must keep its shape:
+    one whose sides the factor does not divide is left as it is.
+
+    Args:
+        image: one that is opened and not decoded yet.
+        size: the pixels that its shorter side is to have in the end.
+    """
+    for factor in (8, 4, 2):
+        if min(image.size) >= factor * _SPARE * size and not any(n % factor for n in image.size):
+            image.draft(None, (image.width // factor, image.height // factor))
+            return
 
 
 def read_images(

@@ -79,6 +79,10 @@ class Contender:
         line = next(line for line in status.splitlines() if line.startswith(kind))
         return int(line.split()[1]) / 1024
 
+    def all_memory(self) -> float:
+        """Megabytes that it and its own processes hold; what they share counts once."""
+        return sum(_proportional(one) for one in _family(self._process.pid)) / 1024
+
     def end(self) -> None:
         """Ends the process."""
         self._pipe.close()
@@ -93,6 +97,19 @@ class Contender:
         if isinstance(answer, str):
             raise Failed(answer)
         return answer
+
+
+def _family(process: int | None) -> list[int]:
+    """A process and those that it started, and these."""
+    tasks = pathlib.Path(f"/proc/{process}/task").glob("*/children")
+    children = [int(child) for task in tasks for child in task.read_text().split()]
+    return [int(process or 0), *(one for child in children for one in _family(child))]
+
+
+def _proportional(process: int) -> int:
+    """Kilobytes of a process, where a page of several processes counts as its share."""
+    lines = pathlib.Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 def _serve(
@@ -140,13 +157,28 @@ def job_step(task: Any, state: Any, batch: Any) -> Step:
     return once
 
 
-def take_turns(contenders: Mapping[str, Contender], *, rounds: int, seconds: float = 1.0) -> Times:
-    """Lets contenders take turns of about so many seconds, and ends them."""
+def take_turns(
+    contenders: Mapping[str, Contender],
+    *,
+    rounds: int,
+    seconds: float = 1.0,
+    memory: dict[str, float] | None = None,
+) -> Times:
+    """Lets contenders take turns of about so many seconds, and ends them.
+
+    Args:
+        contenders: by name.
+        rounds: turns of each.
+        seconds: of a turn.
+        memory: gets the megabytes that each holds with its own processes after the last turn.
+    """
     steps = {name: max(1, int(seconds / one.turn(2))) for name, one in contenders.items()}
     times: Times = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, one in contenders.items():
             times[name].append(one.turn(steps[name]))
+    if memory is not None:
+        memory.update({name: one.all_memory() for name, one in contenders.items()})
     for one in contenders.values():
         one.end()
     return times

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, UnidentifiedImageError
 
-from dlcore.data import load_images
+from dlcore.data import load_images, pictures
 from dlcore.data.pictures import (
     CUT,
     FORMATS,
@@ -177,7 +177,7 @@ def test_formats_that_are_read(form: str) -> None:
 
 
 def test_images_that_unpack_without_end() -> None:
-    """By their size, and by what becomes of a line that is fitted into a square."""
+    """By their size; of a line that is fitted into a square only what is kept is resized."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         whole = kind + body
@@ -194,9 +194,42 @@ def test_images_that_unpack_without_end() -> None:
                 pixels(image, channels=3)
     for width, height in ((1, 1 << 20), (1 << 20, 1)):
         rows = (b"\0" + bytes((width + 7) // 8)) * height
-        with pytest.raises(InputError, match="cannot read image bomb: .* pixels are too narrow"):
-            with opened(file(width, height, rows)) as image:
-                pixels(image, channels=1, size=224)
+        with opened(file(width, height, rows)) as image:
+            assert not pixels(image, channels=1, size=224).any()
+
+
+@pytest.mark.parametrize("shape", [(300, 401), (401, 300), (1000, 224), (225, 226), (97, 641)])
+def test_resizing_what_is_kept_is_resizing_all(shape: tuple[int, int]) -> None:
+    image = Image.fromarray(gray(*shape))
+    scale = 64 / min(shape)
+    width, height = max(64, round(shape[1] * scale)), max(64, round(shape[0] * scale))
+    left, top = (width - 64) // 2, (height - 64) // 2
+    whole = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), int)
+    difference = np.abs(np.asarray(fit_square(image, 64), int) - whole[top:, left:][:64, :64])
+    # PIL rounds the sides of the part that it resizes to 24 bits.
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "factor"),
+    [((960, 1280), 32, 8), ((400, 800), 64, 2), ((400, 800), 67, 1), ((401, 800), 32, 1)],
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_is_decoded_as_small_as_does_not_show(
+    shape: tuple[int, int], size: int, factor: int, orientation: int, monkeypatch
+) -> None:
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    smooth = 127 + 60 * np.sin(y / 50)[..., None] + 60 * np.cos(x / 70)[..., None] * [1, -1, 0.5]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    jpeg = stored(Image.fromarray(smooth.astype(np.uint8)), "jpeg", quality=95, exif=exif)
+    with opened(jpeg) as image:
+        found = pixels(image, channels=3, size=size).astype(int)
+        assert sorted(image.size) == [side // factor for side in sorted(shape)]
+    monkeypatch.setattr(pictures, "_shrink", lambda *_: None)
+    with opened(jpeg) as image:
+        plain = pixels(image, channels=3, size=size).astype(int)
+    assert np.abs(found - plain).max() <= 3 and np.abs(found - plain).mean() < 0.5
 
 
 def stored(image: Image.Image, form: str = "png", **options: object) -> StoredImage:

@@ -153,7 +153,9 @@ def read_text(path: pathlib.Path) -> str:
     """
     if path.is_dir():
         return "".join(read_text(file) for file in visible(path))
-    return _filled(path).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") + "\n"
+    text = _filled(path).replace("\r\n", "\n").replace("\r", "\n")
+    # A long text is not copied without need.
+    return text if text[-1:] == "\n" != text[-2:-1] else text.rstrip("\n") + "\n"
 
 
 def read_lines(path: pathlib.Path) -> list[str]:
@@ -235,7 +237,7 @@ def find_column(given: int | str, names: Sequence[str], width: int, place: Line)
 
 def _filled(path: pathlib.Path) -> str:
     text = decoded(path)
-    if not text.strip():
+    if not text or text.isspace():
         raise InputError(f"{path} holds no text; give a file with some")
     return text
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dlcore.data.text.splitting import WordNumbers
+from dlcore.data.text.splitting import WordNumbers, in_blocks
 from dlcore.errors import InputError
 
 _SECOND = 32  # bits of a pair's key that hold the second word
@@ -105,7 +105,7 @@ def find_phrases(
     numbers = WordNumbers()
     counts = np.zeros(1, np.int64)
     pairs, least = _Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64)), 1
-    blocks = numbers.blocks(join(words, earlier) for words in lines)
+    blocks = numbers.blocks(in_blocks(join(words, earlier) for words in lines))
     while block := _next_words(blocks):
         ids = np.concatenate(block)
         counts = _sum(counts, np.bincount(ids))

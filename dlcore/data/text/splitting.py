@@ -4,7 +4,6 @@ A line is a sentence; "\\n" and "\\r\\n" end one, and so does the end of a file.
 """
 
 import codecs
-import collections
 import glob
 import os
 import pathlib
@@ -16,6 +15,7 @@ import numpy as np
 import tqdm
 
 from dlcore.data.text.files import Line, visible
+from dlcore.data.text.spans import RULES, Words
 from dlcore.data.text.words import find_letters, find_words
 from dlcore.errors import InputError, choose
 from dlcore.files import open_file, unpacked
@@ -115,48 +115,71 @@ def sentences(
         yield from filter(None, map(split, lines))
 
 
+def words(
+    source: Source, *, splitter: str, lower: bool = False, title: str = "reading"
+) -> Iterator[Words]:
+    """Yields the words of `sentences`, in blocks."""
+    rule = RULES.get(splitter)
+    if rule is None:
+        return in_blocks(sentences(source, splitter=splitter, lower=lower, title=title))
+    blocks = _blocks(source, title)
+    return (rule.words(block.lower() if lower else block) for block in blocks)
+
+
+def in_blocks(sentences: Iterable[list[str]]) -> Iterator[Words]:
+    """Yields the words of sentences in blocks."""
+    block: list[list[str]] = []
+    size = 0
+    for sentence in sentences:
+        block.append(sentence)
+        size += len(sentence)
+        if size >= _BLOCK >> 3:
+            yield Words.of_lists(block)
+            block, size = [], 0
+    yield Words.of_lists(block)
+
+
 class WordNumbers:
     """Numbers words in the order of their first appearance, from 1 on; 0 ends a sentence.
 
+    Words are recognised by hashes of 64 bits: the chance that two of a million words share one is 3
+    in 10^8.
+
     >>> numbers = WordNumbers()
-    >>> [block.tolist() for block in numbers.blocks([["a", "b", "a"], ["c"]])], numbers.words
-    ([[1, 2, 1, 0, 3, 0]], ['\\n', 'a', 'b', 'c'])
+    >>> [block.tolist() for block in numbers.blocks(in_blocks([["a", "b", "a"], ["c"]]))]
+    [[1, 2, 1, 0, 3, 0]]
+    >>> numbers.words
+    ['\\n', 'a', 'b', 'c']
+
+    Attributes:
+        words: the word of each number; the word of 0 is "\\n".
     """
 
     def __init__(self) -> None:
-        self._numbers: collections.defaultdict[str, int] = collections.defaultdict()
-        self._numbers.default_factory = self._numbers.__len__
-        # No word of a line is a line end.
-        self._numbers["\n"] = 0
-        # The dictionary is larger than the processor's caches, and most of the time would be spent
-        # waiting for memory. So words that were seen lately are recognised by their 64-bit hashes;
-        # the chance that two of a million words share one is 3 in 10^8.
-        self._slot_hashes = np.zeros(_SLOTS, np.int64)
+        self.words = ["\n"]
+        self._numbers: dict[int, int] = {}  # by hashes
+        # Most words were seen lately, and found here by all of a block at once.
+        self._slot_hashes = np.zeros(_SLOTS, np.uint64)
         self._slot_numbers = np.zeros(_SLOTS, np.int32)
 
-    @property
-    def words(self) -> list[str]:
-        """The word of each number; the word of 0 is "\\n"."""
-        return list(self._numbers)
+    def blocks(self, blocks: Iterable[Words]) -> Iterator[np.ndarray]:
+        """Yields the numbers of the words of blocks, int32, and 0 at the end of each sentence."""
+        for block in blocks:
+            yield np.insert(self._look_up(block), block.ends, 0)
 
-    def blocks(self, sentences: Iterable[list[str]]) -> Iterator[np.ndarray]:
-        """Yields the numbers of the sentences' words, int32, in blocks of whole sentences."""
-        words: list[str] = []
-        for sentence in sentences:
-            words += sentence
-            words.append("\n")
-            if len(words) >= _BLOCK >> 3:
-                yield self._look_up(words)
-                words.clear()
-        yield self._look_up(words)
-
-    def _look_up(self, words: list[str]) -> np.ndarray:
-        hashes = np.fromiter(map(hash, words), np.int64, len(words))
-        slots = hashes & (_SLOTS - 1)
+    def _look_up(self, block: Words) -> np.ndarray:
+        hashes = block.hashes()
+        slots = (hashes & np.uint64(_SLOTS - 1)).astype(np.intp)
         numbers = self._slot_numbers[slots]
-        unseen = np.flatnonzero(self._slot_hashes[slots] != hashes)
-        looked_up = map(self._numbers.__getitem__, [words[index] for index in unseen.tolist()])
-        numbers[unseen] = np.fromiter(looked_up, np.int32, len(unseen))
+        # No number of a word is 0.
+        unseen = np.flatnonzero((self._slot_hashes[slots] != hashes) | (numbers == 0))
+        known = self._numbers
+        for index, key in zip(unseen.tolist(), hashes[unseen].tolist(), strict=True):
+            number = known.get(key)
+            if number is None:
+                number = known[key] = len(self.words)
+                self.words.append(block.word(index))
+            numbers[index] = number
         self._slot_hashes[slots[unseen]] = hashes[unseen]
         self._slot_numbers[slots[unseen]] = numbers[unseen]
         return numbers

@@ -25,7 +25,15 @@ import numpy as np
 import tqdm
 
 from dlcore.data.text.phrases import Phrases, join
-from dlcore.data.text.splitting import Lines, Source, WordNumbers, fingerprint, sentences
+from dlcore.data.text.splitting import (
+    Lines,
+    Source,
+    WordNumbers,
+    fingerprint,
+    in_blocks,
+    sentences,
+    words,
+)
 from dlcore.errors import InputError
 from dlcore.files import read_json
 
@@ -108,9 +116,12 @@ def build_token_file(
     with contextlib.suppress(InputError):
         if _read_meta(folder)["request"] == request:
             return open_token_file(folder)
-    lines = sentences(source, splitter=splitter, lower=lower, title="reading words")
-    if phrases is not None:
-        lines = map(functools.partial(join, phrases=phrases), lines)
+    title = "reading words"
+    if phrases is None:
+        blocks = words(source, splitter=splitter, lower=lower, title=title)
+    else:
+        lines = sentences(source, splitter=splitter, lower=lower, title=title)
+        blocks = in_blocks(map(functools.partial(join, phrases=phrases), lines))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # The temporary file has no name, so it vanishes however the process ends.
@@ -119,12 +130,12 @@ def build_token_file(
             tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as building,
         ):
             numbers = WordNumbers()
-            for block in numbers.blocks(lines):
+            for block in numbers.blocks(blocks):
                 numbered.write(block.astype(_ID).tobytes())
             counts = np.zeros(len(numbers.words), np.int64)
             for ids in _chunks(numbered, "counting words"):
                 counts += np.bincount(ids, minlength=len(counts))
-            words, order = _listed(numbers.words, counts, min_count, max_words, source)
+            listed, order = _listed(numbers.words, counts, min_count, max_words, source)
             new_ids = np.full(len(counts), _RARE, _ID)
             new_ids[0], new_ids[order] = SENTENCE_END, np.arange(len(order))
             del numbers
@@ -134,8 +145,8 @@ def build_token_file(
                 for ids in _chunks(numbered, "writing ids"):
                     ids, before = _cut_sentences(new_ids[ids], before, max_sentence)
                     file.write(ids.tobytes())
-            listed = zip(words, counts[order].tolist(), strict=True)
-            table = "".join(f"{word}\t{count}\n" for word, count in listed)
+            rows = zip(listed, counts[order].tolist(), strict=True)
+            table = "".join(f"{word}\t{count}\n" for word, count in rows)
             (built / _WORDS).write_bytes(_encoded(table))
             raw_words = int(counts[1:].sum())
             meta = {
@@ -148,7 +159,7 @@ def build_token_file(
             (folder / _META).unlink(missing_ok=True)
             for name in (_WORDS, _TOKENS, _META):
                 os.replace(built / name, folder / name)
-            return TokenFile(words, counts[order], _mapped(folder), raw_words)
+            return TokenFile(listed, counts[order], _mapped(folder), raw_words)
     except OSError as error:
         raise InputError(
             f"cannot write a token file in {folder}: {error.strerror or error}; make room there or "
@@ -258,11 +269,12 @@ def _cut_sentences(ids: np.ndarray, before: int, longest: int) -> tuple[np.ndarr
     ids = ids[ids != _RARE]
     ends = ids == SENTENCE_END
     ids = ids[~(ends & np.concatenate([[before == 0], ends])[: len(ends)])]
-    if not len(ids):
-        return ids, before
-    index = np.arange(len(ids))
-    # The number of words before each word in its sentence; -1 at an end.
-    last_end = np.maximum.accumulate(np.where(ids == SENTENCE_END, index, -1 - before))
-    position = index - last_end - 1
-    cuts = np.flatnonzero((position > 0) & (position % longest == 0))
-    return np.insert(ids, cuts, SENTENCE_END), int(position[-1]) + 1
+    # Where each sentence begins, the first one before `ids`, and where it stops.
+    places = np.flatnonzero(ids == SENTENCE_END)
+    starts, stops = np.append(-before, places + 1), np.append(places, len(ids))
+    too_long = np.flatnonzero(stops - starts > longest)
+    cuts = [np.arange(starts[one] + longest, stops[one], longest) for one in too_long.tolist()]
+    if cuts:
+        inside = np.concatenate(cuts)
+        ids = np.insert(ids, inside[inside >= 0], SENTENCE_END)
+    return ids, int(stops[-1] - starts[-1])

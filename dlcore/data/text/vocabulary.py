@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,7 @@ UNKNOWN, END = 0, 1
 _SPECIAL = ("<unk>", "<eos>")
 _BPE_SIZE = 10_000
 _BYTES = 256
+_PIECE = 1 << 20  # characters of a text that become tokens at once
 _FINDERS = {"word": find_tokens, "space": str.split}
 
 
@@ -96,7 +98,16 @@ class Vocabulary:
         if level == "bpe":
             return _byte_pairs(list(texts), size or _BPE_SIZE, min_count, lower)
         splitter = cls(level, _SPECIAL, lower)
-        counts = collections.Counter(token for text in texts for token in splitter.split(text))
+        pieces = (piece for text in texts for piece in _pieces(text))
+        counts: collections.Counter[str] = collections.Counter()
+        if level == "char":
+            occurrences = np.zeros(sys.maxunicode + 1, int)
+            for piece in pieces:
+                occurrences += np.bincount(splitter._codes(piece), minlength=len(occurrences))
+            counts.update({chr(code): int(occurrences[code]) for code in occurrences.nonzero()[0]})
+        else:
+            for piece in pieces:
+                counts.update(splitter.split(piece))
         return cls(level, _most_frequent(counts, level, size, min_count), lower)
 
     @classmethod
@@ -127,11 +138,9 @@ class Vocabulary:
 
     def encode(self, text: str) -> np.ndarray:
         """Returns the ids of a text, int32 [N]."""
-        if self.level != "bpe":
-            return self._look_up(self.split(text))
-        lines = (text.lower() if self.lower else text).splitlines(keepends=True)
-        encoded = self._tokenizer.encode_batch_fast(lines)
-        return np.array([token for line in encoded for token in line.ids], np.int32)
+        encode = {"bpe": self._merged, "char": self._spelt}.get(self.level, self._found)
+        pieces = [encode(piece) for piece in _pieces(text, whole_lines=self.level == "bpe")]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def encode_tokens(self, tokens: Sequence[str]) -> np.ndarray:
         """Returns the ids of N tokens, int32 [N], for text that is split already."""
@@ -212,18 +221,70 @@ class Vocabulary:
         return vocabulary
 
     def _look_up(self, tokens: Sequence[str]) -> np.ndarray:
-        ids = self._ids
-        return np.fromiter((ids.get(token, UNKNOWN) for token in tokens), np.int32, len(tokens))
+        return np.fromiter(map(self._ids.__getitem__, tokens), np.int32, len(tokens))
+
+    def _found(self, text: str) -> np.ndarray:
+        return self._look_up(self.split(text))
+
+    def _spelt(self, text: str) -> np.ndarray:
+        return self._ids_of_codes[self._codes(text)]
+
+    def _codes(self, text: str) -> np.ndarray:
+        """Returns the code points of a text's characters, uint32 [N]."""
+        text = text.lower() if self.lower else text
+        return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+    def _merged(self, text: str) -> np.ndarray:
+        lines = (text.lower() if self.lower else text).splitlines(keepends=True)
+        encoded = self._tokenizer.encode_batch_fast(lines)
+        return np.array([token for line in encoded for token in line.ids], np.int32)
 
     @functools.cached_property
-    def _ids(self) -> dict[str, int]:
-        ids = {token: number for number, token in enumerate(self.tokens)}
-        return ids if self.level == "char" else {**ids, "\n": END}
+    def _ids(self) -> "_Ids":
+        ids = _Ids((token, number) for number, token in enumerate(self.tokens))
+        if self.level != "char":
+            ids["\n"] = END
+        return ids
+
+    @functools.cached_property
+    def _ids_of_codes(self) -> np.ndarray:
+        """The id of each code point, int32."""
+        ids = np.full(sys.maxunicode + 1, UNKNOWN, np.int32)
+        characters = [(number, ord(one)) for number, one in enumerate(self.tokens) if len(one) == 1]
+        numbers, codes = np.array(characters, int).reshape(-1, 2).T
+        ids[codes] = numbers
+        return ids
 
     @functools.cached_property
     def _tokenizer(self) -> "tokenizers.Tokenizer":
         ids = {token: number for number, token in enumerate(self.tokens)}
         return byte_pair_tokenizer(ids, self.merges)
+
+
+class _Ids(dict[str, int]):
+    """The ids of tokens; that of all others is `UNKNOWN`."""
+
+    def __missing__(self, token: str) -> int:
+        return UNKNOWN
+
+
+def _pieces(text: str, *, whole_lines: bool = False) -> Iterator[str]:
+    """Yields a text, at least once, in pieces whose tokens are those of the text.
+
+    So what is made of a piece takes little memory, whatever the size of the text. A piece ends at
+    a line end, or at a space where a line is longer, unless lines have to be whole.
+    """
+    start = 0
+    while len(text) - start > _PIECE:
+        stop = start + _PIECE
+        end = text.rfind("\n", start, stop) + 1
+        if not end and not whole_lines:
+            end = text.rfind(" ", start, stop) + 1
+        end = end or text.find("\n", stop) + 1 or len(text)
+        yield text[start:end]
+        start = end
+    if start < len(text) or not start:
+        yield text[start:]
 
 
 def _most_frequent(
@@ -280,8 +341,10 @@ def _byte_pairs(texts: list[str], size: int, min_count: int, lower: bool) -> Voc
         raise InputError(
             f"vocabulary size {size} is too small for byte pairs; give {least} or more"
         )
-    lines = [line for text in texts for line in text.splitlines(keepends=True)]
-    progress = tqdm.tqdm(lines, desc="learning byte pairs", delay=2, leave=False)
+    pieces = (piece for text in texts for piece in _pieces(text, whole_lines=True))
+    lines = (line for piece in pieces for line in piece.splitlines(keepends=True))
+    total = sum(text.count("\n") for text in texts)
+    progress = tqdm.tqdm(lines, desc="learning byte pairs", total=total, delay=2, leave=False)
     tokenizer = byte_pair_tokenizer()
     tokenizer.train_from_iterator(
         (line.lower() for line in progress) if lower else progress,

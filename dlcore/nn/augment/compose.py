@@ -13,7 +13,13 @@ import numpy as np
 from dlcore.errors import InputError, choose
 from dlcore.nn.augment import colour, geometry, mixing, mosaic, rand
 from dlcore.nn.augment.mixing import Batch
-from dlcore.nn.augment.warp import Fill, warp_boxes, warp_images, warp_landmarks
+from dlcore.nn.augment.warp import (
+    Fill,
+    computed_once,
+    warp_boxes,
+    warp_images,
+    warp_landmarks,
+)
 from dlcore.parallel import row_keys
 
 Augment = Callable[[jax.Array, Batch], Batch]
@@ -33,6 +39,8 @@ MAPS: dict[str, Step] = {
     "object_crop": geometry.object_crop,
     "randaugment": rand.rand_map,
 }
+# The maps that neither turn nor shear.
+_AXIS_ALIGNED = {"flip", "crop", "resized_crop", "scale", "object_crop"}
 COLOURS: dict[str, Step] = {
     "brightness": colour.brightness,
     "contrast": colour.contrast,
@@ -139,6 +147,8 @@ def augmentation(
         for stage in (MAPS, COLOURS, ERASERS, MIXERS)
     )
 
+    axis_aligned = all(name in _AXIS_ALIGNED for name, _ in maps)
+
     def augment(key: jax.Array, batch: Batch) -> Batch:
         images = batch["image"].astype(jnp.float32)
         count, height, width = images.shape[:3]
@@ -169,7 +179,7 @@ def augmentation(
             for name, step in maps:
                 whole = draw_map(name, step, whole)
             assert whole is not None
-            images = _computed_once(warp_images(images, whole, fill=fill))
+            images = computed_once(warp_images(images, whole, fill=fill, axis_aligned=axis_aligned))
             for name in ("boxes", "candidates"):
                 if name in batch:
                     new[name], new[f"{name}_mask"] = warped(name, whole)
@@ -181,7 +191,7 @@ def augmentation(
                     there = new["boxes_mask"].astype(new["landmarks_mask"].dtype)
                     new["landmarks_mask"] *= there[..., None]
         for name, step in tints + erasers:
-            images = _computed_once(jax.vmap(step)(keys_of(name), images))
+            images = computed_once(jax.vmap(step)(keys_of(name), images))
         new["image"] = images
         for name, step in mixers:
             new = step(keys_of(name), new)
@@ -205,15 +215,6 @@ def _objects(name: str, step: Step, batch: Batch) -> tuple[jax.Array, ...]:
 def _compose(first: jax.Array, second: jax.Array) -> jax.Array:
     # Accelerators' default precision would round away whole pixels.
     return jnp.matmul(first, second, precision="highest")
-
-
-def _computed_once(images: jax.Array) -> jax.Array:
-    """Returns the same images, bit for bit, behind a division that XLA computes only once.
-
-    XLA on the CPU fuses operations that it thinks cheap, even gathers, into each use and so
-    repeats them: "flip,crop:4,mixup" took three times as long. It does not repeat a division.
-    """
-    return images / jnp.where(images < jnp.inf, 1.0, 2.0)
 
 
 def augmentation_of_one(text: str) -> Augment:

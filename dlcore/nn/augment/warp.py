@@ -15,7 +15,9 @@ from dlcore.errors import InputError
 Fill = float | Sequence[float]
 
 
-def warp_images(images: jax.Array, maps: jax.Array, *, fill: Fill = 0.0) -> jax.Array:
+def warp_images(
+    images: jax.Array, maps: jax.Array, *, fill: Fill = 0.0, axis_aligned: bool = False
+) -> jax.Array:
     """Reads images through maps, interpolating bilinearly between the centres of the pixels.
 
     Between the outermost centres and the image's edge the outermost pixels count. A shift by whole
@@ -25,6 +27,8 @@ def warp_images(images: jax.Array, maps: jax.Array, *, fill: Fill = 0.0) -> jax.
         images: floats (B, H, W, C).
         maps: (B, 3, 3).
         fill: the values outside the image, one for all channels or one for each.
+        axis_aligned: whether rows stay rows and columns stay columns under all maps. It changes
+            the result by rounding errors at most, and takes a CPU half the time.
 
     Returns:
         Floats (B, H, W, C).
@@ -49,7 +53,24 @@ def warp_images(images: jax.Array, maps: jax.Array, *, fill: Fill = 0.0) -> jax.
         lower = at(bottom, left) * (1 - across) + at(bottom, right) * across
         return jnp.where(inside[..., None], upper * (1 - low) + lower * low, outside)
 
-    return jax.vmap(read)(images, maps)
+    def read_by_axis(image: jax.Array, to_input: jax.Array) -> jax.Array:
+        source_y = to_input[0, 0] * y + to_input[0, 2]
+        source_x = to_input[1, 1] * x + to_input[1, 2]
+        columns = computed_once(_interpolated(image, source_x[0], 1))
+        rows = _interpolated(columns, source_y[:, 0], 0)
+        inside = _inside(source_y, source_x, height, width)
+        return jnp.where(inside[..., None], rows, outside)
+
+    return jax.vmap(read_by_axis if axis_aligned else read)(images, maps)
+
+
+def computed_once(images: jax.Array) -> jax.Array:
+    """Returns the same images, bit for bit, behind a division that XLA computes only once.
+
+    XLA on the CPU fuses operations that it thinks cheap, even gathers, into each use and so
+    repeats them: "flip,crop:4,mixup" took three times as long. It does not repeat a division.
+    """
+    return images / jnp.where(images < jnp.inf, 1.0, 2.0)
 
 
 def warp_boxes(
@@ -162,6 +183,17 @@ def _neighbours(source: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax
     first = jnp.floor(centre)
     index = first.astype(jnp.int32)
     return index, jnp.minimum(index + 1, size - 1), (centre - first)[..., None]
+
+
+def _interpolated(image: jax.Array, source: jax.Array, axis: int) -> jax.Array:
+    """Returns an image (H, W, C) whose rows or columns are those at the points `source`."""
+    first, second, share = _neighbours(source, image.shape[axis])
+    share = jnp.expand_dims(share[..., 0], tuple({0, 1, 2} - {axis}))
+
+    def at(index: jax.Array) -> jax.Array:
+        return jnp.take(image, index, axis, mode="clip")
+
+    return at(first) * (1 - share) + at(second) * share
 
 
 def _inside(y: jax.Array, x: jax.Array, height: int, width: int) -> jax.Array:

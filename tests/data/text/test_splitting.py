@@ -6,7 +6,14 @@ import pytest
 
 from dlcore import patterns
 from dlcore.data.text import splitting
-from dlcore.data.text.splitting import Lines, WordNumbers, find_splitter, fingerprint, sentences
+from dlcore.data.text.splitting import (
+    Lines,
+    WordNumbers,
+    find_splitter,
+    fingerprint,
+    in_blocks,
+    sentences,
+)
 from dlcore.errors import InputError
 
 
@@ -131,7 +138,7 @@ def test_words_are_numbered_by_their_first_appearance(monkeypatch, slots: int) -
     monkeypatch.setattr(splitting, "_BLOCK", 64)
     lines = [[f"{number * number % 97}" for number in range(row, row + 9)] for row in range(200)]
     numbers = WordNumbers()
-    found = [int(number) for block in numbers.blocks(lines) for number in block]
+    found = [int(number) for block in numbers.blocks(in_blocks(lines)) for number in block]
     plain = [word for line in lines for word in [*line, "\n"]]
     assert numbers.words == list(dict.fromkeys(["\n", *plain]))
     assert [numbers.words[number] for number in found] == plain

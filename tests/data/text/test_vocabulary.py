@@ -3,6 +3,7 @@ import pathlib
 import random
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -205,3 +206,43 @@ def test_counts_that_nothing_reaches_are_refused(level: str) -> None:
 def test_counts_of_given_tokens_that_nothing_reaches_are_refused() -> None:
     with pytest.raises(InputError, match="no token occurs 3 times, the most frequent 2 times"):
         Vocabulary.of_tokens(["a", "b", "a"], min_count=3)
+
+
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_text_in_pieces_is_the_same_text(level: str, lower: bool, monkeypatch) -> None:
+    texts = [
+        "",
+        "\n\n",
+        f"{TEXT}ΣΑΣ ΟΔΟΣ\r\nΣ \n  \x85a\ufeff\U0001f600" * 9,
+        "word " * 50 + "é" * 60,
+    ]
+    vocabulary = Vocabulary.build(texts, level=level, size=300, lower=lower)
+    ids = [
+        vocabulary.encode(text).tolist()
+        for text in [*texts, "\ud800?"][: None if level != "bpe" else -1]
+    ]
+    for piece in (1, 7, 50):
+        monkeypatch.setattr("dlcore.data.text.vocabulary._PIECE", piece)
+        assert Vocabulary.build(texts, level=level, size=300, lower=lower) == vocabulary
+        for text, plain in zip(texts, ids, strict=False):
+            found = vocabulary.encode(text)
+            assert found.dtype == np.int32 and found.tolist() == plain
+    if level != "bpe":
+        number = {token: id for id, token in enumerate(vocabulary.tokens)} | {"\n": 1}
+        if level == "char":
+            number["\n"] = vocabulary.tokens.index("\n")
+        assert ids == [
+            [number.get(token, 0) for token in vocabulary.split(text)]
+            for text in [*texts, "\ud800?"]
+        ]
+
+
+def test_memory_of_ids_does_not_grow_with_the_tokens_as_strings() -> None:
+    text = "some words, and others\n" * 400_000
+    vocabulary = Vocabulary.build(text[:10_000])
+    tracemalloc.start()
+    ids = vocabulary.encode(text)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * ids.nbytes + 40 * 2**20

@@ -11,7 +11,7 @@ from scipy import ndimage, stats
 
 from dlcore.errors import InputError
 from dlcore.nn import augment
-from dlcore.nn.augment import geometry
+from dlcore.nn.augment import compose, geometry, warp
 
 H, W = 9, 12
 IMAGES = np.random.default_rng(0).uniform(0, 255, (6, H, W, 2)).astype(np.float32)
@@ -49,6 +49,30 @@ def test_warping_equals_scipys_with_the_fill_outside():
                 expected = value if inside else fill[channel]
                 np.testing.assert_allclose(result[i, j, channel], expected, rtol=0, atol=2e-3)
     assert 50 < outside < 600
+
+
+@pytest.mark.parametrize("text", ["resized_crop", "flip,crop:4", "scale:2,resized_crop,flip"])
+def test_maps_that_are_axis_aligned_read_rows_and_columns(text, monkeypatch):
+    """What the text makes is what one interpolation of all four neighbours makes."""
+    images = jnp.asarray(np.random.default_rng(0).uniform(0, 255, (6, 12, 17, 3)), jnp.float32)
+    by_axis = augment.augmentation(text, fill=(1.0, 2.0, 3.0))(
+        jax.random.key(0), {"image": images}
+    )["image"]
+    asked = []
+
+    def of_all_neighbours(*args, axis_aligned, **options):
+        asked.append(axis_aligned)
+        return warp.warp_images(*args, **options)
+
+    monkeypatch.setattr(compose, "warp_images", of_all_neighbours)
+    plain = augment.augmentation(text, fill=(1.0, 2.0, 3.0))(jax.random.key(0), {"image": images})[
+        "image"
+    ]
+    assert asked == [True]
+    np.testing.assert_allclose(by_axis, plain, rtol=0, atol=5e-3)
+    augment.augmentation(f"{text},rotate")(jax.random.key(0), {"image": images})
+    augment.augmentation(f"{text},randaugment")(jax.random.key(0), {"image": images})
+    assert asked == [True, False, False]
 
 
 def test_flipping_is_exact_and_twice_nothing():
