@@ -8,7 +8,7 @@ setup(
     packages=[*find_packages(include=["dlcore*"]), *JOBS],
     package_dir={"": ".", "dlcore.experiments": "experiments"},
     package_data={
-        "dlcore": ["py.typed", "nn/onednn.cc"],
+        "dlcore": ["py.typed", "**/*.c", "**/*.cc"],
         "dlcore.experiments": ["recipes/*/*.flags"],
     },
 )

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TOP = {"__init__", "__main__"}
-EVERYWHERE = {"boxes", "errors", "files", "parallel", "paths", "patterns", "types"}
+EVERYWHERE = {"boxes", "errors", "files", "native", "parallel", "paths", "patterns", "types"}
 # Rooms of dlcore that each room may import, beside itself.
 ROOMS = {
     "nn": set(),

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from dlcore import runtime
+from dlcore import native, runtime
 from dlcore.errors import InputError
 from dlcore.launch.process import say
 from dlcore.launch.running import prepare
@@ -91,13 +91,15 @@ def print_plan(task: Task[Any, Any]) -> bool:
 
 def _plan(task: Task[Any, Any], layout: runtime.Layout, state: TrainState, batch: Batch) -> Plan:
     precision = runtime.precision(task.config.precision)
-    flops = step_flops(task.step(), state, batch)
-    step = guard(task.step())
-    if isinstance(layout, OnMesh):
-        rows = layout.abstract_batch(batch)
-        lowered = runtime.lower_step(step, layout, state, rows, precision=precision)
-        return plan(lowered, state, rows, mesh=layout.mesh, model_flops=flops)
-    lowered = runtime.lower_step(step, Jit(), state, batch, precision=precision)
+    # A plan counts operations, and sees none in a C function.
+    with native.only_xla():
+        flops = step_flops(task.step(), state, batch)
+        step = guard(task.step())
+        if isinstance(layout, OnMesh):
+            rows = layout.abstract_batch(batch)
+            lowered = runtime.lower_step(step, layout, state, rows, precision=precision)
+            return plan(lowered, state, rows, mesh=layout.mesh, model_flops=flops)
+        lowered = runtime.lower_step(step, Jit(), state, batch, precision=precision)
     return plan(lowered, state, batch, model_flops=flops)
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from dlcore import parallel
 from dlcore.errors import InputError
+from dlcore.models.embedding import kernel
 from dlcore.models.embedding.word2vec import Word2Vec, row_sums
 from dlcore.types import Batch, Mean, Metrics, PyTree, Step, TrainState
 
@@ -85,6 +86,7 @@ def word2vec_step(
         groups = 1 if exact else count * model.groups(micro_batch)
         every = model.objective.others(jax.random.fold_in(state.rng, state.step), groups)
         noise = None if exact else every.reshape(count, -1)
+        rate = learning_rate(state.step)
 
         def update(carry: Any, xs: tuple[jax.Array, jax.Array | None]) -> tuple[Any, Any]:
             (tables, sums), (start, noise) = carry, xs
@@ -107,7 +109,6 @@ def word2vec_step(
             updates = {name: (rows[name], slopes[name]) for name in rows}
             healthy = all_finite([value, *(mean_squares(slope) for _, slope in updates.values())])
             value, weight = (jnp.where(healthy, x, 0) for x in (value, weight))
-            rate = learning_rate(state.step)
             new = {
                 name: row_adagrad(tables[name], sums[name], *rows_and_slopes, rate, healthy)
                 for name, rows_and_slopes in updates.items()
@@ -119,10 +120,15 @@ def word2vec_step(
             )
             return (tables, sums), (Mean(value, weight), ~healthy)
 
-        starts = jnp.arange(count) * micro_batch
-        (tables, sums), (losses, bad) = jax.lax.scan(
-            update, (state.params, state.opt_state), (starts, noise)
-        )
+        if not fixed and kernel.suits(model, state.params):
+            tables, sums, losses, bad = kernel.step(
+                model, state.params, state.opt_state, batch, every, rate, micro_batch=micro_batch
+            )
+        else:
+            starts = jnp.arange(count) * micro_batch
+            (tables, sums), (losses, bad) = jax.lax.scan(
+                update, (state.params, state.opt_state), (starts, noise)
+            )
         loss = Mean(losses.total.sum(), losses.weight.sum())
         state = state.replace(step=state.step + 1, params=tables, opt_state=sums)
         return state, {"loss": loss, "skipped": Mean.of(bad.astype(float))}
