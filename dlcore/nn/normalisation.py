@@ -1,6 +1,5 @@
 """Normalisation layers. Shapes: B batch, C channels (the last axis), `...` any axes between."""
 
-import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -10,9 +9,6 @@ from flax.typing import Initializer
 
 from dlcore import parallel
 from dlcore.types import at_least_float32
-
-# The shift of a batch's statistics is the mean over one in so many places of each example.
-_SAMPLED = 8
 
 
 class BatchNorm(nn.Module):
@@ -60,10 +56,7 @@ class BatchNorm(nn.Module):
             # A CPU reduces over the first of two axes twice as fast as over all but the last of
             # many.
             average, count = batch_average(x, weight, alone=self.is_initializing())
-            places = wide.reshape(len(x), -1, x.shape[-1])
-            some = places[:, : math.ceil(places.shape[1] / _SAMPLED)]
-            rows, some = (part.reshape(-1, x.shape[-1]) for part in (places, some))
-            centred, mean, variance = centre(rows, average, some)
+            centred, mean, variance = centre(wide.reshape(-1, x.shape[-1]), average)
             if not self.is_initializing():
                 for name, value in (("mean", mean), ("var", variance)):
                     old = running[name].value
@@ -84,12 +77,12 @@ class BatchNorm(nn.Module):
 def batch_average(
     x: jax.Array, weight: jax.Array | None = None, *, alone: bool = False
 ) -> tuple[Callable[[jax.Array], jax.Array], jax.Array | None]:
-    """Returns the mean over rows that count, and the number of examples that do if that varies.
+    """Returns the mean over the rows (N, C) of x that count, and their number if that varies.
 
-    It takes rows (N, C), as many of each example in turn, to their mean (1, C), over all devices.
+    The mean is (1, C), over all devices.
 
     Args:
-        x: (B, ..., C), of which N = B times all axes between are the rows, or some of them.
+        x: (B, ..., C), of which N = B times all axes between are the rows.
         weight: (B,), 0 for examples that do not count; by default that of the batch that the
             training step traces.
         alone: whether other devices' parts of the batch are left out, as when variables are made.
@@ -104,16 +97,16 @@ def batch_average(
 
         return average, None
     mask = weight != 0
-    count = mask.sum(dtype=jnp.float32)
+    each = x.size // (x.shape[0] * x.shape[-1])
+    count = each * mask.sum(dtype=jnp.float32)
     count = count if axis is None else jax.lax.psum(count, axis)
+    repeated = jnp.repeat(mask, each)[:, None]
 
     def average_of_counted(values: jax.Array) -> jax.Array:
-        each = len(values) // len(mask)
-        repeated = jnp.repeat(mask, each)[:, None]
         # Not a product with the mask: 0 times padding that is not finite would be NaN.
         total = jnp.where(repeated, values, jnp.zeros_like(values)).sum(0, keepdims=True)
         total = total if axis is None else jax.lax.psum(total, axis)
-        return total / (each * jnp.maximum(count, 1)).astype(total.dtype)
+        return total / jnp.maximum(count, 1).astype(total.dtype)
 
     return average_of_counted, count
 
@@ -171,7 +164,7 @@ class InstanceNorm(nn.Module):
 
 
 def centre(
-    x: jax.Array, average: Callable[[jax.Array], jax.Array], some: jax.Array | None = None
+    x: jax.Array, average: Callable[[jax.Array], jax.Array]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns x - mean, the mean and the (biased) variance, without cancellation.
 
@@ -180,15 +173,11 @@ def centre(
     shifted and corrected algorithms of Chan, Golub & LeVeque 1983). The result does not depend on
     the shift, so neither does the gradient.
 
-    The shift may be the mean of a part of x, which saves a pass over memory. Of the 1/n of x whose
-    mean is d off, n (variance) >= d^2, so that the formula loses a factor of 1 + n at the worst.
-
     Args:
         x: float32 at least.
         average: takes the mean over what shares its statistics, with axes of size 1 for those.
-        some: the part of x whose mean is the shift; by default all of it.
     """
-    shift = jax.lax.stop_gradient(average(x if some is None else some))
+    shift = jax.lax.stop_gradient(average(x))
     x = x - shift
     rest, square = average(x), average(jnp.square(x))
     return x - rest, shift + rest, jnp.maximum(square - jnp.square(rest), 0.0)
