@@ -162,6 +162,7 @@ def take_turns(
     *,
     rounds: int,
     seconds: float = 1.0,
+    steps: int | None = None,
     memory: dict[str, float] | None = None,
 ) -> Times:
     """Lets contenders take turns of about so many seconds, and ends them.
@@ -170,13 +171,14 @@ def take_turns(
         contenders: by name.
         rounds: turns of each.
         seconds: of a turn.
+        steps: of a turn instead, where what was read ahead makes the first ones too quick.
         memory: gets the megabytes that each holds with its own processes after the last turn.
     """
-    steps = {name: max(1, int(seconds / one.turn(2))) for name, one in contenders.items()}
+    counts = {name: steps or max(1, int(seconds / one.turn(2))) for name, one in contenders.items()}
     times: Times = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, one in contenders.items():
-            times[name].append(one.turn(steps[name]))
+            times[name].append(one.turn(counts[name]))
     if memory is not None:
         memory.update({name: one.all_memory() for name, one in contenders.items()})
     for one in contenders.values():

@@ -36,6 +36,7 @@ flags.DEFINE_multi_enum("level", ["word", "char", "bpe"], ["word", "space", "cha
                         "of the section tokens")  # fmt: skip
 
 CORES = 2
+STEPS = 40  # batches of a turn
 
 
 def images() -> None:
@@ -59,7 +60,7 @@ def images() -> None:
                     contenders[name] = Contender(make, path=path, side=side, **options)
                 except Failed as failure:
                     print(f"  no {name}: {str(failure).strip().splitlines()[-1]}")
-            times = take_turns(contenders, rounds=FLAGS.rounds, seconds=1.5, memory=megabytes)
+            times = take_turns(contenders, rounds=FLAGS.rounds, steps=STEPS, memory=megabytes)
             rows = [("contender", "images/s", "times DataLoader's", "MB")]
             for name, turns in times.items():
                 rate = f"{peers.BATCH / statistics.median(turns):,.0f}"
