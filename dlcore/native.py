@@ -1,11 +1,11 @@
-"""C functions that do the work of many XLA operations, where the machine has a C compiler.
+"""C functions that do the work of many XLA operations, where the machine has a compiler.
 
 Each stands beside the same in XLA's operations, which is its test and serves everywhere else: on
 accelerators, on a mesh, without a compiler, and where the operations themselves are of interest.
 
-A C file defines a handler of XLA's foreign function interface, by the name of the file, against the
-header that JAX ships. It is compiled when it is first needed, for the processor at hand, and
-the library is kept with XLA's compilations, where these are kept.
+A C or C++ file defines handlers of XLA's foreign function interface against the header that JAX
+ships. It is compiled when it is first needed, for the processor at hand, and the library is kept
+with XLA's compilations, where these are kept.
 """
 
 import contextlib
@@ -17,7 +17,8 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 
 import jax
@@ -39,20 +40,20 @@ def only_xla() -> Iterator[None]:
         _wanted.reset(token)
 
 
-def serves(source: pathlib.Path, *arrays: jax.Array) -> bool:
-    """Returns whether a C function can be called for arrays that are being traced.
+def wanted() -> bool:
+    """Returns whether C functions may be used here, which `only_xla` forbids."""
+    return _wanted.get()
 
-    It can where they lie on one CPU: the types of arrays name the mesh that they lie on.
 
-    Args:
-        source: the C file, whose name without its ending is the target for `jax.ffi.ffi_call`.
-        *arrays: those that may lie on a mesh.
+def serves(*arrays: jax.Array) -> bool:
+    """Returns whether C functions can be called for arrays that are being traced.
+
+    They can where these lie on one CPU: the types of arrays name the mesh that they lie on.
     """
     return (
-        _wanted.get()
+        wanted()
         and jax.default_backend() == "cpu"
         and all(jax.typeof(array).sharding.mesh.size < 2 for array in arrays)
-        and _registered(source)
     )
 
 
@@ -62,30 +63,54 @@ def threads() -> int:
 
 
 @functools.cache
-def _registered(source: pathlib.Path) -> bool:
-    """Compiles and registers a C function; returns whether there is one."""
+def registered(source: pathlib.Path) -> bool:
+    """Compiles and registers the function of a C file; returns whether there is one.
+
+    The target for `jax.ffi.ffi_call` has the name of the file without its ending.
+    """
     compiler = os.environ.get("CC") or shutil.which("cc")
-    if compiler is None:
-        return False
+    return compiler is not None and register(source, (compiler, *_OPTIONS, "-lm"), (source.stem,))
+
+
+def register(source: pathlib.Path, command: Sequence[str], names: Sequence[str]) -> bool:
+    """Compiles a C or C++ file and registers its handlers by their names.
+
+    Args:
+        source: the file.
+        command: compiles it, with the compiler first; the file, JAX's headers and the output are
+            added.
+        names: of the handlers, which are also the targets for `jax.ffi.ffi_call`.
+
+    Returns:
+        Whether they are there. A compiler that fails is said once, by a warning.
+    """
     folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory(prefix=source.stem) as room:
         kept = pathlib.Path(folder) if folder and "://" not in folder else pathlib.Path(room)
         try:
-            library = ctypes.CDLL(str(_compiled(source, compiler, kept)))
-        except (OSError, subprocess.SubprocessError):
+            library = ctypes.CDLL(str(_compiled(source, command, kept)))
+        except (OSError, subprocess.SubprocessError) as error:
+            reason = str(getattr(error, "stderr", "") or error).strip().splitlines()[-1]
+            warnings.warn(
+                f"{source.name} cannot be compiled by {command[0]} ({reason}); XLA's operations "
+                "serve instead, which are slower",
+                RuntimeWarning,
+                stacklevel=2,
+            )
             return False
-    handler = jax.ffi.pycapsule(getattr(library, source.stem))
-    jax.ffi.register_ffi_target(source.stem, handler, platform="cpu")
+    for name in names:
+        handler = jax.ffi.pycapsule(getattr(library, name))
+        jax.ffi.register_ffi_target(name, handler, platform="cpu")
     return True
 
 
-def _compiled(source: pathlib.Path, compiler: str, folder: pathlib.Path) -> pathlib.Path:
+def _compiled(source: pathlib.Path, command: Sequence[str], folder: pathlib.Path) -> pathlib.Path:
     """Returns the path of the shared library in a folder, where it may be already.
 
     Its name tells what it was made from and which processor for.
     """
-    options = [*_OPTIONS, f"-I{jax.ffi.include_dir()}"]
-    facts = [source.read_text(encoding="utf-8"), compiler, *options, jax.__version__, _processor()]
+    given = [*command, f"-I{jax.ffi.include_dir()}"]
+    facts = [source.read_text(encoding="utf-8"), *given, jax.__version__, _processor()]
     digest = hashlib.sha256("\0".join(facts).encode()).hexdigest()
     library = folder / f"{source.stem}-{digest[:16]}.so"
     if not library.exists():
@@ -93,9 +118,11 @@ def _compiled(source: pathlib.Path, compiler: str, folder: pathlib.Path) -> path
         # In a folder of its own until it is whole: other processes may look for it.
         with tempfile.TemporaryDirectory(prefix=source.stem, dir=folder) as room:
             made = pathlib.Path(room) / library.name
+            # The file comes before the libraries that it needs.
+            compiler, *options = given
             subprocess.run(
-                [compiler, *options, str(source), "-o", str(made), "-lm"],
-                check=True, capture_output=True, timeout=_SECONDS,
+                [compiler, str(source), *options, "-o", str(made)],
+                check=True, capture_output=True, text=True, timeout=_SECONDS,
             )  # fmt: skip
             made.replace(library)
     return library

@@ -287,6 +287,6 @@ auto Signature() {
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(forward, Call<Part::kForward>, Signature());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(to_image, Call<Part::kToImage>, Signature());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(to_kernel, Call<Part::kToKernel>, Signature());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(onednn_forward, Call<Part::kForward>, Signature());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(onednn_to_image, Call<Part::kToImage>, Signature());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(onednn_to_kernel, Call<Part::kToKernel>, Signature());

@@ -2,21 +2,15 @@
 
 oneDNN's kernels are up to four times as fast as those of XLA, above all with few channels; PyTorch
 has the same. XLA calls them through its foreign function interface. The calls are in `onednn.cc`,
-which is compiled at their first use and kept in the folder of caches; that needs g++.
+which is compiled at their first use, see `dlcore.native`; that needs g++.
 
 Shapes: B batch, I... image, O... output, F... window, C channels, K filters.
 """
 
-import ctypes
 import functools
-import hashlib
 import importlib.metadata
 import os
 import pathlib
-import platform
-import subprocess
-import tempfile
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,9 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlcore import native
+
 # The distribution that has a file, by the end of the file's path.
 _FILES = {"dnnl.hpp": "onednn-devel-cpu-gomp", "libdnnl.so.3": "onednn-cpu-gomp"}
 _SOURCE = pathlib.Path(__file__).with_suffix(".cc")
+_CALLS = ("onednn_forward", "onednn_to_image", "onednn_to_kernel")
 Pads = Sequence[tuple[int, int]]
 
 
@@ -56,33 +53,23 @@ def takes(
         and all([*x.shape, *kernel.shape])
         and all(0 <= pad < reach for ends, reach in zip(pads, reaches, strict=True) for pad in ends)
         and jax.device_count() == 1
+        and native.wanted()
         and available()
     )
 
 
 @functools.cache
 def available() -> bool:
-    """Returns whether oneDNN is installed; makes its calls known to JAX.
-
-    It warns where oneDNN is installed but its calls cannot be compiled.
-    """
+    """Returns whether oneDNN is installed and its calls are known to JAX."""
     try:
-        library = ctypes.CDLL(os.fspath(_compiled()))
+        header, library = (_installed(name, end) for end, name in _FILES.items())
     except importlib.metadata.PackageNotFoundError:
         return False
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = str(getattr(error, "stderr", "") or error).strip().splitlines()[-1]
-        warnings.warn(
-            f"oneDNN is installed, but its calls cannot be compiled by g++ ({reason}): "
-            "convolutions go by XLA",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return False
-    for name in ("forward", "to_image", "to_kernel"):
-        call = jax.ffi.pycapsule(getattr(library, name))
-        jax.ffi.register_ffi_target(f"dlcore_onednn_{name}", call, platform="cpu")
-    return True
+    command = (
+        *("g++", "-O2", "-w", "-std=c++17", "-shared", "-fPIC", "-fopenmp"),
+        *(f"-I{header.parent}", os.fspath(library), f"-Wl,-rpath,{library.parent}"),
+    )
+    return native.register(_SOURCE, command, _CALLS)
 
 
 def forward(
@@ -137,37 +124,8 @@ def _call(
     start, end = zip(*pads, strict=True)
     sizes = {"strides": strides, "start": start, "end": end, "dilation": dilation}
     attributes: Any = {key: np.array(value, np.int64) for key, value in sizes.items()}
-    call = jax.ffi.ffi_call(f"dlcore_onednn_{name}", result, vmap_method="sequential")
+    call = jax.ffi.ffi_call(f"onednn_{name}", result, vmap_method="sequential")
     return jnp.asarray(call(a, b, **attributes))
-
-
-def _compiled() -> pathlib.Path:
-    """Returns the library of the calls, compiled unless it lies in the cache.
-
-    Raises:
-        PackageNotFoundError: where oneDNN is not installed.
-        CalledProcessError: where the compiler fails.
-        OSError: where there is no compiler or no room.
-    """
-    header, library = (_installed(name, end) for end, name in _FILES.items())
-    options = [
-        *("g++", "-O2", "-w", "-std=c++17", "-shared", "-fPIC", "-fopenmp", os.fspath(_SOURCE)),
-        *(f"-I{header.parent}", f"-I{jax.ffi.include_dir()}"),
-        *(os.fspath(library), f"-Wl,-rpath,{library.parent}"),
-    ]
-    about = [*options, _SOURCE.read_text(encoding="utf-8"), jax.__version__, platform.machine()]
-    name = hashlib.sha256("\n".join(about).encode()).hexdigest()[:16]
-    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    path = pathlib.Path(home) / "dlcore" / f"onednn-{name}.so"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Another process may compile at the same time: files move into place whole.
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            new = pathlib.Path(folder) / path.name
-            done = [*options, "-o", os.fspath(new)]
-            subprocess.run(done, check=True, capture_output=True, text=True)
-            new.replace(path)
-    return path
 
 
 def _installed(distribution: str, end: str) -> pathlib.Path:

@@ -33,7 +33,8 @@ def suits(model: Word2Vec, tables: Tables) -> bool:
         and type(model.objective) is NegativeSampling
         and model.subwords is None
         and all(table.dtype == jnp.float32 for table in tables.values())
-        and native.serves(_SOURCE, *tables.values())
+        and native.serves(*tables.values())
+        and native.registered(_SOURCE)
     )
 
 
