@@ -21,12 +21,7 @@ from dlcore.losses.codes import activation_divergence, jacobian_norm, sigmoid_ja
 from dlcore.losses.consistency import pseudo_label, virtual_adversarial
 from dlcore.losses.crf import crf_log_likelihood, crf_log_partition, crf_viterbi
 from dlcore.losses.distances import DISTANCES, on_unit_sphere
-from dlcore.losses.hierarchical import (
-    HuffmanTree,
-    hierarchical_log_probs,
-    hierarchical_softmax,
-    huffman,
-)
+from dlcore.losses.hierarchical import hierarchical_log_probs, hierarchical_softmax
 from dlcore.losses.identities import arcface, prototypical
 from dlcore.losses.levels import level_distribution, level_divergence
 from dlcore.losses.matching import (
@@ -59,14 +54,17 @@ from dlcore.losses.variational import (
     kl_from_standard,
     standard_log_density,
 )
+from dlcore.losses.word_trees import WordTree, balanced_tree, huffman, order_by_likeness
 
 __all__ = [
+    "WordTree",
+    "balanced_tree",
+    "order_by_likeness",
     "ADVERSARIAL",
     "CONTENT_COSTS",
     "DISTANCES",
     "MINING",
     "Adversarial",
-    "HuffmanTree",
     "Matches",
     "Pairs",
     "PerAnchor",

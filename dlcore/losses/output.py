@@ -14,15 +14,11 @@ import jax
 import numpy as np
 
 from dlcore.errors import choose
-from dlcore.losses.hierarchical import (
-    HuffmanTree,
-    hierarchical_log_probs,
-    hierarchical_softmax,
-    huffman,
-)
+from dlcore.losses.hierarchical import hierarchical_log_probs, hierarchical_softmax
 from dlcore.losses.sampled import noise_contrastive, sampled_softmax
 from dlcore.losses.samplers import UnigramSampler, log_unigram, unigram_sampler
 from dlcore.losses.softmax import full_scores, full_softmax, nats_and_log_z, z_loss
+from dlcore.losses.word_trees import WordTree, balanced_tree, huffman
 
 SOFTMAXES = ("full", "sampled", "nce", "hierarchical")
 
@@ -111,9 +107,9 @@ class NoiseContrastive(_Sampled):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Hierarchical(Output):
-    """Uses `losses.hierarchical_softmax`; the rows belong to the inner nodes of Huffman's tree."""
+    """Uses `losses.hierarchical_softmax`; the rows belong to the inner nodes of a tree."""
 
-    tree: HuffmanTree
+    tree: WordTree
 
     @property
     def rows(self) -> int:
@@ -121,7 +117,7 @@ class Hierarchical(Output):
 
     @property
     def initial_bias(self) -> np.ndarray:
-        return np.zeros(self.rows, np.float32)
+        return self.tree.log_odds(self.counts)
 
     def losses(self, key: jax.Array, readout: Readout, targets: jax.Array) -> jax.Array:
         return self.nats(readout, targets)
@@ -134,7 +130,12 @@ class Hierarchical(Output):
 
 
 def output_layer(
-    kind: str, counts: np.ndarray, *, samples: int = 1024, z_weight: float = 0.0
+    kind: str,
+    counts: np.ndarray,
+    *,
+    samples: int = 1024,
+    z_weight: float = 0.0,
+    order: np.ndarray | None = None,
 ) -> Output:
     """Makes the output layer of that kind.
 
@@ -143,6 +144,8 @@ def output_layer(
         counts: the number of occurrences of each word in the training text, (V,).
         samples: K of "sampled" and "nce".
         z_weight: of "full".
+        order: the order of the words in the tree of "hierarchical", int [V], such as that of
+            `word_trees.order_by_likeness`; None takes Huffman's tree, which has none.
 
     Raises:
         InputError: for an unknown kind or invalid counts.
@@ -153,7 +156,8 @@ def output_layer(
     if kind == "full":
         return Full(counts, z_weight)
     if kind == "hierarchical":
-        return Hierarchical(counts, huffman(counts))
+        tree = huffman(counts) if order is None else balanced_tree(counts, order)
+        return Hierarchical(counts, tree)
     if kind in ("sampled", "nce"):
         layer = SampledSoftmax if kind == "sampled" else NoiseContrastive
         return layer(counts, unigram_sampler(counts), samples)

@@ -109,6 +109,16 @@ def all_agree(ok: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.asarray(ok))))
 
 
+def of_primary(array: np.ndarray) -> np.ndarray:
+    """Returns the array of process number 0; all must call it, with arrays of one shape and type.
+
+    It is for what depends on the last bits of sums, which may differ between machines.
+    """
+    if not is_distributed():
+        return array
+    return np.asarray(multihost_utils.broadcast_one_to_all(array))
+
+
 def whole(tree: Any) -> Any:
     """Returns the arrays of a tree as NumPy's, whole in each process; all must call it.
 

@@ -37,11 +37,13 @@ from dlcore.launch.fields import (
 from dlcore.launch.loading import read_summary, trained_by
 from dlcore.launch.text import LayersConfig, StackConfig, TransformerGroup, VocabularyConfig
 from dlcore.losses.output import SOFTMAXES, Readout, output_layer
+from dlcore.losses.word_trees import order_by_likeness
 from dlcore.models.text import TENSOR_PARALLEL, LanguageModel
 from dlcore.models.text.ngram import SMOOTHINGS
 from dlcore.nn.recurrent import CELLS, RecurrentStack
 from dlcore.nn.transformer import Transformer
 from dlcore.report import Section
+from dlcore.runtime import processes
 from dlcore.types import (
     Activations,
     Aux,
@@ -186,10 +188,13 @@ class Info:
     Attributes:
         vocabulary: of the text.
         counts: how often each token occurs in the training text, int [V].
+        order: that of the tokens in the tree of a hierarchical softmax, int [V]; None without one,
+            and where it is Huffman's tree, as in runs of earlier versions.
     """
 
     vocabulary: Vocabulary
     counts: np.ndarray = dataclasses.field(compare=False)
+    order: np.ndarray | None = dataclasses.field(default=None, compare=False)
 
 
 class LanguageModelling(launch.Task[Config, Info]):
@@ -227,12 +232,16 @@ class LanguageModelling(launch.Task[Config, Info]):
         self.counted = counted.count(config, vocabulary, corpus, ids) if config.order else None
         if config.arpa and self.counted is not None:
             self.counted.write(config.arpa, vocabulary)
-        self.info = Info(vocabulary, np.bincount(ids["train"], minlength=len(vocabulary)))
+        counts = np.bincount(ids["train"], minlength=len(vocabulary))
+        hierarchical = config.model != "ngram" and config.softmax == "hierarchical"
+        order = None
+        if hierarchical:
+            order = processes.of_primary(order_by_likeness(ids["train"], len(vocabulary)))
+        self.info = Info(vocabulary, counts, order)
         if config.model == "ngram":
             return launch.Data(lambda start: iter(()), lambda: iter(()), self.info)
         if self.counted is not None:
             launch.say(self.counted.describe())
-        self.sample = Sampler(config, vocabulary).neural(self.model)
         size, part = config.batch_size, self.part()
         streams = {
             split: Stream(tokens, size, config.window, **part)
@@ -240,7 +249,7 @@ class LanguageModelling(launch.Task[Config, Info]):
             if len(tokens)
         }
         train = streams["train"].batches
-        if self.model.initial_carry(size) is None:
+        if config.model == "transformer":  # which carries nothing from window to window
             windows = Windows(ids["train"], config.window)
             train = Loader(windows, size, seed=config.seed, **part).batches
         return launch.Data(
@@ -265,7 +274,11 @@ class LanguageModelling(launch.Task[Config, Info]):
                 "by the same command"
             )
         output = output_layer(
-            config.softmax, self.info.counts, samples=config.samples, z_weight=config.z_loss
+            config.softmax,
+            self.info.counts,
+            samples=config.samples,
+            z_weight=config.z_loss,
+            order=self.info.order,
         )
         options: dict[str, Any] = {
             "tie": config.tie,
@@ -325,6 +338,11 @@ class LanguageModelling(launch.Task[Config, Info]):
         part = "valid" if split == "validation" else split
         vocabulary = self.info.vocabulary
         return means | counted.scores(means["loss"], vocabulary, self.corpus, self.ids, part)
+
+    @functools.cached_property
+    def sample(self) -> Callable[[Variables], str]:
+        """Writes a text as the configuration says."""
+        return Sampler(self.config, self.info.vocabulary).neural(self.model)
 
     def observe(self, variables: Variables, step: int) -> str | None:
         if not self.config.generate:

@@ -12,6 +12,8 @@ from outcomes import assert_fails, summary
 
 import dlcore
 from dlcore.errors import InputError
+from dlcore.launch.running import prepare
+from dlcore.losses import balanced_tree, huffman
 from dlcore.models.text import read_arpa
 from dlcore.train.checkpoint import load_variables
 
@@ -433,3 +435,28 @@ def test_the_checks_pass(run):
     process = run("--check", "--window=5")
     assert process.returncode == 0, process.stdout + process.stderr
     assert "ok    gradients" in process.stdout and "FAIL" not in process.stdout
+
+
+def test_a_run_keeps_the_tree_that_it_began_with(run, tmp_path):
+    """Its rows mean nothing in another, which another machine, or other sums, may find."""
+    flags = ("--softmax=hierarchical", "--notie", "--order=0", "--steps=6", f"--workdir={tmp_path}")
+    process = run(*flags)
+    assert process.returncode == 0, process.stderr
+    path = tmp_path / "run.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    counts, order = (np.array(found["data"][name]) for name in ("counts", "order"))
+    # Runs of earlier versions have no order, but Huffman's tree.
+    for kept, tree in (
+        (order, balanced_tree(counts, order)),
+        (order[::-1], balanced_tree(counts, order[::-1])),
+        (None, huffman(counts)),
+    ):
+        found["data"]["order"] = None if kept is None else kept.tolist()
+        path.write_text(json.dumps(found), encoding="utf-8")
+        loaded = dlcore.load(tmp_path).task
+        continued = type(loaded)(loaded.config)
+        continued.workdir = tmp_path
+        prepare(continued)
+        for task in (loaded, continued):
+            np.testing.assert_array_equal(task.model.output.tree.nodes, tree.nodes)
+            np.testing.assert_array_equal(task.model.output.tree.codes, tree.codes)

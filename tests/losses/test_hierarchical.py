@@ -1,4 +1,4 @@
-"""Huffman's tree, and the softmax on it."""
+"""Trees of words, and the softmax on them."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,7 @@ import pytest
 
 from dlcore import losses
 from dlcore.errors import InputError
+from dlcore.losses.word_trees import balanced_tree, order_by_likeness
 
 ZIPF = (1e5 / np.arange(1, 301)).astype(int)
 COUNTS = {
@@ -17,7 +18,20 @@ COUNTS = {
     "zeros": [0, 5, 0, 0, 2],
     "probabilities": [0.5, 0.2, 0.3],
 }
-every_tree = pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS.keys())
+every_count = pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS.keys())
+
+
+def shuffled(counts):
+    """A balanced tree on an order that has nothing to do with the counts."""
+    return balanced_tree(counts, np.random.default_rng(3).permutation(len(counts)))
+
+
+KINDS = {"huffman": losses.huffman, "balanced": shuffled}
+every_tree = pytest.mark.parametrize(
+    "tree",
+    [make(np.array(counts)) for make in KINDS.values() for counts in COUNTS.values()],
+    ids=[f"{kind}-{name}" for kind in KINDS for name in COUNTS],
+)
 
 
 def layer(tree, n=6, d=4, scale=1.0):
@@ -50,10 +64,9 @@ def test_a_tree_worked_by_hand():
 
 
 @every_tree
-def test_it_is_a_binary_tree(counts):
+def test_it_is_a_binary_tree(tree):
     """Every inner node has two children, and a single path leads to each."""
-    tree = losses.huffman(np.array(counts))
-    v = len(counts)
+    v = len(tree.lengths)
     children: dict = {}
     for word, path in enumerate(paths(tree)):
         assert path[0][0] == 0
@@ -64,7 +77,7 @@ def test_it_is_a_binary_tree(counts):
     assert len(set(children.values())) == 2 * (v - 1)
 
 
-@every_tree
+@every_count
 def test_the_mean_length_is_huffmans_optimum(counts):
     """It is the sum of all joined counts, less than one bit above the entropy."""
     tree = losses.huffman(np.array(counts))
@@ -82,20 +95,18 @@ def test_the_mean_length_is_huffmans_optimum(counts):
 
 @every_tree
 @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0])
-def test_probabilities_sum_to_one(counts, scale):
-    tree = losses.huffman(np.array(counts))
+def test_probabilities_sum_to_one(tree, scale):
     log_probs = losses.hierarchical_log_probs(*layer(tree, scale=scale), tree=tree)
-    assert log_probs.shape == (6, len(counts)) and np.isfinite(log_probs).all()
+    assert log_probs.shape == (6, len(tree.lengths)) and np.isfinite(log_probs).all()
     np.testing.assert_allclose(np.exp(np.asarray(log_probs, np.float64)).sum(1), 1, atol=1e-6)
     if scale == 0:
         np.testing.assert_allclose(log_probs[0], -np.log(2) * tree.lengths, rtol=1e-6)
 
 
 @every_tree
-def test_loss_and_gradients_of_one_path_are_those_of_all_words(counts):
-    tree = losses.huffman(np.array(counts))
+def test_loss_and_gradients_of_one_path_are_those_of_all_words(tree):
     params = layer(tree)
-    targets = jnp.arange(6, dtype=jnp.int32) % len(counts)
+    targets = jnp.arange(6, dtype=jnp.int32) % len(tree.lengths)
 
     def by_path(params):
         return losses.hierarchical_softmax(*params, targets, tree=tree)
@@ -110,6 +121,61 @@ def test_loss_and_gradients_of_one_path_are_those_of_all_words(counts):
     )
     for gradient, expected in zip(mine, reference, strict=True):
         np.testing.assert_allclose(gradient, expected, atol=2e-6)
+
+
+@every_count
+@pytest.mark.parametrize("make", KINDS.values(), ids=KINDS.keys())
+def test_log_odds_are_those_of_the_frequencies(make, counts):
+    """Hidden states that say nothing leave the share of each word, which counts once more."""
+    counts = np.array(counts)
+    tree = make(counts)
+    odds = tree.log_odds(counts)
+    assert odds.dtype == np.float32
+    hidden, kernel = jnp.zeros((1, 2)), jnp.zeros((len(counts) - 1, 2))
+    found = losses.hierarchical_log_probs(hidden, kernel, jnp.asarray(odds), tree=tree)[0]
+    np.testing.assert_allclose(np.exp(found), (counts + 1) / (counts + 1).sum(), rtol=1e-5)
+
+
+def test_a_balanced_tree_worked_by_hand():
+    """Weights 4 1 2 3 2 are 2 2 4 1 3 in the order 4 2 0 1 3. Half of 12 is as near to the sum 4 as
+    to 8, of which the latter cuts: 2 2 4 | 1 3; half of 8 is the sum 4: 2 2 | 4."""
+    tree = balanced_tree(np.array([3, 0, 1, 2, 1]), np.array([4, 2, 0, 1, 3]))
+    assert paths(tree) == [
+        [(0, 0), (1, 1)],
+        [(0, 1), (2, 0)],
+        [(0, 0), (1, 0), (3, 1)],
+        [(0, 1), (2, 1)],
+        [(0, 0), (1, 0), (3, 0)],
+    ]
+
+
+@every_count
+def test_a_balanced_tree_keeps_the_order_on_short_paths(counts):
+    counts = np.array(counts)
+    order = np.random.default_rng(3).permutation(len(counts))
+    tree = balanced_tree(counts, order)
+    inorder = sorted(range(len(counts)), key=lambda word: tree.codes[word].tolist())
+    assert inorder == order.tolist()
+    p = (counts + 1) / (counts + 1).sum()
+    assert (p * tree.lengths).sum() < 2 - (p * np.log2(p)).sum()
+
+
+def test_words_that_follow_the_same_words_stand_together():
+    """Kinds of words follow one another in turn; within a kind any word is as likely."""
+    rng, kinds, of_each = np.random.default_rng(0), 4, 6
+    name = rng.permutation(kinds * of_each).reshape(kinds, of_each)
+    rows = np.arange(12_000) % kinds
+    tokens = name[rows, rng.integers(0, of_each, len(rows))]
+    order = order_by_likeness(tokens, kinds * of_each)
+    assert sorted(order) == list(range(kinds * of_each))
+    kind_of = np.argsort(name.reshape(-1)) // of_each
+    assert np.count_nonzero(np.diff(kind_of[order])) == kinds - 1
+    np.testing.assert_array_equal(order, order_by_likeness(tokens, kinds * of_each))
+
+
+@pytest.mark.parametrize(("tokens", "size"), [([0, 1], 2), ([1, 1, 1], 3), ([0], 4)])
+def test_texts_too_short_to_tell_have_some_order(tokens, size):
+    assert sorted(order_by_likeness(np.array(tokens), size)) == list(range(size))
 
 
 def test_definition():

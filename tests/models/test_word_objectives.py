@@ -10,7 +10,7 @@ import scipy.special
 import scipy.stats
 
 from dlcore.errors import InputError
-from dlcore.losses.hierarchical import huffman
+from dlcore.losses.word_trees import huffman
 from dlcore.models.embedding.objectives import OBJECTIVES, Scored, objective
 
 V, B, T, C = 5, 2, 3, 4

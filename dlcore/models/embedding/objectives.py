@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlcore.errors import choose
-from dlcore.losses.hierarchical import HuffmanTree, huffman
 from dlcore.losses.samplers import UnigramSampler, unigram_sampler
+from dlcore.losses.word_trees import WordTree, huffman
 
 OBJECTIVES = ("negative_sampling", "nce", "hierarchical", "full")
 
@@ -144,7 +144,7 @@ class Hierarchical(Objective):
     exact = True
 
     @functools.cached_property
-    def tree(self) -> HuffmanTree:
+    def tree(self) -> WordTree:
         return huffman(self.counts)
 
     @property
