@@ -8,7 +8,10 @@ setup(
     packages=[*find_packages(include=["dlcore*"]), *JOBS],
     package_dir={"": ".", "dlcore.experiments": "experiments"},
     package_data={
-        "dlcore": ["py.typed", "**/*.c", "**/*.cc"],
+    package_data={
+        "dlcore": ["py.typed", "**/*.c", "**/*.cc", "glossary/*.toml"],
+        "dlcore.experiments": ["recipes/*/*.flags"],
+    },
         "dlcore.experiments": ["recipes/*/*.flags"],
     },
 )

@@ -12,6 +12,10 @@ _PREPARE = """dlcore prepare NAME [--data_dir=DIR] [--archives=DIR]
 Prepares a data set for `--dataset=NAME`, without TensorFlow: downloads it, or takes its archives
 from the folder --archives that they were placed in by hand. Names: """
 
+_EXPLAIN = """dlcore explain TERM
+
+Prints what a term is, its formula and paper, and how to run it. Terms by subject:"""
+
 
 def command(arguments: Sequence[str]) -> NoReturn:
     """Runs `dlcore ARGUMENTS`, and ends the process."""
@@ -30,8 +34,10 @@ def _command(arguments: list[str]) -> int:
         return 0
     if name == "prepare":
         return _prepare(rest)
+    if name == "explain":
+        return _explain(rest)
     if name not in jobs.names():
-        raise choose("job", name, [*jobs.names(), "prepare"])
+        raise choose("job", name, [*jobs.names(), "prepare", "explain"])
     job = jobs.module(name)
     if hasattr(job, "main"):  # a job that trains nothing itself
         return int(job.main(rest))
@@ -47,11 +53,22 @@ def overview() -> str:
             "dlcore JOB [--flags]     trains, evaluates, checks or uses a model",
             "dlcore JOB --help        lists the flags of a job",
             "dlcore prepare NAME      prepares a data set of TensorFlow Datasets",
+            "dlcore explain TERM      says what a term of deep learning is, and how to run it",
             "",
             "Jobs:",
             *lines,
         ]
     )
+
+
+def _explain(arguments: list[str]) -> int:
+    from dlcore import glossary
+
+    if "--help" in arguments or "-h" in arguments or not arguments:
+        print(f"{_EXPLAIN}\n\n{glossary.overview()}")
+        return 0
+    print(glossary.explain(glossary.find(" ".join(arguments))))
+    return 0
 
 
 def _prepare(arguments: list[str]) -> int:

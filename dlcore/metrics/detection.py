@@ -343,13 +343,15 @@ class _Outcome(NamedTuple):
 def error_scores(judgement: Judgement, *, score_threshold: float = 0.0) -> ErrorScores:
     """Sorts the errors of a detector by their kind, as TIDE does (Bolya et al. 2020).
 
-    A detection that is right for no object of its class, IoU 0.5 or more, the first rule that
-    applies:
-      - "place": the IoU with an object of its class is 0.1 to 0.5.
-      - "class": that with an object of another class is 0.5 or more.
-      - "duplicate": that with an object of its class is 0.5 or more, which a better one found.
-      - "background": no IoU is above 0.1.
-      - "both": any other.
+    The first of these rules that applies to a detection that is right for no object of its class,
+    IoU 0.5 or more, gives its kind:
+
+    - "place": the IoU with an object of its class is 0.1 to 0.5.
+    - "class": that with an object of another class is 0.5 or more.
+    - "duplicate": that with an object of its class is 0.5 or more, which a better one found.
+    - "background": no IoU is above 0.1.
+    - "both": any other.
+
     And "missed" are the objects that nothing found and that no error of place or class was about.
     Detections of difficult objects and of crowds count nowhere.
 

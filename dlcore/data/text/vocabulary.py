@@ -41,13 +41,14 @@ class Vocabulary:
     of a line or sequence. The others follow by falling frequency in the training text, ties in the
     order of their code points. Vocabularies are equal when they encode every text alike.
 
-    Levels:
-        word: words and runs of punctuation; a line end is "<eos>", other white space is dropped.
-        space: what stands between white space, for text that was split into tokens before, such
-            as WikiText or the Penn Treebank; a line end is "<eos>".
-        char: characters, line ends and spaces too.
-        bpe: byte pairs (Sennrich et al. 2016, on bytes); decoding gives every text back, and no
-            token is unknown. Lines are encoded one by one.
+    The levels are:
+
+    - word: words and runs of punctuation; a line end is "<eos>", other white space is dropped.
+    - space: what stands between white space, for text that was split into tokens before, such
+      as WikiText or the Penn Treebank; a line end is "<eos>".
+    - char: characters, line ends and spaces too.
+    - bpe: byte pairs (Sennrich et al. 2016, on bytes); decoding gives every text back, and no
+      token is unknown. Lines are encoded one by one.
 
     Attributes:
         level: one of `LEVELS`.

@@ -99,15 +99,17 @@ def augmentation(
 
     The batch is a dict with "image" (B, H, W, C) of 0..255 and any of the following; other entries
     pass unchanged.
-      - "label": integers (B,) or probabilities (B, K). Mixing turns integers into probabilities.
-      - "boxes" (B, N, 4), y_min, x_min, y_max, x_max in pixels, and "boxes_mask" (B, N), true for
-        real boxes: see `warp_boxes`.
-        "object_crop" needs them, and "mosaic" makes 4 N of N, with their "labels", "difficult" and
-        "crowd" (B, N).
-      - "candidates" and "candidates_mask": further boxes, which move as those do.
-      - "landmarks" (B, M, 2), y, x in pixels, and "landmarks_mask" (B, M), true for visible ones:
-        see `warp_landmarks`. Those of boxes are (B, N, M, 2); where their box becomes padding, they
-        are not visible.
+
+    - "label": integers (B,) or probabilities (B, K). Mixing turns integers into probabilities.
+    - "boxes" (B, N, 4), y_min, x_min, y_max, x_max in pixels, and "boxes_mask" (B, N), true for
+      real boxes: see `warp_boxes`.
+      "object_crop" needs them, and "mosaic" makes 4 N of N, with their "labels", "difficult" and
+      "crowd" (B, N).
+    - "candidates" and "candidates_mask": further boxes, which move as those do.
+    - "landmarks" (B, M, 2), y, x in pixels, and "landmarks_mask" (B, M), true for visible ones:
+      see `warp_landmarks`. Those of boxes are (B, N, M, 2); where their box becomes padding, they
+      are not visible.
+
     Pixel (i, j) covers [i, i + 1) x [j, j + 1). Cutout changes neither boxes nor landmarks.
 
     Args:

@@ -1,0 +1,60 @@
+"""The configuration of Sphinx, with the pages that are made from the code itself."""
+
+import inspect
+import pathlib
+import re
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import generate  # noqa: E402
+
+from dlcore import __version__  # noqa: E402
+
+project = "dlcore"
+author = "the dlcore developers"
+copyright = "2026, the dlcore developers"  # noqa: A001
+release = version = __version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "mathml",
+]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+default_role = "code"
+html_theme = "furo"
+html_title = "dlcore"
+html_static_path = ["_static"]
+html_css_files = ["dlcore.css"]
+copybutton_prompt_text = ">>> "
+
+
+def _plain(app, what, name, value, options, lines: list[str]) -> None:
+    """Keeps what docstrings say as it stands: they are plain text with code in backticks."""
+    if what in ("data", "attribute") and lines[:1] == (inspect.getdoc(type(value)) or "").splitlines()[:1]:
+        lines[:] = [f"Its names: {', '.join(map(str, value))}." if isinstance(value, dict) else ""]
+    example = False
+    for number, line in enumerate(lines):
+        example = line.lstrip().startswith(">>>") or (example and bool(line.strip()))
+        if not example:
+            parts = line.split("`")
+            parts[::2] = [re.sub(r"([*|\\]|_(?=\W|$))", r"\\\1", part) for part in parts[::2]]
+            lines[number] = "`".join(parts)
+
+
+def setup(app) -> None:
+    """Makes the generated pages before Sphinx looks for sources."""
+    app.connect("config-inited", lambda app, config: generate.pages(HERE))
+    app.connect("autodoc-process-docstring", _plain, priority=100)

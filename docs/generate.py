@@ -1,0 +1,118 @@
+"""Makes pages from the code: the glossary from its table, the reference from each `__all__`."""
+
+import importlib
+import inspect
+import pathlib
+import re
+
+from dlcore import glossary
+from dlcore.glossary import Term
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+_HIDDEN = ("dlcore.experiments",)
+
+
+def pages(docs: pathlib.Path) -> None:
+    """Writes docs/glossary/*.md and docs/api/*.rst; files that would not change are left alone."""
+    written = {
+        **_glossary(),
+        **_reference(),
+    }
+    for name, text in written.items():
+        path = docs / name
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def slug(name: str) -> str:
+    """Returns a name as the anchor of a heading.
+
+    >>> slug("1x1 convolution"), slug("R-CNN")
+    ('term-1x1-convolution', 'term-r-cnn')
+    """
+    return "term-" + re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")
+
+
+def _glossary() -> dict[str, str]:
+    subjects: dict[str, list[Term]] = {}
+    for term in glossary.terms():
+        subjects.setdefault(term.subject, []).append(term)
+    files = {subject: slug(subject).removeprefix("term-") for subject in subjects}
+    found = {
+        f"glossary/{files[subject]}.md": f"# {subject}\n\n" + "\n\n".join(map(_entry, terms))
+        for subject, terms in subjects.items()
+    }
+    index = ["# Glossary", "", _INTRODUCTION, ""]
+    index += ["```{toctree}", ":maxdepth: 1", "", *files.values(), "```", ""]
+    for subject, terms in subjects.items():
+        links = ", ".join(f"[{t.name}]({files[subject]}.md#{slug(t.name)})" for t in terms)
+        index += [f"**{subject}:** {links}", ""]
+    return found | {"glossary/index.md": "\n".join(index)}
+
+
+_INTRODUCTION = """Each entry says what a term is, where glossaries err about it, which paper it
+comes from, what implements it here, and a command or a few lines of Python that show it at work.
+All of the commands, names and examples are tested. `dlcore explain TERM` prints an entry."""
+
+
+def _entry(term: Term) -> str:
+    parts = [f"({slug(term.name)})=\n## {term.name}"]
+    if term.aliases:
+        parts.append(f"*Also: {', '.join(term.aliases)}*")
+    parts.append(term.meaning)
+    if term.formula:
+        parts.append(f"$$\n{term.formula}\n$$")
+    if term.correction:
+        text = term.correction[0].upper() + term.correction[1:]
+        parts.append(f":::{{admonition}} Often wrong\n:class: warning\n{text}\n:::")
+    if term.example:
+        parts.append(f"```python\n{term.example}\n```")
+    if term.command:
+        parts.append(f"```sh\nscripts/run {term.command}\n```")
+    if term.symbols:
+        names = ", ".join(f"`{symbol}`" for symbol in term.symbols)
+        parts.append(f"In the code: {names}")
+    if term.papers:
+        parts.append("Papers: " + "; ".join(term.papers) + ".")
+    return "\n\n".join(parts)
+
+
+def packages() -> list[str]:
+    """Returns the dotted names of the packages of dlcore that have public names."""
+    found = []
+    for path in sorted((ROOT / "dlcore").rglob("__init__.py")):
+        name = ".".join(path.parent.relative_to(ROOT).parts)
+        if not name.startswith(_HIDDEN) and hasattr(importlib.import_module(name), "__all__"):
+            found.append(name)
+    return found
+
+
+def _reference() -> dict[str, str]:
+    names = packages()
+    seen: set[int] = set()
+    found = {f"api/{name}.rst": _package(name, seen) for name in names}
+    index = ["Reference", "=========", "", "All public names, by room.", "", ".. toctree::",
+             "   :maxdepth: 1", "", *(f"   {name}" for name in names), ""]  # fmt: skip
+    return found | {"api/index.rst": "\n".join(index)}
+
+
+def _package(name: str, seen: set[int]) -> str:
+    package = importlib.import_module(name)
+    lines = [name, "=" * len(name), "", f".. automodule:: {name}", "   :no-members:", ""]
+    for public in package.__all__:
+        value = getattr(package, public)
+        kind = (
+            "autoclass" if inspect.isclass(value)
+            else "autofunction" if callable(value) and hasattr(value, "__name__")
+            else "autodata"
+        )  # fmt: skip
+        if inspect.ismodule(value):
+            kind = "automodule"
+        lines += [f".. {kind}:: {name}.{public}"]
+        lines += {"autodata": ["   :no-value:"], "autofunction": []}.get(kind, ["   :members:"])
+        # What two rooms offer is found under the first of its names.
+        lines += ["   :no-index:"] if id(value) in seen else []
+        seen.add(id(value))
+        lines += [""]
+    return "\n".join(lines)

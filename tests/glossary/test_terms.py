@@ -1,0 +1,88 @@
+"""Every entry of the glossary is true: its names exist, its commands parse, its examples run."""
+
+import doctest
+import importlib
+import shlex
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dlcore import glossary
+from dlcore.errors import InputError
+from dlcore.launch import flags, jobs
+
+TERMS = glossary.terms()
+
+
+def by_name(term):
+    return term.name
+
+
+def resolve(symbol):
+    """Returns what a dotted name stands for, whichever part of it is the module."""
+    parts = symbol.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:count]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[count:]:
+            found = getattr(found, part)
+        return found
+    raise AssertionError(symbol)
+
+
+@pytest.mark.parametrize("term", TERMS, ids=by_name)
+def test_the_symbols_of_a_term_exist(term):
+    for symbol in term.symbols:
+        resolve(symbol)
+
+
+@pytest.mark.parametrize("term", [t for t in TERMS if t.command], ids=by_name)
+def test_the_command_of_a_term_parses(term):
+    job, *given = shlex.split(term.command)
+    config = jobs.module(job).Config if job == "comparison" else jobs.task_class(job).parts()[0]
+    flags.parse(config, given, recipes=jobs.recipes(job))
+
+
+@pytest.mark.parametrize("term", [t for t in TERMS if t.example], ids=by_name)
+def test_the_example_of_a_term_prints_what_it_says(term):
+    names = {"jax": jax, "jnp": jnp, "np": np}
+    test = doctest.DocTestParser().get_doctest(term.example, names, term.name, None, 0)
+    assert test.examples
+    lines = []
+    doctest.DocTestRunner().run(test, out=lines.append)
+    assert not lines, "".join(lines)
+
+
+@pytest.mark.parametrize("term", TERMS, ids=by_name)
+def test_a_term_can_be_seen(term):
+    assert term.example or term.command
+    assert term.meaning.endswith(".") and 40 < len(term.meaning) < 1200
+
+
+def test_no_two_terms_have_the_same_name():
+    names = [name.casefold() for term in TERMS for name in (term.name, *term.aliases)]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_a_term_is_found_by_its_names_and_near_ones_are_offered():
+    assert glossary.find("leaky  relu").name == "Leaky ReLU"
+    assert glossary.find("RECTIFIER").name == "ReLU"
+    with pytest.raises(InputError, match="unknown term 'softmix'; the nearest ones: Softmax"):
+        glossary.find("softmix")
+    with pytest.raises(InputError, match="unknown term 'hyperbolic'; the nearest ones: Tanh"):
+        glossary.find("hyperbolic")
+    with pytest.raises(InputError, match="no term is like '%%'"):
+        glossary.find("%%")
+
+
+def test_an_entry_is_printed_whole():
+    term = glossary.find("binary step")
+    shown = glossary.explain(term)
+    for part in (term.name, *term.aliases, term.formula, *term.papers, *term.symbols):
+        assert part in " ".join(shown.split()) or part in shown
+    assert max(map(len, shown.splitlines())) <= 100
+    assert term.name in glossary.overview()
