@@ -98,7 +98,7 @@ def scan(
 
 def _steps(
     static: _Static,
-    others: Params,
+    others: Callable[[], Params],
     carry: Carry,
     prepared: PyTree,
     fixed: Fixed,
@@ -121,7 +121,7 @@ def _steps(
             hooks = Hooks(record, lambda update: update * update_mask)
         if cut is not None:
             carry = jax.tree.map(lambda c: _where(cut, jax.lax.stop_gradient(c), c), carry)
-        new, y = static.cell.step(others, carry, projected, hooks)
+        new, y = static.cell.step(others(), carry, projected, hooks)
         if mask is not None:
             new = jax.tree.map(functools.partial(_where, mask), new, carry)
             y = jax.tree.map(
@@ -143,7 +143,7 @@ def _run(
     static: _Static, recurrent: Params, others: Params, carry: Carry, prepared: PyTree, fixed: Fixed
 ) -> tuple[Carry, PyTree]:
     carry, ys, _ = _steps(
-        static, others, carry, prepared, fixed, None, lambda name, h, _: h @ recurrent[name]
+        static, lambda: others, carry, prepared, fixed, None, lambda name, h, _: h @ recurrent[name]
     )
     return carry, ys
 
@@ -168,7 +168,16 @@ def _run_forward(
     def run(
         others: Params, carry: Carry, prepared: PyTree, taps: Taps
     ) -> tuple[tuple[Carry, PyTree], dict[str, jax.Array]]:
-        carry, ys, factors = _steps(static, others, carry, prepared, fixed, taps, product)
+        # The scan adds the gradients of all steps, which bfloat16 would round at each of them. As
+        # every step narrows its parameters anew, the sum is one of float32.
+        wide = jax.tree.map(
+            lambda leaf: leaf.astype(jnp.float32) if leaf.dtype.itemsize < 4 else leaf, others
+        )
+
+        def narrow() -> Params:
+            return jax.tree.map(lambda sums, leaf: sums.astype(leaf.dtype), wide, others)
+
+        carry, ys, factors = _steps(static, narrow, carry, prepared, fixed, taps, product)
         return (carry, ys), factors
 
     out, backward, factors = jax.vjp(run, others, carry, prepared, taps, has_aux=True)

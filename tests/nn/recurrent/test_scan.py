@@ -137,6 +137,28 @@ def test_half_precision_beside_a_carry_in_single_precision_traces(name):
     assert jax.tree.map(jnp.shape, gradients) == jax.tree.map(jnp.shape, halves)
 
 
+@pytest.mark.parametrize("name", ["lstm_peephole", "gru_after", "highway"])
+def test_gradients_in_half_precision_are_summed_in_single_precision(name):
+    """A sum of bfloat16 over 400 steps is wrong by 4 to 7 percent; that of rounded steps is not."""
+    cell, steps = ALL[name], 400
+    halves = jax.tree.map(
+        lambda leaf: leaf.astype(jnp.bfloat16),
+        (cell.init(jax.random.key(0), inputs=D), cell.initial_carry(B), normal(0, steps, B, D)),
+    )
+
+    @jax.jit
+    @jax.grad
+    def gradient(params, carry, x):
+        _, y = scan(cell, params, carry, cell.prepare(params, {}, x, None, False))
+        return (y.astype(jnp.float32) * (1 + normal(1, steps, B, H))).sum()
+
+    found = gradient(*halves)
+    expected = gradient(*jax.tree.map(lambda leaf: leaf.astype(jnp.float32), halves))
+    for path, wanted in expected.items():
+        error = jnp.linalg.norm(found[path].astype(jnp.float32) - wanted)
+        assert error < 0.02 * jnp.linalg.norm(wanted), path
+
+
 def test_the_gradient_is_the_sum_over_the_steps():
     """Back-propagation through time: dL/dW = sum_t dL/dW_t, W_t the parameters of step t alone."""
     cell = LSTM(H)
