@@ -8,10 +8,7 @@ setup(
     packages=[*find_packages(include=["dlcore*"]), *JOBS],
     package_dir={"": ".", "dlcore.experiments": "experiments"},
     package_data={
-    package_data={
         "dlcore": ["py.typed", "**/*.c", "**/*.cc", "glossary/*.toml"],
-        "dlcore.experiments": ["recipes/*/*.flags"],
-    },
         "dlcore.experiments": ["recipes/*/*.flags"],
     },
 )

@@ -43,7 +43,10 @@ copybutton_prompt_text = ">>> "
 
 def _plain(app, what, name, value, options, lines: list[str]) -> None:
     """Keeps what docstrings say as it stands: they are plain text with code in backticks."""
-    if what in ("data", "attribute") and lines[:1] == (inspect.getdoc(type(value)) or "").splitlines()[:1]:
+    if (
+        what in ("data", "attribute")
+        and lines[:1] == (inspect.getdoc(type(value)) or "").splitlines()[:1]
+    ):
         lines[:] = [f"Its names: {', '.join(map(str, value))}." if isinstance(value, dict) else ""]
     example = False
     for number, line in enumerate(lines):
