@@ -4,6 +4,7 @@ import inspect
 import pathlib
 import re
 import sys
+import types
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
@@ -41,13 +42,17 @@ html_css_files = ["dlcore.css"]
 copybutton_prompt_text = ">>> "
 
 
+def _of_type(value: object) -> list[str]:
+    return (inspect.getdoc(type(value)) or "").splitlines()
+
+
 def _plain(app, what, name, value, options, lines: list[str]) -> None:
     """Keeps what docstrings say as it stands: they are plain text with code in backticks."""
-    if (
-        what in ("data", "attribute")
-        and lines[:1] == (inspect.getdoc(type(value)) or "").splitlines()[:1]
-    ):
-        lines[:] = [f"Its names: {', '.join(map(str, value))}." if isinstance(value, dict) else ""]
+    if isinstance(value, types.GenericAlias):
+        lines[:] = [f"Stands for `{value}`."]
+    elif what in ("data", "attribute") and lines[:1] == _of_type(value)[:1]:
+        names = ", ".join(map(str, value)) if isinstance(value, dict) else ""
+        lines[:] = [f"Its names: {names}."] if names else []
     example = False
     for number, line in enumerate(lines):
         example = line.lstrip().startswith(">>>") or (example and bool(line.strip()))

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pathlib
 import re
+import types
 
 from dlcore import glossary
 from dlcore.glossary import Term
@@ -97,6 +98,12 @@ def _reference() -> dict[str, str]:
     return found | {"api/index.rst": "\n".join(index)}
 
 
+def _is_function(value: object) -> bool:
+    """Returns whether a value is a function, compiled or not, and no name of a type."""
+    alias = isinstance(value, types.GenericAlias)
+    return callable(value) and hasattr(value, "__name__") and not alias
+
+
 def _package(name: str, seen: set[int]) -> str:
     package = importlib.import_module(name)
     lines = [name, "=" * len(name), "", f".. automodule:: {name}", "   :no-members:", ""]
@@ -104,7 +111,7 @@ def _package(name: str, seen: set[int]) -> str:
         value = getattr(package, public)
         kind = (
             "autoclass" if inspect.isclass(value)
-            else "autofunction" if callable(value) and hasattr(value, "__name__")
+            else "autofunction" if _is_function(value)
             else "autodata"
         )  # fmt: skip
         if inspect.ismodule(value):
