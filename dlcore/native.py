@@ -23,6 +23,8 @@ from contextvars import ContextVar
 
 import jax
 
+from dlcore import parallel
+
 _OPTIONS = (
     "-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-shared", "-pthread",
 )  # fmt: skip
@@ -50,11 +52,7 @@ def serves(*arrays: jax.Array) -> bool:
 
     They can where these lie on one CPU: the types of arrays name the mesh that they lie on.
     """
-    return (
-        wanted()
-        and jax.default_backend() == "cpu"
-        and all(jax.typeof(array).sharding.mesh.size < 2 for array in arrays)
-    )
+    return wanted() and parallel.on_one_cpu(*arrays)
 
 
 def threads() -> int:
@@ -122,7 +120,7 @@ def _compiled(source: pathlib.Path, command: Sequence[str], folder: pathlib.Path
             compiler, *options = given
             subprocess.run(
                 [compiler, str(source), *options, "-o", str(made)],
-                check=True, capture_output=True, text=True, timeout=_SECONDS,
+                check=True, capture_output=True, encoding="utf-8", timeout=_SECONDS,
             )  # fmt: skip
             made.replace(library)
     return library

@@ -39,6 +39,16 @@ class Part:
     weight: jax.Array | None = None
 
 
+def on_one_cpu(*arrays: jax.Array) -> bool:
+    """Returns whether arrays that are being traced lie on one CPU, and on no mesh of devices.
+
+    The types of arrays name the mesh that they lie on.
+    """
+    return jax.default_backend() == "cpu" and all(
+        jax.typeof(array).sharding.mesh.size < 2 for array in arrays
+    )
+
+
 @dataclasses.dataclass
 class Sums:
     """The sums over devices that were asked for while something was traced.

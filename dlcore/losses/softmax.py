@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from dlcore import parallel
 from dlcore.types import at_least_float32
 
 _PIECES = 16  # of the words, that sums and maxima combine first
@@ -71,8 +72,7 @@ def _forward(
     largest = _over_words(jnp.maximum, jnp.max, products, row)
     exponentials = jnp.exp(products + row - largest[:, None])
     total = _over_words(jnp.add, jnp.sum, exponentials)
-    of_target = jnp.take_along_axis(products, targets[:, None], -1)[:, 0]
-    score = of_target + bias[targets].astype(products.dtype)
+    score = _of_targets(products, row, targets)
     log_z = jnp.log(total) + largest
     return (log_z - score, log_z), (hidden, kernel, bias, exponentials, total, targets)
 
@@ -116,6 +116,14 @@ def _row(bias: jax.Array, products: jax.Array) -> jax.Array:
     return bias[None].astype(products.dtype)
 
 
+def _of_targets(products: jax.Array, row: jax.Array, targets: jax.Array) -> jax.Array:
+    """Returns the scores of the targets, (N,)."""
+    if parallel.on_one_cpu(products):
+        return jnp.take_along_axis(products, targets[:, None], -1)[:, 0] + row[0, targets]
+    # On a mesh that cuts the words, one gather is one sum over devices, and two are two.
+    return jnp.take_along_axis(products + row, targets[:, None], -1)[:, 0]
+
+
 def _over_words(
     combine: Callable[[jax.Array, jax.Array], jax.Array],
     reduce: Callable[..., jax.Array],
@@ -125,13 +133,16 @@ def _over_words(
 
     XLA's CPU backend reduces a long last axis by windows of 16 neighbours, which it neither
     computes in vectors nor fuses with what they are made of. So pieces of the axis are combined
-    element by element first, and windows are left for a sixteenth.
+    element by element first, and windows are left for a sixteenth. On a mesh that cuts the words,
+    pieces would travel between devices.
 
     Args:
         combine: `jnp.add` or `jnp.maximum`.
         reduce: `jnp.sum` or `jnp.max`.
         *terms: are added piece by piece, for which XLA writes no array either.
     """
+    if not parallel.on_one_cpu(*terms):
+        return reduce(functools.reduce(jnp.add, terms), axis=-1)
     words = terms[0].shape[-1]
     pieces = next(n for n in range(_PIECES, 0, -1) if words % n == 0)
     split = zip(*(jnp.split(term, pieces, axis=-1) for term in terms), strict=True)

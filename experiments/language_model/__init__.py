@@ -273,13 +273,15 @@ class LanguageModelling(launch.Task[Config, Info]):
                 "a run of --model=ngram has no network, and its counts are not kept; count again "
                 "by the same command"
             )
-        output = output_layer(
-            config.softmax,
-            self.info.counts,
-            samples=config.samples,
-            z_weight=config.z_loss,
-            order=self.info.order,
-        )
+        # The network is kept: what it holds must not belong to the trace that asks first.
+        with jax.ensure_compile_time_eval():
+            output = output_layer(
+                config.softmax,
+                self.info.counts,
+                samples=config.samples,
+                z_weight=config.z_loss,
+                order=self.info.order,
+            )
         options: dict[str, Any] = {
             "tie": config.tie,
             "dropout": config.dropout,
