@@ -21,8 +21,7 @@ import time
 import data_contenders as peers
 import tqdm
 from absl import flags
-from contenders import Contender, Failed, Times, ratio, run, table, take_turns
-from word_vectors_contenders import alone
+from contenders import Contender, Failed, Times, alone, ratio, run, table, take_turns
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 3, "turns of each contender", 1)
