@@ -10,7 +10,6 @@ from dlcore import glossary
 from dlcore.glossary import Term
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-_HIDDEN = ("dlcore.experiments",)
 
 
 def pages(docs: pathlib.Path) -> None:
@@ -84,7 +83,7 @@ def packages() -> list[str]:
     found = []
     for path in sorted((ROOT / "dlcore").rglob("__init__.py")):
         name = ".".join(path.parent.relative_to(ROOT).parts)
-        if not name.startswith(_HIDDEN) and hasattr(importlib.import_module(name), "__all__"):
+        if hasattr(importlib.import_module(name), "__all__"):
             found.append(name)
     return found
 

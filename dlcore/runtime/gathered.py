@@ -192,7 +192,7 @@ def _evaluate(
 
 
 def _narrows(eqn: JaxprEqn, shares: dict[Any, _Share]) -> bool:
-    """Whether the equation only copies a share in a narrower type; then the copy is a share too."""
+    """Returns whether the equation only copies a share in a narrower type: a share as well."""
     if eqn.primitive is not jax.lax.convert_element_type_p or isinstance(eqn.invars[0], Literal):
         return False
     share, dtype = shares.get(eqn.invars[0]), eqn.params["new_dtype"]

@@ -111,7 +111,7 @@ class OnMesh(Layout):
         return part_of_batch(Part(offset, 1, self.axis_name))
 
     def _gathers(self, tree: Any) -> list[gathered.Gather]:
-        """What makes of each leaf's part that with which is computed; None where it lies so."""
+        """Returns how each leaf is gathered before it is used; None where it lies as it is used."""
         rules = (*self.rules, *self.defaults)
 
         def of(spec: PartitionSpec, wanted: PartitionSpec) -> gathered.Gather:

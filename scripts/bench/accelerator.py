@@ -1,4 +1,4 @@
-"""What an accelerator makes of our jobs: `scripts/bench/accelerator.py [resnet gpt2 ...]`.
+"""Measures our jobs on an accelerator: `scripts/bench/accelerator.py [resnet gpt2 ...]`.
 
     resnet       ResNet-50, images of 224 x 224, batch 256
     gpt2         GPT-2 small, 16 rows of 1,024 tokens

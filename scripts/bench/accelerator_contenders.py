@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from contenders import Failed
+from contenders import Failed, megabytes
 
 # What the speed of a workload counts.
 UNITS = {
@@ -36,7 +36,7 @@ _WARM_UP = 3  # steps of PyTorch between the first one and those that are timed
 
 
 class Figures(NamedTuple):
-    """What was measured of a contender.
+    """Holds the measurements of a contender.
 
     Attributes:
         device: what JAX or PyTorch calls the devices.
@@ -79,13 +79,6 @@ def drawn_images(batch: int, side: int, classes: int) -> tuple[np.ndarray, np.nd
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch, side, side, 3), np.uint8)
     return images, rng.integers(0, classes, batch).astype(np.int32)
-
-
-def process_peak() -> float:
-    """The most bytes that this process ever took."""
-    status = pathlib.Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024.0
 
 
 # Ours.
@@ -306,7 +299,7 @@ def train(work: Work, *, started: float, seconds: float, chip: str | None) -> Fi
         seconds=result.seconds,
         per_step=work.per_step,
         first_step=result.first_step - started,
-        memory=float(accounting.memory_peak() or process_peak()),
+        memory=float(accounting.memory_peak() or megabytes(kind="VmHWM") * 2**20),
         flops=result.flops / timed,
         peak_flops=peak and peak / devices,
     )
@@ -601,5 +594,7 @@ def pytorch(*, workload: str, settings: Mapping[str, Any], seconds: float) -> Fi
             seconds=wait() - start,
             per_step=peer.per_step,
             first_step=first_step,
-            memory=float(torch.cuda.max_memory_allocated() if on_gpu else process_peak()),
+            memory=float(
+                torch.cuda.max_memory_allocated() if on_gpu else megabytes(kind="VmHWM") * 2**20
+            ),
         )

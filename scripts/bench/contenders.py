@@ -75,9 +75,7 @@ class Contender:
 
     def memory(self, kind: str = "VmRSS") -> float:
         """Megabytes: those that are resident, or the most that ever were, "VmHWM"."""
-        status = pathlib.Path(f"/proc/{self._process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith(kind))
-        return int(line.split()[1]) / 1024
+        return megabytes(self._process.pid, kind)
 
     def all_memory(self) -> float:
         """Megabytes that it and its own processes hold; what they share counts once."""
@@ -99,17 +97,24 @@ class Contender:
         return answer
 
 
+def megabytes(process: int | str | None = "self", kind: str = "VmRSS") -> float:
+    """Returns the memory of a process: what is resident, or the most that ever was, "VmHWM"."""
+    status = pathlib.Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    line = next(line for line in status.splitlines() if line.startswith(kind))
+    return int(line.split()[1]) / 1024
+
+
 def _family(process: int | None) -> list[int]:
     """A process and those that it started, and these."""
     tasks = pathlib.Path(f"/proc/{process}/task").glob("*/children")
-    children = [int(child) for task in tasks for child in task.read_text().split()]
+    children = [int(child) for task in tasks for child in task.read_text(encoding="utf-8").split()]
     return [int(process or 0), *(one for child in children for one in _family(child))]
 
 
 def _proportional(process: int) -> int:
     """Kilobytes of a process, where a page of several processes counts as its share."""
-    lines = pathlib.Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    text = pathlib.Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
 
 
 def _serve(
@@ -270,7 +275,8 @@ def table(rows: list[tuple[str, ...]]) -> None:
 
 def processor() -> str:
     """Returns the name of the processor, how many of its cores there are, and its vectors."""
-    pairs = [line.split(":", 1) for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()]
+    text = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    pairs = [line.split(":", 1) for line in text.splitlines()]
     facts = {key.strip(): value.strip() for key, *rest in pairs for value in rest}
     known = facts.get("flags", facts.get("Features", "")).split()
     widths = {"avx512f": 512, "avx2": 256, "avx": 256, "sse2": 128, "asimd": 128}

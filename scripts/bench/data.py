@@ -27,7 +27,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 3, "turns of each contender", 1)
 flags.DEFINE_integer("images", 2000, "JPEGs of the section images", 100)
 flags.DEFINE_multi_integer("sides", [224, 32], "pixels of a side of the images")
-flags.DEFINE_integer("megabytes", 50, "of text", 1)
+flags.DEFINE_integer("megabytes", 50, "megabytes of text to read", 1)
 flags.DEFINE_string(
     "text", None, "text file that is repeated to so many; default: the embedded one"
 )

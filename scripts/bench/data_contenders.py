@@ -21,7 +21,7 @@ _CLASSES = 10
 
 
 class Read(NamedTuple):
-    """What became of a text.
+    """Describes the ids that a text became.
 
     Attributes:
         seconds: it took.

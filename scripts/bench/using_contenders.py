@@ -265,7 +265,9 @@ def their_analogies(*, folder: str) -> Step:
     keyed = KeyedVectors(DIMENSIONS)
     keyed.add_vectors(words, vectors)
     file = pathlib.Path(folder, "questions")
-    file.write_text(": all\n" + "".join(" ".join(four) + "\n" for four in questions))
+    file.write_text(
+        ": all\n" + "".join(" ".join(four) + "\n" for four in questions), encoding="utf-8"
+    )
     return lambda: keyed.evaluate_word_analogies(str(file), restrict_vocab=WORDS)
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
+from contenders import megabytes
 
 FEATURES, WINDOW, NEGATIVES, SAMPLE, MIN_COUNT = 100, 5, 5, 1e-3, 5
 X_MAX, ALPHA, GLOVE_WINDOW = 100.0, 0.75, 10
@@ -37,13 +38,6 @@ class Trained(NamedTuple):
     output: np.ndarray
     seconds: dict[str, float]
     megabytes: dict[str, float]
-
-
-def peak() -> float:
-    """The most megabytes that this process ever took."""
-    status = pathlib.Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
 
 
 def embedded_corpus() -> Iterator[str]:
@@ -107,7 +101,7 @@ def ours(
         runtime.configure(compilation_cache=os.path.join(folder, "compilations"))
         start = time.perf_counter()
         tokens = build_token_file(corpus, folder, min_count=MIN_COUNT)
-        built, built_peak = time.perf_counter(), peak()
+        built, built_peak = time.perf_counter(), megabytes(kind="VmHWM")
         keep = keep_probabilities(tokens.counts, threshold=SAMPLE, rule="program")
         stream = WordStream(
             tokens.tokens, keep, size=settings["batch_size"], window=WINDOW, seed=seed
@@ -129,10 +123,10 @@ def ours(
         state = layout.initialise(
             lambda: TrainState.create({"params": model.init(init_key)}, tx, key)
         )
-        tables_peak = peak()
+        tables_peak = megabytes(kind="VmHWM")
         result = fit(step, state, stream.batches, steps=total, layout=layout)
         tables = jax.block_until_ready(result.state.params)
-        end, most = time.perf_counter(), peak()
+        end, most = time.perf_counter(), megabytes(kind="VmHWM")
     assert result.first_step is not None, "fit took no step"
     # Tables have a few rows more than words.
     inputs, outputs = (np.asarray(tables[name])[: len(keep)] for name in ("input", "output"))
@@ -184,7 +178,7 @@ def memory_of_tables(*, words: int) -> float:
 
     tables = [jnp.ones((words, FEATURES)) for _ in range(2)]
     jax.block_until_ready(tables)
-    return peak()
+    return megabytes(kind="VmHWM")
 
 
 def count_cells(corpus: pathlib.Path, folder: pathlib.Path) -> tuple[int, int]:

@@ -76,7 +76,7 @@ class Words(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What finds the words of a text by its bytes.
+    """Finds the words of a text by its bytes.
 
     Attributes:
         table: 256 bytes, 1 for each that words are made of, else 0.

@@ -53,7 +53,7 @@ def test_warping_equals_scipys_with_the_fill_outside():
 
 @pytest.mark.parametrize("text", ["resized_crop", "flip,crop:4", "scale:2,resized_crop,flip"])
 def test_maps_that_are_axis_aligned_read_rows_and_columns(text, monkeypatch):
-    """What the text makes is what one interpolation of all four neighbours makes."""
+    """Rows and then columns give what one interpolation of all four neighbours gives."""
     images = jnp.asarray(np.random.default_rng(0).uniform(0, 255, (6, 12, 17, 3)), jnp.float32)
     by_axis = augment.augmentation(text, fill=(1.0, 2.0, 3.0))(
         jax.random.key(0), {"image": images}
