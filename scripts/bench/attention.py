@@ -7,8 +7,8 @@ other at every operation, so where other work takes the cores its times say noth
     step         ms of a training step of nanoGPT's character model for a CPU (4 layers, 4 heads,
                  width 128, context 64, batch 12), against PyTorch's eager mode where it is
                  installed
-    recipes      seconds and test loss of the two recipes for tiny Shakespeare, from a cold start;
-                 needs --text
+    recipes      seconds and test loss of the two recipes for tiny Shakespeare, from a cold start,
+                 and of nanoGPT's training on a CPU by PyTorch where it is installed; needs --text
     cache        decoding of 256 tokens with the cache of keys and values, against reading all again
                  at each step, for each kind of position
     memory       of attention and its gradients in chunks, against the full form
@@ -23,6 +23,7 @@ import os
 import pathlib
 import statistics
 import tempfile
+import time
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,9 @@ from attention_contenders import (
     ours,
     pytorch,
     search,
+    train_nanogpt,
 )
-from contenders import Contender, Failed, experiment, ratio, run, table, take_turns
+from contenders import Contender, Failed, alone, experiment, ratio, run, table, take_turns
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 9, "turns of each contender")
@@ -83,6 +85,13 @@ def recipes() -> None:
         found = summary["metrics"]["loss"]
         taken = summary["wall_seconds"]
         rows.append((name, f"<= {seconds}", f"{taken:.1f}", f"<= {loss:.2f}", f"{found:.4f}"))
+    if importlib.util.find_spec("torch") is None:
+        print("  no PyTorch")
+    else:
+        start = time.perf_counter()
+        found = alone(train_nanogpt, text=str(text))
+        taken = time.perf_counter() - start
+        rows.append(("nanoGPT by PyTorch", "", f"{taken:.1f}", "", f"{found:.4f}"))
     table(rows)
 
 

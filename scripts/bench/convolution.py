@@ -8,9 +8,12 @@ and ratios are medians over neighbouring ones. Steps by oneDNN need the extra `o
                 pools and 256 dense units, batch 128 of 32x32x3) and ResNet-20 (batch 64), SGD with
                 momentum, by XLA's convolutions and by oneDNN's; wanted: 0.8 and 0.5 of PyTorch's
                 speed
+    xla_flags   the same steps of ours under each flag of XLA that may change convolutions, by
+                the jaxlib of the environment
     compilation seconds to compile the gradient of ResNet-20 and of ResNet-110; wanted: < 1.5 times
 """
 
+import os
 import time
 from typing import Any
 
@@ -29,6 +32,17 @@ SHAPES = (
 )  # fmt: skip
 OPERATIONS = ("forward", "input gradient", "kernel gradient")
 STEPS = {"like LeNet": (128, "0.8"), "ResNet-20": (64, "0.5")}
+# A jaxlib ends the process of a contender whose flag it does not know.
+XLA_FLAGS = (
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_enable_concurrency_optimized_scheduler=false",
+    "--xla_cpu_use_xnnpack=true",
+    "--xla_cpu_use_onednn=true",
+    "--xla_cpu_prefer_vector_width=128",
+    "--xla_cpu_prefer_vector_width=512",
+    "--xla_cpu_parallel_codegen_split_count=1",
+    "--xla_cpu_enable_fast_math=true",
+)
 
 
 def our_operation(*, shape: tuple[int, ...], operation: str) -> Step:
@@ -83,8 +97,9 @@ def their_operation(*, shape: tuple[int, ...], operation: str) -> Step:
     return lambda: torch.ops.aten.convolution_backward(*arguments)
 
 
-def our_step(*, net: str, by: str = "XLA") -> Step:
+def our_step(*, net: str, by: str = "XLA", flag: str = "") -> Step:
     """A training step of one of `STEPS`, as `fit` compiles it; convolutions by XLA or oneDNN."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     import flax.linen as nn
     import jax
     import jax.numpy as jnp
@@ -231,6 +246,19 @@ def steps() -> None:
         )
 
 
+def xla_flags() -> None:
+    """Milliseconds of a step of ours under each flag, by those without any."""
+    import jaxlib
+
+    print(f"  jaxlib {jaxlib.__version__}")
+    for net, (size, _) in STEPS.items():
+        print(f"  {net}, batch {size}")
+        makers = {"ours": lambda net=net: Contender(our_step, net=net)}
+        for flag in XLA_FLAGS:
+            makers[flag] = lambda net=net, flag=flag: Contender(our_step, net=net, flag=flag)
+        race(makers, FLAGS.rounds)
+
+
 def compilation() -> None:
     """Seconds to trace and compile the gradient of the loss, batch 32."""
     import jax
@@ -263,4 +291,4 @@ def compilation() -> None:
 
 
 if __name__ == "__main__":
-    run(operations, steps, compilation)
+    run(operations, steps, xla_flags, compilation)
