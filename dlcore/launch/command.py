@@ -1,5 +1,7 @@
 """The command `dlcore`: runs jobs, and prepares data sets."""
 
+import collections
+import platform
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -28,9 +30,7 @@ def _command(arguments: list[str]) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     if name == "--version":
-        from dlcore import __version__
-
-        print(f"dlcore {__version__}")
+        print(_version())
         return 0
     if name == "prepare":
         return _prepare(rest)
@@ -54,9 +54,27 @@ def overview() -> str:
             "dlcore JOB --help        lists the flags of a job",
             "dlcore prepare NAME      prepares a data set of TensorFlow Datasets",
             "dlcore explain TERM      says what a term of deep learning is, and how to run it",
+            "dlcore --version         names the versions of the packages and the devices",
             "",
             "Jobs:",
             *lines,
+        ]
+    )
+
+
+def _version() -> str:
+    """Returns what a report of a bug needs: versions, commit and devices."""
+    from dlcore.runtime.provenance import provenance
+
+    found = provenance()
+    dlcore, *others = (f"{name} {version}" for name, version in found["versions"].items())
+    commit = f" (commit {found['git_commit']})" if found["git_commit"] else ""
+    devices = collections.Counter(found["devices"])
+    return "\n".join(
+        [
+            dlcore + commit,
+            ", ".join([*others, f"Python {platform.python_version()}"]),
+            "devices: " + ", ".join(f"{count} x {kind}" for kind, count in devices.items()),
         ]
     )
 

@@ -7,20 +7,27 @@ from typing import Any
 
 import jax
 
+from dlcore import __version__
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
 def provenance() -> dict[str, Any]:
-    """Versions of the packages, the git commit of the code (None without git) and the devices."""
+    """Returns the versions of the packages, the commit of the code and the devices, as JSON.
+
+    The commit is None where git knows none.
+    """
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
-        "versions": {name: importlib.metadata.version(name) for name in ("dlcore", *PACKAGES)},
+        # That of the code at hand: an editable installation keeps the version it was made with.
+        "versions": {"dlcore": __version__, **packages},
         "git_commit": _commit(),
         "devices": [f"{device.platform}:{device.device_kind}" for device in jax.devices()],
     }
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that holds this file, with "+" when files were changed since."""
+    """Returns the commit of the checkout that holds this file, with "+" when files were changed since."""
     folder = pathlib.Path(__file__).parent
 
     def git(*arguments: str) -> str:

@@ -241,14 +241,16 @@ def test_kubernetes_names_job_coordinator_and_index_consistently():
     assert pod["subdomain"] == service["metadata"]["name"]
     assert (spec["completionMode"], spec["parallelism"]) == ("Indexed", pods)
     args = container["args"]
-    assert args[:2] == ["python", "-m"]
-    assert args[2].removeprefix("experiments.") in jobs.names()
-    flags = dict(flag[2:].split("=") for flag in args[3:])
+    assert args[0] == "dlcore" and args[1] in jobs.names()
+    flags = dict(flag[2:].split("=") for flag in args[2:])
     assert re.fullmatch(rf"{name}-0\.{pod['subdomain']}:\d+", flags["coordinator"])
     assert int(flags["num_processes"]) == pods
     assert flags["process_id"] == "$(JOB_COMPLETION_INDEX)"
     program, *options = container["command"]
-    assert program == f"{container['workingDir']}/scripts/launch/supervise"
+    image = (LAUNCH.parent.parent / "Dockerfile").read_text(encoding="utf-8")
+    assert f"COPY scripts/launch/{program} /usr/local/bin/{program}" in image
+    user = pod["securityContext"]
+    assert f"USER {user['runAsUser']}:{user['runAsGroup']}\n" in image
     assert f"--done={flags['workdir']}/summary.json" in options
     mount = container["volumeMounts"][0]
     assert flags["workdir"].startswith(mount["mountPath"] + "/")

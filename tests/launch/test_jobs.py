@@ -4,8 +4,10 @@ import dataclasses
 import subprocess
 import sys
 
+import jax
 import pytest
 
+import dlcore
 from dlcore.errors import InputError
 from dlcore.launch import command, flags, jobs
 from dlcore.launch.fields import Spec
@@ -67,6 +69,9 @@ def test_the_command(tmp_path):
     assert process.returncode == 0 and "--learning_rate" in process.stdout, process.stderr
     process = run("imagee")
     assert process.returncode == 2 and process.stderr.startswith("error: unknown job 'imagee'")
-    assert run("--version").stdout.startswith("dlcore 0.")
+    version, packages, devices = run("--version").stdout.splitlines()
+    assert version.split(" (commit ")[0] == f"dlcore {dlcore.__version__}"
+    assert f"jax {jax.__version__}" in packages.split(", ")
+    assert devices == f"devices: {jax.device_count()} x cpu:cpu"
     assert run("prepare", "mnistt").stderr.startswith("error: unknown data set 'mnistt'")
     assert "mnist" in run("prepare", "--help").stdout
