@@ -27,7 +27,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Returns the commit of the checkout that holds this file, with "+" when files were changed since."""
+    """Returns the commit of this file's checkout, with "+" when files were changed since."""
     folder = pathlib.Path(__file__).parent
 
     def git(*arguments: str) -> str:
