@@ -74,7 +74,7 @@ class Config(
     width: float = number(0.25, 0.01, 16, "factor of the paper's numbers of filters")
     blocks: int = integer(5, 0, 99, "residual blocks")
     upsampling: str = choice(
-        "nearest", UPSAMPLING, "repeat pixels before a convolution, or a transposed convolution"
+        "nearest", UPSAMPLING, "repeat pixels before a convolution, or use a transposed convolution"
     )
 
     def shrunk(self) -> "Config":

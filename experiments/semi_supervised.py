@@ -73,7 +73,9 @@ class Config(
     """The configuration of a classifier that learns of few labels."""
 
     model: str = choice("ladder", tuple(DENOISES), "how the images without a label are used")
-    labels: int = integer(100, 0, LARGEST, "images that have a label, as many of each class")
+    labels: int = integer(
+        100, 0, LARGEST, "number of images that keep their label, equally many of each class"
+    )
     width: int = integer(1000, 1, 1 << 14, "units of the first hidden layer; others have a half "
                          "and quarters of it")  # fmt: skip
     noise: float = number(

@@ -76,7 +76,7 @@ class Config(
     tag_scheme: str = choice(
         "auto",
         ("auto", "none", *SPAN_SCHEMES),
-        "how tags mark spans, such as names; auto tells it by the tags, none scores tokens only",
+        "how tags mark spans, such as names; auto finds out from the tags, none scores only tokens",
     )
     convert_tags: str | None = choice(
         None, SPAN_FORMS, "form that tags of spans are converted to, for training and predictions"
@@ -325,8 +325,9 @@ def converted(data: TaggedText, scheme: str | None, form: str) -> TaggedText:
     names = tuple(sorted({after for _, after in pairs}))
     changed = sum(before != after for before, after in pairs)
     launch.say(
-        f"tags of the scheme {scheme} converted to {form}: {changed:,} of {len(pairs):,} tokens "
-        f"have another one, {len(data.tag_names)} tags became {len(names)}"
+        f"converted the tags of the scheme {scheme} to {form}: {changed:,} of "
+        f"{len(pairs):,} tokens "
+        f"have a new tag, and {len(data.tag_names)} tags became {len(names)}"
     )
     train, test, *valid = (
         [

@@ -435,5 +435,5 @@ def read_problem(algorithm: Algorithm, line: int, text: str) -> Problem:
         expected = algorithm.written.format(bits=algorithm.bits)
         shown = text if len(text) <= 60 else f"{text[:60]}..."
         raise InputError(
-            f"input {line}, {shown!r}, is no problem of this task; write {expected}"
+            f"input {line}, {shown!r}, is not a problem of this task; write {expected}"
         ) from None

@@ -384,7 +384,7 @@ def _read_coco(path: pathlib.Path) -> tuple[_Listed, tuple[str, ...]]:
         where = f"annotation {at} (id {annotation.get('id')}) of {file}"
         key, caption = annotation["image_id"], annotation["caption"]
         if not isinstance(key, int | str):
-            raise InputError(f"{where} has the image_id {key!r}, which is no number; correct it")
+            raise InputError(f"{where} has the image_id {key!r}, which is not a number; correct it")
         if not isinstance(caption, str) or not caption.strip():
             raise InputError(f"{where} has no text as its caption; add one, or remove it")
         if key not in captions:

@@ -38,7 +38,7 @@ def read_lists(file: pathlib.Path, keys: Sequence[str]) -> dict[str, Any]:
         line = getattr(error, "lineno", None)
         reason = getattr(error, "msg", None) or error
         raise InputError(
-            f"{f'line {line} of ' if line else ''}{name} is not JSON as COCO has it ({reason})"
+            f"{f'line {line} of ' if line else ''}{name} is not JSON in COCO's form ({reason})"
         ) from None
     for key in keys:
         if not isinstance(table.get(key), list):

@@ -163,7 +163,7 @@ def load_identities(
         parts["train"], parts["test"] = _held_out(name, parts["train"], test_groups, _SHARE, seed=0)
     elif test_groups:
         raise InputError(
-            f"{name} has a part to test on, so that its groups cannot be chosen for that; leave "
+            f"{name} has its own part to test on, so no groups can be chosen for that; leave "
             "out test_groups"
         )
     if validation or validation_groups:
@@ -262,7 +262,7 @@ def _refuse_shared(name: str, parts: Mapping[str, _Part]) -> None:
             some = ", ".join([*shared[:3], *(["..."] if len(shared) > 3 else [])])
             raise InputError(
                 f"{name} has {len(shared)} identities in both {a} and {b} ({some}); the identities "
-                "of a test must be others than those of training: remove them from one part"
+                "of a test must differ from those of training: remove them from one part"
             )
 
 

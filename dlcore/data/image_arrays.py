@@ -37,7 +37,7 @@ def read_arrays(path: pathlib.Path) -> ImageFolder:
     if parts["train"].shape[1:] != parts["test"].shape[1:]:
         raise InputError(
             f"the images of {path} are of {parts['train'].shape[1:]} in x_train and of "
-            f"{parts['test'].shape[1:]} in x_test; they must be of one size"
+            f"{parts['test'].shape[1:]} in x_test; they must have one size"
         )
     classes = {part: _classes(path, f"y_{part}", arrays, len(parts[part])) for part in parts}
     known = np.unique(classes["train"])

@@ -61,7 +61,7 @@ def read_one_shot_runs(path: str | os.PathLike[str]) -> list[OneShotRun]:
         with zipfile.ZipFile(path) as archive:
             return _read(path, zipfile.Path(archive))
     except zipfile.BadZipFile as error:
-        raise InputError(f"{path} is no whole zip archive ({error}); {_WANTED}") from error
+        raise InputError(f"{path} is not a whole zip archive ({error}); {_WANTED}") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}; {_WANTED}") from error
 

@@ -237,7 +237,7 @@ def _read_table(path: pathlib.Path) -> _Table:
                 blank += 1
     except csv.Error as error:
         raise InputError(
-            f"{path}:{reader.line_num} is no line of CSV ({error}); separate cells by commas"
+            f"{path}:{reader.line_num} is not a line of CSV ({error}); separate cells by commas"
         ) from None
     if not rows:
         raise InputError(f"{path} is empty; give a CSV file whose first line names the columns")
@@ -314,7 +314,7 @@ def _value(row: _Row, place: int, table: _Table, gaps: str) -> float:
     if value is None or not math.isfinite(value):
         short = cell if len(cell) <= 40 else f"{cell[:40]}..."
         raise InputError(
-            f"{where} holds {short!r}, which is no finite number; write numbers such as 1.5, or "
+            f"{where} holds {short!r}, which is not a finite number; write numbers such as 1.5, or "
             "choose other columns by --columns"
         )
     return value

@@ -119,7 +119,7 @@ def beam_search(
             f"{groups} groups do not divide a beam of width {width}; give a divisor of it"
         )
     if not 0 <= diversity < jnp.inf:
-        raise InputError(f"diversity {diversity} is no number of nats; give 0 or more")
+        raise InputError(f"diversity {diversity} is not a number of nats; give 0 or more")
     constraints = Constraints(end, steps, min_length, no_repeat)
     objective = objective or Objective()
     batch = len(first)

@@ -251,33 +251,37 @@ class RunConfig(Group):
         1000, 1, LARGEST, "training steps; a continued run may have more", free=True
     )
     checkpoint_every: int = integer(
-        1000, 0, LARGEST, "steps between checkpoints; 0 at the end only", free=True
+        1000, 0, LARGEST, "steps between checkpoints; 0 saves at the end only", free=True
     )
     checkpoint_dir: str | None = path(
-        None, "folder of checkpoints, also on gs://; default in --workdir", free=True
+        None, "folder of checkpoints, which may be on gs://; default in --workdir", free=True
     )
     eval_every: int | None = integer(
-        0, 0, LARGEST, "steps between evaluations; 0 at the end only", free=True
+        0, 0, LARGEST, "steps between evaluations; 0 evaluates at the end only", free=True
     )
     log_every: int = integer(100, 1, LARGEST, "steps between reports", free=True)
     patience: int | None = integer(
-        None, 1, LARGEST, "evaluations without a new best that end the run", free=True
+        None, 1, LARGEST, "end the run after this many evaluations without a new best", free=True
     )
     resume: str = choice(
         "auto", ("auto", "never", "must"), "whether to continue the run in --workdir", free=True
     )
-    check: bool = switch(False, "check model, data and step instead of training", free=True)
+    check: bool = switch(
+        False, "check the model, the data and the step instead of training", free=True
+    )
     smoke: bool = switch(False, "take two tiny steps of everything", free=True)
     report: bool = switch(False, "write WORKDIR/report/index.html", free=True)
     predict: str | None = path(
-        None, "file or folder that the run in --workdir answers; - for standard input", free=True
+        None,
+        "file or folder that the trained run in --workdir answers; - reads standard input",
+        free=True,
     )
     predict_to: str = path(
-        "-", "file of the answers, .csv or .jsonl; - for standard output", free=True
+        "-", "file for the answers, .csv or .jsonl; - writes to standard output", free=True
     )
-    profile: str | None = text(None, "FROM:TO, steps to trace into WORKDIR/profile", free=True)
+    profile: str | None = text(None, "FROM:TO traces these steps into WORKDIR/profile", free=True)
     track: str | None = choice(
-        None, TRACKERS, "tracker that follows the run, by its own library", free=True
+        None, TRACKERS, "tracker that follows the run; its library must be installed", free=True
     )
 
     # What a job without these fields does.
@@ -354,11 +358,11 @@ class DataConfig(Group):
 
     title = "Data"
 
-    dataset: str = text("digits", "embedded or prepared TFDS data set")
+    dataset: str = text("digits", "data set that dlcore embeds or that `prepare` made")
     data_dir: str | None = path(
-        None, "folder of prepared data sets; default that of TFDS", free=True
+        None, "folder of prepared data sets; default TFDS's own folder", free=True
     )
-    data_path: str | None = path(None, "your own data instead of --dataset")
+    data_path: str | None = path(None, "file or folder of your own data, used instead of --dataset")
     validation: float = number(
         0.0, 0, 1, "share of the training data held out for evaluations", below=True
     )
@@ -374,7 +378,8 @@ class BitsConfig(Group):
     binarise: str = choice(
         "none",
         BINARISATIONS,
-        "draw bits by grey pixels as probabilities: static once for good, dynamic anew at each "
+        "draw bits with the grey pixels as probabilities: static once for good, dynamic "
+        "anew at each "
         "step of training",
     )
 
@@ -388,26 +393,42 @@ class DevicesConfig(Group):
     layout: str | None = choice(
         None,
         ("jit", "pmap", "mesh"),
-        "jit (one device), pmap (all) or mesh; default by --mesh",
+        "jit uses one device, pmap and mesh use all; default mesh with --mesh, else jit",
         free=True,
     )
     mesh: str | None = text(None, "axes of --layout=mesh, such as data=2,fsdp=2,model=2", free=True)
-    shard: tuple[str, ...] = texts("REGEX:-,model places the leaves found by REGEX", free=True)
+    shard: tuple[str, ...] = texts(
+        "REGEX:-,model cuts the second axis of the arrays that REGEX finds over the "
+        "mesh axis model",
+        free=True,
+    )
     coordinator: str | None = text(
-        None, "HOST:PORT of process 0; a cluster tells it by itself", free=True
+        None, "HOST:PORT of process 0; on a cluster JAX finds it by itself", free=True
     )
     num_processes: int | None = integer(
-        None, 1, LARGEST, "processes of the run; a cluster tells it by itself", free=True
+        None,
+        1,
+        LARGEST,
+        "number of processes of the run; on a cluster JAX finds it by itself",
+        free=True,
     )
     process_id: int | None = integer(
-        None, 0, LARGEST, "number of this process; a cluster tells it by itself", free=True
+        None,
+        0,
+        LARGEST,
+        "number of this process, from 0 on; on a cluster JAX finds it by itself",
+        free=True,
     )
     stall_seconds: int = integer(
-        1800, 0, 10**7, "seconds without a step that end the process; 0 never", free=True
+        1800,
+        0,
+        10**7,
+        "end the process after this many seconds without a step; 0 never ends it",
+        free=True,
     )
-    plan: bool = switch(False, "print what the step would cost on --devices, and end", free=True)
+    plan: bool = switch(False, "print what a step would cost on --devices, and end", free=True)
     devices: int | None = integer(
-        None, 1, 1 << 16, "devices of --plan; default those of --mesh", free=True
+        None, 1, 1 << 16, "number of devices for --plan; default as many as --mesh names", free=True
     )
     chip: str | None = text(
         None, f"kind of the devices: {', '.join(CHIPS)}, or its figures", free=True
@@ -424,10 +445,13 @@ class ScheduleConfig(Group):
         1e-3, 0, LARGEST_NUMBER, "largest learning rate", free=True
     )
     schedule: str = choice(
-        "constant", optim.SCHEDULES, "learning rate in the course of the run", free=True
+        "constant", optim.SCHEDULES, "how the learning rate changes during the run", free=True
     )
     boundary: tuple[int, ...] = integers(
-        1, "step at which --schedule=step divides by 10", free=True, when={"schedule": ("step",)}
+        1,
+        "step at which --schedule=step divides the learning rate by 10",
+        free=True,
+        when={"schedule": ("step",)},
     )
     decay_share: float = number(
         0.2,
@@ -440,7 +464,8 @@ class ScheduleConfig(Group):
     warmup_steps: int = integer(0, 0, LARGEST, "steps of linear warm-up", free=True)
     find_rate: str | None = path(
         None,
-        "picture (.png or .svg) of the loss by learning rate; train only to find the best one",
+        "draw the loss by learning rate into this picture (.png or .svg) to find the "
+        "best rate, and end",
         free=True,
         when={"check": (False,), "plan": (False,), "predict": (None,)},
     )
@@ -448,7 +473,7 @@ class ScheduleConfig(Group):
         200,
         10,
         100_000,
-        "steps of --find_rate",
+        "steps that --find_rate takes",
         free=True,
         when={"find_rate": lambda picture: picture is not None},
     )
@@ -483,22 +508,25 @@ class OptimizerConfig(ScheduleConfig):
         None,
         1,
         LARGEST,
-        "evaluations without a lower held-out loss that reduce the learning rate",
+        "reduce the learning rate after this many evaluations without a lower held-out loss",
         when={"schedule": ("constant",), "proximal": (False,)},
     )
     plateau_factor: float = number(
         0.1,
         0,
         1,
-        "factor of the learning rate at a plateau",
+        "factor that multiplies the learning rate at a plateau",
         below=True,
         when={"plateau_patience": lambda patience: patience is not None},
     )
     rate_factor: tuple[str, ...] = texts(
-        "REGEX:FACTOR multiplies the learning rate of the parameters found by REGEX"
+        "REGEX:FACTOR multiplies the learning rate of the parameters that REGEX finds"
     )
     weight_decay: float = number(
-        0.0, 0, LARGEST_NUMBER, "share of matrices and kernels taken off per unit of learning rate"
+        0.0,
+        0,
+        LARGEST_NUMBER,
+        "share of matrices and kernels that each step takes off, times the learning rate",
     )
     clip_norm: float | None = number(
         None, 0, LARGEST_NUMBER, "largest norm of the gradient of all parameters together"
@@ -513,7 +541,7 @@ class OptimizerConfig(ScheduleConfig):
         None,
         0,
         LARGEST_NUMBER,
-        "largest norm of the gradient of each unit beside the norm of its weights, such as 0.01",
+        "largest norm of each unit's gradient, as a share of the norm of its weights, such as 0.01",
     )
     penalty: str | None = choice(None, _PENALISED, "penalty of large weights, added to the loss")
     penalty_strength: float = number(
@@ -540,14 +568,18 @@ class OptimizerConfig(ScheduleConfig):
         "largest L2 norm of matrices and kernels together; each step is projected onto it",
     )
     ema: float | None = number(
-        None, 0, 1, "decay of a moving average of the weights to evaluate", below=True
+        None, 0, 1, "evaluate a moving average of the weights with this decay", below=True
     )
-    accumulate: int = integer(1, 1, LARGEST, "micro-batches that a step cuts its batch into")
+    accumulate: int = integer(
+        1, 1, LARGEST, "number of micro-batches into which a step divides its batch"
+    )
     precision: str = choice(
         "float32", ("float32", "bfloat16"), "number type that the model computes in"
     )
     skip_spikes: bool = switch(
-        False, "skip steps whose loss is 6 standard deviations above the last 128", free=True
+        False,
+        "skip steps whose loss lies 6 standard deviations above the mean of the last 128",
+        free=True,
     )
 
     def mix(self) -> float:

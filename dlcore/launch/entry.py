@@ -86,7 +86,7 @@ def _status(command: Any) -> int:
         # The other processes may still be writing their parts of the checkpoint.
         sys.exit(130 if interrupted.signal == "SIGINT" else 0)
     except KeyboardInterrupt:  # before training, or the second one during it
-        print("interrupted; what was saved before stays", file=sys.stderr)
+        print("interrupted; what was saved before is kept", file=sys.stderr)
         return 130
     except SystemExit:
         raise
@@ -114,7 +114,7 @@ def _command(task: type[Task[Any, Any]], arguments: Sequence[str]) -> int:
     processes.initialize(config.coordinator, config.num_processes, config.process_id)
     if config.check:
         if processes.is_distributed():
-            raise InputError("--check is for one process")
+            raise InputError("--check runs in one process only")
         return 0 if check(task(config)) else 1
     if getattr(config, "find_rate", None) is not None:
         return 0 if find_rate(task(config)) else 1

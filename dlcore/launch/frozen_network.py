@@ -52,14 +52,15 @@ class NetworkConfig(RunConfig):
         "NAME=VALUE of the model, such as width=0.5; a wrong name lists all"
     )
     init_from: str | None = path(
-        None, "run or .safetensors or .pth file with the network's weights; default random ones"
+        None,
+        "run, or .safetensors or .pth file, that has the network's weights; default random weights",
     )
     init_prefix: str | None = text(
         None,
-        "with --init_from=FILE, what stands before the names to take, such as model_ema",
+        "with --init_from=FILE, prefix of the names to take, such as model_ema",
         when={"init_from": lambda source: source is not None},
     )
-    average_pool: bool = switch(False, "let the network's max pools average")
+    average_pool: bool = switch(False, "replace the network's max pooling by average pooling")
 
 
 ConfigT = TypeVar("ConfigT", bound=NetworkConfig)
@@ -194,7 +195,7 @@ class NetworkTask(Task[ConfigT, InfoT]):
         for name in self.layers:
             if name not in self.layer_names:
                 raise InputError(
-                    f"{self.config.model} has no layer {name!r}; choose of: "
+                    f"{self.config.model} has no layer {name!r}; choose one of: "
                     f"{', '.join(self.layer_names)}"
                 )
 
@@ -237,8 +238,8 @@ class NetworkTask(Task[ConfigT, InfoT]):
             reason = report.mismatched.get(lost[0], f"it has {some(source)}")
             raise InputError(
                 f"{config.init_from} lacks {len(lost)} of {len(target)} arrays that the layers of "
-                f"{config.model} need: {some(lost)} ({reason}); choose the model and its options "
-                "that the weights are of"
+                f"{config.model} need: {some(lost)} ({reason}); choose the model and the "
+                "options that the weights belong to"
             )
         say(f"{config.init_from}: restored all {len(target)} arrays that the layers need")
         scaling = {

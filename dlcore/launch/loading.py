@@ -94,7 +94,7 @@ def load(
     changed = config.changed(**options)
     if changed.identity() != config.identity():
         raise InputError(
-            f"{folder} is a run of other options ({folders.same_run(values, changed)}); they "
+            f"{folder} holds a run with other options ({folders.same_run(values, changed)}); they "
             "cannot be changed after training"
         )
     found = kind(dataclasses.replace(changed.for_use(), workdir=str(folder)))

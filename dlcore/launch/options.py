@@ -39,7 +39,7 @@ def parse_options(model: str, build: Callable[..., Any], given: Sequence[str]) -
         kinds = (int, float) if isinstance(default, float) else (type(default),)
         if default is not None and type(options[name]) not in kinds:
             raise InputError(
-                f"--option={item}: {name} of {model} is like {json.dumps(default)}, "
+                f"--option={item}: {name} of {model} takes values such as {json.dumps(default)}, "
                 "its default; give such a value"
             )
     return options

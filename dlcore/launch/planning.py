@@ -56,9 +56,11 @@ def settle(config: Any) -> Any:
         raise InputError(f"--plan and --{others[0]} do not go together; leave one of them away")
     count = config.devices or math.prod(sizes.values())
     if config.layout == "jit" and count > 1:
-        raise InputError(f"--layout=jit is one device; for --devices={count} plan --layout=mesh")
+        raise InputError(f"--layout=jit uses one device; for --devices={count} plan --layout=mesh")
     if config.layout == "pmap":
-        say("pmap computes and sends what a mesh of the axis data does, which is planned")
+        say(
+            "pmap computes and sends the same as a mesh with the axis data, so that mesh is planned"
+        )
     if count > 1 or config.layout == "pmap":
         config = dataclasses.replace(config, layout="mesh")
     jax.config.update("jax_platforms", "cpu")
@@ -108,7 +110,10 @@ def _largest_batch(batches: Iterator[Batch]) -> Batch:
     looked_at = [_shapes(batch) for batch in itertools.islice(batches, 2)]
     if looked_at[0] != looked_at[-1]:
         looked_at += map(_shapes, itertools.islice(batches, _LOOKED_AT - 2))
-        say(f"the batches differ in shape; planned is the largest of the first {len(looked_at)}")
+        say(
+            "the batches differ in shape; the plan is for the largest of the first "
+            f"{len(looked_at)}"
+        )
 
     def size(batch: Batch) -> int:
         return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(batch))

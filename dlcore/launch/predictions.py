@@ -36,7 +36,7 @@ def predict(trained: Trained[Any, Any], source: str, target: str) -> None:
     """
     reads = trained.task.reads
     if reads is None:
-        raise InputError(f"{trained.task.name()} has a model that answers nothing; see --help")
+        raise InputError(f"{trained.task.name()} has a model that makes no predictions; see --help")
     form = "jsonl" if target == "-" else pathlib.Path(target).suffix.removeprefix(".")
     to_folder = form == "" and type(trained.task).write_answers is not Task.write_answers
     if form not in ("csv", "jsonl") and not to_folder:
@@ -159,7 +159,7 @@ def input_images(source: str) -> list[str]:
     # A link may lead nowhere.
     found = [f for f in map(pathlib.Path, files) if f.suffix.lower() in suffixes and f.is_file()]
     if len(found) < len(files):
-        say(f"{len(files) - len(found):,} files in {path} are no images and are left out")
+        say(f"{len(files) - len(found):,} files in {path} are not images and are left out")
     if not found:
         raise InputError(f"there are no images in {path}; give a folder of images, or a file")
     return [*map(str, found)]

@@ -40,7 +40,7 @@ def find_rate(task: Task[Any, Any]) -> bool:
     config = task.config = dataclasses.replace(task.config, workdir=None)
     picture = pathlib.Path(config.find_rate)
     if picture.suffix not in _PICTURES:
-        raise InputError(f"--find_rate={picture} is no picture; end its name in .png or .svg")
+        raise InputError(f"--find_rate={picture} is not a picture; end its name in .png or .svg")
     if not picture.parent.is_dir():
         raise InputError(f"there is no folder {picture.parent} for the picture; make it first")
     found, diverged = _train(task)

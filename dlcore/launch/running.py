@@ -178,7 +178,10 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
     saving = Checkpointing(checkpoints, every=config.checkpoint_every)
     if checkpoints.strangers:
         names = ", ".join(checkpoints.strangers)
-        say(f"left alone in {checkpoints.directory}, for they are no checkpoints: {names}")
+        say(
+            f"these entries of {checkpoints.directory} are not checkpoints and stay as they "
+            f"are: {names}"
+        )
     make = functools.partial(make_state, task)  # one function, which JAX traces once
     abstract = layout.abstract(make)
     restored = checkpoints.restore(abstract)
@@ -333,7 +336,7 @@ def _finish(task: Task[Any, Any], data: Data[Any], outcome: Outcome, started: fl
         if processes.is_primary():
             outcome = task.assess(outcome)
             conclude(task, data, outcome, started)
-            say("reports, exports and samples are made by the same command in one process")
+            say("for reports, exports and samples, run the same command in one process")
         processes.all_agree(True)
         return outcome
     outcome = dataclasses.replace(outcome, variables=task.reported(outcome.variables))

@@ -42,7 +42,7 @@ class SearchGroup(Group):
         0.5,
         0,
         LARGEST_NUMBER,
-        "nats that a token costs for each earlier group that has it at this step",
+        "nats that a token costs for each earlier group that chose it at the same step",
         free=True,
         when={"groups": lambda groups: groups > 1},
     )
@@ -58,13 +58,13 @@ class SearchGroup(Group):
         when={"normalise": ("power", "gnmt")},
     )
     min_length: int = integer(
-        0, 0, LARGEST, "fewest tokens of an output, its end included", free=True
+        0, 0, LARGEST, "smallest number of tokens of an output, its end included", free=True
     )
     no_repeat: int | None = integer(
         None, 1, LARGEST, "length of n-grams that may not occur twice", free=True
     )
     max_length: int | None = integer(
-        None, 1, LARGEST, "most tokens of an output; default as in training", free=True
+        None, 1, LARGEST, "largest number of tokens of an output; default as in training", free=True
     )
     bleu_tokenizer: str = choice(
         "auto",

@@ -135,8 +135,9 @@ class StyleCosts:
         for name in self.layers:
             if len(shapes[name].shape) != 4:
                 raise InputError(
-                    f"the layer {name} of {model} has no places, whose channels go together in a "
-                    "style; choose layers before it"
+                    f"the layer {name} of {model} has no positions at which a style could compare "
+                    "channels; "
+                    "choose layers before it"
                 )
 
     def style_matrices(self, activations: Activations) -> dict[str, jax.Array]:

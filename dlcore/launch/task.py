@@ -515,7 +515,7 @@ def _hyperparameter(given: str) -> tuple[str, Any]:
     """Returns name and value of --hyper=NAME=VALUE."""
     name, _, value = given.partition("=")
     if name in inspect.signature(optim.optimizer).parameters:
-        raise InputError(f"--hyper={given}: {name} is no hyperparameter of an update rule")
+        raise InputError(f"--hyper={given}: {name} is not a hyperparameter of any update rule")
     try:
         return name, json.loads(value.lower())
     except ValueError:

@@ -37,8 +37,12 @@ class VocabularyConfig(Group):
     title = "Vocabulary"
 
     level: str = choice("word", LEVELS, "what a token is")
-    vocab_size: int | None = integer(None, 3, LARGEST, "most tokens of the vocabulary; default all")
-    min_count: int = integer(1, 1, LARGEST, "occurrences that a token of the vocabulary needs")
+    vocab_size: int | None = integer(
+        None, 3, LARGEST, "largest number of tokens in the vocabulary; default all"
+    )
+    min_count: int = integer(
+        1, 1, LARGEST, "how often a token must occur to get into the vocabulary"
+    )
     lower: bool = switch(False, "lower-case the text")
 
     def build_vocabulary(self, texts: str | Iterable[str]) -> Vocabulary:
@@ -87,7 +91,7 @@ class StackConfig(Group):
 
     title = "Recurrent layers"
 
-    residual: bool = switch(False, "layers add their input to their output")
+    residual: bool = switch(False, "let each layer add its input to its output")
     variational: bool = switch(False, "drop the same features at all steps")
     state_dropout: float = number(
         0.0, 0, 1, "share of the recurrent state dropped, by one mask for all steps"
@@ -111,7 +115,7 @@ class EncoderConfig(StackConfig, LayersConfig):
         "how the outputs of both directions become one",
         when={"bidirectional": (True,)},
     )
-    limit: int = integer(256, 1, LARGEST, "most tokens of a text; the rest is cut off")
+    limit: int = integer(256, 1, LARGEST, "largest number of tokens of a text; the rest is cut off")
     embeddings: str | None = path(
         None, "file of vectors: word2vec or GloVe, text or binary, or fastText"
     )
@@ -155,7 +159,7 @@ class EncoderConfig(StackConfig, LayersConfig):
                 f"the vectors of {self.embeddings} have {table.shape[1]} numbers, --embedding_size "
                 f"is {self.embedding_size}; set it to {table.shape[1]}"
             )
-        say(f"{self.embeddings}: vectors of {known:,} of the {len(vocabulary):,} words")
+        say(f"{self.embeddings}: found vectors for {known:,} of the {len(vocabulary):,} words")
         return table
 
     def frozen_table(self) -> tuple[tuple[str, bool], ...]:
@@ -177,14 +181,21 @@ class TransformerGroup(Group):
         None, 1, LARGEST, "inner width of the feed-forward nets; default 4 times --hidden"
     )
     norm: str = choice("rms", NORMS, "normalisation")
-    norm_first: bool = switch(True, "normalise what a branch reads, not the sums")
+    norm_first: bool = switch(
+        True, "normalise the input of each branch (pre-norm) instead of the sums (post-norm)"
+    )
     activation: str = choice("gelu", FEED_FORWARDS, "activation of the feed-forward nets")
-    position: str = choice("rotary", POSITIONS, "how steps know their places")
+    position: str = choice("rotary", POSITIONS, "how the model knows the positions of tokens")
     qk_norm: bool = switch(False, "normalise queries and keys")
     bias: bool = switch(False, "give dense layers and norms biases")
-    chunk: int | None = integer(None, 1, LARGEST, "keys that attention takes at once; default all")
+    chunk: int | None = integer(
+        None, 1, LARGEST, "number of keys that attention takes at once; default all"
+    )
     remat: str = choice(
-        "none", POLICIES, "what the gradient computes again to save memory", free=True
+        "none",
+        POLICIES,
+        "which intermediate values the gradient computes again, to save memory",
+        free=True,
     )
 
     def transformer_config(self, *, context: int) -> TransformerConfig:

@@ -24,7 +24,8 @@ class UncertaintyConfig(Group):
         None,
         2,
         100_000,
-        "thinned networks whose mean --predict gives, with its uncertainty; default the whole one",
+        "average --predict over this many random dropout masks and give the "
+        "uncertainty; default no dropout",
         free=True,
     )
 

@@ -207,7 +207,7 @@ def fitted(
             continue
         by_channel = np.asarray(kernel).reshape(*kernel.shape[:-2], pixels, was, -1)
         found[path] = fit_channels(by_channel, channels).reshape(wanted.shape)
-        say(f"{path}: of {was} channels, fitted to images of {channels}")
+        say(f"{path}: fitted from {was} channels to images of {channels}")
     return found
 
 

@@ -253,7 +253,7 @@ def _read_zip(file: IO[bytes], path: pathlib.Path) -> dict[str, np.ndarray]:
         names = archive.namelist()
         pickles = [name for name in names if name.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
-            raise ValueError("it is a ZIP archive of another program")
+            raise ValueError("another program wrote this ZIP archive")
         if any(info.compress_type for info in archive.infolist()):
             raise ValueError("its members are compressed, and could be of any size")
         folder = pickles[0].split("/")[0]
@@ -272,7 +272,7 @@ def _read_zip(file: IO[bytes], path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_pickles(file: IO[bytes], path: pathlib.Path) -> dict[str, np.ndarray]:
     if _Unpickler(file).load() != _MAGIC:
-        raise ValueError("it is of another program")
+        raise ValueError("another program wrote it")
     _, system = (_Unpickler(file).load() for _ in range(2))
     unpickler = _Unpickler(file)
     tree = unpickler.load()

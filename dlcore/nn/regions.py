@@ -48,7 +48,8 @@ def roi_align(
     """
     if min(samples, *size) < 1:
         raise InputError(
-            f"regions of {size[0]} x {size[1]} bins of {samples} samples; all must be 1 or more"
+            f"regions of {size[0]} x {size[1]} bins of {samples} samples; all sizes must be "
+            "1 or more"
         )
     low, high = boxes[..., :2] / stride, boxes[..., 2:] / stride
     if aligned:

@@ -79,7 +79,7 @@ def parse_chip(text: str) -> Chip:
         if name not in Chip._fields or name in figures:
             raise InputError(form)
         if not re.fullmatch(r"\d+(\.\d*)?(e\+?\d+)?", value) or float(value) <= 0:
-            raise InputError(f"chip {text!r}: {name} {value!r} is no positive number; {form}")
+            raise InputError(f"chip {text!r}: {name} {value!r} is not a positive number; {form}")
         figures[name] = float(value)
     if first in CHIPS:
         return CHIPS[first]._replace(**figures)

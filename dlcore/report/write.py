@@ -14,8 +14,10 @@ from dlcore.report.sections import Section
 T = TypeVar("T")
 
 _NOTE = (
-    "Both sides are of the last step at which both were measured. Those on training data are means "
-    "over the steps since the report before, of the model as it learned, with dropout and other "
+    "Both columns show the last step at which both were measured. The figures on "
+    "training data are means "
+    "over the steps since the previous report, taken while the model was learning, "
+    "with dropout and other "
     "noise."
 )
 

@@ -60,7 +60,7 @@ def layout(
         return OnMesh(sharding.make_mesh(axes), rules, defaults)
     if kind == "jit" and jax.process_count() > 1:
         raise InputError(
-            f"layout 'jit' is one device, but there are {jax.process_count()} processes; use "
+            f"layout 'jit' uses one device, but there are {jax.process_count()} processes; use "
             "'mesh' or 'pmap'"
         )
     return Pmap() if kind == "pmap" else Jit()

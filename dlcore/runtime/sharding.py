@@ -41,7 +41,7 @@ def make_mesh(axes: str, devices: Sequence[jax.Device] | None = None) -> Mesh:
     sizes = tuple(given.get(name, 1) for name in AXES)
     if math.prod(sizes) != len(devices):
         raise InputError(
-            f"mesh {axes!r} wants {math.prod(sizes)} devices, but there are {len(devices)} "
+            f"mesh {axes!r} needs {math.prod(sizes)} devices, but there are {len(devices)} "
             f"{devices[0].platform} devices; give sizes whose product is {len(devices)}"
         )
     # Auto axes: under JAX's default, Explicit, Flax's layers fail.

@@ -186,7 +186,8 @@ class Checkpoints:
             return
         if (self.directory / str(step)).exists():
             raise InputError(
-                f"{self.directory / str(step)} is no checkpoint and stands in the way of that of "
+                f"{self.directory / str(step)} is not a checkpoint and stands in the way of "
+                "that of "
                 f"step {step}; move it, then run the same command again: it continues from the "
                 "newest checkpoint"
             )

@@ -192,8 +192,8 @@ class Algorithms(launch.Task[Config, None]):
         self.further = beyond
         shown = f"{lengths[0]} to {lengths[-1]}" if len(lengths) > 1 else f"{lengths[0]}"
         launch.say(
-            f"{config.task} of lengths {shown}, {algorithm.steps(lengths[-1])} steps at most; to "
-            f"test also {', '.join(map(str, beyond))}"
+            f"{config.task} of lengths {shown}, {algorithm.steps(lengths[-1])} steps at most; also "
+            f"tested with {', '.join(map(str, beyond))}"
         )
         return launch.Data(
             self.batches,

@@ -72,7 +72,10 @@ class Config(
 
     model: str = choice("dense", (*PLAIN, *VARIATIONAL), "kind of the net")
     image_size: int | None = integer(
-        None, 1, 1 << 15, "side of the squares that images are fitted into; default the data's own"
+        None,
+        1,
+        1 << 15,
+        "side, in pixels, of the squares that images are fitted into; default the data's own",
     )
     code: int = integer(16, 1, 1 << 16, "numbers of the code, or latent units")
     layers: int | None = integer(
@@ -145,7 +148,7 @@ class Config(
         1.0, 0, LARGEST_NUMBER, "factor of the KL in training", when={"model": VARIATIONAL}
     )
     beta_warmup: int = integer(
-        0, 0, LARGEST, "steps over which it grows from 0", when={"model": VARIATIONAL}
+        0, 0, LARGEST, "steps over which --beta grows from 0", when={"model": VARIATIONAL}
     )
     importance_samples: int = integer(
         1, 1, LARGEST, "samples of the importance-weighted bound", when={"model": VARIATIONAL}
@@ -154,7 +157,7 @@ class Config(
         0.0,
         0,
         LARGEST_NUMBER,
-        "nats of each latent unit's KL that are free",
+        "nats of each latent unit's KL that cost nothing",
         when={"model": VARIATIONAL, "importance_samples": (1,)},
     )
     evaluate: tuple[str, ...] = names(
@@ -279,9 +282,9 @@ class Autoencoder(launch.Task[Config, Info]):
                 "are grey; give --binarise=static or dynamic, or --likelihood=gaussian"
             )
         launch.say(
-            f"{share:.0%} of the pixels are grey: the bound is that of the expected log-likelihood "
-            "of bits drawn by them, and no figure to compare with those of binary images; "
-            "--binarise=static has these"
+            f"{share:.0%} of the pixels are grey: the bound is for the expected log-likelihood "
+            "of bits that are drawn with them, so do not compare it with figures of binary images; "
+            "--binarise=static gives such figures"
         )
         return True
 

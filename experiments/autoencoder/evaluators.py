@@ -60,7 +60,7 @@ def chosen(config: "Config") -> list[str]:
         if not pick("evaluator", name, EVALUATORS).suits(config):
             able = ", ".join(name for name, e in EVALUATORS.items() if e.suits(config))
             raise InputError(
-                f"--evaluate={name} is not for --model={config.model}; choose of: {able}"
+                f"--evaluate={name} is not for --model={config.model}; choose one of: {able}"
             )
     return list(dict.fromkeys(config.evaluate))
 

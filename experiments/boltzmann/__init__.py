@@ -93,7 +93,8 @@ class Config(
     binarise: str | None = choice(  # type: ignore[assignment,misc]
         None,
         BINARISATIONS,
-        "draw bits by grey pixels as probabilities: static once for good, dynamic anew at each "
+        "draw bits with the grey pixels as probabilities: static once for good, dynamic "
+        "anew at each "
         "step of training; default static",
         when={"visible": ("binary",)},
     )
@@ -111,19 +112,19 @@ class Config(
         0,
         0,
         1 << 16,
-        "chains for each image of a batch that go on from step to step; 0 starts one at each image",
+        "persistent chains for each image of a batch; 0 starts a new chain at each image",
     )
     temperatures: int = integer(
         1, 1, 1024, "temperatures of each chain, which exchange states", when=_PERSISTENT
     )
-    centre: bool = switch(False, "take the gradient of units less their means")
+    centre: bool = switch(False, "subtract the means of the units in the gradient (centring)")
     sparsity: str | None = choice(None, SPARSITIES, "cost of hidden units that are on too often")
     sparsity_target: float = number(
         0.1, 0, 1, "share of the images for which a hidden unit should be on", when=_SPARSE
     )
     sparsity_cost: float = number(0.1, 0, LARGEST_NUMBER, "factor of --sparsity", when=_SPARSE)
     up_down_steps: int = integer(
-        0, 0, LARGEST, "last steps, of --steps, that train all layers together", when=_BELIEF
+        0, 0, LARGEST, "how many of the last --steps train all layers together", when=_BELIEF
     )
     log_likelihood: str = choice(
         "auto",

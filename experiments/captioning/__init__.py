@@ -111,17 +111,22 @@ class Config(
     option: tuple[str, ...] = texts(
         "NAME=VALUE of the body, such as width=0.5; a wrong name lists all"
     )
-    gate: bool = switch(True, "weigh what is attended to by the state", when=_ATTENDING)
+    gate: bool = switch(
+        True, "multiply the attended features by a gate that the state computes", when=_ATTENDING
+    )
     doubly_stochastic: float = number(
         0.0,
         0,
         LARGEST_NUMBER,
-        "weight of the penalty for places that are not looked at once; 1 in the paper",
+        "weight of the penalty for places whose attention does not sum to 1; the paper has 1",
         when=_ATTENDING,
     )
     label_smoothing: float = number(0.1, 0, 1, "share of the target spread over all tokens")
     limit: int = integer(
-        40, 2, LARGEST, "most tokens of a caption; longer training captions are dropped"
+        40,
+        2,
+        LARGEST,
+        "largest number of tokens of a caption; longer training captions are dropped",
     )
     image_size: int | None = integer(
         None,
@@ -138,7 +143,7 @@ class Config(
         None, "start from the body of this run or file (.safetensors, .pth)"
     )
     init_prefix: str | None = text(
-        None, "with --init_from=FILE, what stands before the names to take, such as model_ema"
+        None, "with --init_from=FILE, prefix of the names to take, such as model_ema"
     )
 
     def for_check(self) -> "Config":

@@ -45,12 +45,12 @@ class Config(launch.Group):
 
     job: str = text("image_classification", "job whose runs are compared")
     run: tuple[str, ...] = texts(
-        "NAME: FLAGS of a run, in which {OTHER} is the folder of one that stands before it"
+        "NAME: FLAGS of a run; {OTHER} in the flags stands for the folder of an earlier run"
     )
     all: str = text("", "flags of all runs")
-    seeds: int = integer(3, 1, LARGEST, "runs of each, with --seed=0, 1, ...")
+    seeds: int = integer(3, 1, LARGEST, "how often each is run, with --seed=0, 1, ...")
     workdir: str | None = path(None, "folder of the comparison; default runs/comparison/TIME")
-    data_dir: str | None = path(None, "folder of prepared data sets; default that of TFDS")
+    data_dir: str | None = path(None, "folder of prepared data sets; default TFDS's own folder")
     smoke: bool = switch(False, "take two tiny steps of every run")
 
 

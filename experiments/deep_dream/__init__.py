@@ -68,16 +68,20 @@ class Config(
     )
     start: str = choice("picture", ("picture", "noise"), "what a dream starts from")
     parameters: str = choice(
-        "pixels", tuple(_SUITS), "numbers that are changed", when={"start": ("noise",)}
+        "pixels",
+        tuple(_SUITS),
+        "what the steps change: the pixels, or the Fourier coefficients of the picture",
+        when={"start": ("noise",)},
     )
     objective: str = text(
         "layer:fire5",
-        "what is to grow: layer:NAME, or number 3 of channel:NAME:3, neuron:NAME:3 (in the middle) "
+        "what should grow: layer:NAME, or number 3 of channel:NAME:3, neuron:NAME:3 (in "
+        "the middle) "
         "or class:3",
     )
     guide: str | None = path(
         None,
-        "picture whose features the layer is to see",
+        "picture whose features the layer should see",
         when={"objective": lambda given: given.startswith("layer:")},
     )
     octaves: int = integer(
@@ -97,14 +101,19 @@ class Config(
     octave_steps: int | None = integer(
         None, 1, LARGEST, "steps of each octave; default 20, 256 of --parameters=fourier"
     )
-    jitter: int = integer(32, 0, LARGEST, "pixels that each step rolls the picture by, at most")
+    jitter: int = integer(
+        32, 0, LARGEST, "largest number of pixels by which each step rolls the picture"
+    )
     augment: str | None = text(
         None,
         "random changes of what each step sees, with numbers where wanted; "
         f"default {_ROBUST} with --start=noise, else none",
     )
     variation_weight: float = number(
-        0.0, 0, LARGEST_NUMBER, "weight of the total variation, taken off the objective"
+        0.0,
+        0,
+        LARGEST_NUMBER,
+        "weight of the total variation, which is subtracted from the objective",
     )
     tile: int = integer(1024, 1, LARGEST, "side of the tiles that the network sees one by one")
     zoom: int | None = integer(
@@ -358,8 +367,9 @@ class DeepDream(PictureTask[Config, Info]):
         outcome = super().finish(outcome)
         if outcome.metrics["objective"] == outcome.metrics.get("objective_before"):
             launch.say(
-                f"nothing changed --objective={self.config.objective}: it has no gradient, as "
-                "where all rectifiers give 0; choose another layer, picture or network"
+                f"--objective={self.config.objective} did not change: it has no gradient, for "
+                "example "
+                "because all rectifiers give 0; choose another layer, picture or network"
             )
         if self.config.zoom is not None:
             self.write_frames(outcome.step // self.config.frame_steps)

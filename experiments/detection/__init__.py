@@ -109,9 +109,9 @@ class Config(
         None, "start from the body of this run or file (.safetensors, .pth), or from a detector"
     )
     init_prefix: str | None = text(
-        None, "with --init_from=FILE, what stands before the names to take, such as model_ema"
+        None, "with --init_from=FILE, prefix of the names to take, such as model_ema"
     )
-    shown_score: float = number(0.5, 0, 1, "score from which a detection is drawn", free=True)
+    shown_score: float = number(0.5, 0, 1, "smallest score of a detection that is drawn", free=True)
 
     @property
     def alternates(self) -> bool:

@@ -46,7 +46,7 @@ class SystemGroup(launch.Group):
         16,
         0,
         LARGEST,
-        "filters of a map of half the stride that stands beside that of the stride; 0 for none",
+        "filters of a second map of half the stride that the detector also reads; 0 for none",
         when={"model": ("localizer", "landmarks", "yolo_v2")},
     )
     anchors: int = integer(
@@ -55,7 +55,7 @@ class SystemGroup(launch.Group):
     box_loss: str = choice(
         "squares",
         BOX_LOSSES,
-        "squared errors of a box, or 1 less this overlap",
+        "loss of a box: squared errors, or 1 minus this overlap",
         when={"model": ("localizer", "yolo_v2")},
     )
     box_weight: float | None = number(
@@ -82,7 +82,7 @@ class SystemGroup(launch.Group):
         0,
         0,
         1,
-        "share by which the side of training pictures varies, anew every ten steps",
+        "share by which the side of training pictures varies; it changes every ten steps",
         below=True,
         when={"model": ("yolo_v2",)},
     )
@@ -103,10 +103,10 @@ class DecodingGroup(launch.Group):
 
     score_threshold: float = number(0.001, 0, 1, "score that a detection must pass", free=True)
     iou_threshold: float = number(
-        0.5, 0, 1, "overlap at which the weaker of two boxes of a class goes", free=True
+        0.5, 0, 1, "overlap at which the weaker of two boxes of a class is removed", free=True
     )
     comparison: str = choice(">", COMPARISONS, "how both thresholds are compared", free=True)
-    most: int = integer(100, 1, 10_000, "detections of a picture", free=True)
+    most: int = integer(100, 1, 10_000, "largest number of detections of a picture", free=True)
 
     def decoding(self) -> Decoding:
         """Returns the decoding of the configuration."""

@@ -85,12 +85,12 @@ class Config(
     dataset: str = choice("eeg", tuple(EMBEDDED_SERIES), "embedded series")
     data_path: str | None = path(None, "CSV file of your own series instead of --dataset")
     columns: tuple[str, ...] = names("columns to forecast; default all")
-    gaps: str = choice("error", GAPS, "treatment of empty cells and missing dates", free=True)
+    gaps: str = choice("error", GAPS, "what to do with empty cells and missing dates", free=True)
     split: str = text(
         "0.7,0.1,0.2",
         "TRAIN,VALIDATION,TEST as shares, or as numbers of rows such as 8640,2880,2880",
     )
-    context: int = integer(64, 1, LARGEST, "steps that a forecast is made of")
+    context: int = integer(64, 1, LARGEST, "steps that a forecast is made from")
     horizon: int = integer(16, 1, LARGEST, "steps that are forecast")
     batch_size: int = integer(64, 1, LARGEST, "windows per step, over all devices")
     quantiles: tuple[str, ...] = names(
@@ -101,7 +101,7 @@ class Config(
     )
     residual: bool = switch(
         True,
-        "forecast what a linear map of least squares leaves over, which stays as it is",
+        "let the network learn only what a fixed linear map of least squares leaves over",
         when={"model": FORECASTERS[:-1]},
     )
     season: int | None = integer(
@@ -193,7 +193,9 @@ class Forecasting(launch.Task[Config, Info]):
         constant = deviation <= 1e-12 * np.abs(fitted).max(0)
         if constant.any():
             which = ", ".join(np.array(series.columns)[constant])
-            launch.say(f"constant in the training part, and so not scaled: {which}")
+            launch.say(
+                f"these columns are constant in the training part and so are not scaled: {which}"
+            )
         deviation = np.where(constant, 1.0, deviation)
         step = None if series.dates is None else str(series.dates.step)
         self.info = Info(
@@ -400,7 +402,8 @@ class Forecasting(launch.Task[Config, Info]):
             return series
         if given.ndim != 2 or given.shape[1] != len(columns) or not np.isfinite(given).all():
             raise InputError(
-                f"an array of shape {given.shape} is no series of {len(columns)} columns of finite "
+                f"an array of shape {given.shape} is not a series of {len(columns)} columns of "
+                "finite "
                 "numbers; give one [T, D], or the path of a CSV file"
             )
         return Series("the array", columns, given)

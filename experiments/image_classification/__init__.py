@@ -93,42 +93,45 @@ class Config(
     )
     augment: str = text(
         "affine",
-        "random changes of training images, with numbers where wanted, as flip,crop:4; "
+        "random changes of training images, with numbers after colons, such as flip,crop:4; "
         f"steps: {', '.join(STEPS)}",
     )
     remat: str = choice(
-        "none", POLICIES, "what the gradient computes again to save memory", free=True
+        "none",
+        POLICIES,
+        "which intermediate values the gradient computes again, to save memory",
+        free=True,
     )
-    allow_empty_classes: bool = switch(False, "whether a class of --data_path may have no images")
-    classes: tuple[str, ...] = names("classes whose examples alone are taken")
+    allow_empty_classes: bool = switch(False, "accept classes of --data_path without images")
+    classes: tuple[str, ...] = names("take only the examples of these classes")
     examples: int | None = integer(
         None, 1, LARGEST, "training examples to take, drawn at random; default all"
     )
     label_separator: str | None = text(
         None,
-        "what stands between the labels of an image in the table of --data_path, such as ;",
+        "separator of the labels of an image in the table of --data_path, such as ;",
         when=FILES,
     )
     threshold: float = number(
         0.5, 0, 1, "probability above which a label is predicted", free=True, when=_SEVERAL
     )
     positive_weights: tuple[str, ...] = names(
-        "balanced, which lets examples with a label weigh as much as those without it, or "
-        "NAME:WEIGHT of labels, where others weigh 1",
+        "balanced gives the examples with a label the same total weight as those without it; or "
+        "NAME:WEIGHT sets the weight of one label, where others weigh 1",
         when=_SEVERAL,
     )
     label_smoothing: float = number(
         0.0, 0, 1, "share of the target spread over all classes, or over yes and no of each label"
     )
     class_weights: tuple[str, ...] = names(
-        "balanced, which lets all classes weigh the same in the loss, or NAME:WEIGHT of classes, "
+        "balanced gives all classes the same total weight in the loss; or NAME:WEIGHT of a class, "
         "where others weigh 1",
         when=_ONE,
     )
     sampling: str = choice(
         "uniform",
         ("uniform", "balanced"),
-        "how training draws: each example, or class, as often",
+        "draw each example equally often, or (balanced) each class",
         when=_ONE,
     )
     auxiliary_weight: float = number(
@@ -139,17 +142,19 @@ class Config(
         ("data", "imagenet", "unit"),
         "mean and deviation of the pixels that scale the images; unit makes them 0 to 1",
     )
-    views: str = choice("one", VIEWS, "views of a test image that are averaged over", free=True)
+    views: str = choice(
+        "one", VIEWS, "average the predictions over these views of a test image", free=True
+    )
     fold_batch_norm: bool = switch(
         False,
-        "for --predict, put batch normalisation into the layers before it",
+        "for --predict, fold batch normalisation into the layers before it",
         free=True,
     )
     init_from: str | None = path(
         None, "start from the weights of this run, or of a .safetensors or .pth file"
     )
     init_prefix: str | None = text(
-        None, "with --init_from=FILE, what stands before the names to take, such as model_ema"
+        None, "with --init_from=FILE, prefix of the names to take, such as model_ema"
     )
     export: str | None = path(
         None, ".safetensors file for the weights by torchvision's names", free=True

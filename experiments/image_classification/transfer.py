@@ -66,8 +66,9 @@ def adopt(
     source = encoder_of(leaves_by_path(variables))
     if (scaling.deviation == UNIT).all() and not scaling.mean.any() and config.moments != "unit":
         launch.say(
-            f"warning: {config.init_from} has seen pixels of 0 to 1, and these are scaled by "
-            f"--moments={config.moments}; --moments=unit scales them alike"
+            f"warning: {config.init_from} was trained on pixels from 0 to 1, but these are "
+            "scaled by "
+            f"--moments={config.moments}; give --moments=unit to scale them the same way"
         )
     target = {"params": state.params, **state.model_state}
     first = modules_of(model, image_shape)[0]

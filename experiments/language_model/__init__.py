@@ -118,10 +118,14 @@ class Config(
         },
     }
 
-    model: str = choice("lstm", ("ngram", *NEURAL), "network to train, or counted n-grams")
+    model: str = choice("lstm", ("ngram", *NEURAL), "network to train, or ngram to count n-grams")
     window: int = integer(35, 1, LARGEST, "tokens of each row in a step", when=_NEURAL)
     detach: int | None = integer(
-        None, 1, LARGEST, "tokens that a gradient goes back; default the window", when=_RECURRENT
+        None,
+        1,
+        LARGEST,
+        "number of tokens through which a gradient flows back; default the window",
+        when=_RECURRENT,
     )
     tie: bool = switch(True, "use one table for embedding and output", when=_NEURAL)
     softmax: str = choice("full", SOFTMAXES, "how the output layer is trained", when=_NEURAL)
@@ -135,7 +139,9 @@ class Config(
         "factor of the squared log normaliser of the softmax in the loss, such as 1e-4",
         when={"softmax": ("full",), **_NEURAL},
     )
-    order: int = integer(5, 0, 100, "order of the n-gram model beside; 0 counts none")
+    order: int = integer(
+        5, 0, 100, "order of the n-gram model that is counted for comparison; 0 counts none"
+    )
     smoothing: str = choice(
         "kneser_ney", SMOOTHINGS, "smoothing of the n-gram model", when={"order": range(1, 101)}
     )
@@ -153,7 +159,7 @@ class Config(
         when={"order": range(1, 101)},
     )
     characters: int | None = integer(
-        None, 1, LARGEST, "most characters of training text; default all"
+        None, 1, LARGEST, "largest number of characters of training text; default all"
     )
     prompt: str = text("\n", "text that the sampled texts continue", free=True)
     generate: int = integer(
@@ -163,20 +169,20 @@ class Config(
         0.8, 0, LARGEST_NUMBER, "temperature of sampling; 0 takes the likeliest token", free=True
     )
     top_k: int | None = integer(
-        None, 1, LARGEST, "sample from so many of the likeliest tokens only", free=True
+        None, 1, LARGEST, "sample only from this many of the likeliest tokens", free=True
     )
     top_p: float | None = number(
         None,
         _LEAST_SHARE,
         1,
-        "sample from the likeliest of this total probability only",
+        "sample only from the likeliest tokens that together have this probability",
         free=True,
     )
     min_p: float | None = number(
         None,
         _LEAST_SHARE,
         1,
-        "sample from those this share as likely as the likeliest",
+        "sample only from tokens at least this share as likely as the likeliest",
         free=True,
     )
 

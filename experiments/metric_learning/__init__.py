@@ -110,8 +110,10 @@ class Config(
     distance: str | None = choice(
         None, sorted({*PLAIN} - {"l1"}), "distance of embeddings; default that of the loss's paper"
     )
-    loss: str = choice("info_nce", LOSSES, "what the embedding is trained to")
-    mining: str = choice("semi_hard", MINING, "triplets of a batch to take", when=_OF_TRIPLETS)
+    loss: str = choice("info_nce", LOSSES, "loss that trains the embedding")
+    mining: str = choice(
+        "semi_hard", MINING, "which triplets of a batch the loss takes", when=_OF_TRIPLETS
+    )
     margin: float | None = number(
         None,
         1e-6,
@@ -152,7 +154,7 @@ class Config(
         None, "start from the encoder of this run or file (.safetensors, .pth)"
     )
     init_prefix: str | None = text(
-        None, "with --init_from=FILE, what stands before the names to take, such as model_ema"
+        None, "with --init_from=FILE, prefix of the names to take, such as model_ema"
     )
     omniglot_runs: str | None = path(
         None,

@@ -47,11 +47,13 @@ class GalleryGroup(launch.Group):
     )
     remove: tuple[str, ...] = names("persons to take out of the gallery", free=True)
     verify: tuple[str, ...] = names(
-        "two pictures, or a picture and an enrolled person: are they one person?", free=True
+        "A,B are two pictures, or a picture and an enrolled person: say whether they "
+        "are one person",
+        free=True,
     )
     identify: str | None = text(
         None,
-        "who of the gallery is on a picture, on those of a folder, or on those that standard "
+        "say who of the gallery is on a picture, on those of a folder, or on those that standard "
         "input (-) lists?",
         free=True,
     )

@@ -100,7 +100,7 @@ class Config(
 ):
     """The configuration of a model of polyphonic music."""
 
-    model: str = choice("nade", MODELS, "law of a chord given those before")
+    model: str = choice("nade", MODELS, "distribution of a chord given the chords before it")
     cell: str = choice("gru", CELLS, "kind of the recurrent layers")
     layers: int = integer(1, 1, 10_000, "recurrent layers")
     hidden: int = integer(128, 1, 1 << 20, "width of a recurrent layer")

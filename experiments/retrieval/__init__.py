@@ -131,7 +131,7 @@ class Config(
         ),
     }
 
-    loss: str = choice("infonce", MATCHING_LOSSES, "what the towers are trained to")
+    loss: str = choice("infonce", MATCHING_LOSSES, "loss that trains the towers")
     margin: float = number(
         0.2, 1e-6, LARGEST_NUMBER, "margin of the hinges", when={"loss": _HINGES}
     )
@@ -156,7 +156,7 @@ class Config(
         "(.safetensors, .pth) of a classifier",
     )
     init_prefix: str | None = text(
-        None, "with --init_from=FILE, what stands before the names to take, such as model_ema"
+        None, "with --init_from=FILE, prefix of the names to take, such as model_ema"
     )
     captions: str | None = path(
         None,

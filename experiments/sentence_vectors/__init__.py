@@ -89,14 +89,14 @@ class WordsGroup(launch.Group):
 
     title = "word2vec"
 
-    window: int = integer(5, 1, 10_000, "words on either side that a window has at most")
+    window: int = integer(5, 1, 10_000, "largest number of words on either side in a window")
     negatives: int = integer(5, 1, 10_000, "samples of noise for each word")
     samples: int = integer(32, 1, 1 << 20, "samples of noise that some 128 words share")
     exponent: float = number(0.75, 0, 1, "exponent of the counts in the distribution of the noise")
     subsample: float = number(
         1e-3, 0, 1, "frequency above which occurrences of a word are left out; 0 keeps all"
     )
-    micro_batch: int = integer(1024, 1, LARGEST, "words between two updates, about")
+    micro_batch: int = integer(1024, 1, LARGEST, "about how many words lie between two updates")
     words: int = integer(16_384, 1, LARGEST, "words of a step")
 
 
@@ -146,11 +146,11 @@ class Config(
         1e-3,
         1e-12,
         LARGEST_NUMBER,
-        "about the frequency of words that count half",
+        "relative frequency at which a word counts half",
         when={"model": ("sif",)},
     )
     passes: int = integer(
-        20, 1, LARGEST, "updates that infer the vector of a sentence", when=_PARAGRAPHS
+        20, 1, LARGEST, "number of updates that infer the vector of a sentence", when=_PARAGRAPHS
     )
     infer_rate: float = number(
         0.37, 0, LARGEST_NUMBER, "first learning rate of these updates", when=_PARAGRAPHS
@@ -246,7 +246,7 @@ class SentenceVectors(launch.Task[Config, Info]):
                 "or --model=siamese"
             )
         feed = self.learner.feed([ids - SPECIALS for ids in lines])
-        launch.say(f"{feed.words:,} known words, {feed.epoch_steps:,} steps of an epoch")
+        launch.say(f"{feed.words:,} known words, {feed.epoch_steps:,} steps in an epoch")
         return self._settled(_fed(shuffled, feed), feed.epoch_steps)
 
     def _settled(self, data: launch.Data[Info], epoch_steps: int) -> launch.Data[Info]:

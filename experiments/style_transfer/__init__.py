@@ -56,8 +56,8 @@ class Config(
     optimizer: str = choice(
         "lbfgs", ("lbfgs", *optim.OPTIMIZERS), "update rule; lbfgs searches along its direction"
     )
-    content: str = path(PHOTOGRAPHS[0], "picture that is shown", when=_WITH_CONTENT)
-    style: tuple[str, ...] = paths(f"picture whose style it gets; default {PHOTOGRAPHS[1]}")
+    content: str = path(PHOTOGRAPHS[0], "picture that gives the content", when=_WITH_CONTENT)
+    style: tuple[str, ...] = paths(f"picture that gives the style; default {PHOTOGRAPHS[1]}")
     texture: bool = switch(False, "make a texture of the style, without a content")
     mask: tuple[str, ...] = paths(
         "picture whose white is where the style of the same place applies; one for each --style"

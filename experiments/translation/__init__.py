@@ -117,7 +117,9 @@ class Config(
     z_loss: float = number(
         0.0, 0, 1, "factor of the squared log normaliser of the softmax in the loss, such as 1e-4"
     )
-    scheduled_sampling: float = number(0.0, 0, 1, "share of inputs that the model draws itself")
+    scheduled_sampling: float = number(
+        0.0, 0, 1, "share of decoder inputs that the model draws itself (scheduled sampling)"
+    )
 
     @property
     def one_vocabulary(self) -> bool:

@@ -79,7 +79,7 @@ class Config(
 
     model: str = choice("skip_gram", (*ARCHITECTURES, "glove"), "how vectors are learnt")
     features: int = integer(100, 1, 1 << 20, "numbers of a vector")
-    window: int = integer(5, 1, 10_000, "words on either side that a window has at most")
+    window: int = integer(5, 1, 10_000, "largest number of words on either side in a window")
     epochs: float = number(
         5.0, 0, 1e6, "passes over the corpus, where --steps is not given", free=True
     )

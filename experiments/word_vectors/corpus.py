@@ -23,8 +23,10 @@ class CorpusConfig(launch.Group):
 
     title = "Corpus"
 
-    min_count: int = integer(5, 1, LARGEST, "occurrences that a word needs to get a vector")
-    max_words: int | None = integer(None, 1, LARGEST, "most words with a vector; default all")
+    min_count: int = integer(5, 1, LARGEST, "how often a word must occur to get a vector")
+    max_words: int | None = integer(
+        None, 1, LARGEST, "largest number of words with a vector; default all"
+    )
     splitter: str = text("words", "rule that finds words: space, words, letters, or regex:PATTERN")
     lower: bool = switch(True, "lower-case the text")
     phrases: int = integer(0, 0, 100, "passes that join frequent pairs of words to phrases")

@@ -36,7 +36,12 @@ class EvaluationConfig(launch.Group):
         None, "file of vectors to evaluate, of any program, instead of training", free=True
     )
     limit: int | None = integer(
-        None, 1, LARGEST, "read the first so many of --vectors only", free=True, when=_VECTORS
+        None,
+        1,
+        LARGEST,
+        "read only this many of --vectors, from the first on",
+        free=True,
+        when=_VECTORS,
     )
     strict: bool = switch(
         False,

@@ -34,9 +34,7 @@ class GloveGroup(launch.Group):
 
     title = "GloVe"
 
-    x_max: float = number(
-        100.0, 1e-6, LARGEST_NUMBER, "count from which on all cells weigh the same"
-    )
+    x_max: float = number(100.0, 1e-6, LARGEST_NUMBER, "count above which all cells weigh the same")
     alpha: float = number(0.75, 0, 100, "exponent of the weight of rarer cells")
     weighting: str = choice(
         "harmonic", ("harmonic", "flat"), "weight of a pair of words by its distance"

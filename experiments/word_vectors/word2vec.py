@@ -73,7 +73,7 @@ class Word2VecGroup(launch.Group):
         "formula of --subsample",
         when={"subsample": lambda threshold: threshold > 0},
     )
-    micro_batch: int = integer(1024, 1, LARGEST, "words between two updates, about")
+    micro_batch: int = integer(1024, 1, LARGEST, "about how many words lie between two updates")
     pairs: int = integer(5000, 1, LARGEST, "held-out pairs to measure with")
 
 

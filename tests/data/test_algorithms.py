@@ -157,6 +157,8 @@ def test_padding_has_no_inputs_and_no_weight():
     ],
 )
 def test_a_bad_problem_is_one_line(name, text):
-    with pytest.raises(InputError, match="input 3, .* is no problem of this task; write") as error:
+    with pytest.raises(
+        InputError, match="input 3, .* is not a problem of this task; write"
+    ) as error:
         read_problem(SHORT[name], 3, text)
     assert "\n" not in str(error.value) and "{" not in str(error.value)

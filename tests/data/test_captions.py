@@ -199,7 +199,7 @@ BAD: dict[str, tuple[Callable[[pathlib.Path], Any], str]] = {
         lambda folder: (folder / "captions_train.json").write_text(
             '{"images": [],\n"annotations": [}', encoding="utf-8"
         ),
-        r"line 2 of .*captions_train\.json is not JSON as COCO has it",
+        r"line 2 of .*captions_train\.json is not JSON in COCO's form",
     ),
     "JSON of boxes": (
         lambda folder: (folder / "captions_train.json").write_text(

@@ -92,7 +92,7 @@ def test_named_parts(tmp_path: pathlib.Path) -> None:
     assert isinstance(data.test, Records)
     assert labels_of(data.test).tolist() == [0, 0, 1, 1]
     assert data.test.gather(np.array([3]))["image"].max() == 11
-    with pytest.raises(InputError, match="has a part to test on"):
+    with pytest.raises(InputError, match="has its own part to test on"):
         load_identities(data_path=tmp_path, test_groups=["x"])
     write(tmp_path / "val", ("b",))
     with pytest.raises(InputError, match=r"1 identities in both train and test \(b\)"):

@@ -100,12 +100,12 @@ def test_what_is_left_out_or_changed_is_counted(tmp_path):
         ([PIECES[0], []], "piece 2 has no chords; leave it out"),
         ([PIECES[0], None], "piece 2 is null; give a list of chords"),
         ([PIECES[0], [[60], 62]], "piece 2, step 2 is a number; give a list of pitches"),
-        ([PIECES[0], [[60], [128]]], "piece 2, step 2 has 128, which is no MIDI pitch"),
-        ([PIECES[0], [[60], [-1]]], "step 2 has -1, which is no MIDI pitch"),
-        ([PIECES[0], [[60], [60.5]]], "has 60.5, which is no MIDI pitch"),
-        ([PIECES[0], [[True]]], "step 1 has true, which is no MIDI pitch"),
-        ([PIECES[0], [["C4"]]], 'has "C4", which is no MIDI pitch'),
-        ("[[[NaN]], [[60]]]", "has NaN, which is no MIDI pitch"),
+        ([PIECES[0], [[60], [128]]], "piece 2, step 2 has 128, which is not a MIDI pitch"),
+        ([PIECES[0], [[60], [-1]]], "step 2 has -1, which is not a MIDI pitch"),
+        ([PIECES[0], [[60], [60.5]]], "has 60.5, which is not a MIDI pitch"),
+        ([PIECES[0], [[True]]], "step 1 has true, which is not a MIDI pitch"),
+        ([PIECES[0], [["C4"]]], 'has "C4", which is not a MIDI pitch'),
+        ("[[[NaN]], [[60]]]", "has NaN, which is not a MIDI pitch"),
     ],
 )
 def test_bad_json_is_one_clear_line(tmp_path, content, message):
@@ -187,7 +187,7 @@ def test_bad_midi_files_are_one_clear_line(tmp_path):
     cases = {
         "no MIDI file": b"RIFF....",
         "damaged one": good.read_bytes()[:30],
-        "is no MIDI file, or a damaged one": b"",
+        "is not a MIDI file, or it is damaged": b"",
     }
     for message, data in cases.items():
         bad = tmp_path / "bad.mid"
@@ -304,12 +304,12 @@ def test_texts_of_pieces_and_back():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("H4", "'H4' is no note; write names such as C4"),
+        ("H4", "'H4' is not a note; write names such as C4"),
         ("C", "'C' is no note"),
         ("C4+", "'' is no note"),
         ("C4 60", "'60' is no note"),
-        ("A-1", "A-1 is no key of a piano; give notes from A0 to C8"),
-        ("C#8", "C#8 is no key of a piano"),
+        ("A-1", "A-1 is not a key of a piano; give notes from A0 to C8"),
+        ("C#8", "C#8 is not a key of a piano"),
         ("  ", "an empty line has no notes"),
     ],
 )

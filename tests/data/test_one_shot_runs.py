@@ -51,7 +51,7 @@ def test_other_layouts_are_refused_in_one_line(tmp_path: pathlib.Path) -> None:
     refused(tmp_path, r"has no folders run01, run02, ...; give Omniglot's all_runs.zip")
     refused(tmp_path / "none", r"cannot read .*none: No such file")
     (tmp_path / "torn.zip").write_bytes(b"PK")
-    refused(tmp_path / "torn.zip", "torn.zip is no whole zip archive")
+    refused(tmp_path / "torn.zip", "torn.zip is not a whole zip archive")
     runs = write_runs(tmp_path / "runs", {"run01": [1, 0]})
     labels = runs / "run01" / "class_labels.txt"
     whole = labels.read_text(encoding="utf-8")

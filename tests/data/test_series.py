@@ -88,9 +88,9 @@ def test_gaps_are_filled_and_counted(written):
         ("\n \n", "is empty"),
         ("a,b\n", "has a header and no rows"),
         ("a,b\n1,2\n3\n", ":3 has 1 cells, the header 2"),
-        ("a,b\n1,x\n", ":2, column 'b' holds 'x', which is no finite number"),
+        ("a,b\n1,x\n", ":2, column 'b' holds 'x', which is not a finite number"),
         ("a,b\n1,inf\n", ":2, column 'b' holds 'inf'"),
-        ('a,b\n1,"1,5"\n', "holds '1,5', which is no finite number; write numbers such as 1.5"),
+        ('a,b\n1,"1,5"\n', "holds '1,5', which is not a finite number; write numbers such as 1.5"),
         ("a,b\n1,\n", ":2, column 'b' is empty; fill it"),
         ("a,b\n,1\n", ":2, column 'a' is empty"),
         ("a;b\n1;2\n", ":1 separates its columns by semicolons"),
@@ -106,7 +106,7 @@ def test_gaps_are_filled_and_counted(written):
         (dated([*HOURS[:2], HOURS[4]]), ":4: 2 dates are missing before 2020-01-01 04:00:00"),
         (dated([*HOURS[:3], "2020-01-01 03:30:00"]), ":5: 2020-01-01 03:30:00 is not at"),
         (dated(["2020-01-01", "2020-01-01T01:00:00+00:00"]), "have a zone and others none"),
-        ('a,b\n1,"2\n', "is no line of CSV"),
+        ('a,b\n1,"2\n', "is not a line of CSV"),
     ],
 )  # fmt: skip
 def test_bad_files_are_one_line(written, text, message):

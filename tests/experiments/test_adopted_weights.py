@@ -67,7 +67,7 @@ def test_the_first_layer_fits_other_channels(colour, channels, tmp_path, capsys)
     found = task.forward({"params": state.params}, grey)[1]["conv1"]
     expected = source.forward(variables, three)[1]["conv1"]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
-    said = f"{STEM}: of 3 channels, fitted to images of {channels}" in capsys.readouterr().err
+    said = f"{STEM}: fitted from 3 channels to images of {channels}" in capsys.readouterr().err
     assert said == (channels != 3)
 
 

@@ -289,7 +289,10 @@ def test_a_likelihood_is_a_mean_of_weights_above_the_bound():
         (["--importance_samples=0", "--model=variational"], "=0 is not an integer from 1"),
         (["--importance_samples=5", "--model=variational"], "pixels are grey; give --binarise="),
         (["--corruption=masking", "--noise=1.5"], "--noise=1.5 of --corruption=masking is a share"),
-        (["--evaluate=log_likelihood"], "log_likelihood is not for --model=dense; choose of: pca"),
+        (
+            ["--evaluate=log_likelihood"],
+            "log_likelihood is not for --model=dense; choose one of: pca",
+        ),
         (["--evaluate=beauty"], "unknown evaluator 'beauty'"),
         (["--layer_steps=500"], "--layer_steps=500 of each of 2 layers leave none of --steps=10"),
         (["--layer_steps=1", "--ema=0.9"], "--ema needs one optimizer"),
@@ -309,7 +312,7 @@ def test_what_is_said_of_data_and_code(data_dir, capsys):
     JOB(CONFIG(data_dir=str(data_dir), code=64, sparsity="l1")).data()
     assert "warning" not in capsys.readouterr().err
     JOB(CONFIG(data_dir=str(data_dir), model="variational")).data()
-    assert "% of the pixels are grey: the bound is that of the expected" in capsys.readouterr().err
+    assert "% of the pixels are grey: the bound is for the expected" in capsys.readouterr().err
     for options in ({"binarise": "static"}, {"binarise": "dynamic"}, {"likelihood": "gaussian"}):
         JOB(CONFIG(data_dir=str(data_dir), model="variational", **options)).data()
         assert "are grey" not in capsys.readouterr().err

@@ -35,7 +35,9 @@ def test_training_and_predictions_are_in_the_form(files, capfd):
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     # Of the 7 tokens of the three sentences 6 have another tag; O stays.
-    line = "tags of the scheme IOB converted to BIOES: 48 of 56 tokens have another one, 4 tags"
+    line = (
+        "converted the tags of the scheme IOB to BIOES: 48 of 56 tokens have a new tag, and 4 tags"
+    )
     assert process.stderr.count(line) == 1 and f"{line} became 5" in process.stderr
     trained = dlcore.load(workdir)
     assert trained.info.tag_names == ("B-PER", "E-PER", "O", "S-LOC", "S-PER")

@@ -164,12 +164,12 @@ def test_costs_are_those_of_the_papers_by_hand(files):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"style_layers": ("conv9",)}, "no layer 'conv9'; choose of: conv1, pool1, fire2"),
+        ({"style_layers": ("conv9",)}, "no layer 'conv9'; choose one of: conv1, pool1, fire2"),
         ({"size": 16}, "16x16 pixels are too small for squeezenet1_1; the smallest size is 17x17"),
         ({"style_size": 12}, "12x10 pixels are too small for squeezenet1_1"),
         ({"data_path": "nowhere"}, "nowhere is not a folder; give a folder of pictures"),
         ({"style": "nowhere.png"}, "there is no picture nowhere.png"),
-        ({"style_layers": ("output",)}, "layer output of squeezenet1_1 has no places"),
+        ({"style_layers": ("output",)}, "layer output of squeezenet1_1 has no positions"),
         ({"model": "resnet20", "style_layers": (), "option": ()}, "give the layers of resnet20"),
     ],
 )

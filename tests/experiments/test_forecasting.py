@@ -161,8 +161,8 @@ def test_files_that_cannot_be_forecast(capfd, written, tmp_path):
     for given, message in (
         (written("short.csv", 15), "short.csv has 15 rows, and a forecast is made of 16"),
         (written("other.csv", 30, "date,load,cold"), "unknown column of .* 'heat'"),
-        (np.zeros((20, 3)), "is no series of 2 columns"),
-        (np.full((20, 2), np.nan), "is no series of 2 columns"),
+        (np.zeros((20, 3)), "is not a series of 2 columns"),
+        (np.full((20, 2), np.nan), "is not a series of 2 columns"),
     ):
         with pytest.raises(InputError, match=message):
             trained.predict([given])
@@ -213,7 +213,10 @@ def test_a_constant_column_is_said_and_not_scaled(capfd, tmp_path):
     rows = [f"{np.sin(t)},7.1" for t in range(100)]
     path.write_text("\n".join(["a,flat", *rows]), encoding="utf-8")
     task, _ = task_of(data_path=str(path))
-    assert "constant in the training part, and so not scaled: flat" in capfd.readouterr().err
+    assert (
+        "these columns are constant in the training part and so are not scaled: flat"
+        in capfd.readouterr().err
+    )
     assert task.info.deviation[1] == 1
     np.testing.assert_allclose(task.values[:, 1], 0, atol=1e-6)
     assert task.info.step is None

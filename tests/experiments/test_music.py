@@ -219,7 +219,7 @@ def test_midi_files_are_trained_on(capfd, tmp_path):
     ("options", "message"),
     [
         ({"first": "X"}, "--first=X: 'X' is no note"),
-        ({"first": "C9"}, "--first=C9: C9 is no key of a piano"),
+        ({"first": "C9"}, "--first=C9: C9 is not a key of a piano"),
         ({"dataset": "digits"}, "has not exactly one feature of each kind"),
         ({"data_path": "/nowhere.json"}, "does not exist"),
     ],

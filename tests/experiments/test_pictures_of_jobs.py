@@ -90,4 +90,4 @@ def test_what_predictions_leave_out_is_counted(tmp_path, capsys):
     predict(trained, str(tmp_path), "-")
     answered = capsys.readouterr()
     assert json.loads(answered.out) == {"input": str(tmp_path / "a.png")}
-    assert f"2 files in {tmp_path} are no images and are left out" in answered.err
+    assert f"2 files in {tmp_path} are not images and are left out" in answered.err

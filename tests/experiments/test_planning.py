@@ -63,7 +63,7 @@ def test_a_chip_that_is_too_small_is_status_1(plan):
 SETTLED = [
     (["--chip=tpu-v9"], "chip 'tpu-v9': give a name"),
     (["--devices=8"], "--devices is for --plan"),
-    (["--plan", "--devices=8", "--layout=jit"], "--layout=jit is one device"),
+    (["--plan", "--devices=8", "--layout=jit"], "--layout=jit uses one device"),
     (["--plan", "--smoke"], "--plan and --smoke do not go together"),
     (["--plan", "--coordinator=here:1"], "--plan and --coordinator do not go together"),
     (["--plan", "--devices=2", "--layout=pmap"], "mesh"),

@@ -169,7 +169,7 @@ def test_each_style_is_for_the_white_of_its_mask(pictures):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"style_layers": ("conv9",)}, "no layer 'conv9'; choose of: conv1, pool1, fire2"),
+        ({"style_layers": ("conv9",)}, "no layer 'conv9'; choose one of: conv1, pool1, fire2"),
         ({"style_layers": ("conv1:x",)}, "conv1:x is not NAME or NAME:WEIGHT"),
         ({"style_layers": ("conv1", "conv1:2")}, "names conv1 twice"),
         ({"content": "nowhere.png"}, "there is no picture nowhere.png"),
@@ -177,7 +177,7 @@ def test_each_style_is_for_the_white_of_its_mask(pictures):
         ({"levels": 2}, "too small for squeezenet1_1"),
         ({"texture": True, "start": "content"}, "--texture has no content to start from"),
         ({"mask": ("a.png", "b.png")}, "there are 2 masks for 1 styles"),
-        ({"style_layers": ("output",)}, "layer output of squeezenet1_1 has no places"),
+        ({"style_layers": ("output",)}, "layer output of squeezenet1_1 has no positions"),
         ({"model": "resnet20", "style_layers": (), "option": ()}, "give the layers of resnet20"),
     ],
 )

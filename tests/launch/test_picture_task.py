@@ -128,7 +128,9 @@ def test_steps_see_the_picture_in_the_size_of_their_number():
 
 def test_unknown_layers_and_small_pictures_are_one_line(monkeypatch):
     monkeypatch.setattr(Inversion, "layers", ("fire1",))
-    with pytest.raises(InputError, match="has no layer 'fire1'; choose of: conv1, pool1, fire2, "):
+    with pytest.raises(
+        InputError, match="has no layer 'fire1'; choose one of: conv1, pool1, fire2, "
+    ):
         task_of()
     monkeypatch.setattr(Inversion, "read", lambda _: {"a": np.zeros((16, 30, 3), np.uint8)})
     with pytest.raises(InputError, match=r"16x30 pixels are too small .* is 17x17"):

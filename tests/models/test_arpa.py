@@ -102,7 +102,7 @@ def test_a_file_by_hand(tmp_path):
 def test_damage_is_named_with_its_line(old, new, message, tmp_path):
     path = tmp_path / "damaged.arpa"
     path.write_text(HAND.replace(old, new), encoding="utf-8")
-    with pytest.raises(InputError, match=rf"no whole ARPA file.*{message}"):
+    with pytest.raises(InputError, match=rf"not a whole ARPA file.*{message}"):
         read_arpa(path)
 
 

@@ -77,8 +77,8 @@ def test_shards(tmp_path, given):
     jax.tree.map(np.testing.assert_array_equal, variables, whole)
 
     for content, message in (
-        ({"weight_map": {"a": "../x.safetensors"}}, "which is no file beside it"),
-        ({"weight_map": {"a": 3}}, "names 3, which is no file beside it"),
+        ({"weight_map": {"a": "../x.safetensors"}}, "but there is no such file beside it"),
+        ({"weight_map": {"a": 3}}, "names 3, but there is no such file beside it"),
         ({"weight_map": []}, "give the index of the shards"),
         ({}, "give the index of the shards"),
         ({"weight_map": {"a": "missing.safetensors"}}, "cannot read .*missing.safetensors"),

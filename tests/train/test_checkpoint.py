@@ -240,7 +240,7 @@ def test_numbered_folders_of_others_are_left_alone_and_named(tmp_path):
     checkpoints.save(3, state_at(3), {})
     checkpoints.wait()
     for step in (6, 77):
-        with pytest.raises(InputError, match=f"{step} is no checkpoint and stands in the way"):
+        with pytest.raises(InputError, match=f"{step} is not a checkpoint and stands in the way"):
             checkpoints.save(step, state_at(step), {})
     checkpoints.close()
     assert sorted(path for path in tmp_path.rglob("*") if "notes" in path.name) == before

@@ -206,7 +206,7 @@ class _Reader:
                 of_picture = annotations.get(annotation["image_id"])
                 known = annotation["category_id"] in label_of
             except TypeError:
-                raise InputError(f"{where} has an id that is no number; correct it") from None
+                raise InputError(f"{where} has an id that is not a number; correct it") from None
             if not known:
                 raise InputError(
                     f"{where} has the category {annotation['category_id']!r}, which is not in its "

@@ -206,7 +206,7 @@ def numbers(values: Any, count: int, where: str) -> list[float]:
     if not isinstance(values, list | tuple) or len(values) != count:
         raise InputError(f"{where} is {_short(values)}; it must be {count} numbers")
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        raise InputError(f"{where} is {_short(values)}, not all of them numbers; give {count}")
+        raise InputError(f"{where} is {_short(values)}, not all of which are numbers; give {count}")
     try:
         return [float(value) for value in values]
     except OverflowError:

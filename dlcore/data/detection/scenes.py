@@ -278,7 +278,8 @@ def _complete(
         if len(sizes) > 1 or len({*next(iter(sizes))}) > 1:
             some = ", ".join(f"{h} x {w}" for h, w in sorted(sizes)[:3])
             raise InputError(
-                f"pictures of {some}{' ...' if len(sizes) > 3 else ''} are no squares of one size; "
+                f"pictures of {some}{' ...' if len(sizes) > 3 else ''} are not squares of one "
+                "size; "
                 "give --image_size to fit all into squares"
             )
         ((side, _),) = sizes

@@ -168,7 +168,8 @@ class _Reader:
             if others:
                 raise InputError(
                     f"{self._path} has two pictures {shown(name)}: {shown(file.name)} and "
-                    f"{shown(others[0].name)}; remove the one that {shown(name)}.xml is not of"
+                    f"{shown(others[0].name)}; remove the one that {shown(name)}.xml does not "
+                    "belong to"
                 )
             image = StoredImage(file, 0, shown(file))
             objects.append(self._objects(image, PictureId(name, file.name), size, boxes, numbers))

@@ -167,7 +167,7 @@ class _Reader:
         labels = _labels_of(file)
         if labels in self._labels_read:
             raise InputError(
-                f"{shown(labels)} is of two pictures, {shown(self._labels_read[labels])} and "
+                f"{shown(labels)} belongs to two pictures, {shown(self._labels_read[labels])} and "
                 f"{shown(file)}; remove or rename one"
             )
         self._labels_read[labels] = file
@@ -222,7 +222,7 @@ def _read_yaml(file: pathlib.Path) -> dict[Any, Any]:
             raise
         raise InputError(f"cannot read {file} as YAML: {error}") from None
     if not isinstance(table, dict):
-        raise InputError(f"{file} is no table of YAML; {_LAYOUT}")
+        raise InputError(f"{file} is not a table in YAML; {_LAYOUT}")
     return table
 
 

@@ -58,14 +58,14 @@ def parse_chord(text: str) -> Chord:
         match = _NAME.fullmatch(name)
         if match is None:
             raise InputError(
-                f"{name[:40]!r} is no note; write names such as C4 (middle C), F#3 or Bb2, "
+                f"{name[:40]!r} is not a note; write names such as C4 (middle C), F#3 or Bb2, "
                 f"{JOINED} between the notes of a chord and {SILENCE} for silence"
             )
         letter, sign, octave = match.groups()
         pitch = NAMES.index(letter.upper()) + {"#": 1, "b": -1, "": 0}[sign] + 12 * int(octave) + 12
         if not LOWEST <= pitch < LOWEST + PITCHES:
             raise InputError(
-                f"{name} is no key of a piano; give notes from {note_name(LOWEST)} to "
+                f"{name} is not a key of a piano; give notes from {note_name(LOWEST)} to "
                 f"{note_name(LOWEST + PITCHES - 1)}"
             )
         pitches.add(pitch)

@@ -197,7 +197,7 @@ def _read_json(path: pathlib.Path, log: _Log) -> dict[str, list[Piece]] | list[P
         place = (
             f" (line {error.lineno}: {reason})" if isinstance(error, json.JSONDecodeError) else ""
         )
-        raise InputError(f"{path} is no JSON{place}; {form}") from None
+        raise InputError(f"{path} is not JSON{place}; {form}") from None
     if isinstance(content, dict):
         names = {"train": "train", "test": "test", "valid": "valid", "validation": "valid"}
         unknown = content.keys() - names.keys()
@@ -232,7 +232,7 @@ def _piece(content: Any, source: str, log: _Log | None = None) -> Piece:
         for pitch in chord:
             if type(pitch) is not int or not 0 <= pitch < PITCHES_OF_MIDI:
                 raise InputError(
-                    f"{source}, step {number} has {json.dumps(pitch)[:40]}, which is no MIDI "
+                    f"{source}, step {number} has {json.dumps(pitch)[:40]}, which is not a MIDI "
                     "pitch; give integers from 0 to 127"
                 )
         chords.append(tuple(sorted({*chord})))

@@ -86,7 +86,7 @@ class BytePairs:
         content = _object(whole)
         model = content.get("model")
         if not isinstance(model, dict) or not isinstance(model.get("merges"), list):
-            raise InputError(f"{whole} is no tokenizer of byte pairs; give one of GPT-2")
+            raise InputError(f"{whole} is not a tokenizer of byte pairs; give one of GPT-2")
         ids = _ids(model.get("vocab"), whole)
         for added in content.get("added_tokens") or ():
             ids[str(added["content"])] = int(added["id"])

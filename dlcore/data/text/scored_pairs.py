@@ -222,7 +222,7 @@ def _score(text: str, line: Line, lowest: float, highest: float) -> float:
         score = math.nan
     if not math.isfinite(score):
         raise InputError(
-            f"the score {text!r} of {line} is no number; give one from {lowest:g} to {highest:g}"
+            f"the score {text!r} of {line} is not a number; give one from {lowest:g} to {highest:g}"
         )
     if not lowest <= score <= highest:
         raise InputError(

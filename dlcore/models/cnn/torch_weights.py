@@ -293,5 +293,5 @@ def _require(model: nn.Module, **problems: list[str]) -> None:
         )
         raise InputError(
             f"these weights are not those of {type(model).__name__} as it was built: {listed}; "
-            "choose the model and its options that they are of"
+            "choose the model and the options that they belong to"
         )

@@ -153,7 +153,7 @@ def _head(lines: Iterator[tuple[int, str]], path: str | os.PathLike[str]) -> lis
 
 def _damage(path: str | os.PathLike[str], number: int, fault: str) -> InputError:
     return InputError(
-        f"{os.fspath(path)} is no whole ARPA file: at line {number} {fault}; write it anew"
+        f"{os.fspath(path)} is not a whole ARPA file: at line {number} {fault}; write it anew"
     )
 
 

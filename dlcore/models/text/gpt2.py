@@ -128,7 +128,7 @@ def _shards(file: pathlib.Path) -> list[pathlib.Path]:
         raise InputError(f"cannot read {file}: {reason}; give the index of the shards") from None
     for name in names:
         if not isinstance(name, str) or name in ("", ".", "..") or "/" in name:
-            raise InputError(f"{file} names {name!r}, which is no file beside it")
+            raise InputError(f"{file} names {name!r}, but there is no such file beside it")
     return [file.with_name(name) for name in sorted(names)]
 
 

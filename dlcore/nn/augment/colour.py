@@ -86,7 +86,7 @@ def lighting(
     channels = image.shape[-1]
     if np.shape(eigenvalues) != (channels,) or np.shape(eigenvectors) != (channels, channels):
         raise InputError(
-            f"the principal colours are of {len(eigenvalues)} channels and the images of "
+            f"the principal colours have {len(eigenvalues)} channels but the images have "
             f"{channels}; measure them on the same images"
         )
     amounts = deviation * jax.random.normal(key, (1, channels)) * jnp.asarray(eigenvalues)[None]

@@ -128,7 +128,7 @@ def soft_labels(labels: jax.Array, num_classes: int | None) -> jax.Array:
     if labels.ndim == 2:
         return labels.astype(jnp.float32)
     if num_classes is None:
-        raise InputError("mixup and cutmix make soft labels of integers; say num_classes")
+        raise InputError("mixup and cutmix make soft labels of integers; give num_classes")
     return jax.nn.one_hot(labels, num_classes)
 
 

@@ -123,7 +123,7 @@ def stack_from_pytorch(cell: Cell, state: Arrays) -> dict[str, dict[str, jax.Arr
         match = re.fullmatch(r"(\w+?)_(l\d+(?:_reverse)?)", key)
         if match is None:
             raise InputError(
-                f"{key!r} is no parameter of a recurrent PyTorch module, whose names are like "
+                f"{key!r} is not a parameter of a recurrent PyTorch module, whose names are like "
                 "'weight_ih_l0'; give that module's own state"
             )
         layers.setdefault(match[2], {})[match[1]] = array

@@ -100,7 +100,7 @@ def test_a_size_that_is_not_given_is_the_pictures(tmp_path: pathlib.Path) -> Non
             r"the box of annotation 0 \(id 1\) of .*\['1'",
         ),
         (with_annotation(bbox=[1, 2, 3]), r"the box of annotation 0 .* is \[1, 2, 3\]; it must be"),
-        (with_annotation(category_id=[1]), "annotation 0 .* has an id that is no number"),
+        (with_annotation(category_id=[1]), "annotation 0 .* has an id that is not a number"),
         (coco_table(annotations=[{"image_id": 7}]), "annotation 0 of .* has no 'category_id'"),
         (coco_table(annotations=[3]), "annotation 0 of .* has no 'image_id'"),
         (
@@ -138,7 +138,7 @@ def test_what_is_refused(tmp_path: pathlib.Path, table: dict, message: str) -> N
             '{"images": [],\n"annotations": [}',
             r"line 2 of .*json is not JSON .*\(Expecting value\)",
         ),
-        ("[]", "json is not JSON as COCO has it"),
+        ("[]", "json is not JSON in COCO's form"),
         ("", "line 1 of .*json is not JSON"),
     ],
 )

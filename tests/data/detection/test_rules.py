@@ -81,11 +81,11 @@ def test_landmarks_are_dropped_with_their_box_and_hidden_outside():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["1", "2", "3", "4"], r"the box is \['1', '2', '3', '4'\], not all of them numbers"),
+        (["1", "2", "3", "4"], r"the box is \['1', '2', '3', '4'\], not all of which are numbers"),
         ([1, 2, 3], r"the box is \[1, 2, 3\]; it must be 4 numbers"),
         ("1 2 3 4", "the box is '1 2 3 4'; it must be 4 numbers"),
-        ([1, 2, 3, None], "not all of them numbers"),
-        ([1, 2, 3, True], "not all of them numbers"),
+        ([1, 2, 3, None], "not all of which are numbers"),
+        ([1, 2, 3, True], "not all of which are numbers"),
         ([1, 2, 3, 10**400], "too many digits"),
         (["x" * 500, 2, 3, 4], r"'xxx.*\.\.\., not all"),
     ],

@@ -182,7 +182,9 @@ def test_classes_without_objects_are_named(tmp_path: pathlib.Path) -> None:
 
 def test_what_is_refused(tmp_path: pathlib.Path) -> None:
     write_voc(tmp_path, dict.fromkeys("ab", CAT), {"train": "a", "val": "b"})
-    with pytest.raises(InputError, match="pictures of 20 x 40 are no squares of one size; give --"):
+    with pytest.raises(
+        InputError, match="pictures of 20 x 40 are not squares of one size; give --"
+    ):
         load_detection(data_path=tmp_path)
     with pytest.raises(InputError, match="image size 0 is not possible"):
         load_detection(data_path=tmp_path, image_size=0)

@@ -95,7 +95,7 @@ def test_lines_that_are_refused(tmp_path: pathlib.Path, line: str, message: str)
     ("text", "message"),
     [
         ("names: [a\ntrain: x", "line 2 of .*data.yaml is not YAML"),
-        ("- a", "data.yaml is no table of YAML"),
+        ("- a", "data.yaml is not a table in YAML"),
         ("!!python/object/apply:os.getcwd []", "data.yaml is not YAML"),
         ("names: []\ntrain: x\nval: y", "has no names of classes"),
         ("names: {1: a, 2: b}\ntrain: x\nval: y", r"numbers its names \[1, 2\]; number them from"),
@@ -117,5 +117,5 @@ def test_tables_that_are_refused(tmp_path: pathlib.Path, text: str, message: str
 def test_two_pictures_of_one_text_file(tmp_path: pathlib.Path) -> None:
     write_yolo(tmp_path, {"train/a": LINE, "val/b": LINE}, data_yaml=YAML)
     write_picture(tmp_path / "images" / "train" / "a.jpg")
-    with pytest.raises(InputError, match="a.txt is of two pictures, .*a.jpg and .*a.png"):
+    with pytest.raises(InputError, match="a.txt belongs to two pictures, .*a.jpg and .*a.png"):
         read_yolo(tmp_path)

@@ -97,7 +97,10 @@ def test_the_tokens_of_a_model(tmp_path: pathlib.Path, form: str) -> None:
             {"vocab.json": json.dumps(IDS), "merges.txt": "h e\n"},
             "the tokens lack 'he', a byte or a part of a merge",
         ),
-        ({"tokenizer.json": '{"model": {"type": "WordLevel"}}'}, "is no tokenizer of byte pairs"),
+        (
+            {"tokenizer.json": '{"model": {"type": "WordLevel"}}'},
+            "is not a tokenizer of byte pairs",
+        ),
         ({"tokenizer.json": '{"model": {"vocab": 1, "merges": []}}'}, "does not number its tokens"),
     ],
 )

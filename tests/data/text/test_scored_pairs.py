@@ -41,7 +41,7 @@ def test_csv_with_quotes_and_columns_by_number_or_name(tmp_path):
         ("A.\tB.\t1\nC.\tD.\n", "line 2 of .* has 2 columns, the first line 3"),
         ("A.\tB.\t1\nC.\tD.\t\n", "line 2 of .* has no score"),
         ("A.\tB.\t1\nC.\tD.\thigh\n", "the score 'high' of line 2 of .* is no number"),
-        ("A.\tB.\tnan\n", "the score 'nan' of line 1 .* is no number; give one from 0 to 5"),
+        ("A.\tB.\tnan\n", "the score 'nan' of line 1 .* is not a number; give one from 0 to 5"),
         ("A.\tB.\tinf\n", "is no number"),
         ("A.\tB.\t5.1\n", "the score 5.1 of line 1 .* is not from 0 to 5; .* --lowest"),
         ("A.\tB.\t-1\n", "is not from 0 to 5"),

@@ -141,7 +141,7 @@ def test_grey_images_have_no_colours(name):
 
 def test_principal_colours_of_other_channels_are_refused():
     values, vectors = principal_colours(IMAGE[None])
-    with pytest.raises(InputError, match="of 3 channels and the images of 1; measure"):
+    with pytest.raises(InputError, match="have 3 channels but the images have 1; measure"):
         run(colour.lighting, IMAGE[..., :1], eigenvalues=values, eigenvectors=vectors)
 
 

@@ -136,7 +136,7 @@ def test_what_cannot_be_mixed_is_refused(name):
         mix(name, {**BATCH, "boxes": np.zeros((B, 1, 4))})
     with pytest.raises(InputError, match="no rule for examples without them"):
         mix(name, {"image": BATCH["image"]})
-    with pytest.raises(InputError, match="say num_classes"):
+    with pytest.raises(InputError, match="give num_classes"):
         MIXERS[name](jax.random.split(jax.random.key(0), B), BATCH)
 
 
