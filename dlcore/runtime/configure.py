@@ -9,7 +9,7 @@ from dlcore.runtime.cache import write_whole_entries
 
 # XLA's CPU fusions of jaxlib 0.10 drop NaNs (relu(x @ w) of a NaN is 0) and crash on reductions of
 # rank 7; an empty list of fusion types turns them off at the same speed. A jaxlib that does not
-# know the flag would abort, so it is set for the versions that were tried. See BUILD_NOTES.md.
+# know the flag would abort, so it is set for the versions that were tried. See docs/traps.md.
 _NO_YNN_FUSION = "--xla_cpu_experimental_ynn_fusion_type="
 _YNN_VERSIONS = ("0.10.", "0.11.")
 
