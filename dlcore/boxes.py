@@ -125,6 +125,7 @@ def ciou(a: Array, b: Array) -> Array:
     return overlap - _distance(a, b) - alpha * v
 
 
+# The measures of how much two boxes overlap, by name.
 OVERLAPS: dict[str, Callable[[Array, Array], Array]] = {
     "iou": iou,
     "giou": giou,

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from dlcore.errors import InputError
 from dlcore.types import Rows
 
+# The name of an axis of devices, or of several.
 AxisName = str | tuple[str, ...]
 Tree = TypeVar("Tree")
 
@@ -60,6 +61,7 @@ class Sums:
     count: int = 0
 
 
+# The whole batch, which is what code sees that nobody told otherwise.
 WHOLE = Part()
 _current: ContextVar[Part] = ContextVar("part of the batch", default=WHOLE)
 _sums: ContextVar[Sums | None] = ContextVar("sums over devices", default=None)

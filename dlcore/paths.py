@@ -17,6 +17,7 @@ from dlcore.patterns import Pattern
 from dlcore.types import PyTree
 
 T = TypeVar("T")
+# (Regular expression, value) pairs, of which the first that is found in a path wins.
 Rules = Sequence[tuple[str, T]]
 
 

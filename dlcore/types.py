@@ -23,6 +23,7 @@ Variables: TypeAlias = Mapping[str, PyTree]
 Carry: TypeAlias = PyTree
 # Arrays of one leading axis B; "weight", where it is there, marks rows of padding by 0.
 Batch: TypeAlias = Mapping[str, Any]
+# Every activation of a model by name, in the order of execution while it is traced.
 Activations: TypeAlias = dict[str, jax.Array]
 
 
@@ -93,6 +94,7 @@ class Rows(flax.struct.PyTreeNode):
     weight: jax.Array
 
 
+# Means by name.
 Metrics: TypeAlias = dict[str, Mean]
 # Of an evaluation, of which more than means can be kept.
 Measures: TypeAlias = Mapping[str, Mean | Rows]
@@ -167,6 +169,7 @@ class Aux(NamedTuple):
 
 # Takes (params, model_state, batch, rng); where the state has a carry, it is batch["carry"].
 LossFn = Callable[[Any, Any, Batch, jax.Array], tuple[Mean, Aux]]
+# Takes one step: the next state, and means over the batch by name.
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 # An evaluation changes nothing but the carry, which it gives beside the metrics.
 MetricFn = Callable[[TrainState, Batch], tuple[Measures, Any]]

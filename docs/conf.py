@@ -10,12 +10,13 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import generate  # noqa: E402
+import reference  # noqa: E402
 
 from dlcore import __version__  # noqa: E402
 
 project = "dlcore"
-author = "the dlcore developers"
-copyright = "2026, the dlcore developers"  # noqa: A001
+author = "the dlcore authors"
+copyright = "2026, the dlcore authors"  # noqa: A001
 release = version = __version__
 
 extensions = [
@@ -24,6 +25,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "mathml",
+    "diagrams",
 ]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
@@ -47,12 +49,19 @@ def _of_type(value: object) -> list[str]:
 
 
 def _plain(app, what, name, value, options, lines: list[str]) -> None:
-    """Keeps what docstrings say as it stands: they are plain text with code in backticks."""
-    if isinstance(value, types.GenericAlias):
-        lines[:] = [f"Stands for `{value}`."]
-    elif what in ("data", "attribute") and lines[:1] == _of_type(value)[:1]:
-        names = ", ".join(map(str, value)) if isinstance(value, dict) else ""
-        lines[:] = [f"Its names: {names}."] if names else []
+    """Keeps what docstrings say as it stands: they are plain text with code in backticks.
+
+    A constant, or the name of a type, says what the comment on it says, and then its names.
+    """
+    if what == "data":
+        module, _, own = name.rpartition(".")
+        lines[:] = [reference.comment(module, own)]
+        if isinstance(value, types.GenericAlias):
+            lines += ["", f"Stands for `{value}`."]
+        elif isinstance(value, dict | tuple) and all(isinstance(one, str) for one in value):
+            lines += ["", f"Its names: {', '.join(value)}."]
+    elif what == "attribute" and lines[:1] == _of_type(value)[:1]:
+        lines[:] = []
     example = False
     for number, line in enumerate(lines):
         example = line.lstrip().startswith(">>>") or (example and bool(line.strip()))

@@ -1,22 +1,19 @@
-"""Makes pages from the code: the glossary from its table, the reference from each `__all__`."""
+"""Makes pages from the code: the glossary from its table, the reference by `reference.py`."""
 
-import importlib
-import inspect
 import pathlib
 import re
-import types
+
+import reference
 
 from dlcore import glossary
 from dlcore.glossary import Term
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def pages(docs: pathlib.Path) -> None:
     """Writes docs/glossary/*.md and docs/api/*.rst; files that would not change are left alone."""
     written = {
         **_glossary(),
-        **_reference(),
+        **reference.pages(),
     }
     for name, text in written.items():
         path = docs / name
@@ -76,49 +73,3 @@ def _entry(term: Term) -> str:
     if term.papers:
         parts.append("Papers: " + "; ".join(term.papers) + ".")
     return "\n\n".join(parts)
-
-
-def packages() -> list[str]:
-    """Returns the dotted names of the packages of dlcore that have public names."""
-    found = []
-    for path in sorted((ROOT / "dlcore").rglob("__init__.py")):
-        name = ".".join(path.parent.relative_to(ROOT).parts)
-        if hasattr(importlib.import_module(name), "__all__"):
-            found.append(name)
-    return found
-
-
-def _reference() -> dict[str, str]:
-    names = packages()
-    seen: set[int] = set()
-    found = {f"api/{name}.rst": _package(name, seen) for name in names}
-    index = ["Reference", "=========", "", "All public names, by room.", "", ".. toctree::",
-             "   :maxdepth: 1", "", *(f"   {name}" for name in names), ""]  # fmt: skip
-    return found | {"api/index.rst": "\n".join(index)}
-
-
-def _is_function(value: object) -> bool:
-    """Returns whether a value is a function, compiled or not, and no name of a type."""
-    alias = isinstance(value, types.GenericAlias)
-    return callable(value) and hasattr(value, "__name__") and not alias
-
-
-def _package(name: str, seen: set[int]) -> str:
-    package = importlib.import_module(name)
-    lines = [name, "=" * len(name), "", f".. automodule:: {name}", "   :no-members:", ""]
-    for public in package.__all__:
-        value = getattr(package, public)
-        kind = (
-            "autoclass" if inspect.isclass(value)
-            else "autofunction" if _is_function(value)
-            else "autodata"
-        )  # fmt: skip
-        if inspect.ismodule(value):
-            kind = "automodule"
-        lines += [f".. {kind}:: {name}.{public}"]
-        lines += {"autodata": ["   :no-value:"], "autofunction": []}.get(kind, ["   :members:"])
-        # What two rooms offer is found under the first of its names.
-        lines += ["   :no-index:"] if id(value) in seen else []
-        seen.add(id(value))
-        lines += [""]
-    return "\n".join(lines)

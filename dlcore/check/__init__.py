@@ -1,4 +1,19 @@
-"""The checks of good practice before a long run: layers, receptive fields, gradients."""
+"""What `--check` does before a long run: it looks at a model without training it.
+
+A table of layers with parameters, multiply-adds and receptive fields, the initial loss against that
+of guessing, gradients against finite differences, overfitting of one batch, and units that are
+dead. Each function takes any Flax model; `check_model` calls all of them.
+
+>>> import jax, jax.numpy as jnp
+>>> from dlcore.check import layer_table, totals
+>>> from dlcore.models import image_model
+>>> model, images = image_model("lenet5", num_classes=10), jnp.zeros((1, 32, 32, 1))
+>>> variables = model.init(jax.random.key(0), images)
+>>> rows = layer_table(model.apply, variables, images)
+>>> parameters, *_ = totals(rows)
+>>> parameters == sum(leaf.size for leaf in jax.tree.leaves(variables))
+True
+"""
 
 from dlcore.check.activations import activation_deviations
 from dlcore.check.gradients import GradientReport, check_gradients

@@ -4,6 +4,14 @@ A batch is a dict of NumPy arrays with one leading axis: {"image": uint8 [B, H, 
 int32 [B], "weight": float32 [B]}, where labels of images that may have several are float32 [B, K];
 batches for detection are described at `DetectionData`.
 A weight of 0 marks a row that is padding. Nothing here imports JAX.
+
+>>> import numpy as np
+>>> from dlcore.data import Arrays, Loader
+>>> split = Arrays({"image": np.zeros((6, 8, 8, 1), np.uint8), "label": np.arange(6)})
+>>> loader = Loader(split, 4, seed=0)  # batch n is a function of the seed and n
+>>> batch = loader.batch(12)
+>>> batch["image"].shape, batch["weight"].tolist()
+((4, 8, 8, 1), [1.0, 1.0, 1.0, 1.0])
 """
 
 from dlcore.data.captions import CaptionData, Captioned, PictureTexts, load_captions

@@ -12,6 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
+# Arrays of one leading axis B, by name.
 Batch = dict[str, np.ndarray]
 Record = TypeVar("Record")
 

@@ -1,4 +1,19 @@
-"""Decoders, which draw or search sequences by a model's pure next-token function (`NextToken`)."""
+"""Decoders, which draw or search sequences by a model's pure next-token function (`NextToken`).
+
+A next-token function maps a carry and the last tokens to the next carry and logits, so that any
+model can be decoded: a recurrent net, a transformer with its cache, or a table. `greedy` takes the
+likeliest token, `sample` and `generate` draw, `beam_search` keeps several hypotheses, and
+`score_sequences` gives log P of sequences that are known.
+
+>>> import jax.numpy as jnp
+>>> from dlcore.decode import beam_search
+>>> def countdown(carry, token):  # the next token is one less, or sometimes two
+...     chances = jnp.array([[1, 0, 0, 0], [1, 0, 0, 0], [0.4, 0.6, 0, 0], [0, 0.5, 0.5, 0]])
+...     return carry, jnp.log(chances)[token]
+>>> found = beam_search(countdown, (), jnp.array([3]), end=0, steps=4, width=3)
+>>> found.tokens[0, 0].tolist(), float(jnp.exp(found.log_probs[0, 0]).round(3))
+([1, 0, 0, 0], 0.5)
+"""
 
 from dlcore.decode.beam import Hypotheses, beam_search
 from dlcore.decode.constraints import Constraints

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from dlcore import errors
 from dlcore.errors import InputError
 
+# How a score depends on the length of a hypothesis, see `Objective`.
 NORMALISATIONS = ("none", "average", "power", "gnmt")
 
 

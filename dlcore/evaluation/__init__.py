@@ -1,4 +1,13 @@
-"""Scores trained systems on a task: word analogies, word similarity, searches, codes, forecasts."""
+"""Scores trained systems on a task: word analogies, word similarity, searches, codes, forecasts.
+
+These are scores of a whole system at a task with an answer; what can be merged over batches is in
+`dlcore.metrics`. The simple rivals that a system must beat are here as well.
+
+>>> import numpy as np
+>>> from dlcore.evaluation import find_period
+>>> find_period(np.sin(np.arange(240) * 2 * np.pi / 24)[:, None], longest=100)
+24
+"""
 
 from dlcore.evaluation.bag_of_words import BagOfWords
 from dlcore.evaluation.codes import linear_probe, nearest_neighbours

@@ -1,6 +1,19 @@
 """A run from the outside: configurations and their flags, tasks, and what is done with them.
 
-The modules that import much are reached by the names below when they are used.
+A task says what is trained: its data, first variables, loss and metrics. Its configuration is a
+frozen dataclass from which the flags are derived. `run` trains a task in a folder, `main` makes a
+command of it, and `load` gives a trained one back. The modules that import much are reached by the
+names below when they are used.
+
+>>> import dataclasses
+>>> from dlcore import launch
+>>> from dlcore.launch.fields import integer
+>>> @dataclasses.dataclass(frozen=True, kw_only=True)
+... class Config(launch.Config, dataset="digits", steps=500):
+...     hidden: int = integer(128, 1, 4096, "units of the hidden layer")
+>>> config = Config(hidden=64, seed=3)
+>>> config.hidden, config.seed, config.steps
+(64, 3, 500)
 """
 
 from typing import TYPE_CHECKING, Any

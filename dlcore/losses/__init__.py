@@ -12,6 +12,11 @@ pairs that `batch_pairs` makes, with `DISTANCES` and `miner`, and `arcface` and 
 of them give losses and weights by anchor, and look across the whole global batch in every layout.
 So do `summed_hinges`, `hardest_hinge` and `matching_cross_entropy` of the pictures and texts that
 `batch_matches` compares.
+
+>>> import jax.numpy as jnp
+>>> from dlcore.losses import pinball
+>>> pinball(jnp.zeros((1, 2)), jnp.array([2.0]), jnp.array([0.25, 0.75])).tolist()
+[[0.5, 1.5]]
 """
 
 from dlcore.losses.adversarial import ADVERSARIAL, Adversarial, gradient_penalty, r1_penalty

@@ -52,4 +52,5 @@ def _differences(x: jax.Array, y: jax.Array) -> jax.Array:
     return x[:, None] - y[None]
 
 
+# The distances between embeddings [..., D] by name.
 DISTANCES: dict[str, Distance] = {"cosine": cosine, "l1": l1, "l2": l2, "squared_l2": squared_l2}

@@ -31,6 +31,7 @@ def ng_content_cost(found: jax.Array, wanted: jax.Array) -> jax.Array:
     return _squared_distance(found, wanted) / (4 * found[0].size)
 
 
+# The costs of content by the name of the source that defines them.
 CONTENT_COSTS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "gatys": gatys_content_cost,
     "ng": ng_content_cost,

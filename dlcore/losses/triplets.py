@@ -17,6 +17,7 @@ from dlcore.losses.pairs import Pairs, PerAnchor, mean_where
 
 # The loss of d(anchor, positive) - d(anchor, negative).
 Penalty = Callable[[jax.Array], jax.Array]
+# Which negatives a triplet loss takes, see `miner`.
 MINING = ("all", "hard", "semi_hard", "distance_weighted")
 # Anchors that are mined together: "all" makes an array (_TOGETHER, N, N).
 _TOGETHER = 16

@@ -1,4 +1,16 @@
-"""Metrics; those of type `Mean` can be merged over batches and devices."""
+"""Metrics; those of type `Mean` can be merged over batches and devices.
+
+Most metrics take predictions, labels and the weights of the rows and return means by name. What is
+no mean of examples, such as average precision or BLEU, takes all examples at once.
+
+>>> import jax.numpy as jnp
+>>> from dlcore.metrics import classification
+>>> logits = jnp.array([[0.0, 2.0], [1.0, 0.0], [3.0, 0.0]])
+>>> weights = jnp.array([1.0, 1.0, 0.0])  # the last row is padding
+>>> means = classification(logits, jnp.array([1, 1, 1]), weights)
+>>> float(means["accuracy"].compute())
+0.5
+"""
 
 from dlcore.metrics.classification import (
     Calibration,

@@ -21,9 +21,10 @@ import numpy as np
 
 from dlcore.types import Mean, Metrics
 
+# The letters of each scheme; O, outside of all spans, belongs to each.
 SPAN_SCHEMES = {"IOB": "BI", "IOE": "IE", "BIOES": "BIES", "BILOU": "BILU", "BMES": "BMESW"}
-"""The letters of each scheme; O, outside of all spans, belongs to each."""
 
+# The forms that tags can be written in, see `convert_spans`, with the scheme of each.
 SPAN_FORMS = {
     "IOB1": "IOB",
     "IOB2": "IOB",
@@ -33,7 +34,6 @@ SPAN_FORMS = {
     "BILOU": "BILOU",
     "BMES": "BMES",
 }
-"""The forms that tags can be written in, see `convert_spans`, with the scheme of each."""
 
 _BEGINS, _ENDS = "BSUW", "ELSUW"
 # The letters of each form's tokens: alone in their span, first, within and last.

@@ -24,8 +24,8 @@ from dlcore.errors import InputError, choose
 References = Sequence[str] | Sequence[Sequence[str]]
 """One reference for each output, or a list of references for each."""
 
+# sacrebleu's tokenisers that need no download; those of MeCab need packages of their own.
 BLEU_TOKENIZERS = ("13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none")
-"""sacrebleu's tokenisers that need no download; those of MeCab need packages of their own."""
 
 _BUCKETS = 5
 # By ISO 639; sacrebleu has no tokeniser of words for the last five.

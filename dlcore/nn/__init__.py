@@ -1,4 +1,16 @@
-"""Linen layers and the pure functions under them; nothing here knows of models or losses."""
+"""Linen layers and the pure functions under them; nothing here knows of models or losses.
+
+Layers that look across examples or draw noise for each of them (batch normalisation, dropout) ask
+`dlcore.parallel` which part of the batch they see, so no layer has an argument for a layout. Cells,
+attention, augmentation and trees have packages of their own.
+
+>>> import jax.numpy as jnp
+>>> from dlcore.nn import max_pool, output_size
+>>> output_size(227, 11, stride=4)  # the first layer of AlexNet
+55
+>>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), (2, 2))[0, :, :, 0].tolist()
+[[5.0, 7.0], [13.0, 15.0]]
+"""
 
 from dlcore.nn.activations import ACTIVATIONS, LEARNED, PReLU, activation, softmax
 from dlcore.nn.convolution import Conv, ConvTranspose

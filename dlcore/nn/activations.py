@@ -140,6 +140,7 @@ class PReLU(nn.Module):
         return jnp.where(x >= 0, x, slope * x)
 
 
+# The activation functions by name; `LEARNED` has those with parameters.
 ACTIVATIONS: dict[str, Activation] = {
     "binary_step": binary_step,
     "linear": linear,

@@ -12,6 +12,7 @@ from flax.typing import Initializer
 
 from dlcore import errors
 
+# The initialisers of kernels, by name.
 INITIALISERS: dict[str, Initializer] = {
     "xavier_uniform": jax.nn.initializers.xavier_uniform(),
     "xavier_normal": jax.nn.initializers.xavier_normal(),

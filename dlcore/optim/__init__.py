@@ -2,6 +2,15 @@
 
 Everything is a `GradientTransformation` or a pure function; what an optimizer knows about its last
 step (the learning rate, the clipped share) is read off its state by `reported`.
+
+>>> import jax, jax.numpy as jnp, optax
+>>> from dlcore.optim import optimizer, reported, schedule
+>>> rate = schedule("cosine", 0.1, steps=100, warmup_steps=10)
+>>> tx = optimizer("adam", rate, weight_decay=0.01, factors=[("^head/", 2.0)])
+>>> params = {"body": {"kernel": jnp.ones((2, 2))}, "head": {"kernel": jnp.ones((2, 2))}}
+>>> updates, state = tx.update(params, tx.init(params), params)
+>>> sorted(reported(state))
+['learning_rate']
 """
 
 from dlcore.optim.averaging import average_weights, averaged, start_average

@@ -280,6 +280,7 @@ _UPDATE_RULES: dict[str, Callable[..., optax.GradientTransformation]] = {
     "lion": _lion,
     "muon": _muon,
 }
+# The names of the optimizers.
 OPTIMIZERS = tuple(_UPDATE_RULES)
 
 

@@ -15,6 +15,7 @@ from dlcore.errors import InputError, choose
 
 Schedule = Callable[[jax.typing.ArrayLike], jax.typing.ArrayLike]
 
+# The names of the schedules of the learning rate.
 SCHEDULES = ("constant", "cosine", "linear", "step", "inverse_sqrt", "wsd")
 
 

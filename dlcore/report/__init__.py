@@ -3,6 +3,15 @@
 `write_report` writes what every run has, its result and its curves, and then the sections that a
 job gives it: its own, which lie beside the job, and those of several jobs, such as `text_sections`,
 `picture_section` or `attention_section`.
+
+>>> import pathlib, tempfile
+>>> from dlcore.report import Section, write_page
+>>> from dlcore.report.markup import paragraph
+>>> with tempfile.TemporaryDirectory() as folder:
+...     section = Section("Result", lambda _: paragraph("accuracy 0.98"))
+...     page = write_page(pathlib.Path(folder), "digits", [section])
+...     "accuracy 0.98" in page.read_text(encoding="utf-8")
+True
 """
 
 from dlcore.report.attention import AttentionExample, attention_section

@@ -1,4 +1,16 @@
-"""Devices: what to settle before their first use, meshes and sharding, layouts of a step."""
+"""Devices: what to settle before their first use, meshes and sharding, layouts of a step.
+
+A layout says where the state and the batches lie. `compile_step` and `fit` are told it once; the
+step asks for sums over the devices by `map_rows` and `sum_over_rows`, whichever layout it is.
+
+>>> import jax, jax.numpy as jnp
+>>> from dlcore import runtime
+>>> mesh = runtime.layout("mesh", mesh=f"data={jax.device_count()}")
+>>> add = runtime.compile_step(lambda state, batch: (state + batch["x"].sum(), {}), mesh)
+>>> state, _ = add(mesh.place(jnp.zeros(())), {"x": jnp.ones(8)})
+>>> float(state)
+8.0
+"""
 
 from dlcore.runtime.compiled import Compiled, compile_evaluation, compile_step, layout, lower_step
 from dlcore.runtime.configure import configure

@@ -2,6 +2,19 @@
 
 `dlcore.train.checkpoint` imports Orbax and `dlcore.train.logs` the libraries of logs; the names
 below are the rest, which is cheap.
+
+>>> import itertools, jax, jax.numpy as jnp, optax
+>>> from dlcore.train import fit, gradient_step
+>>> from dlcore.types import Aux, Mean, TrainState
+>>> def loss_fn(params, model_state, batch, rng):
+...     return Mean.of((params["w"] - batch["x"]) ** 2), Aux(model_state, {})
+>>> def batches(start):  # batch n, n + 1, ... without end
+...     return ({"x": jnp.full(4, 3.0)} for _ in itertools.count(start))
+>>> tx = optax.sgd(0.5)
+>>> state = TrainState.create({"params": {"w": jnp.zeros(())}}, tx, rng=jax.random.key(0))
+>>> result = fit(gradient_step(loss_fn, tx), state, batches, steps=5)
+>>> result.reason, float(result.state.params["w"])
+('finished', 3.0)
 """
 
 from dlcore.train.evaluation import Best, evaluate

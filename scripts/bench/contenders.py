@@ -1,11 +1,16 @@
 """The parts that benchmarks share: contenders that take turns, runs of experiments, and tables."""
 
 import concurrent.futures
+import contextlib
+import datetime
+import importlib.metadata
+import io
 import json
 import multiprocessing
 import multiprocessing.connection
 import os
 import pathlib
+import shlex
 import statistics
 import subprocess
 import sys
@@ -13,7 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from absl import app, flags, logging
 
@@ -35,6 +40,11 @@ _AVX2 = {
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("isa", None, ["avx2"], "widest vectors of all contenders, by default any")
+flags.DEFINE_string(
+    "write", None, "file of Markdown for what is printed, such as docs/benchmarks/written/core.md"
+)
+# Whose versions a written page names, where they are installed.
+_LIBRARIES = ("jax", "flax", "torch", "torchvision", "transformers", "gensim", "scikit-learn")
 
 
 class Failed(Exception):
@@ -302,9 +312,57 @@ def run(*sections: Callable[[], None]) -> None:
             others = os.environ.get("XLA_FLAGS", "")
             os.environ.update(_AVX2, XLA_FLAGS=f"{others} {_AVX2['XLA_FLAGS']}".strip())
             limit = ", of which all contenders use AVX2 at most"
-        print(processor() + limit, flush=True)
+        start = provenance()
+        print(machine := processor() + limit, flush=True)
+        printed = {}
         for name in names:
             print(f"\n{name}: {by_name[name].__doc__}", flush=True)
-            by_name[name]()
+            copy = Copied(sys.stdout)
+            with contextlib.redirect_stdout(copy):
+                by_name[name]()
+            printed[name] = f"{by_name[name].__doc__}\n\n```text\n{copy.getvalue().rstrip()}\n```\n"
+            if FLAGS.write:  # after each section: a later one may fail
+                page(pathlib.Path(FLAGS.write), f"{machine}. {start}", printed)
 
     app.run(main)
+
+
+class Copied(io.StringIO):
+    """A copy of what is printed, which goes on to where it was printed."""
+
+    def __init__(self, there: TextIO):
+        super().__init__()
+        self._there = there
+
+    def write(self, text: str) -> int:
+        self._there.write(text)
+        return super().write(text)
+
+    def flush(self) -> None:
+        self._there.flush()
+
+
+def provenance() -> str:
+    """Returns the date, the load of the machine before anything is measured, and the versions."""
+    versions = [f"Python {sys.version.split()[0]}"]
+    for library in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{library} {importlib.metadata.version(library)}")
+    load = os.getloadavg()[0]
+    return f"{datetime.date.today()}, load average {load:.1f} at the start; {', '.join(versions)}."
+
+
+def page(path: pathlib.Path, where: str, printed: Mapping[str, str]) -> None:
+    """Writes what sections printed as a page of the site.
+
+    Args:
+        path: the file.
+        where: the machine and the versions.
+        printed: Markdown by section.
+    """
+    script = pathlib.Path(sys.argv[0])
+    options = [argument for argument in sys.argv[1:] if not argument.startswith("--write")]
+    parts = [f"# `{script.name}`", f"`{shlex.join(['scripts/bench/' + script.name, *options])}`"]
+    parts += [where, *(f"## {name}\n\n{text}" for name, text in printed.items())]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join(parts), encoding="utf-8")

@@ -31,6 +31,7 @@ __all__ = [
     "SyntaxTrees",
 ]
 
+# The builders of the data sets that need no network, by name.
 EMBEDDED = {
     "counterpoint": Counterpoint,
     "dates": Dates,

@@ -13,7 +13,9 @@ import numpy as np
 
 from dlcore.errors import InputError
 
+# The pitches that sound at one step, as MIDI numbers in ascending order; () is silence.
 Chord = tuple[int, ...]
+# The chords of a piece, one for each step.
 Piece = tuple[Chord, ...]
 
 # The keys of a piano, from A0 to C8.

@@ -30,6 +30,7 @@ from dlcore.types import Mean, Metrics, Params
 
 # How much of the running means of units stays at each step (Hinton 2010, section 11).
 _DECAY = 0.95
+# What may ask that hidden units are rarely on, see `Contrast`.
 SPARSITIES = ("cross_entropy", "squared")
 
 

@@ -17,6 +17,7 @@ from dlcore.errors import choose
 from dlcore.losses.samplers import UnigramSampler, unigram_sampler
 from dlcore.losses.word_trees import WordTree, huffman
 
+# The objectives of word2vec; each is a loss of the same scores.
 OBJECTIVES = ("negative_sampling", "nce", "hierarchical", "full")
 
 

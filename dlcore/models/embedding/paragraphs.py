@@ -24,6 +24,7 @@ from dlcore.models.embedding.updates import START, mean_squares
 from dlcore.models.embedding.word2vec import ROWS, Word2Vec, row_sums, within_reach
 from dlcore.types import Mean
 
+# The two models of Le & Mikolov 2014.
 PARAGRAPH_MODELS = ("pv_dbow", "pv_dm")
 _NOISE = 512  # K of an inference: enough that another draw changes a vector little
 

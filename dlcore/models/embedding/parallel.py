@@ -14,6 +14,7 @@ only sum the products of vectors.
 
 from jax.sharding import PartitionSpec
 
+# The rules that cut tables of words over "model".
 TENSOR_PARALLEL = (
     (r"/(input|output|paragraphs)$", PartitionSpec("model", None)),
     (r"/(word|context)$", PartitionSpec(None, "model")),

@@ -13,8 +13,8 @@ import tqdm
 
 from dlcore.errors import InputError, choose, pick
 
+# The functions that are applied to words before they are compared.
 CASES: dict[str, Callable[[str], str]] = {"exact": str, "ignored": str.upper}
-"""The functions that are applied to words before they are compared."""
 
 _QUERIES, _CANDIDATES = 512, 4096  # scored at once: 8 MB, whatever n and Q are
 _EPSILON = 0.001  # avoids a division by zero in 3CosMul
@@ -52,8 +52,8 @@ def _cos_mul(units: np.ndarray, candidates: np.ndarray, places: np.ndarray) -> n
     return scores
 
 
+# The methods of answering analogies, see `WordSpace.analogies`.
 ANALOGIES: dict[str, _Scores] = {"3cosadd": _cos_add, "3cosmul": _cos_mul}
-"""The methods of answering analogies, see `WordSpace.analogies`."""
 
 
 class WordSpace:

@@ -20,6 +20,7 @@ from dlcore.errors import InputError, choose
 from dlcore.models.embedding.objectives import Full, Objective, Scored
 from dlcore.types import Mean
 
+# What word2vec predicts from what: a window from a word, or a word from its window.
 ARCHITECTURES = ("skip_gram", "cbow_mean", "cbow_sum")
 _BLOCK = 16
 _SHARING = 128

@@ -23,6 +23,7 @@ from jax.sharding import PartitionSpec
 _COLUMNS, _ROWS = PartitionSpec(None, "model"), PartitionSpec("model", None)
 _EACH = PartitionSpec("model")
 
+# The rules that cut language models and transformers over "model".
 TENSOR_PARALLEL = (
     (r"\b(attention|cross)/(query|key|value)/kernel$", _COLUMNS),
     (r"\b(attention|cross)/(query|key|value)/bias$", _EACH),

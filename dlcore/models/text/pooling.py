@@ -6,6 +6,7 @@ from dlcore import errors
 from dlcore.nn.sequences import AttentionPooling, last_over_time, max_over_time, mean_over_time
 from dlcore.types import Activations
 
+# How the outputs of the time steps become one vector of a text.
 POOLINGS = ("last", "max", "mean", "attention")
 
 

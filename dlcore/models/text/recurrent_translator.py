@@ -24,6 +24,7 @@ from dlcore.nn.recurrent.normalised import reverse_by_length
 from dlcore.nn.sequences import length_mask
 from dlcore.types import Activations, Carry
 
+# How a decoder starts: at zero, with the encoder's state, or with a dense layer of it.
 BRIDGES = ("zero", "copy", "dense")
 
 

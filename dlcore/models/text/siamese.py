@@ -14,7 +14,9 @@ from dlcore.nn import Dense, Dropout
 from dlcore.nn.sequences import last_over_time, max_over_time, mean_over_time
 from dlcore.types import Activations, at_least_float32
 
+# How two vectors become a similarity.
 HEADS = ("manhattan", "cosine", "levels")
+# How the outputs of the time steps become one vector of a text.
 SIAMESE_POOLINGS = ("last", "mean", "max")
 _EPSILON = 1e-6  # in lengths of vectors, where a text may be 0
 

@@ -10,6 +10,7 @@ import numpy as np
 from dlcore.errors import InputError
 from dlcore.types import at_least_float32
 
+# How a transformer knows the places of its inputs.
 POSITIONS = ("none", "learned", "sinusoidal", "rotary", "alibi")
 
 

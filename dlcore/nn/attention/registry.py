@@ -12,6 +12,7 @@ from dlcore.nn.attention.scores import (
     ScaledDot,
 )
 
+# The kinds of attention of recurrent decoders.
 ATTENTIONS = ("additive", "dot", "general", "scaled", "local_monotonic", "local_predictive")
 
 

@@ -22,6 +22,7 @@ from dlcore.nn.augment.warp import (
 )
 from dlcore.parallel import row_keys
 
+# Maps a key and a batch to the augmented batch.
 Augment = Callable[[jax.Array, Batch], Batch]
 # Maps return a matrix, colours and erasers an image, mixers a batch.
 Step = Callable[..., Any]
@@ -52,6 +53,7 @@ COLOURS: dict[str, Step] = {
 }
 ERASERS: dict[str, Step] = {"cutout": colour.cutout}
 MIXERS: dict[str, Step] = {"mixup": mixing.mixup, "cutmix": mixing.cutmix, "mosaic": mosaic.mosaic}
+# All steps of augmentation by name: maps, colours, erasers and mixers.
 STEPS = MAPS | COLOURS | ERASERS | MIXERS
 # Those that take one picture, and no boxes.
 OF_ONE_PICTURE = tuple(sorted({*STEPS} - {*MIXERS, "object_crop"}))

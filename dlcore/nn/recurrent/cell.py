@@ -20,6 +20,7 @@ from dlcore.nn.dense import multiply_rows
 from dlcore.types import PyTree
 
 Params = Mapping[str, PyTree]
+# What a cell hands to the next step, by name; leaves are [B, F].
 Carry = dict[str, jax.Array]
 Product = Callable[[str, jax.Array], jax.Array]
 

@@ -12,6 +12,7 @@ from dlcore.nn.recurrent.lstm import LSTM, AmidiLSTM, PeepholeLSTM, ProjectionLS
 from dlcore.nn.recurrent.normalised import BatchNormLSTM, LayerNormLSTM
 from dlcore.nn.recurrent.vanilla import Vanilla
 
+# The recurrent cells by name.
 CELLS: dict[str, Callable[..., Cell]] = {
     "rnn": Vanilla,
     "irnn": functools.partial(Vanilla, activation="relu"),

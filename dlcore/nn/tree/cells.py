@@ -241,6 +241,7 @@ class NaryTreeLSTM(_TreeLSTM):
         return self._with_bias(params, products[..., :size], products[..., size:])
 
 
+# The cells of recursive networks by name.
 TREE_CELLS: dict[str, Callable[[int, int], TreeCell]] = {
     "recursive": Recursive,
     "rntn": TensorRecursive,
