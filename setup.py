@@ -9,6 +9,6 @@ setup(
     package_dir={"": ".", "dlcore.experiments": "experiments"},
     package_data={
         "dlcore": ["py.typed", "**/*.c", "**/*.cc", "glossary/*.toml"],
-        "dlcore.experiments": ["recipes/*/*.flags"],
+        "dlcore.experiments": ["recipes/*/*.flags", "results/*/*.json"],
     },
 )

@@ -85,8 +85,13 @@ def _key(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
-def explain(term: Term) -> str:
-    """Returns an entry as lines for a terminal."""
+def explain(term: Term, *, printed: str | None = None) -> str:
+    """Returns an entry as lines for a terminal.
+
+    Args:
+        term: the entry.
+        printed: what its command printed when its result was recorded.
+    """
     title = term.name + (f" ({', '.join(term.aliases)})" if term.aliases else "")
     parts = [title, _filled(term.meaning)]
     if term.formula:
@@ -101,6 +106,8 @@ def explain(term: Term) -> str:
         parts.append(textwrap.indent(term.example, "    "))
     if term.command:
         parts.append(f"Run it:  dlcore {term.command}")
+    if printed:
+        parts.append(_filled(f"Recorded with {printed}", "  "))
     return "\n\n".join(parts)
 
 

@@ -1,12 +1,13 @@
-"""The command `dlcore`: runs jobs, and prepares data sets."""
+"""The command `dlcore`: runs jobs, prepares data sets, explains terms and records results."""
 
 import collections
+import pathlib
 import platform
 from collections.abc import Sequence
 from typing import NoReturn
 
 from dlcore.errors import InputError, choose
-from dlcore.launch import jobs
+from dlcore.launch import jobs, records
 from dlcore.launch.entry import guarded, main
 
 _PREPARE = """dlcore prepare NAME [--data_dir=DIR] [--archives=DIR]
@@ -17,6 +18,11 @@ from the folder --archives that they were placed in by hand. Names: """
 _EXPLAIN = """dlcore explain TERM
 
 Prints what a term is, its formula and paper, and how to run it. Terms by subject:"""
+
+_RECORD = """dlcore record WORKDIR...
+
+Stores the results of finished runs in experiments/results of the checkout, beside those of other
+seeds: runs of recipes, and of jobs with their defaults. The runs stay as they are."""
 
 
 def command(arguments: Sequence[str]) -> NoReturn:
@@ -36,8 +42,10 @@ def _command(arguments: list[str]) -> int:
         return _prepare(rest)
     if name == "explain":
         return _explain(rest)
+    if name == "record":
+        return _record(rest)
     if name not in jobs.names():
-        raise choose("job", name, [*jobs.names(), "prepare", "explain"])
+        raise choose("job", name, [*jobs.names(), "prepare", "explain", "record"])
     job = jobs.module(name)
     if hasattr(job, "main"):  # a job that trains nothing itself
         return int(job.main(rest))
@@ -54,6 +62,7 @@ def overview() -> str:
             "dlcore JOB --help        lists the flags of a job",
             "dlcore prepare NAME      prepares a data set of TensorFlow Datasets",
             "dlcore explain TERM      says what a term of deep learning is, and how to run it",
+            "dlcore record WORKDIR    stores the result of a finished run in the checkout",
             "dlcore --version         names the versions of the packages and the devices",
             "",
             "Jobs:",
@@ -85,7 +94,21 @@ def _explain(arguments: list[str]) -> int:
     if "--help" in arguments or "-h" in arguments or not arguments:
         print(f"{_EXPLAIN}\n\n{glossary.overview()}")
         return 0
-    print(glossary.explain(glossary.find(" ".join(arguments))))
+    term = glossary.find(" ".join(arguments))
+    found = records.of_command(term.command) if term.command else None
+    print(glossary.explain(term, printed=records.printed(found) if found else None))
+    return 0
+
+
+def _record(arguments: list[str]) -> int:
+    if "--help" in arguments or "-h" in arguments or not arguments:
+        print(_RECORD)
+        return 0 if arguments else 2
+    for argument in arguments:
+        if argument.startswith("-"):
+            raise InputError(f"unknown flag {argument}; dlcore record WORKDIR...")
+    for path in records.record(*map(pathlib.Path, arguments)):
+        print(f"recorded in {path}")
     return 0
 
 

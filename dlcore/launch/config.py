@@ -271,6 +271,9 @@ class RunConfig(Group):
     )
     smoke: bool = switch(False, "take two tiny steps of everything", free=True)
     report: bool = switch(False, "write WORKDIR/report/index.html", free=True)
+    record: bool = switch(
+        False, "store the result of a recipe or of the defaults in experiments/results", free=True
+    )
     predict: str | None = path(
         None,
         "file or folder that the trained run in --workdir answers; - reads standard input",
@@ -342,6 +345,7 @@ class RunConfig(Group):
             smoke=False,
             check=False,
             report=False,
+            record=False,
             profile=None,
             track=None,
             resume="auto",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dlcore.errors import choose
 
 if TYPE_CHECKING:
+    from dlcore.launch.config import Group
     from dlcore.launch.task import Task
 
 PACKAGE = "dlcore.experiments"
@@ -41,6 +42,16 @@ def names() -> list[str]:
 def recipes(job: str) -> pathlib.Path:
     """Returns the folder of a job's recipes, which need not exist."""
     return folder() / "recipes" / job
+
+
+def results(job: str) -> pathlib.Path:
+    """Returns the folder of a job's recorded results, which need not exist."""
+    return folder() / "results" / job
+
+
+def in_checkout() -> bool:
+    """Returns whether the jobs are those of a checkout, and not of an installed wheel."""
+    return folder().parent != _DLCORE
 
 
 def summary(job: str) -> str:
@@ -88,3 +99,14 @@ def task_class(job: str) -> "type[Task[Any, Any]]":
         ):
             return value
     raise choose("job that trains a model", job, [name for name in names() if name != job])
+
+
+def config_class(job: str) -> "type[Group]":
+    """Returns the class of a job's configuration.
+
+    Raises:
+        InputError: when there is no job of that name.
+    """
+    found = module(job)
+    # A job that trains nothing itself has no task.
+    return found.Config if hasattr(found, "main") else task_class(job).parts()[0]

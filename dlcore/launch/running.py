@@ -8,7 +8,7 @@ import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ import numpy as np
 from dlcore import optim, runtime
 from dlcore.errors import InputError
 from dlcore.files import read_json
-from dlcore.launch import accounting, info
+from dlcore.launch import accounting, info, records
 from dlcore.launch import workdir as folders
 from dlcore.launch.config import ScheduleConfig
 from dlcore.launch.process import say
@@ -74,6 +74,17 @@ def run(task: Task[Any, Any], *, started: float | None = None) -> Outcome:
         Interrupted: when a signal ended the run.
     """
     started = time.perf_counter() if started is None else started
+    if not task.config.record:
+        return _run(task, started)
+    records.require_recordable(task.name(), task.config)
+    outcome = _run(task, started)
+    if processes.is_primary():
+        (path,) = records.record(task.workdir)
+        say(f"recorded in {path}")
+    return outcome
+
+
+def _run(task: Task[Any, Any], started: float) -> Outcome:
     runtime.configure()
     if task.config.smoke:
         task.config = task.config.shrunk()
@@ -320,10 +331,19 @@ def _conclude_untrained(
     """Writes what a run leaves that had nothing to train, and prints its result."""
     folders.record(task.workdir, task.name(), launched)
     finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-    taken = {"seconds": time.perf_counter() - started, **provenance()}
-    summary = {"experiment": task.name(), "metrics": finite, **taken}
+    seconds = time.perf_counter() - started
+    summary = {
+        "experiment": task.name(),
+        "result": result_line(metrics, how, seconds),
+        "metrics": finite,
+        "seconds_to_first_step": None,
+        "continued_from": 0,
+        "seconds": seconds,
+        "processor_seconds": time.process_time(),
+        **provenance(),
+    }
     write_json(task.workdir / "summary.json", summary)
-    print_result(task.name(), task.workdir, metrics, how, started)
+    print_result(task.name(), task.workdir, str(summary["result"]))
     return Outcome({"params": {}}, metrics, 0, None)
 
 
@@ -358,19 +378,20 @@ def conclude(task: Task[Any, Any], data: Data[Any], outcome: Outcome, started: f
     result, path = outcome.result, task.workdir / "summary.json"
     assert result is not None, "a run that trained"
     parameters = sum(leaf.size for leaf in jax.tree.leaves(outcome.variables["params"]))
+    how = f"at step {outcome.step}, {parameters:,} parameters"
+    line = result_line(outcome.metrics, how, time.perf_counter() - started)
     if result.steps or not path.exists():
-        write_summary(task, data, outcome, parameters, started)
-    print_result(
-        task.name(),
-        task.workdir,
-        outcome.metrics,
-        f"at step {outcome.step}, {parameters:,} parameters",
-        started,
-    )
+        write_summary(task, data, outcome, parameters, started, line)
+    print_result(task.name(), task.workdir, line)
 
 
 def write_summary(
-    task: Task[Any, Any], data: Data[Any], outcome: Outcome, parameters: int, started: float
+    task: Task[Any, Any],
+    data: Data[Any],
+    outcome: Outcome,
+    parameters: int,
+    started: float,
+    line: str,
 ) -> None:
     """Writes summary.json: the result, the time taken and where the run came from."""
     result = outcome.result
@@ -379,29 +400,31 @@ def write_summary(
     units = data.per_step or {"examples": task.config.batch_size}
     summary = {
         "experiment": task.name(),
+        "result": line,
         "step": outcome.step,
         "metrics": outcome.metrics,
         "parameters": parameters,
         "stopped_by": result.reason,
+        # A run that was interrupted: the times are those from this step on.
+        "continued_from": int(result.state.step) - result.steps,
         "seconds_to_first_step": result.first_step and result.first_step - started,
         **{f"{unit}_per_second": per_second and per_second * n for unit, n in units.items()},
         "recompilations": result.recompilations,
         **accounting.summary(result, task.config.chip),
         **outcome.summary,
         "seconds": time.perf_counter() - started,
+        "processor_seconds": time.process_time(),
         **provenance(),
     }
     write_json(task.workdir / "summary.json", summary)
 
 
-def print_result(
-    job: str, workdir: pathlib.Path, metrics: dict[str, float], how: str, started: float
-) -> None:
-    """Prints the result of a run on standard output."""
+def result_line(metrics: Mapping[str, float], how: str, seconds: float) -> str:
+    """Returns the result of a run in one line."""
     shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-    seconds = time.perf_counter() - started
-    print(
-        f"{job}: test {shown} {how}, {seconds:.1f} s; written to {workdir}",
-        file=unfailing(sys.stdout),
-        flush=True,
-    )
+    return f"test {shown} {how}, {seconds:.1f} s"
+
+
+def print_result(job: str, workdir: pathlib.Path, line: str) -> None:
+    """Prints the result of a run on standard output."""
+    print(f"{job}: {line}; written to {workdir}", file=unfailing(sys.stdout), flush=True)

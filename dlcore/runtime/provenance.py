@@ -1,7 +1,11 @@
-"""The provenance of a result: packages, code and devices."""
+"""The provenance of a result: packages, code, devices and what else kept them busy."""
 
+import contextlib
+import datetime
 import importlib.metadata
+import os
 import pathlib
+import platform
 import subprocess
 from typing import Any
 
@@ -13,17 +17,44 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-da
 
 
 def provenance() -> dict[str, Any]:
-    """Returns the versions of the packages, the commit of the code and the devices, as JSON.
+    """Returns where a result comes from, as JSON.
 
-    The commit is None where git knows none.
+    Returns:
+        "versions" of Python and the packages, "git_commit" of the code (None without git),
+        "devices", the "processor" of the host and how many of its "cores" this process may use, the
+        "load_average" of the last minute, and the "date".
     """
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         # That of the code at hand: an editable installation keeps the version it was made with.
-        "versions": {"dlcore": __version__, **packages},
+        "versions": {
+            "python": platform.python_version(),
+            "dlcore": __version__,
+            **packages,
+        },  # fmt: skip
         "git_commit": _commit(),
         "devices": [f"{device.platform}:{device.device_kind}" for device in jax.devices()],
+        "processor": _processor(),
+        "cores": _cores(),
+        "load_average": round(os.getloadavg()[0], 2),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
+
+
+def _cores() -> int:
+    """The cores that this process may use; all of the host's where the system has no affinity."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _processor() -> str:
+    """The name of the host's processor; its architecture where the system does not tell more."""
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def _commit() -> str | None:
@@ -36,6 +67,10 @@ def _commit() -> str | None:
         return found.stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+        # A recorded result is no change of the code that the next one comes from.
+        changed = git(
+            "status", "--porcelain", "-uno", "--", ":/", ":(top,exclude)experiments/results"
+        )
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None

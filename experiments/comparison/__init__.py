@@ -26,7 +26,7 @@ import dlcore
 from dlcore import launch
 from dlcore.errors import InputError, choose
 from dlcore.files import read_json, read_json_lines
-from dlcore.launch import flags, jobs
+from dlcore.launch import flags, info, jobs, records
 from dlcore.launch import workdir as folders
 from dlcore.launch.fields import LARGEST, integer, path, switch, text, texts
 from dlcore.report import write_page
@@ -36,7 +36,12 @@ from dlcore.train.logs import write_json, writing
 from .report import comparison_sections, runs_section
 
 NAME = "comparison"
-_OWN = ("report", "summary.json")  # what the comparison itself writes beside the runs
+_OWN = (
+    "report",
+    "summary.json",
+    "config.json",
+    "run.json",
+)  # what the comparison itself writes beside the runs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +57,7 @@ class Config(launch.Group):
     workdir: str | None = path(None, "folder of the comparison; default runs/comparison/TIME")
     data_dir: str | None = path(None, "folder of prepared data sets; default TFDS's own folder")
     smoke: bool = switch(False, "take two tiny steps of every run")
+    record: bool = switch(False, "store the result of a recipe in experiments/results")
 
 
 def parse_runs(given: Sequence[str]) -> dict[str, list[str]]:
@@ -174,6 +180,8 @@ def compare(config: Config) -> dict[str, dict[str, dict[str, float]]]:
     if config.job not in trained:
         raise choose("job", config.job, trained)
     runs = parse_runs(config.run)
+    if config.record:
+        records.require_recordable(NAME, config)
     workdir = _folder(config)
     with writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
@@ -194,16 +202,45 @@ def compare(config: Config) -> dict[str, dict[str, dict[str, float]]]:
         }
         for name, several in found.items()
     }
-    summary = {"experiment": NAME, "job": config.job, "runs": scores}
-    taken = {"seconds": time.perf_counter() - started}
-    write_json(workdir / "summary.json", {**summary, **taken, **provenance()})
+    summary = {
+        "experiment": NAME,
+        "job": config.job,
+        "runs": scores,
+        "by_seed": {str(seed): _of_seed(found, seed) for seed in seeds},
+        "continued_from": 0,
+        "seconds": time.perf_counter() - started,
+        **provenance(),
+    }
+    write_json(workdir / "summary.json", summary)
+    write_json(workdir / folders.CONFIG, config.json())
+    info.write(workdir, NAME, None)
     result, *details = comparison_sections(found)
     shared = _split(config.all, "--all")
     explained = runs_section(runs, job=config.job, shared=shared, seeds=len(seeds))
     sections = [result, explained, *details]
     page = write_page(workdir / "report", f"Comparison: {config.job}", sections)
     _print(scores, page, len(turns))
+    if config.record:
+        (path,) = records.record(workdir)
+        print(f"recorded in {path}")
     return scores
+
+
+def _of_seed(found: Mapping[str, Sequence[dict[str, Any]]], seed: int) -> dict[str, Any]:
+    """Returns the metrics of all runs of a seed, each after the name of its run, and their time."""
+    summaries = {name: several[seed]["summary"] for name, several in found.items()}
+    return {
+        "result": "; ".join(f"{name}: {one['result']}" for name, one in summaries.items()),
+        "metrics": {
+            f"{name} {metric}": value
+            for name, one in summaries.items()
+            for metric, value in one["metrics"].items()
+        },
+        "seconds": sum(one["seconds"] for one in summaries.values()),
+        "processor_seconds": sum(one["processor_seconds"] for one in summaries.values()),
+        "seconds_to_first_step": None,
+        "continued_from": sum(one["continued_from"] for one in summaries.values()),
+    }
 
 
 def _folder(config: Config) -> pathlib.Path:

@@ -1,0 +1,290 @@
+"""Recorded results: what runs of recipes, and of jobs with their defaults, came to.
+
+A record is a file of the checkout, `experiments/results/JOB/RECIPE.json`, with one entry for each
+seed; `default.json` holds the runs of the job's defaults. A run records itself by `--record`, and
+`dlcore record WORKDIR` records one that has finished. The documentation takes its figures from
+these files, so that none of them is typed by hand.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from dlcore.errors import InputError
+from dlcore.files import read_json, write_whole
+from dlcore.launch import flags, info, jobs
+from dlcore.launch import workdir as folders
+from dlcore.launch.config import Group, specs
+from dlcore.launch.fields import Path
+from dlcore.train.logs import writing
+
+DEFAULT = "default"
+# What may differ between two runs of one recipe: where a run lies, and what it tells on its way.
+_FREE = {
+    *("workdir", "seed", "data_dir", "checkpoint_dir", "checkpoint_every", "resume", "record"),
+    *("log_every", "report", "profile", "track", "stall_seconds"),
+}
+# What a record keeps of the summary of a run.
+_KEPT = (
+    *("result", "metrics", "seconds", "seconds_to_first_step", "processor_seconds"),
+    *("devices", "processor", "cores", "load_average", "versions", "git_commit", "date"),
+)
+
+
+def recipe_file(job: str, recipe: str) -> pathlib.Path:
+    """Returns the flag file of a recipe."""
+    return jobs.recipes(job) / f"{recipe}.flags"
+
+
+def names(job: str) -> list[str]:
+    """Returns what results of a job are recorded under: its recipes and "default"."""
+    return [DEFAULT, *sorted(path.stem for path in jobs.recipes(job).glob("*.flags"))]
+
+
+def command(job: str, recipe: str) -> str:
+    """Returns the command of a recipe as its comment gives it, without `scripts/run`.
+
+    It names the files that the user has to give: "boltzmann --recipe=mnist_pcd --data_path=FILE".
+
+    Raises:
+        InputError: when the recipe's comment does not give it.
+    """
+    if recipe == DEFAULT:
+        return job
+    path = recipe_file(job, recipe)
+    found = re.search(
+        rf"^#\s*scripts/run ({re.escape(job)} --recipe={re.escape(recipe)}\b.*)$",
+        path.read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    if found is None:
+        raise InputError(f"{path} lacks the comment `scripts/run {job} --recipe={recipe}`; add it")
+    return found[1].strip()
+
+
+def expected(job: str, recipe: str) -> str | None:
+    """Returns what the comment of a recipe says to expect, or None."""
+    path = recipe_file(job, recipe)
+    if not path.exists():
+        return None
+    found = re.search(
+        r"^# Expected: (.*(?:\n# .*)*)", path.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    return found and re.sub(r"\n#\s*", " ", found[1])
+
+
+def about(job: str, recipe: str) -> str:
+    """Returns what the comment of a recipe says before its command; of a job, its first line."""
+    if recipe == DEFAULT:
+        return jobs.summary(job)
+    text = recipe_file(job, recipe).read_text(encoding="utf-8")
+    lines = re.split(r"^#\s*scripts/run", text, maxsplit=1, flags=re.MULTILINE)[0].splitlines()
+    return " ".join(line.lstrip("# ") for line in lines)
+
+
+def recipe_of(job: str, config: Group) -> str:
+    """Returns which recipe a configuration is that of, or "default".
+
+    The files that a recipe's command asks for may be any.
+
+    Raises:
+        InputError: when it is that of none, with the difference to the nearest.
+    """
+    differences = {
+        recipe: _difference(_identity(config_of(job, recipe)), _identity(config))
+        for recipe in names(job)
+    }
+    nearest = min(differences, key=lambda recipe: len(differences[recipe]))
+    if not differences[nearest]:
+        return nearest
+    near = "the defaults" if nearest == DEFAULT else f"--recipe={nearest}"
+    raise InputError(
+        f"this run of {job} is neither that of a recipe nor that of the defaults, of which alone "
+        f"results are recorded: it differs from {near} in {'; '.join(differences[nearest][:5])}; "
+        "leave these flags out, or make a recipe of them"
+    )
+
+
+def config_of(job: str, recipe: str) -> Group:
+    """Returns the configuration of a recipe, or that of the defaults."""
+    arguments = shlex.split(command(job, recipe))[1:]
+    return flags.parse(jobs.config_class(job), arguments, recipes=jobs.recipes(job))[0]
+
+
+def _identity(config: Group) -> dict[str, Any]:
+    """Returns what tells the runs of recipes apart; of a path, whether it is given."""
+    values = config.json()
+    return {
+        name: values[name] not in (None, []) if isinstance(spec.kind, Path) else values[name]
+        for name, _, spec, _ in specs(type(config))
+        if name not in _FREE
+    }
+
+
+def _difference(known: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    def shown(value: Any) -> str:
+        return json.dumps(value) if isinstance(value, (bool, list)) or value is None else str(value)
+
+    return [
+        f"--{name} ({shown(given[name])} instead of {shown(known[name])})"
+        for name in known
+        if given[name] != known[name]
+    ]
+
+
+def require_recordable(job: str, config: Group) -> None:
+    """Checks, before a run is made, that its result can be recorded.
+
+    Raises:
+        InputError: when there is no checkout, or the configuration is that of no recipe.
+    """
+    _folder(job)
+    recipe_of(job, config)
+
+
+def _folder(job: str) -> pathlib.Path:
+    """Returns where the results of a job are recorded.
+
+    Raises:
+        InputError: in an installed package.
+    """
+    if not jobs.in_checkout():
+        raise InputError(
+            "results are recorded in a checkout of dlcore, and this is an installed package; give "
+            "the command in a checkout, as scripts/run"
+        )
+    return jobs.results(job)
+
+
+def record(*workdirs: pathlib.Path) -> list[pathlib.Path]:
+    """Records the results of finished runs, whose folders stay as they are.
+
+    The entry of the same recipe and seed is replaced.
+
+    Args:
+        workdirs: the folders of the runs.
+
+    Returns:
+        The file of each record.
+
+    Raises:
+        InputError: when a folder holds no finished run, or one that is no recipe's; then nothing is
+            recorded.
+    """
+    found = [_read(workdir) for workdir in workdirs]
+    return [_store(*one) for one in found]
+
+
+def _read(workdir: pathlib.Path) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
+    """Returns the job, the recipe, what is common to its runs, and the entries by seed."""
+    job = info.read_job(workdir)
+    config: Any = jobs.config_class(job).from_json(folders.read_config(workdir))
+    recipe = recipe_of(job, config)
+    path = workdir / "summary.json"
+    try:
+        summary = read_json(path)
+    except FileNotFoundError:
+        raise InputError(
+            f"the run in {workdir} has not finished; the same command with --workdir={workdir} "
+            "finishes it"
+        ) from None
+    except (OSError, ValueError):
+        raise InputError(f"{path} is not what a run wrote; make the run anew") from None
+    by_seed = summary.get("by_seed") or {str(config.seed): {}}
+    entries = {seed: _entry(path, summary | own) for seed, own in by_seed.items()}
+    for seed, entry in entries.items():
+        given = "" if "by_seed" in summary else f" --seed={seed}"
+        entry["command"] = command(job, recipe) + given
+    common = {
+        "command": command(job, recipe),
+        "dataset": None if getattr(config, "data_path", None) else getattr(config, "dataset", None),
+    }
+    return job, recipe, common, entries
+
+
+def _entry(path: pathlib.Path, summary: dict[str, Any]) -> dict[str, Any]:
+    missing = [name for name in (*_KEPT, "continued_from") if name not in summary]
+    if missing:
+        raise InputError(
+            f"{path} does not say {missing[0].replace('_', ' ')}, as that of a run by an earlier "
+            "version; make the run anew"
+        )
+    entry = {name: summary[name] for name in _KEPT}
+    if summary["continued_from"]:  # the time before the interruption is not known
+        entry |= dict.fromkeys(("seconds", "seconds_to_first_step", "processor_seconds"))
+    return entry
+
+
+def _store(job: str, recipe: str, common: dict[str, Any], entries: dict[str, Any]) -> pathlib.Path:
+    folder = _folder(job)
+    path = folder / f"{recipe}.json"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            runs = (read(job, recipe) or {"runs": {}})["runs"] | entries
+            runs = {seed: runs[seed] for seed in sorted(runs, key=int)}
+            text = json.dumps({**common, "runs": runs}, indent=1, ensure_ascii=False)
+            write_whole(path, text + "\n")
+    return path
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps a folder for this process while open: two seeds may end at the same time."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def read(job: str, recipe: str) -> dict[str, Any] | None:
+    """Returns the record of a recipe, or None where nothing is recorded.
+
+    Raises:
+        InputError: when the file is damaged.
+    """
+    path = jobs.results(job) / f"{recipe}.json"
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        raise InputError(f"{path} is not what a run recorded; restore it") from None
+
+
+def of_command(given: str) -> dict[str, Any] | None:
+    """Returns the record of what a command runs, or None; --report changes no result.
+
+    >>> of_command("image_classification --steps=1") is None
+    True
+    """
+    arguments = [part for part in shlex.split(given) if part != "--report"]
+    job, recipe = arguments[0], flags.value_of(arguments, "recipe") or DEFAULT
+    found = read(job, recipe)
+    return found if found and shlex.split(found["command"]) == arguments else None
+
+
+def printed(found: dict[str, Any]) -> str:
+    """Returns what the first seed of a record printed, with its time, and where it ran."""
+    seed, run = next(iter(found["runs"].items()))
+    return f"seed {seed}: {run['result']} ({machine(run)}, {run['date']})"
+
+
+def machine(run: dict[str, Any]) -> str:
+    """Returns on what a recorded run ran, and beside what.
+
+    >>> machine({"devices": ["cpu:cpu"], "processor": "A", "cores": 2, "load_average": 3.14})
+    '2 cores of A, load average 3.1'
+    """
+    kind, count = run["devices"][0], len(run["devices"])
+    cores = f"{run['cores']} core{'s' if run['cores'] > 1 else ''} of {run['processor']}"
+    device = cores if kind.startswith("cpu:") else f"{count} x {kind.partition(':')[2]}"
+    return f"{device}, load average {run['load_average']:.1f}"
