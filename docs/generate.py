@@ -2,17 +2,21 @@
 
 import pathlib
 import re
+import textwrap
 
 import reference
+import results
 
 from dlcore import glossary
 from dlcore.glossary import Term
+from dlcore.launch import records
 
 
 def pages(docs: pathlib.Path) -> None:
-    """Writes docs/glossary/*.md and docs/api/*.rst; files that would not change are left alone."""
+    """Writes the glossary, the results and the reference; a file that would not change is left."""
     written = {
         **_glossary(),
+        "results/index.md": results.page(),
         **reference.pages(),
     }
     for name, text in written.items():
@@ -67,9 +71,19 @@ def _entry(term: Term) -> str:
         parts.append(f"```python\n{term.example}\n```")
     if term.command:
         parts.append(f"```sh\nscripts/run {term.command}\n```")
+        parts += _recorded(term.command)
     if term.symbols:
         names = ", ".join(f"`{symbol}`" for symbol in term.symbols)
         parts.append(f"In the code: {names}")
     if term.papers:
         parts.append("Papers: " + "; ".join(term.papers) + ".")
     return "\n\n".join(parts)
+
+
+def _recorded(command: str) -> list[str]:
+    """Returns what a command printed when its result was recorded, if it was."""
+    found = records.of_command(command)
+    if found is None:
+        return []
+    link = "All seeds, versions and the published figure: [results](../results/index.md)."
+    return [f"```text\n{textwrap.fill(records.printed(found), 88)}\n```", link]

@@ -110,3 +110,8 @@ def config_class(job: str) -> "type[Group]":
     found = module(job)
     # A job that trains nothing itself has no task.
     return found.Config if hasattr(found, "main") else task_class(job).parts()[0]
+
+
+def settled(job: str, config: Any) -> Any:
+    """Returns a configuration as a job's task completes it, without its data."""
+    return config if hasattr(module(job), "main") else task_class(job)(config).config

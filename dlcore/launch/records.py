@@ -112,9 +112,14 @@ def recipe_of(job: str, config: Group) -> str:
 
 
 def config_of(job: str, recipe: str) -> Group:
-    """Returns the configuration of a recipe, or that of the defaults."""
+    """Returns the configuration of a run of a recipe, or of the defaults.
+
+    It is the one that the task makes of the flags, as the folder of a run has it.
+    """
     arguments = shlex.split(command(job, recipe))[1:]
-    return flags.parse(jobs.config_class(job), arguments, recipes=jobs.recipes(job))[0]
+    return jobs.settled(
+        job, flags.parse(jobs.config_class(job), arguments, recipes=jobs.recipes(job))[0]
+    )
 
 
 def _identity(config: Group) -> dict[str, Any]:

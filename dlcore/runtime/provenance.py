@@ -31,7 +31,7 @@ def provenance() -> dict[str, Any]:
             "python": platform.python_version(),
             "dlcore": __version__,
             **packages,
-        },  # fmt: skip
+        },
         "git_commit": _commit(),
         "devices": [f"{device.platform}:{device.device_kind}" for device in jax.devices()],
         "processor": _processor(),
