@@ -41,7 +41,9 @@ html_theme = "furo"
 html_title = "dlcore"
 html_static_path = ["_static"]
 html_css_files = ["dlcore.css"]
-copybutton_prompt_text = ">>> "
+copybutton_prompt_text = r">>> |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_line_continuation_character = "\\"
 
 
 def _of_type(value: object) -> list[str]:
