@@ -135,7 +135,7 @@ class TextClassification(launch.Task[Config, Info]):
         launch.say(
             f"{data.name}: {len(train):,} texts to train on, {len(self.test):,} to test, "
             + "".join(f"{len(part):,} to validate with, " for part in held_out)
-            + f"{len(data.class_names)} classes, {len(vocabulary):,} words, at most "
+            + f"{len(data.class_names)} classes, {len(vocabulary):,} tokens, at most "
             f"{train.buckets[-1]} in a text"
             + cut_off({"to train on": train, "to test": self.test}, config.limit)
         )

@@ -56,7 +56,7 @@ def predict(trained: Trained[Any, Any], source: str, target: str) -> None:
         _write(rows, form, buffer)
         # Names of files need not be UTF-8; JSON has these escapes too.
         write_whole(path, buffer.getvalue(), errors="backslashreplace")
-    say(f"{len(inputs):,} predictions: {path}")
+    say(f"predictions written to {path}: {len(inputs):,}")
 
 
 def _new_folder(target: str) -> pathlib.Path:

@@ -41,6 +41,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TUTORIALS = ROOT / "docs" / "tutorials"
 _FENCE = re.compile(r"^```(\{?[\w-]+\}?) ?(\S*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _CAPTION = re.compile(r"\A:caption: (\S+)\n\n?")
+# Progress bars, which users see on a terminal alone.
+_BAR = re.compile(r"\r[^\n]*\n?")
 # What depends on the clock.
 _TIMES = re.compile(
     r"\d+:\d\d:\d\d left|[\d.e+]+ steps/s|[\d.]+ [kMGT]?FLOP/s|waits for data \d+%|[\d.]+ s\b"
@@ -152,7 +154,8 @@ def _output(work: Callable[[], None]) -> list[str]:
         # As users have it: tests make JAX stricter.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             work()
-    return [line.rstrip() for line in stream.getvalue().splitlines()]
+    printed = _BAR.sub("", stream.getvalue())
+    return [line.rstrip() for line in printed.splitlines()]
 
 
 def _execute_cell(source: str, names: dict) -> None:
