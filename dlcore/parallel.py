@@ -15,7 +15,6 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
-from dlcore.errors import InputError
 from dlcore.types import Rows
 
 # The name of an axis of devices, or of several.
@@ -125,14 +124,38 @@ def sum_over_devices(tree: Tree) -> Tree:
     if axis is None:
         return tree
     return jax.tree.map(
-        lambda part: _gathered(part, axis) if isinstance(part, Rows) else _summed(part, axis),
+        lambda part: gather_over_devices(part) if isinstance(part, Rows) else _summed(part, axis),
         tree,
         is_leaf=lambda part: isinstance(part, Rows),
     )
 
 
-def _gathered(rows: Rows, axis: AxisName) -> Rows:
-    return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, axis, tiled=True), rows)
+def gather_over_devices(tree: Tree) -> Tree:
+    """The rows of each leaf on all devices, one after another, in the order of the batch.
+
+    Where `sum_over_devices` sums nothing, it is the tree itself.
+
+    >>> gather_over_devices([1, 2])
+    [1, 2]
+    """
+    axis = _current.get().axis_name
+    if axis is None:
+        return tree
+    return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, axis, tiled=True), tree)
+
+
+def device_share() -> tuple[jax.Array | int, int]:
+    """Which of the devices that hold the parts of the batch is being traced, and how many they are.
+
+    It is (0, 1) where `sum_over_devices` sums nothing.
+
+    >>> device_share()
+    (0, 1)
+    """
+    axis = _current.get().axis_name
+    if axis is None or (count := int(jax.lax.axis_size(axis))) == 1:
+        return 0, 1
+    return jax.lax.axis_index(axis), count
 
 
 def _summed(leaf: jax.Array | float, axis: AxisName) -> jax.Array:
@@ -144,23 +167,6 @@ def _widened(leaf: jax.Array | float) -> jax.Array:
     leaf = jnp.asarray(leaf)
     half = jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype.itemsize < 4
     return leaf.astype(jnp.float32) if half else leaf
-
-
-def require_whole_batch(name: str) -> None:
-    """Says, at the start of a step, that its batch has no rows to be divided among devices.
-
-    Args:
-        name: of the step.
-
-    Raises:
-        InputError: where each of several devices sees a part of the batch, under pmap.
-    """
-    axis = axis_name()
-    if axis is not None and jax.lax.axis_size(axis) > 1:
-        raise InputError(
-            f"the step {name} cannot run under --layout=pmap: its batch has no rows that could be "
-            "divided among devices; choose --layout=jit or --mesh=model=N"
-        )
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from dlcore.data.detection import DetectionData, load_detection
 from dlcore.data.identities import IdentityData, load_identities
 from dlcore.data.identity_loader import IdentityLoader
 from dlcore.data.images import load_images
-from dlcore.data.loader import Loader, evaluation_batches
+from dlcore.data.loader import Loader, evaluation_batches, parts_of_batches
 from dlcore.data.one_shot_runs import OneShotRun, read_one_shot_runs
 from dlcore.data.pictures import read_images
 from dlcore.data.sources import Arrays, Batch, ImageData, Records, Split
@@ -55,6 +55,7 @@ __all__ = [
     "load_detection",
     "load_identities",
     "load_images",
+    "parts_of_batches",
     "read_images",
     "read_one_shot_runs",
 ]

@@ -220,6 +220,31 @@ def process_rows(batch_size: int, process_index: int, process_count: int) -> sli
     return slice(process_index * rows, (process_index + 1) * rows)
 
 
+def parts_of_batches(
+    batches: Iterator[Batch], multiple: int, *, process_index: int = 0, process_count: int = 1
+) -> Iterator[Batch]:
+    """Yields the part of each batch that a process feeds, for batches that are made as a whole.
+
+    Args:
+        batches: whole batches, the same in every process.
+        multiple: the number of rows is brought to a multiple of it, by zeros at the end.
+        process_index: which of the processes this is.
+        process_count: of all processes, which must divide `multiple`.
+
+    >>> next(parts_of_batches(iter([{"x": np.arange(1, 6)}]), 4, process_index=1, process_count=2))
+    {'x': array([5, 0, 0, 0])}
+    """
+    for batch in batches:
+        parts = {}
+        for name, leaf in batch.items():
+            missing = -len(leaf) % multiple
+            rows = process_rows(len(leaf) + missing, process_index, process_count)
+            if missing:
+                leaf = np.pad(leaf, [(0, missing), *[(0, 0)] * (leaf.ndim - 1)])
+            parts[name] = leaf[rows]
+        yield parts
+
+
 def _gatherer(split: Split, rows: slice) -> Callable[[np.ndarray], Batch]:
     """Returns a function of the indices [B] of a global batch that gathers some of its rows."""
     if not len(split):

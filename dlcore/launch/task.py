@@ -32,7 +32,14 @@ import numpy as np
 import optax
 
 from dlcore import optim, runtime
-from dlcore.data import ImageData, Loader, Split, evaluation_batches, load_images
+from dlcore.data import (
+    ImageData,
+    Loader,
+    Split,
+    evaluation_batches,
+    load_images,
+    parts_of_batches,
+)
 from dlcore.data.bits import dynamic_bits, static_bits
 from dlcore.errors import InputError
 from dlcore.launch.config import RunConfig
@@ -370,6 +377,13 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         """Returns which part of each batch this process feeds, as the loaders take it."""
         index, count = self.layout().part
         return {"process_index": index, "process_count": count}
+
+    def divided(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Returns of batches that each process makes whole the rows that this one feeds.
+
+        Rows of zeros fill the batches up where the devices do not divide them.
+        """
+        return parts_of_batches(batches, self.layout().data_size, **self.part())
 
     def images(self, **options: Any) -> ImageData:
         """Returns the images of --dataset or --data_path, and says what is noted of them.

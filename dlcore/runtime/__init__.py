@@ -14,7 +14,7 @@ step asks for sums over the devices by `map_rows` and `sum_over_rows`, whichever
 
 from dlcore.runtime.compiled import Compiled, compile_evaluation, compile_step, layout, lower_step
 from dlcore.runtime.configure import configure
-from dlcore.runtime.layout import Layout, map_rows, sum_over_rows
+from dlcore.runtime.layout import Layout, map_rows, on_each_device, sum_over_rows
 from dlcore.runtime.precision import Precision, precision
 from dlcore.runtime.sharding import make_mesh, parse_rule
 
@@ -29,6 +29,7 @@ __all__ = [
     "lower_step",
     "make_mesh",
     "map_rows",
+    "on_each_device",
     "parse_rule",
     "precision",
     "sum_over_rows",

@@ -80,6 +80,10 @@ class Layout(abc.ABC):
         """See `dlcore.runtime.sum_over_rows`."""
         return function
 
+    def on_each_device(self, step: StateFn) -> StateFn:
+        """See `dlcore.runtime.on_each_device`."""
+        return step
+
     def traced(self, function: StateFn) -> StateFn:
         """The function, while it is traced for this layout and can ask for it."""
 
@@ -212,6 +216,28 @@ def sum_over_rows(function: SumsFn) -> SumsFn:
     @functools.wraps(function)
     def run(params: Any, batch: Any, *shared: Any) -> Any:
         return _current.get().sum_over_rows(here)(params, batch, *shared)
+
+    return run
+
+
+def on_each_device(step: StateFn) -> StateFn:
+    """Runs a step as each device sees it in every layout, as under pmap: for updates of few rows.
+
+    The layout is that which the step is being traced for, one device by default.
+
+    Args:
+        step: (state, batch) -> (state, metrics). It sees the whole state, which has no carry, and
+            the rows of the batch that are on the device. What it returns must be equal on all
+            devices, made so by `parallel.sum_over_devices` and `parallel.gather_over_devices`.
+
+    Returns:
+        The step. On a mesh, parameters that "fsdp" has cut are whole on each device while it runs;
+        what "model" has cut stays so.
+    """
+
+    @functools.wraps(step)
+    def run(state: State, batch: Batch) -> Any:
+        return _current.get().on_each_device(step)(state, batch)
 
     return run
 

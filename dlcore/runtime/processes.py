@@ -10,8 +10,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -23,6 +23,7 @@ from dlcore.errors import InputError
 # may lie so many seconds apart; JAX's own limits are minutes.
 _HEARTBEAT, _SHUTDOWN = 30, 60
 
+T = TypeVar("T")
 _joined = False
 _limit, _since = 0.0, 0.0
 
@@ -117,6 +118,16 @@ def of_primary(array: np.ndarray) -> np.ndarray:
     if not is_distributed():
         return array
     return np.asarray(multihost_utils.broadcast_one_to_all(array))
+
+
+def made_once(make: Callable[[], T], read: Callable[[], T]) -> T:
+    """Returns what process number 0 makes in a folder that all see; the others wait and read it.
+
+    All must call it.
+    """
+    made = make() if is_primary() else None
+    all_agree(True)
+    return read() if made is None else made
 
 
 def whole(tree: Any) -> Any:

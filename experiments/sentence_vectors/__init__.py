@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dlcore import launch
+from dlcore import launch, runtime
 from dlcore.data.text import (
     PairSplit,
     ScoredPair,
@@ -31,7 +31,6 @@ from dlcore.data.text import (
     write_vectors,
 )
 from dlcore.data.text.vectors import check_words
-from dlcore.errors import InputError
 from dlcore.evaluation.statistics import pearson, spearman
 from dlcore.launch.fields import LARGEST, LARGEST_NUMBER, choice, integer, number, switch
 from dlcore.launch.text import (
@@ -63,7 +62,6 @@ from dlcore.types import (
 from .corpus import CorpusConfig, PairsConfig, Text, ids_of, load_text, overlap_of
 from .learners import (
     SPECIALS,
-    Feed,
     Learner,
     ParagraphLearner,
     SiameseLearner,
@@ -240,14 +238,14 @@ class SentenceVectors(launch.Task[Config, Info]):
         )
         if not isinstance(self.learner, TextLearner):
             return self._settled(shuffled, -(-len(found["train"]) // config.batch_size))
-        if self.layout().part[1] > 1:
-            raise InputError(
-                "the batches of running text are not divided among processes; use one process, "
-                "or --model=siamese"
-            )
         feed = self.learner.feed([ids - SPECIALS for ids in lines])
         launch.say(f"{feed.words:,} known words, {feed.epoch_steps:,} steps in an epoch")
-        return self._settled(_fed(shuffled, feed), feed.epoch_steps)
+        fed = dataclasses.replace(
+            shuffled,
+            train=lambda start: self.divided(feed.train(start)),
+            per_step={"words": feed.words // feed.epoch_steps},
+        )
+        return self._settled(fed, feed.epoch_steps)
 
     def _settled(self, data: launch.Data[Info], epoch_steps: int) -> launch.Data[Info]:
         """Settles the steps of the configuration, and returns the data."""
@@ -322,7 +320,7 @@ class SentenceVectors(launch.Task[Config, Info]):
 
     def step(self) -> Step:
         if isinstance(self.learner, TextLearner):
-            return self.learner.step(self.config)
+            return runtime.on_each_device(self.learner.step(self.config))
         return super().step()
 
     def loss(
@@ -482,9 +480,3 @@ def _padded(lines: Sequence[np.ndarray]) -> np.ndarray:
     for row, ids in zip(found, lines, strict=True):
         row[: len(ids)] = np.maximum(ids - SPECIALS, -1)
     return found
-
-
-def _fed(data: launch.Data[Info], feed: Feed) -> launch.Data[Info]:
-    """Returns the data with the batches of running text to train on."""
-    per_step = {"words": feed.words // feed.epoch_steps}
-    return dataclasses.replace(data, train=feed.train, per_step=per_step)

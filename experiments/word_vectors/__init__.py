@@ -4,6 +4,10 @@ By default skip-gram with negative sampling learns from the docstrings of instal
 needs no network. `--data_path` takes a text file, a folder or a pattern of files of any size. A
 batch is of --batch_size words; the learning rate is 0.37 by default, and 0.1 for GloVe.
 
+Several devices or processes divide the words between two updates, or the cells of a square of
+GloVe's matrix, and send each other the gradients of their rows: the vectors are those of one
+device. Process 0 makes the corpus of ids and the counts, which the others read from its folder.
+
 `--vectors=FILE` evaluates vectors of any program on `--analogies` and `--similarities`, and shows
 `--neighbours`; with `--workdir=DIR` of a run that has ended, these questions are answered by its
 vectors. `--predict=FILE --workdir=DIR` lists the words nearest to the word on each line.
@@ -19,10 +23,9 @@ import jax
 import numpy as np
 import optax
 
-from dlcore import launch
+from dlcore import launch, runtime
 from dlcore.data.text import Vectors, write_vectors
 from dlcore.data.text.vectors import FORMATS, check_words
-from dlcore.errors import InputError
 from dlcore.launch import workdir as folders
 from dlcore.launch.fields import choice, integer, number
 from dlcore.launch.loading import trained_by
@@ -125,11 +128,6 @@ class WordVectors(launch.Task[Config, Info]):
 
     def data(self) -> launch.Data[Info]:
         evaluation.check_questions(self.config)
-        if self.layout().part[1] > 1:
-            raise InputError(
-                "the batches of this job are not divided among processes; use one process, or "
-                "--mesh=model=N over the devices of all"
-            )
         tokens = corpus.load_tokens(self.config, self.workdir)
         check_words(tokens.words, self.config.format)
         self.info = Info(tokens.raw_words, tokens.words, tokens.counts)
@@ -144,7 +142,12 @@ class WordVectors(launch.Task[Config, Info]):
         self.config = dataclasses.replace(
             self.config, steps=steps, eval_every=eval_every, neighbours=neighbours
         )
-        return launch.Data(feed.train, feed.test, self.info, per_step=feed.per_step)
+        return launch.Data(
+            lambda start: self.divided(feed.train(start)),
+            lambda: self.divided(feed.test()),
+            self.info,
+            per_step=feed.per_step,
+        )
 
     @functools.cached_property
     def learner(self) -> Learner:
@@ -160,7 +163,7 @@ class WordVectors(launch.Task[Config, Info]):
         return self.learner.optimizer()
 
     def step(self) -> Step:
-        return self.learner.step(self.config)
+        return runtime.on_each_device(self.learner.step(self.config))
 
     def metrics(self, state: TrainState, batch: Batch) -> Metrics:
         return self.learner.metrics(state.params, batch)

@@ -12,9 +12,11 @@ from dlcore.data.text import (
     build_token_file,
     find_phrases,
     load_corpus,
+    open_token_file,
     sentences,
 )
 from dlcore.launch.fields import LARGEST, LARGEST_NUMBER, integer, number, path, switch, text
+from dlcore.runtime import processes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class CorpusConfig(launch.Group):
 
 
 def load_tokens(config: Any, workdir: pathlib.Path) -> TokenFile:
-    """Returns the corpus of a configuration as ids.
+    """Returns the corpus of a configuration as ids, which process 0 makes.
 
     Args:
         config: the configuration.
@@ -52,6 +54,17 @@ def load_tokens(config: Any, workdir: pathlib.Path) -> TokenFile:
     Raises:
         InputError: as `build_token_file`.
     """
+    tokens = processes.made_once(
+        lambda: _made(config, workdir), lambda: open_token_file(folder(config, workdir))
+    )
+    launch.say(
+        f"{tokens.raw_words:,} words, {tokens.size:,} of them frequent enough, "
+        f"{len(tokens.words):,} different ones"
+    )
+    return tokens
+
+
+def _made(config: Any, workdir: pathlib.Path) -> TokenFile:
     source: Any = config.data_path
     if source is None:
         corpus = load_corpus(config.dataset, data_dir=config.data_dir, valid_share=0, test_share=0)
@@ -64,7 +77,7 @@ def load_tokens(config: Any, workdir: pathlib.Path) -> TokenFile:
     for _ in range(config.phrases):
         words = sentences(source, splitter=config.splitter, lower=config.lower, title="phrases")
         found = find_phrases(words, threshold=config.phrase_threshold, before=found)
-    tokens = build_token_file(
+    return build_token_file(
         source,
         folder(config, workdir),
         splitter=config.splitter,
@@ -73,11 +86,6 @@ def load_tokens(config: Any, workdir: pathlib.Path) -> TokenFile:
         lower=config.lower,
         phrases=found,
     )
-    launch.say(
-        f"{tokens.raw_words:,} words, {tokens.size:,} of them frequent enough, "
-        f"{len(tokens.words):,} different ones"
-    )
-    return tokens
 
 
 def folder(config: Any, workdir: pathlib.Path) -> pathlib.Path:

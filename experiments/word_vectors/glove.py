@@ -1,6 +1,7 @@
 """GloVe: vectors fitted to the counts of words that stand near each other."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import optax
 
 from dlcore import launch
-from dlcore.data.text import TokenFile, count_cooccurrences
+from dlcore.data.text import TokenFile, count_cooccurrences, open_cooccurrences
 from dlcore.launch.fields import LARGEST_NUMBER, choice, number
 from dlcore.models.embedding import (
     GloveTiles,
@@ -21,6 +22,7 @@ from dlcore.models.embedding import (
     glove_vectors,
     initial_squares,
 )
+from dlcore.runtime import processes
 from dlcore.types import Batch, Metrics, Params, Step
 
 from .learner import Feed, Learner
@@ -65,7 +67,8 @@ class GloveLearner(Learner):
 
     def feed(self, config: Any, tokens: TokenFile, folder: pathlib.Path) -> Feed:
         """Returns tiles of the counted cells, and all cells, over which the cost is measured."""
-        cells = count_cooccurrences(
+        count = functools.partial(
+            count_cooccurrences,
             tokens.tokens,
             vocabulary_size=self._size,
             window=config.window,
@@ -73,6 +76,7 @@ class GloveLearner(Learner):
             directory=folder,
             memory_limit=int(config.memory * 1e9),
         )
+        cells = processes.made_once(count, lambda: open_cooccurrences(folder))
         found = cells.rows, cells.columns, cells.values
         launch.say(
             f"{len(cells.values):,} pairs of words stand within {config.window} words of each other"

@@ -67,3 +67,13 @@ def wait_for(workdir, step):
                 return
         time.sleep(0.02)
     raise AssertionError(f"the run did not reach step {step}")
+
+
+def worker(workdir, number):
+    """The process of that number in a run of several."""
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_text(encoding="utf-8").split("\0")
+            if {f"--workdir={workdir}", f"--process_id={number}"} <= set(words):
+                return int(folder.name)
+    raise AssertionError("the process is not there")

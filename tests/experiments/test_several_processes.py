@@ -1,14 +1,12 @@
 """A job in two processes: the same results, and nothing lost when one of them dies."""
 
-import contextlib
 import json
 import os
-import pathlib
 import signal
 
 import pytest
 import runs_in_processes
-from runs_in_processes import fingerprints, reports, same, started, wait_for
+from runs_in_processes import fingerprints, reports, same, started, wait_for, worker
 
 FLAGS = (
     "--model=lenet5", "--batch_size=32", "--schedule=constant", "--log_every=5", "--eval_every=10",
@@ -38,16 +36,6 @@ def test_two_processes_do_what_one_does_and_one_goes_on(tmp_path):
     same(reports(two), reports(one))
     summary = json.loads((two / "summary.json").read_text(encoding="utf-8"))
     assert summary["step"] == 20 and not (two / "report").exists()
-
-
-def worker(workdir, number):
-    """The process of that number."""
-    for folder in pathlib.Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_text(encoding="utf-8").split("\0")
-            if {f"--workdir={workdir}", f"--process_id={number}"} <= set(words):
-                return int(folder.name)
-    raise AssertionError("the process is not there")
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import time
-import types
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from outcomes import assert_fails, summary
 import dlcore
 from dlcore import launch
 from dlcore.data.text import Vectors, read_vectors, write_vectors
-from dlcore.errors import InputError
 from dlcore.launch import jobs
 
 KINDS = {"fruit": "apple pear plum cherry fig", "metal": "iron zinc lead copper tin"}
@@ -353,21 +351,6 @@ def test_check_follows_a_step_of_its_own(run, files, tmp_path, monkeypatch):
     assert "gradients" not in process.stdout and not [*tmp_path.iterdir()]
     process = run("--check", "--min_count=1", "--learning_rate=0")
     assert process.returncode == 1 and "FAIL  overfit one batch" in process.stdout
-
-
-@pytest.mark.parametrize("kind", [WORD2VEC, GLOVE], ids=["word2vec", "glove"])
-def test_pmap_is_refused_in_one_line(run, tmp_path):
-    process = run("--layout=pmap", "--steps=2", f"--workdir={tmp_path}", devices=2)
-    assert_fails(process, "--layout=pmap", "--mesh=model=N")
-
-
-def test_processes_do_not_divide_the_batches(files, monkeypatch):
-    task = jobs.task_class("word_vectors")
-    config, _ = task.parts()
-    one = task(config(data_path=str(files / "text.txt")))
-    monkeypatch.setattr(one, "layout", lambda: types.SimpleNamespace(part=(0, 2)))
-    with pytest.raises(InputError, match="not divided among processes"):
-        one.data()
 
 
 @pytest.mark.parametrize("kind", [()], ids=[""])

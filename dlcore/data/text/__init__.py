@@ -1,7 +1,7 @@
 """Text: corpora, vocabularies, and the splits and loaders that turn token ids into batches."""
 
 from dlcore.data.text.byte_pairs import BytePairs
-from dlcore.data.text.cooccurrence import count_cooccurrences
+from dlcore.data.text.cooccurrence import count_cooccurrences, open_cooccurrences
 from dlcore.data.text.corpora import (
     Corpus,
     LabelledText,
@@ -24,7 +24,7 @@ from dlcore.data.text.sequences import Sequences
 from dlcore.data.text.splitting import Lines, sentences
 from dlcore.data.text.stream import Stream, Windows
 from dlcore.data.text.subwords import subword_ids
-from dlcore.data.text.token_file import TokenFile, build_token_file
+from dlcore.data.text.token_file import TokenFile, build_token_file, open_token_file
 from dlcore.data.text.token_loader import TokenLoader
 from dlcore.data.text.vectors import Vectors, embedding_matrix, read_vectors, write_vectors
 from dlcore.data.text.vocabulary import Vocabulary
@@ -62,6 +62,8 @@ __all__ = [
     "load_parallel_text",
     "load_scored_pairs",
     "load_tagged_text",
+    "open_cooccurrences",
+    "open_token_file",
     "read_vectors",
     "sentences",
     "subword_ids",

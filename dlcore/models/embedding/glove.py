@@ -81,7 +81,9 @@ def glove_step(
 ) -> Step:
     """Makes the step over batches of `GloveTiles`; jit it with the state donated.
 
-    The state's parameters are `Tables`, and its `opt_state` is that of `initial_squares`.
+    The state's parameters are `Tables`, and its `opt_state` is that of `initial_squares`. Devices
+    that hold parts of a batch divide the cells of each square among them, and each makes the whole
+    update of the sum of their gradients.
 
     Args:
         rate: AdaGrad's learning rate, or a function of the steps taken that gives it.
@@ -111,11 +113,12 @@ def glove_step(
         return (Tables(*tables), Tables(*sums)), (cost, ~healthy)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        parallel.require_whole_batch("glove_step")
         carry = state.params, state.opt_state
         now = rate(state.step) if callable(rate) else rate
         body = functools.partial(square, now=now)
-        (params, squares), (costs, bad) = lax.scan(body, carry, dict(batch))
+        (params, squares), (costs, bad) = lax.scan(
+            body, carry, parallel.gather_over_devices(dict(batch))
+        )
         cost = Mean(costs.total.sum(), costs.weight.sum())
         state = state.replace(step=state.step + 1, params=params, opt_state=squares)
         return state, {"loss": cost, "skipped": Mean.of(bad.astype(float))}
@@ -226,10 +229,13 @@ def _target(values: jax.Array, x_max: float, alpha: float) -> tuple[jax.Array, j
 def _gradient(
     params: Tables, square: Batch, x_max: float, alpha: float
 ) -> tuple[Tables, Mean, Tables, int]:
-    """Returns the gradient of J over a square's cells, their cost, the square's place and side."""
-    values = square["values"]
-    dense = values.ndim == 2
-    side = len(values) if dense else min(REST_SIDE, len(params.word))
+    """Returns the gradient of J over a square's cells, their cost, the square's place and side.
+
+    Each device computes its share of the cells, in a dense tile that of some rows.
+    """
+    dense = square["values"].ndim == 2
+    side = len(square["values"]) if dense else min(REST_SIDE, len(params.word))
+    values = _own(square["values"])
     i, j = square["first_row"], square["first_column"]
     at = Tables(i, j, i, j)
     word, context, word_bias, context_bias = (
@@ -237,22 +243,37 @@ def _gradient(
     )
     log, weight = _target(values, x_max, alpha)
     if dense:
-        error = word @ context.T + word_bias[:, None] + context_bias[None] - log  # [T, T]
+        own, own_bias = _own(word), _own(word_bias)
+        error = own @ context.T + own_bias[:, None] + context_bias[None] - log  # [own rows, T]
         slope = weight * error
-        gradient = Tables(slope @ context, slope.T @ word, slope.sum(1), slope.sum(0))
+        of_words, of_biases = parallel.gather_over_devices((slope @ context, slope.sum(1)))
+        others = parallel.sum_over_devices((slope.T @ own, slope.sum(0)))
+        gradient = Tables(of_words[:side], others[0], of_biases[:side], others[1])
     else:
-        rows, columns = square["rows"], square["columns"]
+        rows, columns = _own(square["rows"]), _own(square["columns"])
         words, contexts = word[rows], context[columns]  # [C, D]
         error = (words * contexts).sum(1) + word_bias[rows] + context_bias[columns] - log
         slope = weight * error
-        gradient = Tables(
-            jnp.zeros_like(word).at[rows].add(slope[:, None] * contexts),
-            jnp.zeros_like(context).at[columns].add(slope[:, None] * words),
-            jnp.zeros_like(word_bias).at[rows].add(slope),
-            jnp.zeros_like(context_bias).at[columns].add(slope),
+        gradient = parallel.sum_over_devices(
+            Tables(
+                jnp.zeros_like(word).at[rows].add(slope[:, None] * contexts),
+                jnp.zeros_like(context).at[columns].add(slope[:, None] * words),
+                jnp.zeros_like(word_bias).at[rows].add(slope),
+                jnp.zeros_like(context_bias).at[columns].add(slope),
+            )
         )
     cost = Mean(0.5 * (slope * error).sum(), (values > 0).sum().astype(jnp.float32))
-    return gradient, cost, at, side
+    return gradient, parallel.sum_over_devices(cost), at, side
+
+
+def _own(rows: jax.Array) -> jax.Array:
+    """Returns this device's share of rows that all devices have, filled up with zeros."""
+    device, devices = parallel.device_share()
+    if devices == 1:
+        return rows
+    each = -(-len(rows) // devices)
+    padded = jnp.pad(rows, [(0, each * devices - len(rows)), *[(0, 0)] * (rows.ndim - 1)])
+    return lax.dynamic_slice_in_dim(padded, device * each, each)
 
 
 def _cut(table: jax.Array, first: jax.Array, side: int) -> jax.Array:

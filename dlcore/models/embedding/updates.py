@@ -61,6 +61,9 @@ def word2vec_step(
 ) -> Step:
     """Makes the training step: micro-batches of P words one after another, each with an update.
 
+    Devices that hold parts of a batch divide each micro-batch among them, and each makes the whole
+    update: it gets the gradients of the rows that the others have read.
+
     Args:
         model: the model; the state's parameters are its tables, and `opt_state` is that of
             `initial_sums`.
@@ -69,8 +72,9 @@ def word2vec_step(
         fixed: the names of tables that stay as they are.
 
     Returns:
-        A step (state, batch) -> (state, metrics) for batches of n P words between margins of W. It
-        guards itself: a micro-batch with a loss or gradient that is not finite changes nothing, and
+        A step (state, batch) -> (state, metrics) for batches of n P words between margins of W, and
+        fewer than P more, which only make a batch divide among devices and are not read. It guards
+        itself: a micro-batch with a loss or gradient that is not finite changes nothing, and
         "skipped" is the share of them.
     """
     unit = model.groups(micro_batch) * model.block
@@ -79,10 +83,10 @@ def word2vec_step(
     margin, exact = 2 * model.window, model.objective.exact
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        parallel.require_whole_batch("word2vec_step")
-        count, rest = divmod(len(batch["words"]) - margin, micro_batch)
-        if rest:
-            raise ValueError(f"{rest} words are left over by micro-batches of {micro_batch}")
+        batch = parallel.gather_over_devices(dict(batch))
+        device, devices = parallel.device_share()
+        words = _share(model, micro_batch, devices)
+        count = (len(batch["words"]) - margin) // micro_batch
         groups = 1 if exact else count * model.groups(micro_batch)
         every = model.objective.others(jax.random.fold_in(state.rng, state.step), groups)
         noise = None if exact else every.reshape(count, -1)
@@ -91,19 +95,24 @@ def word2vec_step(
         def update(carry: Any, xs: tuple[jax.Array, jax.Array | None]) -> tuple[Any, Any]:
             (tables, sums), (start, noise) = carry, xs
             others = every if noise is None else noise
-            micro = {
-                name: jax.lax.dynamic_slice_in_dim(leaf, start, micro_batch + margin)
-                for name, leaf in batch.items()
-            }
-            rows = model.rows(micro)
-            vectors = {name: tables[name][ids] for name, ids in rows.items()}
-            vectors["others"] = tables["output"][others]
+            own_others = others if exact else others.reshape(devices, -1)[device]
+            own = _words(batch, start + device * words, words + margin)
+            vectors = {name: tables[name][ids] for name, ids in model.rows(own).items()}
+            vectors["others"] = tables["output"][own_others]
 
             def total(vectors: Any) -> tuple[jax.Array, jax.Array]:
-                mean = model.loss(vectors, micro, others)
+                mean = model.loss(vectors, own, own_others)
                 return mean.total, mean.weight
 
-            (value, weight), slopes = jax.value_and_grad(total, has_aux=True)(vectors)
+            sums_of_own, slopes = jax.value_and_grad(total, has_aux=True)(vectors)
+            value, weight = parallel.sum_over_devices(sums_of_own)
+            rows = model.rows(_words(batch, start, micro_batch + margin))
+            if devices > 1:
+                # What all queries are scored against is the same on all devices.
+                shared = parallel.sum_over_devices(slopes.pop("others")) if exact else None
+                slopes = model.joined(parallel.gather_over_devices(slopes), devices, words)
+                if shared is not None:
+                    slopes["others"] = shared
             rows["output"] = jnp.concatenate([rows["output"], others])
             slopes["output"] = jnp.concatenate([slopes["output"], slopes["others"]])
             updates = {name: (rows[name], slopes[name]) for name in rows}
@@ -134,6 +143,27 @@ def word2vec_step(
         return state, {"loss": loss, "skipped": Mean.of(bad.astype(float))}
 
     return step
+
+
+def _words(batch: Batch, start: jax.Array | int, count: int) -> Batch:
+    """Returns some words of a batch."""
+    return {name: jax.lax.dynamic_slice_in_dim(leaf, start, count) for name, leaf in batch.items()}
+
+
+def _share(model: Word2Vec, micro_batch: int, devices: int) -> int:
+    """Returns the number of words of a micro-batch that each device learns from.
+
+    Raises:
+        InputError: when the groups of words that share noise do not divide among the devices.
+    """
+    size = model.block if model.objective.exact else micro_batch // model.groups(micro_batch)
+    if micro_batch % (size * devices):
+        raise InputError(
+            f"micro-batches of {micro_batch} words do not divide among {devices} devices by groups "
+            f"of {size}, which belong together; make them a multiple of {size * devices} words, or "
+            "choose --mesh=model=N"
+        )
+    return micro_batch // devices
 
 
 def all_finite(tree: PyTree) -> jax.Array:

@@ -119,6 +119,31 @@ class Word2Vec:
             "output": self.objective.rows_of(targets).reshape(-1),
         }
 
+    def joined(
+        self, slopes: Mapping[str, jax.Array], parts: int, words: int
+    ) -> dict[str, jax.Array]:
+        """Joins the gradients of the rows of parts of a micro-batch to those of all its `rows`.
+
+        Parts that follow one another have read a block twice, where rows are read by whole blocks.
+        Both gradients of its rows are added, so that the parts cannot be told from the result.
+
+        Args:
+            slopes: for each table the gradients of the `rows` of all parts, one part after another.
+            parts: their number.
+            words: P / `parts`, a multiple of T.
+        """
+        blocks = words // self.block
+
+        def join(rows: jax.Array) -> jax.Array:
+            each = rows.reshape(parts, blocks + 1, -1, self.features)
+            inner = each[:, :-1].at[1:, 0].add(each[:-1, -1])
+            return jnp.concatenate([inner.reshape(-1, self.features), each[-1, -1]])
+
+        return {
+            name: join(rows) if name == self._by_whole_blocks else rows
+            for name, rows in slopes.items()
+        }
+
     def loss(
         self,
         vectors: Mapping[str, jax.Array],
@@ -251,6 +276,11 @@ class Word2Vec:
         if self.original_gradient:  # The value of the mean with the gradient of the sum.
             return summed + jax.lax.stop_gradient(mean - summed)
         return mean
+
+    @property
+    def _by_whole_blocks(self) -> str:
+        """The table whose rows are read by whole blocks, for the words around others."""
+        return "output" if self.architecture == "skip_gram" else "input"
 
     def _queries_and_targets(self, words: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the words of [P + 2 W] that make the queries, and those that are the targets.
