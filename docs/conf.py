@@ -6,9 +6,13 @@ import re
 import sys
 import types
 
+from docutils import nodes
+from docutils.parsers.rst import Directive
+
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import diagrams  # noqa: E402
 import generate  # noqa: E402
 import reference  # noqa: E402
 
@@ -25,7 +29,6 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "mathml",
-    "diagrams",
 ]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
@@ -73,7 +76,21 @@ def _plain(app, what, name, value, options, lines: list[str]) -> None:
             lines[number] = "`".join(parts)
 
 
+class _Diagram(Directive):
+    """Puts a diagram of diagrams.py on the page, by its name."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        if self.arguments[0] not in diagrams.DIAGRAMS:
+            known = ", ".join(diagrams.DIAGRAMS)
+            raise self.error(f"there is no diagram {self.arguments[0]!r}; choose of: {known}")
+        drawn = diagrams.svg(diagrams.DIAGRAMS[self.arguments[0]])
+        return [nodes.raw("", drawn, format="html")]
+
+
 def setup(app) -> None:
     """Makes the generated pages before Sphinx looks for sources."""
+    app.add_directive("diagram", _Diagram)
     app.connect("config-inited", lambda app, config: generate.pages(HERE))
     app.connect("autodoc-process-docstring", _plain, priority=100)

@@ -8,10 +8,6 @@ import html
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from docutils import nodes
-from docutils.parsers.rst import Directive
-from sphinx.application import Sphinx
-
 _WIDTH, _GAP, _BETWEEN = 420, 12, 44  # of a diagram, between two boxes, and between two rows
 _LINE, _PADDING = 18, 9
 
@@ -53,12 +49,7 @@ def _placed(rows: Sequence[Sequence[str]]) -> list[list[_Box]]:
 
 
 def svg(diagram: Diagram) -> str:
-    """Returns a diagram as SVG.
-
-    >>> drawn = svg(Diagram("a leads to b", [["a"], ["b\\nfile.py"]], [((0, 0), (1, 0), "then")]))
-    >>> drawn.count("<rect"), drawn.count("<path"), 'aria-label="a leads to b"' in drawn
-    (2, 2, True)
-    """
+    """Returns a diagram as SVG."""
     placed = _placed(diagram.rows)
     parts = []
     for box in (box for row in placed for box in row):
@@ -126,7 +117,7 @@ DIAGRAMS = {
                 "Batch\nimage, label, weight\nwith B rows each",
             ],
             ["Step\n(state, batch) -> (state, metrics)"],
-            ["TrainState\nwith step + 1", "metrics\nloss: Mean, accuracy: Mean, ..."],
+            ["TrainState\nwith step + 1", "metrics\nname: Mean, ..."],
         ],
         [
             ((0, 0), (1, 0), ""),
@@ -238,20 +229,3 @@ DIAGRAMS = {
         ],
     ),
 }  # fmt: skip
-
-
-class _Directive(Directive):
-    """Puts a diagram of `DIAGRAMS` on the page, by its name."""
-
-    required_arguments = 1
-
-    def run(self) -> list[nodes.Node]:
-        if self.arguments[0] not in DIAGRAMS:
-            raise self.error(f"no diagram {self.arguments[0]!r}; there are {', '.join(DIAGRAMS)}")
-        return [nodes.raw("", svg(DIAGRAMS[self.arguments[0]]), format="html")]
-
-
-def setup(app: Sphinx) -> dict[str, bool]:
-    """Registers the directive `diagram`."""
-    app.add_directive("diagram", _Directive)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
