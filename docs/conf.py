@@ -76,6 +76,11 @@ def _plain(app, what, name, value, options, lines: list[str]) -> None:
             lines[number] = "`".join(parts)
 
 
+def _left_out(app, what, name, value, skip: bool, options) -> bool | None:
+    """Leaves out the fields of named tuples, which the docstring of their class describes."""
+    return True if (inspect.getdoc(value) or "").startswith("Alias for field number") else None
+
+
 class _Diagram(Directive):
     """Puts a diagram of diagrams.py on the page, by its name."""
 
@@ -93,4 +98,5 @@ def setup(app) -> None:
     """Makes the generated pages before Sphinx looks for sources."""
     app.add_directive("diagram", _Diagram)
     app.connect("config-inited", lambda app, config: generate.pages(HERE))
+    app.connect("autodoc-skip-member", _left_out)
     app.connect("autodoc-process-docstring", _plain, priority=100)
