@@ -240,7 +240,7 @@ def _hull(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def _distance(a: Array, b: Array) -> Array:
-    """The squared distance of two centres as a share of the squared diagonal around both."""
+    """Returns the squared distance of two centres by the squared diagonal around both."""
     ay, ax, ay_max, ax_max = _unstacked(a)
     by, bx, by_max, bx_max = _unstacked(b)
     down, across = (ay + ay_max - by - by_max) / 2, (ax + ax_max - bx - bx_max) / 2
@@ -265,7 +265,7 @@ def _ratio(part: Array, whole: Array) -> Array:
 
 
 def _constant(values: Array) -> Array:
-    """The values without their gradient."""
+    """Returns the values without their gradient."""
     if isinstance(values, np.ndarray | np.generic):
         return values
     from jax.lax import stop_gradient

@@ -77,17 +77,17 @@ def part_of_batch(part: Part) -> Iterator[None]:
 
 
 def current_part() -> Part:
-    """The part of the global batch that is being traced."""
+    """Returns the part of the global batch that is being traced."""
     return _current.get()
 
 
 def axis_name() -> AxisName | None:
-    """The named axes over which the rest of the batch lies, or None."""
+    """Returns the named axes over which the rest of the batch lies, or None."""
     return _current.get().axis_name
 
 
 def positions(count: int) -> jax.Array:
-    """The positions in the global batch of the `count` examples at hand, int32 of (count,)."""
+    """Returns the positions of the `count` examples at hand in the global batch, int32 (count,)."""
     part = _current.get()
     return part.offset + part.stride * jnp.arange(count, dtype=jnp.int32)
 
@@ -108,7 +108,7 @@ def row_weights(count: int) -> jax.Array | None:
 
 
 def sum_over_devices(tree: Tree) -> Tree:
-    """The sum of each leaf over the devices that hold the parts of the batch.
+    """Returns the sum of each leaf over the devices that hold the parts of the batch.
 
     `Rows` are not summed: those of all devices come one after another, in the order of the batch.
 

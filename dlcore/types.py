@@ -56,7 +56,7 @@ class Mean(flax.struct.PyTreeNode):
 
     @classmethod
     def of(cls, values: jax.Array, weights: jax.Array | None = None) -> "Mean":
-        """The mean of `values`, each counted by its weight (1 by default).
+        """Returns the mean of `values`, each counted by its weight (1 by default).
 
         Args:
             values: numbers or booleans of any shape, summed in float32 at least.
@@ -72,11 +72,11 @@ class Mean(flax.struct.PyTreeNode):
         return cls(jnp.where(weights == 0, 0, values * weights).sum(), weights.sum())
 
     def merge(self, other: "Mean") -> "Mean":
-        """The mean over the data of both."""
+        """Returns the mean over the data of both."""
         return Mean(self.total + other.total, self.weight + other.weight)
 
     def compute(self) -> jax.Array:
-        """The mean; NaN when nothing was counted."""
+        """Returns the mean; NaN when nothing was counted."""
         return self.total / self.weight
 
 
@@ -139,7 +139,7 @@ class TrainState(flax.struct.PyTreeNode):
         rng: jax.Array,
         carry: Any = None,
     ) -> "TrainState":
-        """A state at step 0.
+        """Returns a state at step 0.
 
         Args:
             variables: what a Linen module's `init` returns: "params" and, where the model has

@@ -233,7 +233,7 @@ def integer(
     free: bool = False,
     when: Condition | None = None,
 ) -> Any:
-    """A field of integers from `low` to `high`; None, as the default, stands for "not given"."""
+    """Returns a field of integers from `low` to `high`; a default of None means "not given"."""
     return _field(default, Integer(low, high), help, free, when)
 
 
@@ -247,12 +247,12 @@ def number(
     free: bool = False,
     when: Condition | None = None,
 ) -> Any:
-    """A field of finite numbers from `low` to `high`, or to `below` that."""
+    """Returns a field of finite numbers from `low` to `high`, or to `below` that."""
     return _field(default, Number(low, high, below), help, free, when)
 
 
 def column(help: str, *, free: bool = False, when: Condition | None = None) -> Any:
-    """A field of a column of a table; None, the default, leaves it to the table."""
+    """Returns a field of a column of a table; None, the default, leaves it to the table."""
     return _field(None, Column(), help, free, when)
 
 
@@ -264,41 +264,41 @@ def choice(
     free: bool = False,
     when: Condition | None = None,
 ) -> Any:
-    """A field that takes one of several names; the help lists them."""
+    """Returns a field that takes one of several names; the help lists them."""
     return _field(default, Choice(tuple(names)), help, free, when)
 
 
 def switch(default: bool, help: str, *, free: bool = False, when: Condition | None = None) -> Any:
-    """A field that is on or off: --NAME, --noNAME."""
+    """Returns a field that is on or off: --NAME, --noNAME."""
     return _field(default, Switch(), help, free, when)
 
 
 def text(
     default: str | None, help: str, *, free: bool = False, when: Condition | None = None
 ) -> Any:
-    """A field of any text."""
+    """Returns a field of any text."""
     return _field(default, Text(), help, free, when)
 
 
 def texts(help: str, *, free: bool = False, when: Condition | None = None) -> Any:
-    """A field of texts, none by default; its flag may be given several times."""
+    """Returns a field of texts, none by default; its flag may be given several times."""
     return _field((), Text("repeated"), help, free, when)
 
 
 def names(help: str, *, free: bool = False, when: Condition | None = None) -> Any:
-    """A field of names, none by default; its flag takes them with commas between them."""
+    """Returns a field of names, none by default; its flag takes them with commas between them."""
     return _field((), Text("listed"), help, free, when)
 
 
 def path(
     default: str | None, help: str, *, free: bool = False, when: Condition | None = None
 ) -> Any:
-    """A field of a path."""
+    """Returns a field of a path."""
     return _field(default, Path(), help, free, when)
 
 
 def paths(help: str, *, free: bool = False, when: Condition | None = None) -> Any:
-    """A field of paths, none by default; its flag may be given several times."""
+    """Returns a field of paths, none by default; its flag may be given several times."""
     return _field((), Path("repeated"), help, free, when)
 
 
@@ -321,5 +321,5 @@ class Numbered(Kind):
 
 
 def integers(low: int, help: str, *, free: bool = False, when: Condition | None = None) -> Any:
-    """A field of integers from `low` on, none by default; its flag may be given several times."""
+    """Returns a field of integers from `low` on, none by default; its flag may be repeated."""
     return _field((), Numbered(low), help, free, when)

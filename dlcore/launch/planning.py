@@ -106,7 +106,7 @@ def _plan(task: Task[Any, Any], layout: runtime.Layout, state: TrainState, batch
 
 
 def _largest_batch(batches: Iterator[Batch]) -> Batch:
-    """The shapes of a batch; of the largest of the first ones where they differ."""
+    """Returns the shapes of a batch; of the largest of the first ones where they differ."""
     looked_at = [_shapes(batch) for batch in itertools.islice(batches, 2)]
     if looked_at[0] != looked_at[-1]:
         looked_at += map(_shapes, itertools.islice(batches, _LOOKED_AT - 2))

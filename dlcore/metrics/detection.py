@@ -457,7 +457,7 @@ def _curve(scores: np.ndarray, verdicts: np.ndarray, count: int) -> Curve:
 
 
 def _outcomes(picture: Picture, first: int, score_threshold: float) -> Iterable[_Outcome]:
-    """The outcomes of the detections of a picture whose objects are numbered from `first`."""
+    """Returns the outcomes of a picture's detections; its objects are numbered from `first`."""
     chosen = picture.scores >= score_threshold
     found, labels, scores = (
         part[chosen] for part in (picture.found, picture.found_labels, picture.scores)
@@ -469,7 +469,7 @@ def _outcomes(picture: Picture, first: int, score_threshold: float) -> Iterable[
     for row, label, score, alike in zip(overlap, labels, scores, same, strict=True):
 
         def best(of: np.ndarray, row: np.ndarray = row) -> tuple[float, int]:
-            """The highest IoU with some of the objects, and which object that is."""
+            """Returns the highest IoU with some of the objects, and which object that is."""
             masked = np.where(of, row, -1)
             return (masked.max(), int(masked.argmax())) if len(row) else (-1.0, -1)
 
@@ -493,7 +493,7 @@ def _outcomes(picture: Picture, first: int, score_threshold: float) -> Iterable[
 
 
 def _mean_precision(outcomes: list[_Outcome], objects: np.ndarray) -> float:
-    """The mean average precision of outcomes, for so many objects of each class."""
+    """Returns the mean average precision of outcomes, for so many objects of each class."""
     averages = []
     for label, count in enumerate(objects):
         ours = [one for one in outcomes if one.label == label]
@@ -520,6 +520,6 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> float:
-    """The mean of what is there; NaN where nothing is."""
+    """Returns the mean of what is there; NaN where nothing is."""
     there = values[~np.isnan(values)]
     return float(there.mean()) if len(there) else float("nan")

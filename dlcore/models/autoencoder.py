@@ -134,7 +134,7 @@ class Autoencoder(nn.Module):
         return pick("activation of the code", self.code_activation, CODE_ACTIVATIONS)(code)
 
     def _kernels(self) -> tuple[Sequence[jax.Array], ...]:
-        """The decoder's second argument, where it has one."""
+        """Returns the decoder's second argument, where it has one."""
         return (self.encoder.kernels(),) if getattr(self.decoder, "tied", False) else ()
 
     def decode(self, code: jax.Array) -> jax.Array:

@@ -70,7 +70,7 @@ def roi_align(
 
 
 def _bilinear(low: jax.Array, high: jax.Array, bins: int, samples: int, cells: int) -> jax.Array:
-    """The mean weight of each cell in each bin along one axis: (B, R, bins, cells)."""
+    """Returns the mean weight of each cell in each bin along one axis: (B, R, bins, cells)."""
     count = bins * samples
     share = (jnp.arange(count, dtype=low.dtype) + 0.5) / count
     places = low[..., None] + (high - low)[..., None] * share[None, None]
@@ -127,7 +127,7 @@ def roi_pool(
 
 @jax.custom_vjp
 def _largest(features: jax.Array, places: jax.Array, filled: jax.Array) -> jax.Array:
-    """The maxima of bins (B, R, P, Q, C), each of four windows: places (B, 4, R, P, Q)."""
+    """Returns the maxima of bins (B, R, P, Q, C), each of four windows: places (B, 4, R, P, Q)."""
     return _maxima((features,), places, filled)[0]
 
 
@@ -159,7 +159,7 @@ _Values = tuple[jax.Array, ...]
 
 
 def _maxima(values: _Values, places: jax.Array, filled: jax.Array) -> _Values:
-    """The largest value of each bin (B, R, P, Q, C), 0 in empty ones, and its cell."""
+    """Returns the largest value of each bin (B, R, P, Q, C), 0 in empty ones, and its cell."""
     pictures, channels = len(places), values[0].shape[-1]
     table = tuple(x.reshape(pictures, -1, channels) for x in _windows(_windows(values, 1), 3))
     parts = [
@@ -185,7 +185,7 @@ def _windows(values: _Values, axis: int) -> _Values:
 
 
 def _larger(a: _Values, b: _Values) -> _Values:
-    """The larger of two values; of equals the one of the lower cell."""
+    """Returns the larger of two values; of equals the one of the lower cell."""
     if len(a) == 1:
         return (jnp.maximum(a[0], b[0]),)
     second = (b[0] > a[0]) | ((b[0] == a[0]) & (b[1] < a[1]))

@@ -39,7 +39,7 @@ class Compiled:
 def layout(
     kind: str, *, mesh: str | None = None, rules: sharding.Rules = (), defaults: sharding.Rules = ()
 ) -> Layout:
-    """The layout of a name: "jit" (one device), "pmap" (all devices) or "mesh".
+    """Returns the layout of a name: "jit" (one device), "pmap" (all devices) or "mesh".
 
     Args:
         kind: "jit", "pmap" or "mesh".
@@ -96,7 +96,7 @@ def lower_step(
     *,
     precision: Precision | None = None,
 ) -> jax.stages.Lowered:
-    """A step traced as by `compile_step` for arrays that need not be there.
+    """Returns a step traced as by `compile_step` for arrays that need not be there.
 
     Args:
         step: (state, batch) -> (state, metrics).
@@ -133,7 +133,7 @@ def compile_evaluation(
 
 
 def _computing(function: StateFn, precision: Precision | None) -> StateFn:
-    """The function, while it is traced in a precision."""
+    """Returns the function, while it is traced in a precision."""
 
     @functools.wraps(function)
     def run(state: State, batch: Batch) -> Any:

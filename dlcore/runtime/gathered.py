@@ -59,7 +59,7 @@ def value_and_grad(function: Callable[..., Any], gathers: Sequence[Gather]) -> C
 
 
 def apply(function: Callable[..., Any], gathers: Sequence[Gather]) -> Callable[..., Any]:
-    """The function (whole, *rest) -> results by parts of its first argument."""
+    """Returns the function (whole, *rest) -> results by parts of its first argument."""
 
     def run(parts: Any, *rest: Any) -> Any:
         return jax.tree.map(_whole, _call(lambda whole: function(whole, *rest), parts, gathers))

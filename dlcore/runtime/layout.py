@@ -51,14 +51,14 @@ class Layout(abc.ABC):
 
     @abc.abstractmethod
     def shardings(self, shapes: State) -> Any:
-        """The sharding of each leaf of a state of these shapes."""
+        """Returns the sharding of each leaf of a state of these shapes."""
 
     @abc.abstractmethod
     def compile_step(self, step: StateFn) -> StateFn:
         """Compiles (state, batch) -> (state, metrics); the state is donated."""
 
     def lower_step(self, step: StateFn, state: State, batch: Batch) -> jax.stages.Lowered:
-        """The step traced for arrays that need not be there, to be read instead of run.
+        """Returns the step traced for arrays that need not be there, to be read instead of run.
 
         Raises:
             InputError: for pmap, which computes what a mesh of the axis "data" does.
@@ -85,7 +85,7 @@ class Layout(abc.ABC):
         return step
 
     def traced(self, function: StateFn) -> StateFn:
-        """The function, while it is traced for this layout and can ask for it."""
+        """Returns the function, while it is traced for this layout and can ask for it."""
 
         @functools.wraps(function)
         def run(state: State, batch: Batch) -> Any:
@@ -116,7 +116,7 @@ class Layout(abc.ABC):
         return jax.tree.map(moved, state, self.shardings(jax.eval_shape(lambda: state)))
 
     def abstract(self, make_state: Callable[[], State]) -> State:
-        """The shapes, types and shardings of the state, without making it."""
+        """Returns the shapes, types and shardings of the state, without making it."""
         shapes = jax.eval_shape(make_state)
         return jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
@@ -243,7 +243,7 @@ def on_each_device(step: StateFn) -> StateFn:
 
 
 def name_of(step: Callable[..., Any]) -> str:
-    """The name of the function that wrappers made by `functools.wraps` stand for."""
+    """Returns the name of the function that wrappers made by `functools.wraps` stand for."""
     step = inspect.unwrap(step)
     while isinstance(step, functools.partial):
         step = inspect.unwrap(step.func)
@@ -285,16 +285,16 @@ def check_rows(batch: Batch, devices: int) -> None:
 
 
 def apart(state: State) -> tuple[State, Any]:
-    """A state without its carry, and the carry, which lies where the rows of the batch lie."""
+    """Returns a state without its carry, and the carry, which lies with the rows of the batch."""
     carry = getattr(state, "carry", None)
     return (state if carry is None else state.replace(carry=None)), carry
 
 
 def together(state: State, carry: Any) -> State:
-    """The state that `apart` took apart."""
+    """Returns the state that `apart` took apart."""
     return state if carry is None else state.replace(carry=carry)
 
 
 def all_at(place: NamedSharding, tree: Any) -> Any:
-    """A tree of the same structure whose leaves are all the place."""
+    """Returns a tree of the same structure whose leaves are all the place."""
     return jax.tree.map(lambda _: place, tree)

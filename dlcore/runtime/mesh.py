@@ -210,7 +210,7 @@ class OnMesh(Layout):
         return jax.jit(self.traced(step), donate_argnums=0, out_shardings=(places, everywhere))
 
     def lower_step(self, step: StateFn, state: State, batch: Batch) -> jax.stages.Lowered:
-        """The step traced for arrays that need not be there, to be read instead of run.
+        """Returns the step traced for arrays that need not be there, to be read instead of run.
 
         Args:
             step: (state, batch) -> (state, metrics).
@@ -220,7 +220,7 @@ class OnMesh(Layout):
         return self._jit(step, state).lower(state, self.abstract_batch(batch))
 
     def abstract_batch(self, batch: Batch) -> Batch:
-        """The shapes, types and shardings of a global batch."""
+        """Returns the shapes, types and shardings of a global batch."""
         rows = NamedSharding(self.mesh, sharding.ROWS)
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows), batch
@@ -253,7 +253,7 @@ class OnMesh(Layout):
         return jax.jit(self.traced(run), out_shardings=places)
 
     def lower_evaluation(self, function: StateFn, state: State, batch: Batch) -> jax.stages.Lowered:
-        """An evaluation traced for arrays that need not be there; see `lower_step`."""
+        """Returns an evaluation traced for arrays that need not be there; see `lower_step`."""
         return self._jit_evaluation(function).lower(state, self.abstract_batch(batch))
 
 

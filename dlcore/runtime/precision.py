@@ -36,7 +36,7 @@ class Precision:
     output: Any = jnp.float32
 
     def cast(self, params: Tree) -> Tree:
-        """The parameters as a model sees them; leaves of another type than `params` stay."""
+        """Returns the parameters as a model sees them; leaves of other types than `params` stay."""
 
         def cast(leaf: jax.Array) -> jax.Array:
             return leaf.astype(self.compute) if leaf.dtype == self.params else leaf
@@ -44,7 +44,7 @@ class Precision:
         return params if self.params == self.compute else jax.tree.map(cast, params)
 
     def widen(self, tree: Tree) -> Tree:
-        """A tree with the floats that are narrower than `output` brought to it."""
+        """Returns a tree with the floats that are narrower than `output` brought to it."""
 
         def widen(leaf: Any) -> jax.Array:
             leaf = jnp.asarray(leaf)
@@ -65,7 +65,7 @@ _current: ContextVar[Precision] = ContextVar("precision", default=FLOAT32)
 
 
 def precision(name: str) -> Precision:
-    """The precision of a name: "float32", or "bfloat16" between parameters and sums of float32.
+    """Returns a precision by name: "float32", or "bfloat16" with float32 parameters and sums.
 
     Raises:
         InputError: for another name.
@@ -74,7 +74,7 @@ def precision(name: str) -> Precision:
 
 
 def current_precision() -> Precision:
-    """The precision of what is being traced; float32 unless told otherwise."""
+    """Returns the precision of what is being traced; float32 unless told otherwise."""
     return _current.get()
 
 
@@ -89,7 +89,7 @@ def computing_in(precision: Precision) -> Iterator[None]:
 
 
 def as_before(new: Tree, old: Tree) -> Tree:
-    """The new tree with the types of the old one's leaves, if it has the same structure."""
+    """Returns the new tree with the types of the old one's leaves, if it has the same structure."""
 
     def cast(new: Any, old: Any) -> Any:
         if not hasattr(old, "dtype") or getattr(new, "dtype", None) == old.dtype:

@@ -76,7 +76,7 @@ def initialize(
 
 
 def cluster(environment: Mapping[str, str]) -> str | None:
-    """The cluster that started this process as one of several or on a TPU, or None.
+    """Returns the cluster that started this process as one of several or on a TPU, or None.
 
     Args:
         environment: its environment variables.

@@ -15,7 +15,7 @@ _ROUNDING = 1e-5
 
 
 def differing(tree: Any, mesh: Mesh) -> str | None:
-    """The path of the first leaf of which the devices hold different copies, or None.
+    """Returns the path of the first leaf of which the devices hold different copies, or None.
 
     Args:
         tree: arrays that are replicated over the mesh.

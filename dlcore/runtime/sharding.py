@@ -26,7 +26,7 @@ FSDP_MINIMUM = 1024
 
 
 def make_mesh(axes: str, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh that a string such as "data=4" or "data=2,fsdp=2,model=2" describes.
+    """Returns the mesh that a string such as "data=4" or "data=2,fsdp=2,model=2" describes.
 
     Args:
         axes: comma-separated NAME=SIZE, the names among "data", "fsdp" and "model"; an axis that is
@@ -49,7 +49,7 @@ def make_mesh(axes: str, devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def mesh_sizes(axes: str) -> dict[str, int]:
-    """The sizes of the axes that a string such as "data=2,fsdp=2" names.
+    """Returns the sizes of the axes that a string such as "data=2,fsdp=2" names.
 
     Raises:
         InputError: when it is not of that form, or names an unknown axis or one twice.
@@ -96,7 +96,7 @@ def place(shapes: Any, mesh: Mesh, rules: Rules) -> Specs:
 
 
 def computed(shapes: Any, mesh: Mesh, rules: Rules) -> Specs:
-    """The placement along "model" with which each leaf is computed.
+    """Returns the placement along "model" with which each leaf is computed.
 
     It is that with which the leaf lies there, except where a rule is found that does not fit and a
     later one does: then the leaf lies by the later rule, and is computed with by the first one, in
@@ -151,12 +151,12 @@ def check_rules(shapes: Any, mesh: Mesh, rules: Rules) -> None:
 
 
 def named(mesh: Mesh, specs: Specs) -> Any:
-    """The tree of `NamedSharding` on `mesh` that a tree of PartitionSpec means."""
+    """Returns the tree of `NamedSharding` on `mesh` that a tree of PartitionSpec means."""
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
 
 def parse_rule(text: str) -> tuple[str, PartitionSpec]:
-    """A sharding rule from a flag: "REGEX:AXES", AXES one per dimension, "-" for not cut.
+    """Returns a sharding rule from a flag: "REGEX:AXES", AXES one per dimension, "-" for not cut.
 
     >>> pattern, spec = parse_rule("dense_0/kernel:-,model")
     >>> pattern, tuple(spec)

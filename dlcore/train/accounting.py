@@ -89,7 +89,7 @@ class Account:
         self._kinds = kinds
 
     def flops_of(self, batch: Batch) -> float:
-        """The FLOPs of the step on a batch of a shape that was `compiled`."""
+        """Returns the FLOPs of the step on a batch of a shape that was `compiled`."""
         if len(self._flops_of) == 1:  # The shapes take longer to read.
             return self._only
         return self._flops_of[self._key(batch)]
@@ -99,7 +99,7 @@ class Account:
         return tuple([leaf.shape for leaf in jax.tree.leaves(batch)])
 
     def speed(self) -> dict[str, float]:
-        """The figures of the steps done since the last call or the restart, for a log."""
+        """Returns the figures of the steps done since the last call or the restart, for a log."""
         seconds, steps, flops = self._before
         self._before = dict(self.seconds), self.steps, self.flops
         spent = {part: self.seconds[part] - seconds[part] for part in PARTS}

@@ -164,7 +164,7 @@ class Checkpoints:
             ) from error
 
     def steps(self) -> list[int]:
-        """The steps that have a checkpoint, oldest first; damaged ones count too."""
+        """Returns the steps that have a checkpoint, oldest first; damaged ones count too."""
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, loop: Mapping[str, Any], *, best: bool = False) -> None:
@@ -208,7 +208,7 @@ class Checkpoints:
                 raise RuntimeError(f"Orbax refused to save step {step} after {self.steps()}")
 
     def restore(self, abstract: Any, *, best: bool = False) -> Restored | None:
-        """The newest checkpoint that is whole, or the best one; None when there is none at all.
+        """Returns the newest checkpoint that is whole, or the best one; None when there is none.
 
         Damaged checkpoints are moved to a folder beside this one, so that their steps can be
         saved again and nothing is lost.
@@ -379,7 +379,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def load_variables(directory: Directory) -> dict[str, Any]:
-    """The "params" of another run's newest checkpoint and its model state, on one device.
+    """Returns the "params" of another run's newest checkpoint and its model state, on one device.
 
     What to take over from them, and what matched, is the business of `transplant`.
 
@@ -394,7 +394,7 @@ def load_variables(directory: Directory) -> dict[str, Any]:
 
 
 def average_params(directory: Directory, count: int) -> tuple[Any, list[int]]:
-    """The mean of the parameters of a run's newest checkpoints, on one device, and their steps.
+    """Returns the mean parameters of a run's newest checkpoints, on one device, and their steps.
 
     The mean of the last few checkpoints is often better than each of them (Vaswani et al. 2017,
     section 6.1).

@@ -17,7 +17,7 @@ def evaluate(
     state: TrainState,
     batches: Iterable[Batch],
 ) -> dict[str, Any]:
-    """The metrics over all batches, each divided once at the end; NaN where nothing was counted.
+    """Returns the metrics over all batches, each divided once, at the end; NaN without weight.
 
     A mean whose total and weight are vectors, such as of classes, gives the mean of those of its
     quotients in which something was counted (a macro average). `Rows` give their values, NumPy
@@ -54,7 +54,7 @@ def evaluate(
 
 
 def _real(rows: Rows) -> PyTree:
-    """The values of the rows that are no padding."""
+    """Returns the values of the rows that are no padding."""
     real = np.asarray(rows.weight) > 0
     return jax.tree.map(lambda leaf: np.asarray(leaf)[real], rows.values)
 

@@ -18,7 +18,7 @@ from dlcore.paths import leaves_by_path
 
 
 def _fingerprint(leaf: jax.Array) -> jax.Array:
-    """The sum of the elements' bit patterns, each times an odd number of its position, mod 2^32.
+    """Returns the sum of the elements' bits, each times an odd number of its position, mod 2^32.
 
     An odd factor maps different patterns to different terms, so any single changed element shows.
     Positions are counted in the global array, and sums of integers do not depend on their order,
@@ -43,19 +43,19 @@ def _stacked(leaves: list[jax.Array]) -> jax.Array:
 
 
 def fingerprints(tree: Any) -> dict[str, int]:
-    """The fingerprint of each leaf by its path; waits until the leaves are computed."""
+    """Returns the fingerprint of each leaf by its path; waits until the leaves are computed."""
     by_path = leaves_by_path(tree)
     return dict(zip(by_path, np.asarray(_stacked(list(by_path.values()))).tolist(), strict=True))
 
 
 def fingerprint_of_json(value: Any) -> int:
-    """The CRC-32 of a JSON value, the same once it was written and read."""
+    """Returns the CRC-32 of a JSON value, the same once it was written and read."""
     value = json.loads(json.dumps(value))  # makes lists of tuples, and names of numbers
     return zlib.crc32(json.dumps(value, sort_keys=True).encode("ascii"))
 
 
 def describe(tree: Any) -> dict[str, str]:
-    """The type and shape of each leaf by its path, such as "float32[3,3,1,6]"."""
+    """Returns the type and shape of each leaf by its path, such as "float32[3,3,1,6]"."""
     return {
         path: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
         for path, leaf in leaves_by_path(tree).items()

@@ -22,7 +22,7 @@ MeanGradient = Callable[[Any, Any, Batch, jax.Array], tuple[Any, Mean, Aux]]
 def gradient_step(
     loss_fn: LossFn, tx: optax.GradientTransformation, *, accumulate: int = 1
 ) -> Step:
-    """The ordinary step: one gradient of the mean loss over the whole batch, one update.
+    """Returns the ordinary step: one gradient of the mean loss over the whole batch, one update.
 
     The gradient is that of `mean_gradient`: neither the padding nor `accumulate` nor the layout
     changes it.
@@ -60,7 +60,7 @@ def gradient_step(
 
 
 def mean_gradient(loss_fn: LossFn, *, accumulate: int = 1) -> MeanGradient:
-    """The gradient of a mean loss over the whole batch, for steps of one's own.
+    """Returns the gradient of a mean loss over the whole batch, for steps of one's own.
 
     It is that of the loss's total, summed over micro-batches and devices and divided once by the
     summed weight. The step that calls it is right in every layout and has no argument for it:
@@ -186,7 +186,7 @@ def _accumulated(
     batch: Batch,
     part: Part,
 ) -> tuple[Any, Any, Any]:
-    """The sum of the gradients of `count` micro-batches, one after the other."""
+    """Returns the sum of the gradients of `count` micro-batches, one after the other."""
 
     # Micro-batch i takes the rows i, i + count, ...: contiguous rows would hold few of the
     # examples that belong together, such as the partners of a mixture.

@@ -12,7 +12,7 @@ from dlcore.types import Batch, Mean, Metrics, Step, TrainState
 
 
 def guard(step: Step) -> Step:
-    """The health guard: a step that reports anything not finite changes nothing but the counter.
+    """Returns the guarded step: what is not finite changes nothing but the counter of bad steps.
 
     A loss can look healthy while its gradient is not, so a step is guarded by all that it
     reports; `gradient_step` reports the gradient's norm. Both can be healthy while the update is
@@ -80,7 +80,7 @@ def _branch(first: jax.Array, left: TrainState, right: TrainState) -> TrainState
 
 
 def _choose(first: jax.Array, left: TrainState, right: TrainState) -> TrainState:
-    """The left state if `first`, else the right one, the same bits.
+    """Returns the left state if `first`, else the right one, the same bits.
 
     On the CPU a conditional passes the buffers on, where a select would touch every number of the
     state: 6 % of a small step. On accelerators a conditional would make the host wait.

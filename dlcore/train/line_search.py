@@ -9,7 +9,7 @@ from dlcore.types import Batch, LossFn, Mean, Metrics, Params, Step, TrainState
 
 
 def line_search_step(loss_fn: LossFn, tx: optax.GradientTransformationExtraArgs) -> Step:
-    """The step of an optimizer that evaluates the loss at several places, such as `optax.lbfgs`.
+    """Returns the step of an optimizer that evaluates the loss at several places (`optax.lbfgs`).
 
     The loss of a place must be the same at each call, so the key is that of the run itself, and the
     batch should stay the same. Where another loss begins, such as that of a larger picture, the

@@ -366,7 +366,7 @@ def _without(batch: Batch, error: KeyError) -> Exception:
 
 
 def _diagnosis(last: int, count: int, batches: Batches) -> str:
-    """The error after `count` bad steps in a row, with what the first bad batch holds."""
+    """Returns the error after `count` bad steps in a row, with what the first bad batch holds."""
     first = last - count + 1
     batch = next(batches(first - 1))
     fields = []

@@ -52,5 +52,5 @@ class PackedStep:
 
 
 def numbers_in(batch: Batch) -> int:
-    """The count of numbers that a batch holds."""
+    """Returns the count of numbers that a batch holds."""
     return sum(leaf.size for leaf in jax.tree.leaves(batch))

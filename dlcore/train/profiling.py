@@ -45,7 +45,7 @@ class Profile:
 
 
 def parse_steps(text: str, steps: int) -> tuple[int, int]:
-    """The first and the last step of a flag FROM:TO.
+    """Returns the first and the last step of a flag FROM:TO.
 
     >>> parse_steps("20:25", 100)
     (20, 25)

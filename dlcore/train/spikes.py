@@ -74,7 +74,7 @@ class RecentLosses(flax.struct.PyTreeNode):
         )
 
     def accept(self, loss: jax.Array) -> "RecentLosses":
-        """The memory after an accepted step; a loss that is not finite is not remembered."""
+        """Returns the memory after an accepted step, without a loss that is not finite."""
         finite = jnp.isfinite(loss)
         shifted = jnp.concatenate([self.losses[1:], loss[None]])
         return RecentLosses(
@@ -84,7 +84,7 @@ class RecentLosses(flax.struct.PyTreeNode):
         )
 
     def skip(self) -> "RecentLosses":
-        """The memory after a skipped spike."""
+        """Returns the memory after a skipped spike."""
         return self.replace(allowance=self.allowance - STEPS_PER_SPIKE)
 
 

@@ -39,7 +39,7 @@ class Report:
 def transplant(
     source: Any, target: Any, rules: paths.Rules[str | None] = ((r"^(.*)$", r"\1"),)
 ) -> tuple[Any, Report]:
-    """The target with the leaves that the rules choose taken from the source.
+    """Returns the target with the leaves that the rules choose taken from the source.
 
     Args:
         source: a tree of arrays, such as those of `dlcore.load(workdir).variables`.

@@ -110,7 +110,7 @@ def _neighbours(task: "Autoencoder", variables: Variables) -> Measured:
 
 
 def _pca(task: "Autoencoder", variables: Variables) -> Measured:
-    """The mean squared error of as many principal components of the training images."""
+    """Returns the mean squared error of as many principal components of the training images."""
     if math.prod(task.info.image_shape) > _PCA_PIXELS:
         launch.say(f"images of more than {_PCA_PIXELS:,} pixels: no principal components")
         return {}

@@ -47,7 +47,7 @@ def _shared(tree: PyTree) -> PyTree:
 
 
 def _of_proposals(variables: Variables) -> Variables:
-    """The variables with which the proposal network has its own body."""
+    """Returns the variables with which the proposal network has its own body."""
     return {name: {**tree, **tree[APART]} for name, tree in variables.items()}
 
 

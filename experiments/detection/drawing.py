@@ -101,7 +101,7 @@ def draw(
 
 
 def _key_points(landmarks: list[dict[str, Any]], picture: int, number: int) -> dict[str, Any]:
-    """The landmarks of a picture as COCO's key points, which are the indices of pixels."""
+    """Returns the landmarks of a picture as COCO's key points, which are the indices of pixels."""
     flat = [value for one in landmarks for value in (one["x"] - 0.5, one["y"] - 0.5, 2)]
     xs, ys = flat[::3], flat[1::3]
     box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]

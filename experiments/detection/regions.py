@@ -266,7 +266,7 @@ def _searched(
 
 
 def _covered(split: Split, found: dict[str, np.ndarray]) -> float:
-    """The share of the objects that a candidate overlaps by 0.5; NaN without objects."""
+    """Returns the share of the objects that a candidate overlaps by 0.5; NaN without objects."""
     right = []
     for start in range(0, len(split), 256):
         rows = np.arange(start, min(start + 256, len(split)))

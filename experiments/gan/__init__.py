@@ -407,7 +407,7 @@ class GAN(launch.Task[Config, Info]):
     def generator_loss(
         self, params: Params, model_state: PyTree, batch: Batch, rng: jax.Array
     ) -> tuple[Mean, Aux]:
-        """The generator's loss of as many drawn examples as the batch has."""
+        """Returns the generator's loss of as many drawn examples as the batch has."""
         drawn, state = self._drawn(params, model_state, batch, rng)
         logits, _ = self._logits(params, model_state, drawn, batch["label"])
         losses = ADVERSARIAL[self.config.loss].generator(logits)

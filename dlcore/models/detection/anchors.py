@@ -139,7 +139,7 @@ def _k_means(sizes: np.ndarray, count: int, rng: np.random.Generator) -> Fitted:
 
 
 def _shape_iou(sizes: np.ndarray, shapes: np.ndarray) -> np.ndarray:
-    """The IoU (N, k) of boxes around the same centre."""
+    """Returns the IoU (N, k) of boxes around the same centre."""
     shared = np.minimum(sizes[:, None], shapes[None]).prod(-1)
     return shared / (sizes.prod(-1)[:, None] + shapes.prod(-1)[None] - shared)
 

@@ -160,7 +160,7 @@ def feature_maps(network: nn.Module, image_shape: tuple[int, int, int]) -> list[
 
 
 def _abstract(network: nn.Module, x: jax.Array) -> Variables:
-    """The shapes of the variables of the whole classifier."""
+    """Returns the shapes of the variables of the whole classifier."""
     return jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(x.shape, x.dtype))
 
 
@@ -188,7 +188,7 @@ def _needed(
 
 
 def _only(tree: PyTree, prefix: tuple[str, ...], needed: set[tuple[str, ...]]) -> PyTree:
-    """The leaves of a tree whose paths, after a prefix, are needed."""
+    """Returns the leaves of a tree whose paths, after a prefix, are needed."""
     if not isinstance(tree, dict):
         return tree
     parts = {name: _only(value, (*prefix, name), needed) for name, value in tree.items()}
@@ -200,7 +200,7 @@ def _only(tree: PyTree, prefix: tuple[str, ...], needed: set[tuple[str, ...]]) -
 
 
 def _filled(abstract: PyTree, own: PyTree, dtype: Any) -> PyTree:
-    """The variables of the whole classifier: its own where there are any, else zeros."""
+    """Returns the variables of the whole classifier: its own where there are any, else zeros."""
     if not isinstance(abstract, dict):
         return jnp.zeros(abstract.shape, dtype) if own is None else own
     own = own or {}

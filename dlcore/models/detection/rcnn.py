@@ -116,7 +116,7 @@ class RCNN(nn.Module):
         return Warped(*parts), a
 
     def _machines(self, features: int, places: int) -> "Machines":
-        """The machines in the variables, which are 0 until they are fitted."""
+        """Returns the machines in the variables, which are 0 until they are fitted."""
         shapes = Machines.shapes(self.num_classes, features, places)
         return Machines(
             *(

@@ -189,7 +189,7 @@ def soft_suppress(
 
 
 def _playing(scores: jax.Array, threshold: float, reaches: Callable[..., jax.Array]) -> jax.Array:
-    """The scores (B, N) of candidates that count, and -inf for the others."""
+    """Returns the scores (B, N) of candidates that count, and -inf for the others."""
     counts = reaches(scores, threshold) & (scores > -jnp.inf)
     return jnp.where(counts, scores, -jnp.inf)
 

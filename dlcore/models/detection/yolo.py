@@ -120,7 +120,7 @@ class YOLOv2(nn.Module):
         own = objects.real & ~_taken(place, objects.real)
 
         def at(values: jax.Array) -> jax.Array:
-            """Those of the predictors that the objects belong to, (B, N, ...)."""
+            """Returns those of the predictors that the objects belong to, (B, N, ...)."""
             return jnp.take_along_axis(values, place[..., None], 1)
 
         box, said = at(predicted), at(outputs)

@@ -115,7 +115,7 @@ def find_joins(
     spots = jnp.arange(count)
 
     def errors_of(nodes: jax.Array, sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The joined node and its error of each place (n, 2, D) of two children."""
+        """Returns the joined node and its error of each place (n, 2, D) of two children."""
         joined = cell.combine(cell.project(params, nodes), None, nodes)
         return joined, cell.error(params, joined, nodes, sizes)
 

@@ -183,7 +183,10 @@ def gru_tree():
         (lambda: from_flax(GRUAfter(H), without(gru_tree(), "hn")), "needs exactly hn/bias"),
         (lambda: from_flax(LSTM(H), gru_tree()), "given are hn/bias.* needs exactly hf/bias"),
         (lambda: from_flax(ProjectionLSTM(H), {}), "Flax has no ProjectionLSTM"),
-        (lambda: stack_from_pytorch(LSTM(H), {"weight_ih": 0}), "'weight_ih' is not a parameter of"),
+        (
+            lambda: stack_from_pytorch(LSTM(H), {"weight_ih": 0}),
+            "'weight_ih' is not a parameter of",
+        ),
     ],
 )
 def test_wrong_arrays(convert, message):
