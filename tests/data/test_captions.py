@@ -225,7 +225,7 @@ BAD: dict[str, tuple[Callable[[pathlib.Path], Any], str]] = {
     ),
     "id of another kind": (
         lambda folder: write_coco(folder / "captions_train.json", {1: "a.png"}, [of([], "x")]),  # type: ignore[arg-type]
-        r"annotation 0 \(id 10\) of .* has the image_id \[\], which is no number",
+        r"annotation 0 \(id 10\) of .* has the image_id \[\], which is not a number",
     ),
     "no picture of a JSON file": (
         lambda folder: write_coco(folder / "captions_train.json", {1: "z.png"}, [of(1, "good")]),

@@ -86,9 +86,9 @@ def test_what_is_left_out_or_changed_is_counted(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[[", r"a.json is no JSON \(line 1: "),
-        ("", r"a.json is no JSON"),
-        ("[" * 100_000, r"a.json is no JSON; it should hold"),
+        ("[[", r"a.json is not JSON \(line 1: "),
+        ("", r"a.json is not JSON"),
+        ("[" * 100_000, r"a.json is not JSON; it should hold"),
         ("5", "is a number; it should hold a list of pieces"),
         ('"x"', "is a text; it should"),
         ("{}", "has the keys none; it should"),
@@ -185,8 +185,8 @@ def test_folders_are_the_parts_of_the_data(tmp_path):
 def test_bad_midi_files_are_one_clear_line(tmp_path):
     good = midi_file(tmp_path / "good.mid", note(60, 0, 480))
     cases = {
-        "no MIDI file": b"RIFF....",
-        "damaged one": good.read_bytes()[:30],
+        "not a MIDI file": b"RIFF....",
+        "or it is damaged": good.read_bytes()[:30],
         "is not a MIDI file, or it is damaged": b"",
     }
     for message, data in cases.items():
@@ -204,12 +204,12 @@ def test_bad_midi_files_are_one_clear_line(tmp_path):
     with pytest.raises(InputError, match="200,001 steps, and 100,000 are the most"):
         read_midi(long, 1)
     tracks = midi_file(tmp_path / "two.mid", note(60, 0, 480), kind=2)
-    with pytest.raises(InputError, match="tracks that are no one piece"):
+    with pytest.raises(InputError, match="tracks that are not one piece"):
         read_midi(tracks, 1)
     data = bytearray(good.read_bytes())
     data[12:14] = b"\xe7\x28"  # SMPTE: 25 frames of 40 ticks
     (tmp_path / "smpte.mid").write_bytes(data)
-    with pytest.raises(InputError, match="times that are no beats"):
+    with pytest.raises(InputError, match="times that are not beats"):
         read_midi(tmp_path / "smpte.mid", 1)
     with pytest.raises(InputError, match="is one piece"):
         load_music(data_path=good)
@@ -305,9 +305,9 @@ def test_texts_of_pieces_and_back():
     ("text", "message"),
     [
         ("H4", "'H4' is not a note; write names such as C4"),
-        ("C", "'C' is no note"),
-        ("C4+", "'' is no note"),
-        ("C4 60", "'60' is no note"),
+        ("C", "'C' is not a note"),
+        ("C4+", "'' is not a note"),
+        ("C4 60", "'60' is not a note"),
         ("A-1", "A-1 is not a key of a piano; give notes from A0 to C8"),
         ("C#8", "C#8 is not a key of a piano"),
         ("  ", "an empty line has no notes"),

@@ -129,7 +129,7 @@ def test_diversity_spreads_the_hypotheses_and_groups_without_it_repeat_one_beam(
     [
         ({"groups": 3}, "3 groups do not divide a beam of width 4"),
         ({"groups": 0}, "0 groups do not divide"),
-        ({"groups": 2, "diversity": -1.0}, "diversity -1.0 is no number of nats"),
+        ({"groups": 2, "diversity": -1.0}, "diversity -1.0 is not a number of nats"),
     ],
 )
 def test_groups_that_do_not_fit_are_refused(options, message):

@@ -79,7 +79,7 @@ def test_a_rate_is_found_and_nothing_but_the_picture_is_left(run, tmp_path, monk
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--find_rate=rates.jpg"], "--find_rate=rates.jpg is no picture"),
+        (["--find_rate=rates.jpg"], "--find_rate=rates.jpg is not a picture"),
         (["--find_rate=nowhere/rates.png"], "there is no folder nowhere"),
         (["--find_rate=rates.png", "--check"], "--check does not read --find_rate"),
         (["--find_rate=rates.png", "--plan"], "--plan does not read --find_rate"),

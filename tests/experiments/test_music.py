@@ -218,7 +218,7 @@ def test_midi_files_are_trained_on(capfd, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"first": "X"}, "--first=X: 'X' is no note"),
+        ({"first": "X"}, "--first=X: 'X' is not a note"),
         ({"first": "C9"}, "--first=C9: C9 is not a key of a piano"),
         ({"dataset": "digits"}, "has not exactly one feature of each kind"),
         ({"data_path": "/nowhere.json"}, "does not exist"),
@@ -232,7 +232,7 @@ def test_bad_input_is_one_line(data_dir, options, message):
 
 def test_a_line_that_is_no_melody_is_named(trained):
     _, folder = trained
-    with pytest.raises(InputError, match="line 2: 'Q4' is no note"):
+    with pytest.raises(InputError, match="line 2: 'Q4' is not a note"):
         dlcore.load(folder).predict(["C4", "Q4"])
     with pytest.raises(InputError, match="line 1: an empty line has no notes"):
         dlcore.load(folder).predict([""])

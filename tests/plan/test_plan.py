@@ -252,10 +252,10 @@ def test_chips_by_the_kind_that_jax_tells():
         ("flops=1e12,memory=16e9,bandwidth=1e9", "lacks link"),
         ("tpu-v5e,speed=3", "give a name"),
         ("tpu-v5e,link=1,link=2", "give a name"),
-        ("tpu-v5e,link=fast", "link 'fast' is no positive number"),
-        ("tpu-v5e,link=0", "link '0' is no positive number"),
-        ("tpu-v5e,link=-3", "link '-3' is no positive number"),
-        ("tpu-v5e,link=nan", "link 'nan' is no positive number"),
+        ("tpu-v5e,link=fast", "link 'fast' is not a positive number"),
+        ("tpu-v5e,link=0", "link '0' is not a positive number"),
+        ("tpu-v5e,link=-3", "link '-3' is not a positive number"),
+        ("tpu-v5e,link=nan", "link 'nan' is not a positive number"),
     ],
 )
 def test_bad_chips(text, complaint):

@@ -81,7 +81,7 @@ def _spans(path: PathLike, log: "collections.Counter[str]") -> list[tuple[float,
             f"{path} is not a MIDI file, or it is damaged ({reason}); give one that a player plays"
         ) from None
     if beat <= 0 or file.type == 2:
-        what = "tracks that are no one piece" if file.type == 2 else "times that are no beats"
+        what = "tracks that are not one piece" if file.type == 2 else "times that are not beats"
         raise InputError(f"{path} is a MIDI file with {what}; save it as one of format 0 or 1")
     spans, end = [], max((time for (time, _), _ in messages), default=0)
     open_notes: dict[tuple[int, int, int], list[int]] = {}
