@@ -4,6 +4,7 @@ import pathlib
 import re
 import textwrap
 
+import pictures
 import reference
 import results
 
@@ -14,6 +15,7 @@ from dlcore.launch import records
 
 def pages(docs: pathlib.Path) -> None:
     """Writes the glossary, the results and the reference; a file that would not change is left."""
+    pictures.draw_all(docs / "_pictures")
     written = {
         **_glossary(),
         "results/index.md": results.page(),
@@ -64,6 +66,10 @@ def _entry(term: Term) -> str:
     parts.append(term.meaning)
     if term.formula:
         parts.append(f"$$\n{term.formula}\n$$")
+    for one in pictures.of_term(term.name):
+        parts.append(
+            f"```{{image}} ../_pictures/{one.name}.svg\n:alt: {one.alt}\n:class: drawn\n```"
+        )
     if term.correction:
         text = term.correction[0].upper() + term.correction[1:]
         parts.append(f":::{{admonition}} Often wrong\n:class: warning\n{text}\n:::")
