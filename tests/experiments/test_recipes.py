@@ -34,8 +34,9 @@ def test_a_recipe_passes_the_smoke_test(capfd, path, data_dir, tmp_path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_options_of_a_recipe_are_those_of_its_job(path):
     name = path.parent.name
-    config = jobs.module(name).Config if name == "comparison" else jobs.task_class(name).parts()[0]
-    _, given = flags.parse(config, [f"--recipe={path.stem}"], recipes=jobs.recipes(name))
+    _, given = flags.parse(
+        jobs.config_class(name), [f"--recipe={path.stem}"], recipes=jobs.recipes(name)
+    )
     assert len(given) > 1
 
 

@@ -1,4 +1,4 @@
-"""Every entry of the glossary has a picture that says what it shows, or a reason for having none."""
+"""Every entry of the glossary has a picture, or a reason for having none."""
 
 import pathlib
 import sys

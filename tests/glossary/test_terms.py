@@ -2,6 +2,8 @@
 
 import doctest
 import importlib
+import re
+import shlex
 
 import documented_commands
 import jax
@@ -11,6 +13,7 @@ import pytest
 
 from dlcore import glossary
 from dlcore.errors import InputError
+from dlcore.launch import flags, records
 
 TERMS = glossary.terms()
 
@@ -42,6 +45,10 @@ def test_the_symbols_of_a_term_exist(term):
 @pytest.mark.parametrize("term", [t for t in TERMS if t.command], ids=by_name)
 def test_the_command_of_a_term_parses(term):
     documented_commands.parse(term.command)
+    job, *given = shlex.split(term.command)
+    recipe = flags.value_of(given, "recipe") or records.DEFAULT
+    # It names the files that the recipe asks for, and its recorded result is found.
+    assert term.command.startswith(records.command(job, recipe))
 
 
 @pytest.mark.parametrize("term", [t for t in TERMS if t.example], ids=by_name)
@@ -58,6 +65,19 @@ def test_the_example_of_a_term_prints_what_it_says(term):
 def test_a_term_can_be_seen(term):
     assert term.example or term.command
     assert term.meaning.endswith(".") and 40 < len(term.meaning) < 1200
+
+
+@pytest.mark.parametrize("term", TERMS, ids=by_name)
+def test_the_text_of_a_term_has_no_measured_figure(term):
+    """What a command printed, and in what time, is shown from records and not typed by hand."""
+    text = f"{term.meaning} {term.correction or ''}"
+    assert not re.search(r"accuracy of \d|\d s\b|\d seconds|reaches \d|measured", text)
+
+
+def test_what_a_command_printed_is_shown_with_its_entry():
+    term = glossary.find("binary step")
+    shown = glossary.explain(term, printed="seed 0: test accuracy 0.5, 3.0 s")
+    assert shown.endswith("Recorded with seed 0: test accuracy 0.5, 3.0 s")
 
 
 def test_no_two_terms_have_the_same_name():
