@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import pathlib
+import re
 import textwrap
 import tomllib
 from typing import Any
@@ -59,18 +60,23 @@ def terms() -> tuple[Term, ...]:
 
 
 def find(name: str) -> Term:
-    """Returns the entry of a name or alias; case, spaces and hyphens make no difference.
+    """Returns the entry of a name or alias.
+
+    Case, spaces, hyphens and the order of the words make no difference, nor does a plural's "s".
 
     Raises:
         InputError: when there is none, with the names that are nearest.
     """
     table = _by_key()
-    if _key(name) in table:
-        return table[_key(name)]
+    if found := table.get(_key(name)) or _by_words().get(_words(name)):
+        return found
     near = difflib.get_close_matches(_key(name), table, n=12, cutoff=0.5)
-    # What contains the words comes before what only looks alike.
+    # Names whose words were all given, and those that hold what was given, come before what only
+    # looks alike.
+    given = {*_words(name)}
+    whole = [term.name for words, term in _by_words().items() if words and given >= {*words}]
     inside = [key for key in table if _key(name) and _key(name) in key]
-    names = dict.fromkeys(table[key].name for key in [*inside, *near])
+    names = dict.fromkeys([*whole, *(table[key].name for key in [*inside, *near])])
     if not names:
         raise InputError(f"no term is like {name!r}; `dlcore explain` lists all of them")
     raise InputError(f"unknown term {name!r}; the nearest ones: {', '.join([*names][:5])}")
@@ -79,6 +85,16 @@ def find(name: str) -> Term:
 @functools.cache
 def _by_key() -> dict[str, Term]:
     return {_key(name): term for term in terms() for name in (term.name, *term.aliases)}
+
+
+@functools.cache
+def _by_words() -> dict[tuple[str, ...], Term]:
+    return {_words(name): term for term in terms() for name in (term.name, *term.aliases)}
+
+
+def _words(name: str) -> tuple[str, ...]:
+    words = re.findall(r"\w+", name.casefold())
+    return tuple(sorted(word.removesuffix("s") for word in words))
 
 
 def _key(name: str) -> str:

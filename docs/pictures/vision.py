@@ -25,10 +25,12 @@ def _table(name: str) -> list:
     """The layers of a network with a thousand outputs that have parameters, or change the map."""
     spec = image_spec(name)
     side, classes = (32, 10) if name == "lenet5" else (spec.image_size or 32, 1000)
-    model = spec.build(num_classes=classes)
+    # The second classifiers of GoogLeNet are there in training only.
+    options = {"auxiliary": False} if name == "googlenet" else {}
+    model = spec.build(num_classes=classes, **options)
     x = jax.ShapeDtypeStruct((1, side, side, 1 if name == "lenet5" else 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    return layer_table(model.apply, variables, x)
+    return [row for row in layer_table(model.apply, variables, x) if row.shape]
 
 
 def _architecture(name: str) -> Figure:
@@ -180,7 +182,7 @@ def landmarks() -> Figure:
 def overlaps() -> Figure:
     figure, found = axes(3, height=1.9, bare=True)
     a = np.array([0.0, 0, 4, 4])
-    for ax, shift in zip(found, (2.0, 0.77, 0.2), strict=True):
+    for ax, shift in zip(found, (2.0, 0.734, 0.2), strict=True):
         b = a + shift
         for box, colour in ((a, COLOURS[0]), (b, COLOURS[1])):
             ax.add_patch(
@@ -219,7 +221,7 @@ def anchor_shapes() -> Figure:
 def suppression() -> Figure:
     scene, rng = draw_scene("test", 8, 2, 3), np.random.default_rng(0)
     count = len(scene.boxes)
-    moved = np.repeat(scene.boxes, 4, 0) + rng.normal(0, 2.2, (4 * count, 4))
+    moved = np.repeat(scene.boxes, 4, 0) + rng.normal(0, 1.2, (4 * count, 4))
     scores = rng.uniform(0.5, 0.95, 4 * count)
     labels = np.repeat(np.asarray(scene.labels), 4)
     kept = suppress(

@@ -88,12 +88,29 @@ def test_no_two_terms_have_the_same_name():
 def test_a_term_is_found_by_its_names_and_near_ones_are_offered():
     assert glossary.find("leaky  relu").name == "Leaky ReLU"
     assert glossary.find("RECTIFIER").name == "ReLU"
+    assert glossary.find("padding, same").name == "Padding"
+    assert glossary.find("residual blocks").name == "Residual block"
     with pytest.raises(InputError, match="unknown term 'softmix'; the nearest ones: Softmax"):
         glossary.find("softmix")
     with pytest.raises(InputError, match="unknown term 'hyperbolic'; the nearest ones: Tanh"):
         glossary.find("hyperbolic")
+    with pytest.raises(InputError, match="the nearest ones: LSTM, GRU"):
+        glossary.find("LSTM generalises GRU")
     with pytest.raises(InputError, match="no term is like '%%'"):
         glossary.find("%%")
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("RBN", "Restricted Boltzmann machine"),
+        ("NMTs", "Neural Turing machine"),
+        ("GoogleLeNet", "GoogLeNet"),
+        ("Kears", "Other frameworks"),
+    ],
+)
+def test_misspellings_of_glossaries_are_found(given, name):
+    assert glossary.find(given).name == name
 
 
 def test_an_entry_is_printed_whole():
