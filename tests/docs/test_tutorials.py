@@ -32,7 +32,7 @@ def test_a_page_prints_what_it_shows(page, prepared, tmp_path, monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "1")
     monkeypatch.chdir(tmp_path)
     for block, printed in run(page, tmp_path):
-        found = differences(block.shown or (), printed) if block.shown or block.at else []
+        found = differences(block.shown or (), printed)
         assert not found, "\n".join([block.text, *found])
 
 

@@ -110,7 +110,7 @@ def _commands(body: str, at: int) -> Iterator[Block]:
         at += len(command)
         while command.endswith("\\\n"):
             at += len(lines[0])
-            command = command[:-2] + " " + lines.pop(0).lstrip()
+            command = command[:-2].rstrip() + " " + lines.pop(0).lstrip()
         shown = []
         while lines and not lines[0].startswith("$ "):
             shown.append(lines.pop(0))
@@ -165,7 +165,7 @@ def _execute_cell(source: str, names: dict) -> None:
     exec(compile(tree, "cell", "exec"), names)
     if last is not None:
         value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
-        if value is not None:
+        if value is not None and not source.rstrip().endswith(";"):
             print(repr(value))
 
 
@@ -281,7 +281,9 @@ def filled(shown: tuple[str, ...], printed: list[str]) -> list[str]:
 
 
 def write(page: pathlib.Path) -> None:
-    """Runs a page in Markdown and writes what its blocks print into it."""
+    """Runs a page and writes what its blocks print into it."""
+    if page.suffix == ".ipynb":
+        return _write_notebook(page)
     text = page.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         results = [*run(page, pathlib.Path(folder))]
@@ -293,6 +295,19 @@ def write(page: pathlib.Path) -> None:
         new = "".join(line + "\n" for line in filled(block.shown, printed))
         text = text[: block.at] + new + text[block.at + before :]
     page.write_text(text, encoding="utf-8")
+
+
+def _write_notebook(page: pathlib.Path) -> None:
+    """Runs a notebook as Jupyter does; myst-nb, of the extra `docs`, brings what that needs."""
+    import nbclient
+    import nbformat
+
+    notebook = nbformat.read(page, as_version=4)
+    with tempfile.TemporaryDirectory() as folder:
+        nbclient.NotebookClient(notebook, resources={"metadata": {"path": folder}}).execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # times, which would change in each commit
+    nbformat.write(notebook, page)
 
 
 if __name__ == "__main__":
