@@ -23,8 +23,7 @@ def parse(command: str) -> None:
     """
     job, *given = shlex.split(command)
     given = [word for word in given if not word.startswith("--flagfile=") and word != "--help"]
-    config = jobs.module(job).Config if job == "comparison" else jobs.task_class(job).parts()[0]
-    flags.parse(config, given, recipes=jobs.recipes(job))
+    flags.parse(jobs.config_class(job), given, recipes=jobs.recipes(job))
 
 
 def commands(text: str) -> Iterator[str]:
