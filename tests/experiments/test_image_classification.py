@@ -172,7 +172,7 @@ def test_files_of_a_run_that_somebody_spoilt_are_one_clear_line(run, tmp_path, n
         (["--model=lenet"], ["unknown model 'lenet'", "lenet5", "resnet20"]),
         (["--model=lenet5", "--image_size=8"], ["8x8", "lenet5", "16x16"]),
         (["--layout=tpu"], ["unknown layout 'tpu'", "jit, mesh, pmap"]),
-        (["--layout=mesh", "--mesh=data=3"], ["wants 3 devices, but there are"]),
+        (["--layout=mesh", "--mesh=data=3"], ["needs 3 devices, but there are"]),
         (["--accumulate=5"], ["32 is not divisible by 5", "30 or 35"]),
         (["--optimizer=adamm"], ["unknown optimizer 'adamm'", "adamw"]),
         (["--schedule=cos"], ["unknown schedule 'cos'", "cosine"]),

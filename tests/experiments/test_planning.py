@@ -91,7 +91,7 @@ def test_a_mesh_of_another_size_is_refused(run, tmp_path):
     process = run(
         "--plan", "--devices=8", "--mesh=data=4", f"--workdir={tmp_path / 'run'}", devices=1
     )
-    assert_fails(process, "wants 4 devices, but there are 8")
+    assert_fails(process, "needs 4 devices, but there are 8")
     assert not (tmp_path / "run").exists()
 
 

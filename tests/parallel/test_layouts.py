@@ -126,7 +126,7 @@ def test_a_new_shape_counts_as_a_recompilation():
     ("arguments", "message"),
     [
         ({"kind": "tpu"}, "unknown layout 'tpu'; choose one of: jit, mesh, pmap"),
-        ({"kind": "mesh", "mesh": "data=3"}, "wants 3 devices, but there are 4 cpu devices"),
+        ({"kind": "mesh", "mesh": "data=3"}, "needs 3 devices, but there are 4 cpu devices"),
         ({"kind": "mesh", "mesh": "data:4"}, "not of the form data=4"),
         ({"kind": "mesh", "mesh": "tensor=4"}, "unknown axis of a mesh 'tensor'; choose one of"),
         ({"kind": "mesh", "mesh": "data=2,data=2"}, "names an axis twice"),
