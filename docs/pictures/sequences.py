@@ -190,7 +190,7 @@ def surprise() -> Figure:
     ]
     figure, (ax,) = axes(height=2.1)
     ax.bar(range(len(bits)), bits)
-    ax.axhline(np.mean(bits), color=COLOURS[1], linestyle="--")
+    ax.hlines(np.mean(bits), -0.5, len(bits) - 0.6, color=COLOURS[1], linestyle="--")
     mean = float(np.mean(bits))
     told = f"mean {mean:.1f} bits:\nperplexity\n{2**mean:.1f}"
     ax.text(len(bits) - 0.4, mean, told, va="center", fontsize=9)
