@@ -8,7 +8,7 @@ PAGES = [
     for path in sorted(TUTORIALS.iterdir())
     if path.suffix in (".md", ".ipynb") and blocks(path)
 ]
-QUICK = ("first_run", "own_job")
+QUICK = ("own_job",)  # the suite is to be short, and this page has files, commands and Python
 
 
 @pytest.fixture(scope="session")
