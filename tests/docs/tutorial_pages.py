@@ -171,7 +171,8 @@ def _execute_cell(source: str, names: dict) -> None:
 
 def _command(command: str, folder: pathlib.Path) -> None:
     program, *arguments = shlex.split(command)
-    plain = not re.search(r"[|<>;&*]", command)
+    # A plan makes the devices that it is for, which must be done before JAX starts.
+    plain = not re.search(r"[|<>;&*]|--plan", command)
     if program == "dlcore" and arguments[0] in jobs.names() and plain:
         _end(command, lambda: entry.main(jobs.task_class(arguments[0]), arguments[1:]))
     elif program == "python" and arguments[0].endswith(".py") and plain:
@@ -233,7 +234,7 @@ def differences(shown: tuple[str, ...], printed: list[str]) -> list[str]:
         while skipping and at < len(printed) and not alike(line, printed[at]):
             at += 1
         skipping = False
-        if at == len(printed) or not alike(line, printed[at]):
+        if at >= len(printed) or not alike(line, printed[at]):
             found.append(f"shown: {line}\n  printed: {''.join(printed[at : at + 1])}")
         at += 1
     if not skipping and at < len(printed):
