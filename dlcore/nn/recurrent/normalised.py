@@ -30,6 +30,9 @@ class LayerNormLSTM(LSTM):
     i, f, g, o come from N(x W; a) + N(h U; a') + b and h' = o tanh(N(c'; a'', b'')), where N brings
     each example's vector (4H,) or (H,) to mean 0 and variance 1 and multiplies it by its gains.
 
+    With gains of 1 a wide net is chaotic: it enlarges the smallest difference of two carries from
+    step to step, so that long sequences in two precisions have nothing in common in the end.
+
     Parameters beside the LSTM's: the gains `input_scale` (4H,), `recurrent_scale` (4H,) and
     `cell_scale` (H,), initially 1, and `cell_bias` (H,). The first two normalisations have no
     biases, which would only add to `bias`.
@@ -39,18 +42,16 @@ class LayerNormLSTM(LSTM):
         return super().init(key, inputs) | _scales(self.features, 1.0)
 
     def project(self, params: Params, x: jax.Array) -> jax.Array:
-        normal = _layer_norm(multiply_rows(x, params["input_kernel"]))
-        return _affine(normal, params["input_scale"], params["bias"])
+        product = multiply_rows(x, params["input_kernel"])
+        return _layer_norm(product, params["input_scale"], params["bias"])
 
     def step(
         self, params: Params, carry: Carry, projected: jax.Array, hooks: Hooks
     ) -> tuple[Carry, jax.Array]:
         product = hooks.product("recurrent_kernel", carry["h"])
-        normal = _layer_norm(product)
-        i, f, g, o = gates(projected + _affine(normal, params["recurrent_scale"]), 4)
+        i, f, g, o = gates(projected + _layer_norm(product, params["recurrent_scale"]), 4)
         c = sigmoid(f) * carry["c"] + sigmoid(i) * hooks.candidate(jnp.tanh(g))
-        normal = _layer_norm(c)
-        h = sigmoid(o) * jnp.tanh(_affine(normal, params["cell_scale"], params["cell_bias"]))
+        h = sigmoid(o) * jnp.tanh(_layer_norm(c, params["cell_scale"], params["cell_bias"]))
         return {"h": h, "c": c}, h
 
 
@@ -182,10 +183,7 @@ class BatchNormLSTM(LSTM):
         self, x: jax.Array, moments: Moments, scale: jax.Array, bias: jax.Array | None = None
     ) -> jax.Array:
         mean, var = moments["mean"][..., None, :], moments["var"][..., None, :]
-        wide = x.astype(at_least_float32(x.dtype))
-        normal = standardize(wide, mean=mean, variance=var, epsilon=self.epsilon)
-        scale, bias = jax.tree.map(lambda leaf: leaf.astype(wide.dtype), (scale, bias))
-        return _affine(normal, scale, bias).astype(x.dtype)
+        return _standardised(x, mean, var, scale, bias, self.epsilon)
 
 
 def reverse_by_length(x: jax.Array, lengths: jax.Array) -> jax.Array:
@@ -210,14 +208,26 @@ def _scales(features: int, start: float) -> dict[str, jax.Array]:
     }
 
 
-def _layer_norm(x: jax.Array) -> jax.Array:
+def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    wide = x.astype(at_least_float32(x.dtype))
     # `standardize` by itself would compute the variance as E[x^2] - E[x]^2, which cancels.
-    return standardize(x, variance=x.var(-1, keepdims=True))
+    mean, var = wide.mean(-1, keepdims=True), wide.var(-1, keepdims=True)
+    return _standardised(x, mean, var, scale, bias)
 
 
-def _affine(x: jax.Array, scale: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-    x = x * expand(scale, x.ndim)
-    return x if bias is None else x + expand(bias, x.ndim)
+def _standardised(
+    x: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array | None,
+    epsilon: float = 1e-5,
+) -> jax.Array:
+    """Returns x with a mean of 0 and a variance of 1, times gains, computed in float32 at least."""
+    wide = x.astype(at_least_float32(x.dtype))
+    normal = standardize(wide, mean=mean, variance=var, epsilon=epsilon)
+    y = normal * expand(scale.astype(wide.dtype), wide.ndim)
+    return (y if bias is None else y + expand(bias.astype(wide.dtype), wide.ndim)).astype(x.dtype)
 
 
 def _sum_over_devices(total: jax.Array, axis_name: AxisName | None) -> jax.Array:

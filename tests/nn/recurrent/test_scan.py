@@ -23,7 +23,7 @@ from recurrent_cases import (
     run,
 )
 
-from dlcore.nn.recurrent import LSTM, Noise, Vanilla, reverse_by_length, scan
+from dlcore.nn.recurrent import LSTM, LayerNormLSTM, Noise, Vanilla, reverse_by_length, scan
 from dlcore.nn.recurrent.cell import Hooks
 
 X = normal(0, T, B, D)
@@ -157,6 +157,17 @@ def test_gradients_in_half_precision_are_summed_in_single_precision(name):
     for path, wanted in expected.items():
         error = jnp.linalg.norm(found[path].astype(jnp.float32) - wanted)
         assert error < 0.02 * jnp.linalg.norm(wanted), path
+
+
+def test_layer_normalisation_in_half_precision_rounds_its_result_alone():
+    """With a mean of bfloat16, numbers around 10 would be off by 3 percent of their deviation."""
+    cell = LayerNormLSTM(H)
+    params = cell.init(jax.random.key(0), D)
+    params["input_kernel"] += 10
+    halves = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (params, jnp.eye(D)))
+    found = cell.project(*halves)
+    expected = cell.project(*jax.tree.map(lambda leaf: leaf.astype(jnp.float32), halves))
+    np.testing.assert_array_equal(found, expected.astype(jnp.bfloat16))
 
 
 def test_the_gradient_is_the_sum_over_the_steps():
