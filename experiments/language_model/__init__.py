@@ -24,6 +24,7 @@ from dlcore import launch
 from dlcore.data import Loader
 from dlcore.data.text import Corpus, Stream, Vocabulary, Windows, load_corpus
 from dlcore.errors import InputError
+from dlcore.launch import workdir as folders
 from dlcore.launch.fields import (
     LARGEST,
     LARGEST_NUMBER,
@@ -241,7 +242,8 @@ class LanguageModelling(launch.Task[Config, Info]):
         counts = np.bincount(ids["train"], minlength=len(vocabulary))
         hierarchical = config.model != "ngram" and config.softmax == "hierarchical"
         order = None
-        if hierarchical:
+        # A run that continues remembers its own.
+        if hierarchical and not folders.holds_run(self.workdir):
             order = processes.of_primary(order_by_likeness(ids["train"], len(vocabulary)))
         self.info = Info(vocabulary, counts, order)
         if config.model == "ngram":
