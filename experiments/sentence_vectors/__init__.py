@@ -170,7 +170,7 @@ class Config(
         shrunk = super().shrunk()
         if shrunk.unread("words"):
             return shrunk
-        return dataclasses.replace(shrunk, words=512, micro_batch=128)
+        return dataclasses.replace(shrunk, words=1024, micro_batch=512)
 
 
 @dataclasses.dataclass(frozen=True)

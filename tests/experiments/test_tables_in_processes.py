@@ -46,18 +46,18 @@ def test_two_processes_learn_what_one_learns(kind, text, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_run_of_two_processes_goes_on_bit_for_bit(kind, text, tmp_path):
-    steps = 4000
-    flags = (*COMMON, *KINDS[kind], f"--data_path={text}", f"--steps={steps}", "--log_every=20")
-    flags = (*flags, "--checkpoint_every=100", "--eval_every=1000")
+    steps = 400
+    flags = (*COMMON, *KINDS[kind], f"--data_path={text}", f"--steps={steps}", "--log_every=10")
+    flags = (*flags, "--checkpoint_every=20", "--eval_every=200")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finished("word_vectors", *flags, f"--workdir={whole}", processes=2, devices=2)
-    process = start("word_vectors", *flags, f"--workdir={killed}", processes=2, devices=2)
-    wait_for(killed, 200)
+    finished("word_vectors", *flags, f"--workdir={whole}", processes=2, devices=1)
+    process = start("word_vectors", *flags, f"--workdir={killed}", processes=2, devices=1)
+    wait_for(killed, 40)
     os.kill(worker(killed, 1), signal.SIGKILL)
     process.communicate(timeout=200)
     assert process.returncode != 0
     assert not (killed / "summary.json").exists()
-    finished("word_vectors", *flags, f"--workdir={killed}", processes=2, devices=2)
+    finished("word_vectors", *flags, f"--workdir={killed}", processes=2, devices=1)
     assert fingerprints(killed, steps) == fingerprints(whole, steps)
     assert reports(killed) == reports(whole)
 
