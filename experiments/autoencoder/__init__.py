@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import xlogy
+from jax.scipy.special import xlogy
 
 from dlcore import launch
 from dlcore.data import evenly_spaced, read_images
@@ -431,8 +431,8 @@ class Autoencoder(launch.Task[Config, Info]):
         if self.grey:
             # A bound of grey pixels cannot fall below their entropy as bits.
             x = next(data.test())["image"] / 255
-            entropy = -(xlogy(x, x) + xlogy(1 - x, 1 - x)).mean()
-            share = (1 + float(entropy) / np.log(2)) / 2
+            entropy = float(-(xlogy(x, x) + xlogy(1 - x, 1 - x)).mean())
+            share = (1 + entropy / np.log(2)) / 2
         return launch.Check(self.forward, "image", overfit_share=share)
 
     def finish(self, outcome: launch.Outcome) -> launch.Outcome:

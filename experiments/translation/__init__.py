@@ -54,7 +54,6 @@ from dlcore.models.text.prediction import log_probs, nats, training_losses
 from dlcore.nn.recurrent import CELLS
 from dlcore.nn.sequences import length_mask
 from dlcore.report import Section
-from dlcore.train.checkpoint import average_params
 from dlcore.train.logs import write_table, writing
 from dlcore.types import Aux, Batch, Mean, Metrics, Params, PyTree, TrainState, Variables
 
@@ -358,6 +357,8 @@ class Translation(launch.Task[Config, Info]):
     def reported(self, variables: Variables) -> Variables:
         if self.config.average == 1:
             return variables
+        from dlcore.train.checkpoint import average_params  # Orbax takes a second to import
+
         params, steps = average_params(checkpoint_folder(self), self.config.average)
         launch.say(f"mean of the parameters at the steps {', '.join(map(str, steps))}")
         return {**variables, "params": params}

@@ -24,6 +24,29 @@ def test_the_overview_lists_every_job_with_a_line():
     assert "dlcore prepare NAME" in shown
 
 
+def test_no_job_imports_what_only_some_runs_need():
+    """Their import takes seconds together; whoever needs one of them imports it when it is used."""
+    late = (
+        "babel", "grain", "matplotlib", "mido", "orbax", "pycocotools", "sacrebleu", "scipy",
+        "skimage", "sklearn", "tensorboardX", "tensorflow_datasets", "tokenizers",
+    )  # fmt: skip
+    program = f"""
+import sys
+from dlcore.launch import command, flags, jobs
+command.overview()
+for name in jobs.names():
+    module = jobs.module(name)
+    if name != "comparison":
+        config, _ = jobs.task_class(name).parts()
+        flags.parse(config, [])
+        flags.help_text(config)
+    if found := [name for name in {late} if name in sys.modules]:
+        sys.exit(f"{{name}} imports {{found}}")
+"""
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8")
+    assert process.returncode == 0, process.stderr
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_every_job_is_a_task_with_a_configuration_of_documented_fields(name):
     task = jobs.task_class(name)
