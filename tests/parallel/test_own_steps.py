@@ -131,6 +131,13 @@ STEPS = {
 }
 
 
+@functools.cache
+def trained_on_one_device(step, make_state):
+    """What every layout must reach."""
+    state, metrics = train(step, make_state, LAYOUTS["jit"]())
+    return networks.arrays(state), metrics
+
+
 # On a mesh the guard sees what it sees on one device; under pmap, a part.
 @pytest.mark.parametrize(
     ("name", "guarded"),
@@ -139,7 +146,7 @@ STEPS = {
 @pytest.mark.parametrize("case", STEPS)
 def test_a_step_of_ones_own_equals_that_of_one_device(case, name, guarded):
     step, make_state = STEPS[case]
-    reference, expected = train(step, make_state, LAYOUTS["jit"]())
+    reference, expected = trained_on_one_device(step, make_state)
     state, metrics = train(guard(step) if guarded else step, make_state, LAYOUTS[name]())
     for metric, value in expected.items():
         assert metrics[metric] == pytest.approx(value, abs=1e-6)
@@ -206,7 +213,7 @@ def unreported_step(state, batch):
 def test_a_step_that_knows_its_own_rows_alone_is_refused_under_pmap(step, why):
     for name in ("mesh", "fsdp", "model"):
         if step is not half_step:  # which divides by the devices of pmap
-            reference, _ = train(step, make_machine, LAYOUTS["jit"]())
+            reference, _ = trained_on_one_device(step, make_machine)
             networks.assert_close(train(step, make_machine, LAYOUTS[name]())[0], reference)
     for wrapped in (step, guard(step)):
         with pytest.raises(InputError) as error:
