@@ -1,5 +1,6 @@
 """Pooling equals hand-worked numbers, NumPy, JAX's own gradient and finite differences."""
 
+import functools
 import itertools
 
 import jax
@@ -64,9 +65,15 @@ def test_the_sources_numbers():
 def test_values(sizes, window, stride, padding):
     x = jax.random.normal(jax.random.key(0), (2, *sizes, 3))
     resolved = geometry(sizes, window, stride, padding)
-    largest = nn.max_pool(x, window, stride=stride, padding=padding)
-    mean = nn.average_pool(x, window, stride=stride, padding=padding)
-    inside = nn.average_pool(x, window, stride=stride, padding=padding, count_include_padding=False)
+
+    @jax.jit
+    def pools(x):
+        how = {"stride": stride, "padding": padding}
+        mean = nn.average_pool(x, window, **how)
+        inside = nn.average_pool(x, window, **how, count_include_padding=False)
+        return nn.max_pool(x, window, **how), mean, inside
+
+    largest, mean, inside = map(np.asarray, pools(x))
     axes = tuple(range(1, 1 + len(sizes)))
     for position, values in windows_of(x, *resolved, fill=np.nan):
         at = (slice(None), *position)
@@ -88,11 +95,19 @@ def test_max_gradient_is_that_of_reduce_window(sizes, window, stride, padding):
             x, -jnp.inf, jax.lax.max, (1, *window_, 1), (1, *stride_, 1), ((0, 0), *pads, (0, 0))
         )
 
-    expected, plain_vjp = jax.vjp(plain, x)
-    y, vjp = jax.vjp(lambda x: nn.max_pool(x, window, stride=stride, padding=padding), x)
-    g = jnp.asarray(np.random.default_rng(1).integers(-9, 9, y.shape), jnp.float32)
-    np.testing.assert_array_equal(y, expected)
-    np.testing.assert_array_equal(vjp(g)[0], plain_vjp(g)[0])
+    def ours(x):
+        return nn.max_pool(x, window, stride=stride, padding=padding)
+
+    g = np.random.default_rng(1).integers(-9, 9, jax.eval_shape(plain, x).shape)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def value_and_pulled_back(pool, x, g):
+        y, vjp = jax.vjp(pool, x)
+        return y, vjp(g)[0]
+
+    found, expected = (value_and_pulled_back(pool, x, g.astype("f4")) for pool in (ours, plain))
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
 
 
 def test_the_first_of_equal_maxima_gets_the_gradient():
@@ -116,7 +131,7 @@ def test_max_gradient_is_the_slope(sizes, window, stride, padding):
 
         h = 1e-3
         slope = (f(x + h * direction) - f(x - h * direction)) / (2 * h)
-        np.testing.assert_allclose((jax.grad(f)(x) * direction).sum(), slope, rtol=1e-8)
+        np.testing.assert_allclose((jax.jit(jax.grad(f))(x) * direction).sum(), slope, rtol=1e-8)
 
 
 def test_max_under_jit_and_vmap():
