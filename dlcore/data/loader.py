@@ -18,7 +18,7 @@ Shapes: B examples of the global batch, P processes, N examples of the split, n 
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -221,7 +221,11 @@ def process_rows(batch_size: int, process_index: int, process_count: int) -> sli
 
 
 def parts_of_batches(
-    batches: Iterator[Batch], multiple: int, *, process_index: int = 0, process_count: int = 1
+    batches: Iterator[Mapping[str, np.ndarray]],
+    multiple: int,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> Iterator[Batch]:
     """Yields the part of each batch that a process feeds, for batches that are made as a whole.
 
