@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from dlcore.errors import Diverged, InputError
+from dlcore.paths import leaves_by_path
 from dlcore.runtime import Layout, Precision, compile_step
 from dlcore.runtime.layout import Jit
 from dlcore.train.accounting import Account
@@ -306,10 +307,11 @@ def fit(
 
     Raises:
         Diverged: after 10 bad steps in a row; names the steps and the first bad batch.
-        InputError: when `batches` gives no batches, they end, or the step looks for what they
-            lack; when the layout refuses the step or a batch (`compile_step`), or a hook cannot
-            write.
+        InputError: when an earlier step took the state over; when `batches` gives no batches, they
+            end, or the step looks for what they lack; when the layout refuses the step or a batch
+            (`compile_step`), or a hook cannot write.
     """
+    _refuse_used(state)
     loop = Loop(
         step,
         state,
@@ -320,6 +322,20 @@ def fit(
         hooks=hooks,
     )
     return loop.run()
+
+
+def _refuse_used(state: TrainState) -> None:
+    """Raises InputError for a state whose arrays were donated to a step before."""
+    leaves = leaves_by_path(state)
+    used = [
+        path for path, leaf in leaves.items() if isinstance(leaf, jax.Array) and leaf.is_deleted()
+    ]
+    if used:
+        raise InputError(
+            f"{len(used)} of the {len(leaves)} arrays of the state, such as {used[-1]}, were taken "
+            "over by the first step of an earlier `fit`; make a new state for each run, its "
+            "parameters too, or go on with the state that `fit` returned"
+        )
 
 
 def _source(batches: Batches, start: int) -> Iterator[Batch]:

@@ -295,6 +295,19 @@ def test_a_state_that_is_in_its_place_is_not_copied():
     assert all(map(operator.is_, jax.tree.leaves(placed), jax.tree.leaves(state)))
 
 
+def test_a_state_that_a_run_took_over_is_refused():
+    state = JIT.initialise(make_state)
+    later = fit(make_step(), state, networks.batches, steps=1).state
+    with pytest.raises(
+        InputError, match="such as .*, were taken over .*make a new state for each run"
+    ):
+        fit(make_step(), state, networks.batches, steps=2)
+    # Parameters shared with a new state are taken over as well.
+    with pytest.raises(InputError, match="were taken over"):
+        fit(make_step(), make_state().replace(params=state.params), networks.batches, steps=2)
+    assert int(fit(make_step(), later, networks.batches, steps=2).state.step) == 2
+
+
 def test_the_result_is_printed_without_its_parameters():
     result = fit(make_step(), make_state(), networks.batches, steps=2)
     assert "steps=2" in repr(result) and len(repr(result)) < 500
