@@ -383,7 +383,7 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
 
         Rows of zeros fill the batches up where the devices do not divide them.
         """
-        return parts_of_batches(batches, self.layout().data_size, **self.part())
+        return parts_of_batches(map(dict, batches), self.layout().data_size, **self.part())
 
     def images(self, **options: Any) -> ImageData:
         """Returns the images of --dataset or --data_path, and says what is noted of them.

@@ -34,10 +34,12 @@ class Seen(NamedTuple):
     Attributes:
         places: what the decoder prepared of the map, of leading axis B; None where it reads none.
         start: the decoder's first carry, or what it adds to its inputs, of leading axis B.
+        columns: the transposed kernel of the output layer [F, V], see `log_probs`.
     """
 
     places: Any
     start: Any
+    columns: jax.Array
 
 
 class Words(nn.Module):
@@ -118,7 +120,7 @@ class Captioner(nn.Module):
         Row b W + w is hypothesis w of picture b.
         """
         carry, prediction, _ = self.decoder.read(carry, token[:, None], memory, False)
-        return carry, log_probs(prediction).reshape(len(token), -1)
+        return carry, log_probs(prediction, memory.columns).reshape(len(token), -1)
 
     def _encode(self, images: jax.Array, train: bool) -> tuple[Seen, Activations]:
         (*_, seen), activations = self.body(images, train)
@@ -150,7 +152,8 @@ class ShowAndTell(nn.Module):
         del places
         cell = LSTM(self.features)
         first = self.words.drop(self.image(mean), train)
-        return Seen(None, cell(self.lstm, cell.initial_carry(len(first)), first)[0])
+        carry, _ = cell(self.lstm, cell.initial_carry(len(first)), first)
+        return Seen(None, carry, self.words.kernel.T)
 
     def __call__(
         self, memory: Seen, inputs: jax.Array, train: bool
@@ -218,7 +221,7 @@ class ShowAttendAndTell(nn.Module):
         y = places + self.places[None]
         attended = self._cell.attention.prepare(self.lstm["attention"], y, mask)
         start = {name: jnp.tanh(dense(mean)) for name, dense in self.starts.items()}
-        return Seen(attended, start)
+        return Seen(attended, start, self.words.kernel.T)
 
     def __call__(
         self, memory: Seen, inputs: jax.Array, train: bool
@@ -270,7 +273,8 @@ class TransformerTeller(nn.Module):
         """Reads the places [B, L, D] and their mean [B, D]."""
         del train
         y = self.of_place(places) + self.positions[None]
-        return Seen(self.blocks.project_keys_values(y), self.of_picture(mean))
+        keys_values = self.blocks.project_keys_values(y)
+        return Seen(keys_values, self.of_picture(mean), self.words.kernel.T)
 
     def __call__(
         self, memory: Seen, inputs: jax.Array, train: bool

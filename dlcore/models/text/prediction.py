@@ -38,11 +38,18 @@ class Prediction(NamedTuple):
     copy: Copy | None = None
 
 
-def log_probs(prediction: Prediction) -> jax.Array:
-    """Returns log P of every token, [B, T, V], float32 or wider."""
+def log_probs(prediction: Prediction, columns: jax.Array | None = None) -> jax.Array:
+    """Returns log P of every token, [B, T, V], float32 or wider.
+
+    Args:
+        prediction: the prediction.
+        columns: the transposed kernel [F, V], where it was made before a loop over steps: each step
+            has too few rows to make up for reading the kernel transposed.
+    """
     readout, copy = prediction
     batch, steps, features = readout.hidden.shape
-    scores = full_scores(readout.hidden.reshape(-1, features), readout.kernel, readout.bias)
+    kernel = readout.kernel if columns is None else columns.T
+    scores = full_scores(readout.hidden.reshape(-1, features), kernel, readout.bias)
     logs = jax.nn.log_softmax(scores).reshape(batch, steps, -1)
     if copy is None:
         return logs

@@ -35,11 +35,13 @@ class EncodedSource(NamedTuple):
         layers: the initial carries of the decoder's layers, each leaf [B, ...].
         attended: the encoder's states to attend to; None without attention.
         source: the source ids, int [B, S].
+        columns: the transposed kernel of the output layer [F, V], see `log_probs`.
     """
 
     layers: Carry
     attended: Attended | None
     source: jax.Array
+    columns: jax.Array
 
 
 class RecurrentTranslator(nn.Module):
@@ -155,7 +157,8 @@ class RecurrentTranslator(nn.Module):
             mask = length_mask(source_length, source.shape[1])
             params = self.decoder.get("attention", {})
             attended = self.attention.prepare(params, in_order(states), mask)
-        return EncodedSource(self._layers(last, len(source)), attended, source)
+        layers = self._layers(last, len(source))
+        return EncodedSource(layers, attended, source, self._kernel().T)
 
     def decode(
         self, memory: EncodedSource, inputs: jax.Array, *, train: bool = False
@@ -197,7 +200,7 @@ class RecurrentTranslator(nn.Module):
         Row b W + w is hypothesis w of sentence b; all W attend to one encoded source.
         """
         carry, prediction, _ = self._read(carry, token[:, None], memory, train=False)
-        return carry, log_probs(prediction).reshape(len(token), -1)
+        return carry, log_probs(prediction, memory.columns).reshape(len(token), -1)
 
     @nn.nowrap
     def coverage(self, carry: Carry, memory: EncodedSource) -> jax.Array:
@@ -228,7 +231,6 @@ class RecurrentTranslator(nn.Module):
         if self.tie and hidden.shape[-1] != self.embedding_features:
             hidden = self.projection(hidden)
         hidden = self.drop(hidden, train)
-        kernel = self.target_embedding.table if self.tie else self.output_kernel
 
         def folded(leaf: jax.Array) -> jax.Array:
             return leaf.reshape(len(memory.source), -1, *leaf.shape[2:])
@@ -239,8 +241,13 @@ class RecurrentTranslator(nn.Module):
             seen = jnp.concatenate([steps.contexts, steps.states, embedded], axis=-1)
             gate = nn.sigmoid(self.gate(seen))[..., 0]
             copy = Copy(folded(gate), folded(steps.weights), memory.source)
-        readout = Readout(folded(hidden), kernel, self.output_bias)
+        readout = Readout(folded(hidden), self._kernel(), self.output_bias)
         return carry, Prediction(readout, copy), steps.weights
+
+    def _kernel(self) -> jax.Array:
+        """Returns the kernel of the output layer, [V, F]."""
+        kernel: jax.Array = self.target_embedding.table if self.tie else self.output_kernel
+        return kernel
 
     def _layers(self, last: Carry, batch: int) -> Carry:
         """Computes the first carries of the decoder's layers from the last ones of the encoder."""
