@@ -1,5 +1,7 @@
 """The residual block in its two versions, and the small ResNets made of it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,14 +54,14 @@ def plain_block(variables, x, units, version, shortcut, preactivation):
 
     def norm(x, name):
         scale, bias, mean, var = (
-            np.asarray(each).reshape(1, 1, 1, -1)
+            jnp.reshape(each, (1, 1, 1, -1))
             for each in (
                 *map(params[name].get, ("scale", "bias")),
                 stats[name]["mean"],
                 stats[name]["var"],
             )
         )
-        return (x - mean) / np.sqrt(var + 1e-5) * scale + bias
+        return (x - mean) / jnp.sqrt(var + 1e-5) * scale + bias
 
     def conv(x, name, unit):
         pad, numbers = unit.window // 2, ("NHWC", "HWIO", "NHWC")
@@ -88,7 +90,7 @@ def plain_block(variables, x, units, version, shortcut, preactivation):
         x = conv(x, "projection", Unit(units[-1].features, 1, int(stride)))
         x = norm(x, "projection_norm") if version == 1 else x
     elif shortcut == "identity":
-        x = np.pad(x[:, ::stride, ::stride], [(0, 0)] * 3 + [(0, y.shape[-1] - x.shape[-1])])
+        x = jnp.pad(x[:, ::stride, ::stride], [(0, 0)] * 3 + [(0, y.shape[-1] - x.shape[-1])])
     y = y if shortcut == "none" else y + x
     return jax.nn.relu(y) if version == 1 else y
 
@@ -102,9 +104,12 @@ def plain_block(variables, x, units, version, shortcut, preactivation):
 )
 def test_block_is_the_papers(units, version, preactivation, shortcut):
     block = ResidualBlock(units, version, shortcut, preactivation)
-    variables = shaken(block.init(jax.random.key(0), X))
-    expected = plain_block(variables, X, units, version, shortcut, preactivation)
-    np.testing.assert_allclose(block.apply(variables, X), expected, rtol=1e-4, atol=1e-5)
+    variables = shaken(jax.jit(block.init)(jax.random.key(0), X))
+    plain = functools.partial(
+        plain_block, units=units, version=version, shortcut=shortcut, preactivation=preactivation
+    )
+    found, expected = (jax.jit(compute)(variables, X) for compute in (block.apply, plain))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -119,7 +124,7 @@ def test_zero_init_learns(version):
 
     zero = ("norm_1", "scale") if version == 1 else ("conv_1", "kernel")
     assert not variables["params"][zero[0]][zero[1]].any()
-    assert jax.grad(loss)(variables["params"])[zero[0]][zero[1]].all()
+    assert jax.jit(jax.grad(loss))(variables["params"])[zero[0]][zero[1]].all()
 
 
 def test_dropped_branches_leave_the_shortcut():
