@@ -28,8 +28,8 @@ def provenance() -> dict[str, Any]:
     return {
         # That of the code at hand: an editable installation keeps the version it was made with.
         "versions": {
-            "python": platform.python_version(),
             "dlcore": __version__,
+            "python": platform.python_version(),
             **packages,
         },
         "git_commit": _commit(),

@@ -206,4 +206,4 @@ def test_an_encoder_of_unscaled_pixels_is_taken_without_its_output(monkeypatch, 
     assert (state.params["output"]["kernel"] != own["output"]["kernel"]).any()
     said = capsys.readouterr().err
     assert "restored 4 leaves" in said
-    assert ("these are scaled by --moments=data; --moments=unit" in said) == (moments == "data")
+    assert ("scaled by --moments=data; give --moments=unit" in said) == (moments == "data")

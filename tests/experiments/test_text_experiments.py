@@ -138,7 +138,7 @@ def test_pretrained_vectors_are_used_and_stay_frozen(run, tmp_path):
     flags = (f"--embeddings={path}", "--freeze_embeddings", "--steps=60")
     process = run(*flags, f"--workdir={tmp_path / 'run'}")
     assert process.returncode == 0, process.stderr
-    assert "vectors of 7 of the" in process.stderr
+    assert "vectors for 7 of the" in process.stderr
     path.rename(tmp_path / "elsewhere.txt")  # what was learned is loaded without the vectors
     loaded = dlcore.load(tmp_path / "run")
     tokens = loaded.info.vocabulary.tokens
