@@ -10,7 +10,7 @@ from dlcore.launch import flags, jobs
 # What stands before the name of a job in a command.
 _STARTS = ("dlcore", "scripts/run")
 _LAUNCHERS = ("local.sh", "slurm.sbatch", "tpu_vm.sh")
-_NO_JOBS = ("prepare", "explain", "--help", "--version", "-h")
+_NO_JOBS = ("prepare", "explain", "record", "--help", "--version", "-h")
 _FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 _BLOCK = re.compile(r"^```(?:sh|console)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _ENDS = ("|", "||", "&&", "&", ";", ">", "<")
