@@ -13,7 +13,7 @@ _LINE, _PADDING = 18, 9
 
 
 class Diagram(NamedTuple):
-    """What a diagram shows.
+    """The content of a diagram.
 
     Attributes:
         text: says what it shows to those who do not see it.

@@ -18,7 +18,7 @@ _WIDTH = re.compile(r"(?<![\w-])(?:min-)?width:\s*([\d.]+)px")
 
 
 class _Page(html.parser.HTMLParser):
-    """What a page holds.
+    """The links, pictures and widths that a page holds.
 
     Attributes:
         ids: its anchors.

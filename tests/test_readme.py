@@ -1,4 +1,4 @@
-"""What the README and the pages of the jobs say is so: code runs, commands parse, flags exist."""
+"""README and the pages of the jobs tell the truth: code runs, commands parse, flags exist."""
 
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""What `--check` does before a long run: it looks at a model without training it.
+"""The room that `--check` uses before a long run: it looks at a model without training it.
 
 A table of layers with parameters, multiply-adds and receptive fields, the initial loss against that
 of guessing, gradients against finite differences, overfitting of one batch, and units that are

@@ -1,4 +1,4 @@
-"""What the pictures of the glossary share: their register, their look, and diagrams of boxes."""
+"""The register of the pictures of the glossary, their common look, and diagrams of boxes."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence

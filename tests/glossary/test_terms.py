@@ -69,7 +69,7 @@ def test_a_term_can_be_seen(term):
 
 @pytest.mark.parametrize("term", TERMS, ids=by_name)
 def test_the_text_of_a_term_has_no_measured_figure(term):
-    """What a command printed, and in what time, is shown from records and not typed by hand."""
+    """The printed result of a command and its time are shown from records and not typed by hand."""
     text = f"{term.meaning} {term.correction or ''}"
     assert not re.search(r"accuracy of \d|\d s\b|\d seconds|reaches \d|measured", text)
 

@@ -51,7 +51,7 @@ MODELS = {
 
 @functools.partial(jax.jit, static_argnames=("model", "train"))
 def compiled(model, variables, tokens=TOKENS, lengths=LENGTHS, train=False, seed=3):
-    """What `apply` computes, compiled once for each model."""
+    """The function `apply`, compiled once for each model."""
     return apply(model, variables, tokens, lengths, train, seed)
 
 

@@ -133,7 +133,7 @@ STEPS = {
 
 @functools.cache
 def trained_on_one_device(step, make_state):
-    """What every layout must reach."""
+    """The state that every layout must reach."""
     state, metrics = train(step, make_state, LAYOUTS["jit"]())
     return networks.arrays(state), metrics
 
