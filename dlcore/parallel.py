@@ -131,9 +131,9 @@ def sum_over_devices(tree: Tree) -> Tree:
 
 
 def gather_over_devices(tree: Tree) -> Tree:
-    """The rows of each leaf on all devices, one after another, in the order of the batch.
+    """Returns the rows of each leaf on all devices, one after another, in the order of the batch.
 
-    Where `sum_over_devices` sums nothing, it is the tree itself.
+    Where `sum_over_devices` sums nothing, it returns the tree itself.
 
     >>> gather_over_devices([1, 2])
     [1, 2]
@@ -145,9 +145,9 @@ def gather_over_devices(tree: Tree) -> Tree:
 
 
 def device_share() -> tuple[jax.Array | int, int]:
-    """Which of the devices that hold the parts of the batch is being traced, and how many they are.
+    """Returns which device of those that hold parts of the batch is traced, and their number.
 
-    It is (0, 1) where `sum_over_devices` sums nothing.
+    It returns (0, 1) where `sum_over_devices` sums nothing.
 
     >>> device_share()
     (0, 1)
