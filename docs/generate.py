@@ -14,7 +14,10 @@ from dlcore.launch import records
 
 
 def pages(docs: pathlib.Path) -> None:
-    """Writes the glossary, the results and the reference; a file that would not change is left."""
+    """Writes the glossary, the results and the reference, and deletes pages of an earlier build.
+
+    A file that would not change is left alone, so that Sphinx does not read it again.
+    """
     pictures.draw_all(docs / "_pictures")
     written = {
         **_glossary(),
@@ -26,6 +29,10 @@ def pages(docs: pathlib.Path) -> None:
         path.parent.mkdir(exist_ok=True)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
+    for folder in {(docs / name).parent for name in written}:
+        for path in folder.glob("*.md"):
+            if path.relative_to(docs).as_posix() not in written:
+                path.unlink()
 
 
 def slug(name: str) -> str:
@@ -43,7 +50,7 @@ def _glossary() -> dict[str, str]:
         subjects.setdefault(term.subject, []).append(term)
     files = {subject: slug(subject).removeprefix("term-") for subject in subjects}
     found = {
-        f"glossary/{files[subject]}.md": f"# {subject}\n\n" + "\n\n".join(map(_entry, terms))
+        f"glossary/{files[subject]}.md": f"# {subject}\n\n" + "\n\n".join(map(entry, terms))
         for subject, terms in subjects.items()
     }
     index = ["# Glossary", "", _INTRODUCTION, ""]
@@ -59,8 +66,12 @@ comes from, what implements it here, and a command or a few lines of Python that
 All of the commands, names and examples are tested. `dlcore explain TERM` prints an entry."""
 
 
-def _entry(term: Term) -> str:
+def entry(term: Term) -> str:
+    """Returns the entry of a term in Markdown."""
     parts = [f"({slug(term.name)})=\n## {term.name}"]
+    # The search of the site shows main entries of the index first, and knows no aliases by itself.
+    names = ", ".join(f"! {name.replace(',', ' ')}" for name in (term.name, *term.aliases))
+    parts.append(f"```{{index}} {names}\n```")
     if term.aliases:
         parts.append(f"*Also: {', '.join(term.aliases)}*")
     parts.append(term.meaning)
