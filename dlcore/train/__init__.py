@@ -1,7 +1,7 @@
 """Training: the state, steps, the loop and its hooks, evaluation, checkpoints and logs.
 
-`dlcore.train.checkpoint` imports Orbax and `dlcore.train.logs` the libraries of logs; the names
-below are the rest, which is cheap.
+`dlcore.train.checkpoint` imports Orbax, and `dlcore.train.logs` imports the logging libraries. The
+names below cover everything else, which is cheap to import.
 
 >>> import itertools, jax, jax.numpy as jnp, optax
 >>> from dlcore.train import fit, gradient_step

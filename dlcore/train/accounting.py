@@ -1,8 +1,8 @@
-"""An account of what the steps of a run compute and of their time.
+"""An account of what the steps of a run compute and of the time they take.
 
 FLOPs are floating-point operations of the model: those that a step needs on all its devices
-together, without what is computed again to save memory. Their share of the devices' peak is the
-model FLOP utilisation (Chowdhery et al. 2022, appendix B).
+together, not counting what it computes again to save memory. Their share of the devices' peak is
+the model FLOP utilisation (Chowdhery et al. 2022, appendix B).
 """
 
 import contextlib
@@ -26,14 +26,15 @@ class Account:
     """The bookkeeping of a loop.
 
     Args:
-        packed: the step.
-        parts: into how many parts the processes divide a batch.
+        packed: the step that the loop runs.
+        parts: the number of parts into which the processes divide a batch.
 
     Attributes:
-        seconds: what passed since `restart`, by the part of `PARTS` that it belongs to.
-        steps: how many were `done`.
-        flops: of these steps.
-        peak_flops: per second, of all devices of the step together; None where it is not known.
+        seconds: the time since `restart`, by part (`PARTS`).
+        steps: the number of steps that `done` has counted.
+        flops: the FLOPs of these steps.
+        peak_flops: the peak FLOPs per second of all devices of the step together; None where it is
+            not known.
         changes: what was new in the batch for which the step was last compiled.
     """
 
@@ -48,32 +49,32 @@ class Account:
         self.restart()
 
     def restart(self) -> None:
-        """Forgets all but what batches cost."""
+        """Forgets everything except what batches cost."""
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self.steps, self.flops = 0, 0.0
         self._before = dict(self.seconds), 0, 0.0
         self._last = time.perf_counter()
 
     def lap(self, part: str) -> None:
-        """Counts the time since the last lap for a part; each moment counts for one."""
+        """Adds the time since the last lap to a part; each moment counts for exactly one part."""
         now = time.perf_counter()
         self.seconds[part] += now - self._last
         self._last = now
 
     @contextlib.contextmanager
     def spending(self, part: str) -> Iterator[None]:
-        """Counts the time while it is open for a part, and the time before it for the host."""
+        """Adds the time while the context is open to a part, and the time before it to the host."""
         self.lap("host")
         yield
         self.lap(part)
 
     def done(self, flops: float) -> None:
-        """Notes a step of so many FLOPs."""
+        """Counts one step and its FLOPs."""
         self.steps += 1
         self.flops += flops
 
     def compiled(self, batch: Batch) -> None:
-        """Notes what a batch costs for which the step has just been compiled, and what is new."""
+        """Records the cost of a batch for which the step was just compiled, and what is new."""
         whole, seen = numbers_in(batch) * self._parts, self._packed.numbers
         self._only = self._packed.flops * whole / max(seen, 1)
         self._flops_of[self._key(batch)] = self._only
@@ -112,10 +113,10 @@ def figures(
     """Returns the figures to report of some steps: speeds, and the seconds of a step by part.
 
     Args:
-        steps: how many.
-        seconds: that they took, by part.
-        flops: of all of them together; 0 where they are not counted.
-        peak_flops: per second, of all devices together; None where it is not known.
+        steps: the number of steps.
+        seconds: the time that they took, by part.
+        flops: the FLOPs of all of them together; 0 where they are not counted.
+        peak_flops: the peak FLOPs per second of all devices together; None where it is not known.
     """
     total = sum(seconds.values())
     if steps == 0 or total == 0:

@@ -17,9 +17,10 @@ _RGBA = 4  # TensorFlow's number of the kind of picture that Matplotlib writes
 
 
 class Board:
-    """Writes events where they arise.
+    """A writer of TensorBoard events, which writes each event in the thread where it arises.
 
-    tensorboardX has the format; its own writer is a thread, whose errors nobody gets.
+    The format comes from tensorboardX, whose own writer runs in a thread, so that no caller would
+    see its errors.
 
     Args:
         workdir: the folder of the run, whose folder "tensorboard" the file is written into.
@@ -28,7 +29,7 @@ class Board:
         config: the hyperparameters by name, JSON values.
 
     Raises:
-        OSError: when the file cannot be written, by all methods too.
+        OSError: when the file cannot be written; every method raises it too.
     """
 
     def __init__(
@@ -61,9 +62,9 @@ class Board:
         """Adds points to the curves; with the first evaluation come the hyperparameters.
 
         Args:
-            step: of the report.
-            split: whose metrics they are.
-            metrics: by name.
+            step: the step of the report.
+            split: the name of the split that was measured.
+            metrics: the metrics by name.
             speed: figures that depend on the clock, by name.
         """
         tagged = {f"{split}/{name}": value for name, value in metrics.items()}
@@ -83,7 +84,7 @@ class Board:
         self._write(step=step, summary=self._of.text(name, code))
 
     def picture(self, path: pathlib.Path, step: int) -> None:
-        """Adds a PNG file of Matplotlib's under its name."""
+        """Adds a PNG file made by Matplotlib under a name."""
         data = path.read_bytes()
         width, height = struct.unpack(">II", data[16:24])
         image = self._summary.Image(

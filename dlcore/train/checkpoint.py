@@ -1,8 +1,8 @@
-"""Checkpoints, by Orbax: asynchronous, fingerprinted, refused when they are of another run.
+"""Checkpoints by Orbax: written asynchronously, fingerprinted, and refused if of another run.
 
 A checkpoint of a step has two items: "state", the arrays, and "run", JSON with the step, the
 configuration of the run, what the loop must remember, each leaf's type, shape and fingerprint, and
-a fingerprint of its own. So neither the files nor the folder's name are believed.
+a fingerprint of its own. So neither the files nor the folder's name are taken on trust.
 """
 
 import contextlib
@@ -56,9 +56,10 @@ class Restored(NamedTuple):
 
     Attributes:
         step: the step of the checkpoint.
-        state: its state, placed as asked for.
+        state: its state, placed as the caller asked.
         loop: what the loop had to remember.
-        skipped: one line for each newer checkpoint that is damaged: which, why, where it went.
+        skipped: one line for each newer checkpoint that is damaged, with its name, its fault and
+            the place that it was moved to.
     """
 
     step: int
@@ -68,7 +69,7 @@ class Restored(NamedTuple):
 
 
 class _Chosen(policies.PreservationPolicy):
-    """Preserves one chosen step."""
+    """A rule for Orbax that keeps one chosen step."""
 
     step: int | None = None
 
@@ -77,7 +78,7 @@ class _Chosen(policies.PreservationPolicy):
 
 
 class _OwnSteps(ocp.path.step.NameFormat[ocp.path.step.Metadata]):
-    """Finds the checkpoints by step; numbered folders of other origin count for nothing."""
+    """A finder of checkpoints by step, which ignores numbered folders of any other origin."""
 
     def __init__(self) -> None:
         self._numbered = ocp.path.step.standard_name_format()
@@ -112,14 +113,17 @@ class Checkpoints:
     """The checkpoints of one run, in one folder.
 
     Args:
-        directory: made when it does not exist; a local path, or on gs://, with `gcsfs`.
-        config: what must be equal for a checkpoint to be continued, JSON values by name.
-        defaults: the values of options that a checkpoint does not name, since they came later.
-        keep: how many of the latest are kept; the best one is kept beside them.
+        directory: the folder, made when it does not exist: a local path, or one on gs:// if `gcsfs`
+            is installed.
+        config: the options that must be equal for a checkpoint to be continued, JSON values by
+            name.
+        defaults: the values of options that a checkpoint does not name because they were added
+            later.
+        keep: the number of latest checkpoints to keep; the best one is kept as well.
 
     Attributes:
         directory: the folder.
-        strangers: the numbered folders in it that are no checkpoints; they are left alone.
+        strangers: the numbered folders in it that are not checkpoints; they are left alone.
 
     Raises:
         InputError: when the folder cannot be written.
@@ -168,19 +172,19 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, loop: Mapping[str, Any], *, best: bool = False) -> None:
-        """Saves in the background; `state` may be donated right after.
+        """Saves a checkpoint in the background; `state` may be donated right after the call.
 
-        A step that is saved already is left as it is.
+        The checkpoint of a step that is saved already is left as it is.
 
         Args:
             step: the number of steps taken.
             state: any tree of arrays.
             loop: JSON values that the loop must remember.
-            best: whether this is the best yet, to be kept until a better one is saved.
+            best: whether this is the best checkpoint yet, to be kept until a better one is saved.
 
         Raises:
-            InputError: when this or the save before could not be written, or a folder that is no
-                checkpoint has the step's name.
+            InputError: when this checkpoint or the one before could not be written, or when a
+                folder that is not a checkpoint has the step's name.
         """
         if step == self._manager.latest_step():
             return
@@ -208,18 +212,18 @@ class Checkpoints:
                 raise RuntimeError(f"Orbax refused to save step {step} after {self.steps()}")
 
     def restore(self, abstract: Any, *, best: bool = False) -> Restored | None:
-        """Returns the newest checkpoint that is whole, or the best one; None when there is none.
+        """Returns the newest undamaged checkpoint, or the best one; None when there is none.
 
         Damaged checkpoints are moved to a folder beside this one, so that their steps can be
         saved again and nothing is lost.
 
         Args:
-            abstract: a tree of `jax.ShapeDtypeStruct` with the shardings that the state shall
-                have, whatever it had when it was saved.
-            best: take the best one alone.
+            abstract: a tree of `jax.ShapeDtypeStruct` with the shardings that the state is to
+                have, whatever shardings it had when it was saved.
+            best: whether to take the best checkpoint and no other.
 
         Raises:
-            InputError: when the checkpoints are of another configuration, or none is whole.
+            InputError: when the checkpoints are of another configuration, or all are damaged.
         """
         skipped: list[str] = []
         for candidate in self.steps()[::-1]:
@@ -271,12 +275,12 @@ class Checkpoints:
         return f"moved to {target}"
 
     def wait(self) -> None:
-        """Waits until the last save is on disk; InputError when it could not be written."""
+        """Waits until the last save is on disk; raises InputError when it could not be written."""
         with self._writing():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for the last save and lets go of the folder."""
+        """Waits for the last save and releases the folder."""
         self.wait()
         self._manager.close()
 
@@ -289,17 +293,17 @@ def read_state(
     *,
     step: int | None = None,
 ) -> tuple[int, Any]:
-    """Returns the step and the state of a checkpoint, the newest that is whole; changes nothing.
+    """Returns the step and the state of the newest undamaged checkpoint; changes nothing.
 
     Args:
-        directory: of the checkpoints of a run.
-        abstract: as that of `Checkpoints.restore`.
-        config: of the run.
-        defaults: as those of `Checkpoints`.
-        step: take this one alone.
+        directory: the folder of a run's checkpoints.
+        abstract: as for `Checkpoints.restore`.
+        config: the configuration of the run.
+        defaults: as for `Checkpoints`.
+        step: the only step to read; None reads the newest.
 
     Raises:
-        InputError: when there is none, or none is whole.
+        InputError: when there is no checkpoint, or all are damaged.
     """
     folder = _absolute(directory)
     wanted = [found for found in _steps(folder)[::-1] if step in (None, found)]
@@ -320,7 +324,7 @@ def read_state(
 def _read(
     directory: epath.Path, step: int, abstract: Any, config: Config, defaults: Config
 ) -> tuple[Any, dict[str, Any]]:
-    """Returns a state, of which every leaf has its fingerprint, and what the loop remembered."""
+    """Returns a state whose leaves all match their fingerprints, and what the loop remembered."""
     run = _read_run(directory, step)
     # Options that came later have their defaults there; some no longer must be equal.
     was = {
@@ -381,10 +385,10 @@ def _one_line(error: BaseException) -> str:
 def load_variables(directory: Directory) -> dict[str, Any]:
     """Returns the "params" of another run's newest checkpoint and its model state, on one device.
 
-    What to take over from them, and what matched, is the business of `transplant`.
+    `transplant` decides what to take over from them, and reports what matched.
 
     Args:
-        directory: the other run's folder of checkpoints.
+        directory: the folder of the other run's checkpoints.
 
     Raises:
         InputError: when there is no checkpoint.
@@ -400,8 +404,8 @@ def average_params(directory: Directory, count: int) -> tuple[Any, list[int]]:
     section 6.1).
 
     Args:
-        directory: the run's folder of checkpoints.
-        count: of how many; all where there are fewer.
+        directory: the folder of the run's checkpoints.
+        count: how many checkpoints to average; all where there are fewer.
 
     Raises:
         InputError: when there is no checkpoint.
@@ -415,10 +419,10 @@ def average_params(directory: Directory, count: int) -> tuple[Any, list[int]]:
 
 
 def _newest_states(directory: Directory, count: int) -> Iterator[tuple[int, Any]]:
-    """The newest checkpoints of a run and their steps, the oldest first, on one device.
+    """Returns a run's newest checkpoints and their steps, the oldest first, on one device.
 
     Raises:
-        InputError: when there is none, or one of them is not whole.
+        InputError: when there is none, or one of them is damaged.
     """
     folder = _absolute(directory)
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Evaluation over a whole split, and early stopping on what it finds."""
+"""Evaluation over a whole split, and early stopping by its metrics."""
 
 import dataclasses
 import math
@@ -17,16 +17,16 @@ def evaluate(
     state: TrainState,
     batches: Iterable[Batch],
 ) -> dict[str, Any]:
-    """Returns the metrics over all batches, each divided once, at the end; NaN without weight.
+    """Returns the metrics over all batches, each divided once, at the end; NaN for zero weight.
 
-    A mean whose total and weight are vectors, such as of classes, gives the mean of those of its
-    quotients in which something was counted (a macro average). `Rows` give their values, NumPy
-    arrays of all examples in the order of the batches, padding dropped.
+    A mean whose total and weight are vectors, such as one entry per class, becomes the mean of the
+    quotients whose weight is not 0 (a macro average). `Rows` become NumPy arrays of the values of
+    all examples, in the order of the batches and without the padding.
 
     Args:
-        metric_fn: compiled (state, batch) -> (measures, carry); rows of weight 0 count nothing.
-        state: the state to evaluate; it is not changed. What its carry holds belongs to the
-            training data, so the first batch must not build on it.
+        metric_fn: compiled (state, batch) -> (measures, carry); rows of weight 0 do not count.
+        state: the state to evaluate; it is not changed. Its carry belongs to the training data, so
+            the first batch must not build on it.
         batches: the whole split, the last batch padded to full size.
     """
     sums: dict[str, np.ndarray] = {}
@@ -54,7 +54,7 @@ def evaluate(
 
 
 def _real(rows: Rows) -> PyTree:
-    """Returns the values of the rows that are no padding."""
+    """Returns the values of the rows that are not padding."""
     real = np.asarray(rows.weight) > 0
     return jax.tree.map(lambda leaf: np.asarray(leaf)[real], rows.values)
 
@@ -70,16 +70,17 @@ def _divided(total: np.ndarray, weight: np.ndarray) -> float:
 
 @dataclasses.dataclass
 class Best:
-    """Follows one metric over the evaluations: its best value, and when to give up.
+    """A follower of one metric over the evaluations, which knows its best value and when to stop.
 
     Attributes:
-        metric: its name among the evaluation's.
-        mode: whether "max" or "min" is better.
-        patience: how many evaluations in a row without a new best end the run; None never.
-        minimum_change: by how much a value must be better to count.
+        metric: the name of the metric in an evaluation.
+        mode: "max" or "min", whichever is better.
+        patience: the number of evaluations in a row without a new best that end the run; with None
+            they never end it.
+        minimum_change: by how much a value must be better to count as better.
         value: the best value yet.
         step: the step at which it was seen.
-        waited: evaluations since then.
+        waited: the number of evaluations since then.
     """
 
     metric: str
@@ -91,7 +92,7 @@ class Best:
     waited: int = 0
 
     def update(self, step: int, metrics: dict[str, float]) -> bool:
-        """Takes an evaluation in; true when it is the best yet. NaN never is.
+        """Takes in an evaluation and returns whether it is the best yet, which NaN never is.
 
         Raises:
             KeyError: when the evaluation has no such metric.
@@ -108,7 +109,7 @@ class Best:
 
     @property
     def exhausted(self) -> bool:
-        """True once the patience is used up."""
+        """Whether the patience is used up."""
         return self.patience is not None and self.waited >= self.patience
 
     def saved(self) -> dict[str, Any]:
@@ -116,5 +117,5 @@ class Best:
         return {"value": self.value, "step": self.step, "waited": self.waited}
 
     def load(self, saved: dict[str, Any]) -> None:
-        """Continues from what `saved` gave."""
+        """Continues from what `saved` returned."""
         self.value, self.step, self.waited = saved["value"], saved["step"], saved["waited"]

@@ -1,7 +1,7 @@
 """Fingerprints, which find a flipped bit in a checkpoint, and descriptions of states.
 
-Storage formats restore damaged data without a word, so a checkpoint holds a number for each leaf
-and one for its JSON, and what is restored must give the same.
+Storage formats restore damaged data without a word. So a checkpoint holds a number for each leaf
+and one for its JSON, and the restored data must have the same numbers.
 """
 
 import json
@@ -49,7 +49,7 @@ def fingerprints(tree: Any) -> dict[str, int]:
 
 
 def fingerprint_of_json(value: Any) -> int:
-    """Returns the CRC-32 of a JSON value, the same once it was written and read."""
+    """Returns the CRC-32 of a JSON value; writing and reading the value does not change it."""
     value = json.loads(json.dumps(value))  # makes lists of tuples, and names of numbers
     return zlib.crc32(json.dumps(value, sort_keys=True).encode("ascii"))
 

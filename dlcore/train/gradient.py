@@ -1,4 +1,4 @@
-"""Gradients of mean losses, right in every layout, and the ordinary step made of them."""
+"""Gradients of mean losses that are right in every layout, and the ordinary step built on them."""
 
 import dataclasses
 import functools
@@ -24,19 +24,19 @@ def gradient_step(
 ) -> Step:
     """Returns the ordinary step: one gradient of the mean loss over the whole batch, one update.
 
-    The gradient is that of `mean_gradient`: neither the padding nor `accumulate` nor the layout
+    The gradient is the one of `mean_gradient`: neither the padding nor `accumulate` nor the layout
     changes it.
 
     Args:
         loss_fn: (params, model_state, batch, rng) -> (Mean, Aux). The weight must not depend on
             the parameters. Where the state has a carry, it is batch["carry"].
         tx: the optimizer.
-        accumulate: into how many micro-batches the batch is cut, one after the other, to save
-            memory. The model's state passes through all of them.
+        accumulate: the number of micro-batches into which the batch is cut, to save memory. They
+            are computed one after the other, and the model's state passes through all of them.
 
     Returns:
-        A step whose metrics are "loss", "grad_norm", those of `loss_fn` and what the optimizer
-        reports.
+        A step whose metrics are "loss", "grad_norm", the metrics of `loss_fn` and what the
+        optimizer reports.
     """
     gradient = mean_gradient(loss_fn, accumulate=accumulate)
 
@@ -60,24 +60,25 @@ def gradient_step(
 
 
 def mean_gradient(loss_fn: LossFn, *, accumulate: int = 1) -> MeanGradient:
-    """Returns the gradient of a mean loss over the whole batch, for steps of one's own.
+    """Returns the gradient of a mean loss over the whole batch, for custom steps.
 
-    It is that of the loss's total, summed over micro-batches and devices and divided once by the
-    summed weight. The step that calls it is right in every layout and has no argument for it:
-    `compile_step` is told. It is told the precision too: the loss function gets the parameters in
-    the type that is computed with, while gradients have the type of the parameters, means are
-    float32 at least, and model state and carry keep the types that they had.
+    The gradient of the loss's total is summed over micro-batches and devices and divided once by
+    the summed weight. A step that calls this is right in every layout without an argument for it:
+    the layout is an argument of `compile_step`, and so is the precision. The loss function gets
+    the parameters in the type that the step computes in, while gradients have the type of the
+    parameters, means are at least float32, and model state and carry keep their types.
 
     Args:
-        loss_fn: as that of `gradient_step`.
-        accumulate: into how many micro-batches the batch is cut.
+        loss_fn: as for `gradient_step`.
+        accumulate: the number of micro-batches into which the batch is cut.
 
     Returns:
-        (params, model_state, batch, rng) -> (gradient, loss, Aux), all over the whole batch. The
-        loss function sees the rows of a device or a micro-batch; what it needs beside them must
-        come by its arguments: what is not a row and not differentiated, in `model_state`.
+        A function (params, model_state, batch, rng) -> (gradient, loss, Aux), all over the whole
+        batch. The loss function sees the rows of one device or micro-batch; it must get everything
+        else that it needs by its arguments. Values that are neither rows nor differentiated belong
+        in `model_state`.
 
-    A step of its own that plays two players against each other, each with an optimizer:
+    A custom step that plays two players against each other, each with an optimizer:
 
     >>> players = {"up": optax.sgd(-0.5), "down": optax.sgd(0.5)}
     >>> def loss_of(player):  # of (x - y) * rows; the other one is no parameter here

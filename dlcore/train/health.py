@@ -12,20 +12,21 @@ from dlcore.types import Batch, Mean, Metrics, Step, TrainState
 
 
 def guard(step: Step) -> Step:
-    """Returns the guarded step: what is not finite changes nothing but the counter of bad steps.
+    """Returns the guarded step: if it is not finite, it only raises the counter of bad steps.
 
-    A loss can look healthy while its gradient is not, so a step is guarded by all that it
-    reports; `gradient_step` reports the gradient's norm. Both can be healthy while the update is
-    not, so it is guarded by the new parameters too. The metrics of a bad step count nothing (total
-    and weight are 0); the added metric "skipped" is the share of bad steps.
+    A loss can be finite while its gradient is not, so the guard looks at every metric that a step
+    reports; `gradient_step` reports the gradient's norm. Both can be finite while the update is
+    not, so the guard looks at the new parameters too. The metrics of a bad step do not count (their
+    total and weight are 0); the added metric "skipped" is the share of bad steps.
 
-    Of a `SpikeGuardedState` a step whose loss is a spike changes nothing but the counter and the
-    memory of losses either. Its metrics count nothing too; the added metric "spikes" is the share
-    of such steps, which are not among the "skipped".
+    In a `SpikeGuardedState`, a step whose loss is a spike changes only the counter and the memory
+    of losses. Its metrics do not count either; the added metric "spikes" is the share of these
+    steps, which are not among the "skipped" ones.
 
-    To go back, the state from before must be kept, which costs a copy of all that a step would else
-    write in place. A step that writes a few rows of large tables therefore guards itself, and says
-    so by a metric "skipped" of its own. To skip its spikes nevertheless costs that copy.
+    To be able to go back, the guard keeps the state from before the step, which costs a copy of
+    everything that the step would otherwise write in place. A step that writes a few rows of large
+    tables therefore guards itself, and says so by a metric "skipped" of its own. Skipping its
+    spikes still costs that copy.
     """
 
     @functools.wraps(step)

@@ -1,4 +1,4 @@
-"""The hooks of `fit`, which do all that a run does beside its steps, in their usual order.
+"""The hooks of `fit`, which do everything in a run except its steps, in their usual order.
 
 hooks = [
     Logging(log, every=100),
@@ -37,19 +37,19 @@ Evaluate = Callable[[TrainState], dict[str, float]]
 
 
 def restore_hooks(hooks: Iterable[Hook], saved: Mapping[str, Any]) -> None:
-    """Lets hooks go on from what a checkpoint remembered, its `Restored.loop`."""
+    """Makes hooks continue from what a checkpoint remembered, its `Restored.loop`."""
     for hook in hooks:
         hook.load(saved)
 
 
 class Logging(Hook):
-    """Reports the training metrics, averaged since the last report, and all evaluations.
+    """A hook that reports all evaluations, and the training metrics averaged since the last report.
 
     Args:
-        log: where to report.
-        every: steps between reports.
-        watch: tells of a trouble in the metrics of a report; it is said where two reports one after
-            the other have it.
+        log: the log to report to.
+        every: the number of steps between reports.
+        watch: returns the trouble that it sees in the metrics of a report; the log says so when two
+            reports in a row have it.
     """
 
     def __init__(
@@ -104,13 +104,13 @@ class Logging(Hook):
 
 
 class Evaluation(Hook):
-    """Evaluates the state on held-out data, and after the last step in any case.
+    """A hook that evaluates the state on held-out data, always after the last step too.
 
     Args:
-        evaluate: the metrics of a state.
-        every: steps between evaluations; 0 evaluates only after the last step.
+        evaluate: returns the metrics of a state.
+        every: the number of steps between evaluations; 0 evaluates only after the last step.
         split: the name of the held-out data in the reports.
-        best: which evaluation is the best and when to stop; None follows none.
+        best: decides which evaluation is the best and when to stop; with None nothing does.
     """
 
     def __init__(
@@ -147,17 +147,18 @@ class Evaluation(Hook):
 
 
 class ReduceOnPlateau(Hook):
-    """Makes the learning rate smaller where the loss of evaluations no longer falls.
+    """A hook that makes the learning rate smaller when the loss of evaluations no longer falls.
 
-    What it must remember is in the optimizer's state; see `optim.reduce_on_plateau`. The evaluation
-    after the last step counts only where a longer run would have it too.
+    The optimizer's state holds what it must remember; see `optim.reduce_on_plateau`. The evaluation
+    after the last step counts only if a longer run would have made it too.
 
     Args:
-        patience: so many evaluations in a row without a lower loss make the rate smaller.
-        factor: by which it is multiplied.
-        every: steps between the evaluations.
-        split: of which evaluations.
-        say: tells what happened in one line.
+        patience: the number of evaluations in a row without a lower loss that make the rate
+            smaller.
+        factor: the number by which the rate is multiplied.
+        every: the number of steps between the evaluations.
+        split: the split whose evaluations count.
+        say: takes one line that tells what happened.
     """
 
     def __init__(
@@ -187,15 +188,15 @@ class ReduceOnPlateau(Hook):
 
 
 class Checkpointing(Hook):
-    """Saves the last step, whatever ends the run but an error, and each new best evaluation.
+    """A hook that saves each new best evaluation, and the last step unless an error ends the run.
 
-    With the state it saves what all hooks must remember. It stands after those. While steps are
-    skipped none of the further ones is saved, so that no checkpoint makes room for copies of a
-    state that goes nowhere.
+    With the state it saves what all hooks must remember, so it stands after those hooks. While bad
+    steps are being skipped it saves no checkpoints by `every`, so that no older checkpoint is
+    dropped for copies of a state that does not change.
 
     Args:
-        checkpoints: where to save.
-        every: further steps to save at; 0 for none.
+        checkpoints: the checkpoints to save to.
+        every: the number of steps between further checkpoints; 0 for none.
     """
 
     def __init__(self, checkpoints: "Checkpoints", *, every: int = 0):
@@ -207,8 +208,9 @@ class Checkpointing(Hook):
         """Takes over what the checkpoint remembered.
 
         Raises:
-            ValueError: when a hook with something to remember comes later, for a checkpoint would
-                be without what it does after the same step; or when two hooks save the same key.
+            ValueError: when a hook with something to remember comes later, because a checkpoint
+                would then lack what that hook does after the same step; or when two hooks save the
+                same key.
         """
         loop.skipped, self._last = self._skipped, None
         behind = [
@@ -263,13 +265,14 @@ class Checkpointing(Hook):
 
 
 class Accounting(Hook):
-    """Counts the FLOPs of the model, for the result and the figures of the log.
+    """A hook that counts the FLOPs of the model, for the result and the figures of the log.
 
-    The seconds by what they were spent on are in every result.
+    Every result has the seconds by what they were spent on, with or without this hook.
 
     Args:
-        count_flops: the FLOPs of the model in a traced step, from its jaxpr; None counts none.
-        peak_flops: per second, of all the devices together; None where it is not known.
+        count_flops: counts the FLOPs of the model in a traced step, from its jaxpr; None counts
+            none.
+        peak_flops: the peak FLOPs per second of all devices together; None where it is not known.
     """
 
     def __init__(self, count_flops: CountFlops | None = None, peak_flops: float | None = None):
@@ -281,10 +284,10 @@ class Accounting(Hook):
 
 
 class Profiling(Hook):
-    """Traces some steps, for TensorBoard or Perfetto.
+    """A hook that traces some steps, for TensorBoard or Perfetto.
 
     Args:
-        profile: which steps, and where to write.
+        profile: the steps to trace, and where to write the trace.
     """
 
     def __init__(self, profile: "Profile"):
@@ -301,12 +304,12 @@ class Profiling(Hook):
 
 
 class Watchdog(Hook):
-    """Ends the process, with all its tracebacks, when it shows no life for long.
+    """A hook that ends the process, and prints the tracebacks of its threads, when a step hangs.
 
-    Steps and the batches of evaluations are signs of life.
+    Steps and batches of evaluations count as signs of life.
 
     Args:
-        seconds: for how long; 0 never ends it.
+        seconds: how long the process may show no sign of life; 0 never ends it.
     """
 
     def __init__(self, seconds: float):

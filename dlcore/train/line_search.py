@@ -9,21 +9,22 @@ from dlcore.types import Batch, LossFn, Mean, Metrics, Params, Step, TrainState
 
 
 def line_search_step(loss_fn: LossFn, tx: optax.GradientTransformationExtraArgs) -> Step:
-    """Returns the step of an optimizer that evaluates the loss at several places (`optax.lbfgs`).
+    """Returns the step of an optimizer that evaluates the loss at several points (`optax.lbfgs`).
 
-    The loss of a place must be the same at each call, so the key is that of the run itself, and the
-    batch should stay the same. Where another loss begins, such as that of a larger picture, the
-    batch has "anew", whose rows are 1, and the optimizer begins anew. On a mesh the loss is over
-    the whole batch.
+    The loss at a point must be the same at each call, so every step uses the key of the run itself,
+    and the batch should stay the same. Where another loss begins, such as the loss of a larger
+    picture, the batch has "anew", whose rows are 1, and the optimizer starts again. On a mesh the
+    loss is over the whole batch.
 
     Args:
-        loss_fn: as that of `gradient_step`; it leaves the model's state as it is.
-        tx: whose update takes `value`, `grad` and `value_fn`, and whose state keeps the value and
-            the gradient of the last place ("value", "grad"), which are not computed again.
+        loss_fn: as for `gradient_step`; it leaves the model's state as it is.
+        tx: an optimizer whose update takes `value`, `grad` and `value_fn`, and whose state keeps
+            the value and the gradient of the last point ("value", "grad"), so that they need not be
+            computed again.
 
     Returns:
-        A step whose metrics are "loss" and "grad_norm", of the place where the step began, as those
-        of `gradient_step`, and "evaluations", how often the search computed the loss.
+        A step whose metrics are "loss" and "grad_norm" at the point where the step began, as in
+        `gradient_step`, and "evaluations", the number of times that the search computed the loss.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:

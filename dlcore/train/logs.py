@@ -1,4 +1,4 @@
-"""The logs that a run writes while it goes on: metrics.jsonl, TensorBoard and its progress."""
+"""The logs that a run writes as it goes: metrics.jsonl, TensorBoard and its progress."""
 
 import contextlib
 import json
@@ -35,20 +35,20 @@ def writing(path: pathlib.Path) -> Iterator[None]:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes JSON so that the file is whole or not there."""
+    """Writes JSON so that the file is either complete or absent."""
     with writing(path):
         write_whole(path, json.dumps(value, indent=2) + "\n")
 
 
 def write_table(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Writes a table with tabs between its columns; those in a text become spaces."""
+    """Writes a table with tabs between its columns; tabs within a text become spaces."""
     lines = ["\t".join(text.replace("\t", " ") for text in row) for row in (header, *rows)]
     with writing(path):
         write_whole(path, "".join(f"{line}\n" for line in lines))
 
 
 class RunLog:
-    """Writes the metrics of a run; of several processes only the first does.
+    """The log of a run's metrics; of several processes only the first writes it.
 
     metrics.jsonl holds one line per report, {"step": ..., "split": ..., metric: value, ...}, and
     nothing that depends on the clock: a run that was killed and continued writes the same bytes.
@@ -56,14 +56,14 @@ class RunLog:
     null.
 
     Args:
-        workdir: where to write, made when it does not exist; None writes nothing.
-        start: the step at which the run continues; later lines are of a part of the run that is
-            done once more, and go.
+        workdir: the folder to write to, made when it does not exist; None writes nothing.
+        start: the step at which the run continues; lines of later steps are dropped, because the
+            run does these steps once more.
         steps: the last step, for the progress.
-        shown: the metrics that the person at the terminal sees, the most wanted one first.
+        shown: the metrics that the person at the terminal sees, the most important one first.
         progress: whether to show the progress, see `dlcore.train.progress`.
         config: the hyperparameters by name, JSON values, for TensorBoard.
-        tracker: what follows the metrics besides, see `dlcore.train.tracking`.
+        tracker: an experiment tracker that gets the metrics too, see `dlcore.train.tracking`.
 
     Raises:
         InputError: when the folder cannot be written.
@@ -107,14 +107,14 @@ class RunLog:
         *,
         speed: Mapping[str, float] | None = None,
     ) -> None:
-        """One report of the metrics of a split.
+        """Reports the metrics of a split.
 
         Args:
             step: the number of the last step.
-            split: whose metrics they are.
-            metrics: by name.
-            speed: figures that depend on the clock, for TensorBoard and the progress alone; those
-                of `accounting.figures`.
+            split: the name of the split that was measured.
+            metrics: the metrics by name.
+            speed: figures that depend on the clock, which go to TensorBoard and the progress alone,
+                as from `accounting.figures`.
         """
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         if self._file is not None:
@@ -130,7 +130,7 @@ class RunLog:
         self._progress.report(step, split, metrics, speed or {})
 
     def text(self, name: str, text: str, step: int) -> None:
-        """Shows a text in TensorBoard, such as a sample of what the model writes."""
+        """Shows a text in TensorBoard, such as a sample written by the model."""
         if self._board is not None:
             with writing(self._path.parent):
                 self._board.text(name, text, step)
@@ -140,15 +140,15 @@ class RunLog:
         self._progress.advance()
 
     def say(self, line: str) -> None:
-        """A line for the person at the terminal."""
+        """Prints a line for the person at the terminal."""
         self._progress.say(line)
 
     def saved(self) -> dict[str, Any]:
-        """Returns what tells `check` later whether the reports so far are still there."""
+        """Returns values by which `check` can later tell whether the reports are still there."""
         return {} if self._file is None else {"reports": [self._lines, self._sum]}
 
     def check(self, saved: Mapping[str, Any]) -> None:
-        """Says so when the reports that a run goes on with are not those that it wrote."""
+        """Prints a warning when the reports that a run continues are not those that it wrote."""
         lines, checksum = saved.get("reports", (self._lines, self._sum))
         if self._file is not None and (lines, checksum) != (self._lines, self._sum):
             found = "changed ones" if lines == self._lines else str(self._lines)
@@ -174,8 +174,8 @@ def show_pictures(workdir: pathlib.Path, pictures: Iterable[pathlib.Path], step:
 
     Args:
         workdir: the folder of the run.
-        pictures: PNG files of Matplotlib's.
-        step: the step that they are of.
+        pictures: PNG files made by Matplotlib, by name.
+        step: the step that they belong to.
 
     Raises:
         InputError: when the folder cannot be written.
@@ -186,9 +186,9 @@ def show_pictures(workdir: pathlib.Path, pictures: Iterable[pathlib.Path], step:
 
 
 def _keep_until(path: pathlib.Path, step: int) -> bytes:
-    """Drops the later reports from a file, and returns what stays.
+    """Drops the reports of later steps from a file, and returns what stays.
 
-    The last line does not count when a kill cut it short.
+    A last line that a kill cut short does not count.
     """
     if not path.exists():
         return b""

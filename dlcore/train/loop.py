@@ -1,4 +1,4 @@
-"""The training loop. It knows only the step: what is trained, and how, is the step's business."""
+"""The training loop. It only calls the step, which decides what is trained and how."""
 
 import contextlib
 import dataclasses
@@ -31,18 +31,19 @@ Batches = Callable[[int], Iterator[Batch]]
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The end of a run, of which all but the state is printed.
+    """The result of a run; its representation leaves out the state.
 
     Attributes:
         state: the state after the last step.
-        reason: "finished", "patience", or the signal that ended it.
-        evaluation: the last evaluation's metrics.
-        steps: how many steps this call took.
-        seconds: how long they took, the first one left out.
+        reason: "finished", "patience", or the signal that ended the run.
+        evaluation: the metrics of the last evaluation.
+        steps: the number of steps that this call took.
+        seconds: how long they took, not counting the first one.
         first_step: when the first step was done, by `time.perf_counter`; None without a step.
         recompilations: how often the step was compiled again.
         spent: `seconds` by what they were spent on, see `accounting.PARTS`.
-        flops: of the model in these steps, the first one left out; 0 where they are not counted.
+        flops: the FLOPs of the model in these steps, not counting the first one; 0 where they are
+            not counted at all.
     """
 
     state: TrainState = dataclasses.field(repr=False)
@@ -57,10 +58,10 @@ class Result:
 
 
 class Hook:
-    """Does something beside the steps of a run; `fit` calls only what a subclass overrides.
+    """An action beside the steps of a run; `fit` calls only the methods that a subclass overrides.
 
-    What a hook must remember for a run that continues, it gives by `saved` and takes by `load`; all
-    hooks share one dict, so its keys are its own.
+    A hook returns what it must remember for a run that continues by `saved`, and takes it back by
+    `load`. All hooks share one dict, so each must use keys of its own.
     """
 
     def start(self, loop: "Loop") -> None:
@@ -73,11 +74,11 @@ class Hook:
         """Is called when step `loop.number` is dispatched; it may still be computed."""
 
     def read(self, loop: "Loop", number: int, values: np.ndarray) -> None:
-        """Is called when the metrics of a step are there, at most two steps later.
+        """Is called when the metrics of a step are known, at most two steps later.
 
         Args:
-            loop: whose `names` name the metrics.
-            number: of the step.
+            loop: the loop, whose `names` are the names of the metrics.
+            number: the number of the step.
             values: float64 (metrics, 2), their totals and weights.
         """
 
@@ -95,23 +96,23 @@ class Hook:
         return {}
 
     def load(self, saved: Mapping[str, Any]) -> None:
-        """Continues from what the hooks of the run before gave by `saved`."""
+        """Continues from what `saved` returned in the run before."""
 
 
 class Loop:
     """A run as hooks see it and act on it.
 
     Attributes:
-        state: after `number` steps.
-        number: of the last step that was dispatched.
+        state: the state after `number` steps.
+        number: the number of the last step that was dispatched.
         steps: the number of the last step of the run.
         reason: why the run ends after this step, or None.
         skipped: how many bad steps came in a row.
         evaluation: the metrics of the last evaluation.
-        best: the step of the best evaluation yet, where one is followed.
-        packed: the step.
-        account: the bookkeeping.
-        hooks: all of them.
+        best: the step of the best evaluation yet, where a hook follows it.
+        packed: the step, with its metrics in one array.
+        account: the account of FLOPs and time.
+        hooks: all hooks of the run.
         failed: whether an error ends the run.
     """
 
@@ -164,7 +165,7 @@ class Loop:
         self.reason = reason
 
     def read(self, *, keep: int = 0) -> None:
-        """Reads the metrics of all dispatched steps but the last `keep`.
+        """Reads the metrics of all dispatched steps except the last `keep`.
 
         Raises:
             Diverged: after too many bad steps in a row.
@@ -183,12 +184,12 @@ class Loop:
                 read(self, number, values)
 
     def report(self, split: str, metrics: Mapping[str, float]) -> None:
-        """Tells all hooks the metrics of an evaluation."""
+        """Passes the metrics of an evaluation to all hooks."""
         for hook in self.hooks:
             hook.report(self, split, metrics)
 
     def run(self) -> Result:
-        """Trains."""
+        """Trains until the last step or until a hook ends the run."""
         try:
             for hook in self.hooks:
                 hook.start(self)
@@ -253,7 +254,7 @@ class Loop:
         self.read()
 
     def _no_batch(self, found: Any) -> InputError:
-        """Returns the error for what came in place of the batch of the next step."""
+        """Returns the error for something that came in place of the next step's batch."""
         if found is not None:
             return InputError(
                 f"batch {self.number} is {_kind(found)}; a batch is a dict of arrays by name, such "
@@ -266,7 +267,7 @@ class Loop:
         )
 
     def _overriding(self, name: str) -> list[Callable[..., None]]:
-        """A method of the hooks that have one of their own: a call of nothing costs time too."""
+        """Returns a method of the hooks that override it: calling an empty one costs time too."""
         return [
             getattr(hook, name)
             for hook in self.hooks
@@ -286,30 +287,29 @@ def fit(
 ) -> Result:
     """Trains until `steps` steps are done or a hook ends the run.
 
-    The step runs under the health guard (`guard`), and steps are dispatched before the metrics of
-    those before are read, so that the device never waits for the host. All else is done by hooks,
-    in the order given; without any the run is silent. Whatever looks at the state after a step
-    comes when the metrics of all steps up to it were read and reported: reports, evaluations and
+    The step runs under the health guard (`guard`). Each step is dispatched before the metrics of
+    earlier steps are read, so that the device never waits for the host. Hooks do everything else,
+    in the order given; without any the run is silent. A hook looks at the state after a step only
+    when the metrics of all steps up to it were read and reported: reports, evaluations and
     checkpoints come in this order, so that a run continued from any checkpoint writes what the
     uninterrupted run would have written.
 
     Args:
         step: (state, batch) -> (state, metrics), not compiled yet.
-        state: where to start, at `state.step`; it is donated. What does not lie where the layout
-            has it is brought there (`layout.place`); `layout.initialise` makes it there, part by
-            part, where it is too large for one device.
-        batches: gives the batches from a given number on, without end; batch n is that of step
-            n + 1.
+        state: the state to start from, at `state.step`; it is donated. `layout.place` moves the
+            parts that do not lie where the layout wants them; where the state is too large for one
+            device, `layout.initialise` makes it in place, part by part.
+        batches: returns the batches from a given number on, without end; step n + 1 takes batch n.
         steps: the number of the last step.
         layout: how to compile the step; one device by default.
-        precision: what to compute with; float32 by default.
-        hooks: of `dlcore.train.hooks`, or of one's own.
+        precision: the precision to compute in; float32 by default.
+        hooks: hooks of `dlcore.train.hooks`, or custom ones.
 
     Raises:
         Diverged: after 10 bad steps in a row; names the steps and the first bad batch.
-        InputError: when an earlier step took the state over; when `batches` gives no batches, they
-            end, or the step looks for what they lack; when the layout refuses the step or a batch
-            (`compile_step`), or a hook cannot write.
+        InputError: when the state was donated to an earlier step; when `batches` returns no
+            batches, they end, or the step looks for something that they lack; when the layout
+            refuses the step or a batch (`compile_step`), or a hook cannot write.
     """
     _refuse_used(state)
     loop = Loop(
@@ -342,7 +342,7 @@ def _source(batches: Batches, start: int) -> Iterator[Batch]:
     """Returns the batches from number `start` on.
 
     Raises:
-        InputError: when `batches` is no function that gives them.
+        InputError: when `batches` is not a function that returns them.
     """
     wanted = "batches must be a function of the number of the first batch that gives an iterator"
     if not callable(batches):
@@ -363,7 +363,7 @@ def _source(batches: Batches, start: int) -> Iterator[Batch]:
 
 
 def _kind(value: Any) -> str:
-    """Names the type of a value, with its article."""
+    """Returns the name of a value's type, with its article."""
     name = type(value).__name__
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 

@@ -16,13 +16,15 @@ class PackedStep:
     """A step whose metrics are one array (metrics, 2) of totals and weights.
 
     Each array that a compiled step returns costs the host microseconds to make and to read, which
-    counts where a step takes half a millisecond.
+    matters when a step takes half a millisecond.
 
     Attributes:
-        names: of the metrics, known once the step was traced.
-        count_flops: the FLOPs of the model in a traced step, from its jaxpr; None counts none.
-        flops: of the program that was traced last, on one device's part where it sees only that.
-        numbers: in the batch that this program saw.
+        names: the names of the metrics, known once the step was traced.
+        count_flops: counts the FLOPs of the model in a traced step, from its jaxpr; None counts
+            none.
+        flops: the FLOPs of the program that was traced last; where the program sees only one
+            device's part, the FLOPs of that part.
+        numbers: the count of numbers in the batch that this program saw.
     """
 
     def __init__(self, step: Step, count_flops: CountFlops | None = None):

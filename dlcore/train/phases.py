@@ -1,7 +1,7 @@
 """Training in phases: one after the other, each with a loss and an optimizer of its own.
 
-A run in phases is one run: the number of the step says which phase it is in, so that it resumes in
-the midst of any of them.
+A run in phases is one run: the number of the step says which phase it is in, so that it can resume
+in the middle of any phase.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,14 +16,15 @@ from dlcore.types import Batch, LossFn, Mean, Metrics, Params, Step, TrainState
 
 
 class Phase(NamedTuple):
-    """A part of the training.
+    """One phase of a training.
 
     Attributes:
-        steps: how many it has; the last one goes on for as long as there are steps.
-        loss: as that of `gradient_step`.
-        optimizer: begins anew with the phase. What it freezes stays as the phase before left it.
-        begin: makes the parameters that the phase starts from of those that the phase before left,
-            such as a layer's of the one below; None where they are the same.
+        steps: the number of steps; the last phase goes on for as long as there are steps.
+        loss: the loss, as for `gradient_step`.
+        optimizer: the optimizer, which starts fresh with the phase. What it freezes stays as the
+            phase before left it.
+        begin: makes the parameters that the phase starts from out of those that the phase before
+            left, such as a layer's out of those of the layer below; None where they are the same.
     """
 
     steps: int
@@ -33,10 +34,11 @@ class Phase(NamedTuple):
 
 
 def phased_optimizer(phases: Sequence[Phase]) -> optax.GradientTransformation:
-    """Returns an optimizer whose state is a tuple of those of all phases; it cannot update.
+    """Returns an optimizer whose state is a tuple of the states of all phases; it cannot update.
 
-    Where a phase makes the parameters that it starts from, the last of the tuple is the number of
-    the last phase that did, so that a bad step, which changes nothing, does not leave that out.
+    Where phases make the parameters that they start from (`begin`), the last element of the tuple
+    is the number of the last phase that did. So a bad step, which changes nothing, cannot make a
+    phase skip this.
     """
 
     def init(params: Any) -> tuple[Any, ...]:
@@ -54,14 +56,14 @@ def _begin(phases: Sequence[Phase]) -> bool:
 
 
 def phased_step(phases: Sequence[Phase], *, accumulate: int = 1) -> Step:
-    """Returns the step of a training in phases; its state is that of `phased_optimizer`.
+    """Returns the step of a training in phases; `phased_optimizer` makes its optimizer's state.
 
-    All phases are compiled into one step, which chooses by the state's own counter. A metric that
-    a phase does not have counts nothing in it.
+    All phases are compiled into one step, which chooses the phase by the state's own counter. A
+    metric that a phase does not have has weight 0 in it.
 
     Args:
-        phases: in order. The first one has nothing to begin with.
-        accumulate: as that of `gradient_step`.
+        phases: the phases in order. The first one has no `begin`.
+        accumulate: as for `gradient_step`.
     """
     steps = [gradient_step(phase.loss, phase.optimizer, accumulate=accumulate) for phase in phases]
     lengths = [phase.steps for phase in phases[:-1]]

@@ -17,10 +17,10 @@ class Player(NamedTuple):
     """One of the players.
 
     Attributes:
-        loss: as that of `gradient_step`, of the parameters of all players.
-        optimizer: of the parameters of all players; it should freeze those of the others, whose
-            gradient is 0.
-        every: the player moves with each step of which the number, from 1 on, is a multiple.
+        loss: the loss as for `gradient_step`, a function of the parameters of all players.
+        optimizer: an optimizer of the parameters of all players; it should freeze those of the
+            others, whose gradient is 0.
+        every: the player moves in the steps whose number, from 1 on, is a multiple of this.
     """
 
     loss: LossFn
@@ -31,7 +31,7 @@ class Player(NamedTuple):
 def players_optimizer(
     optimizers: Mapping[str, optax.GradientTransformation],
 ) -> optax.GradientTransformation:
-    """Returns an optimizer whose state has those of all players by name; it cannot update."""
+    """Returns an optimizer whose state holds all players' states by name; it cannot update."""
 
     def init(params: Any) -> dict[str, Any]:
         return {name: tx.init(params) for name, tx in optimizers.items()}
@@ -45,20 +45,20 @@ def players_optimizer(
 def players_step(players: Mapping[str, Player], *, accumulate: int = 1) -> Step:
     """Returns the step in which players move one after the other, each knowing the moves before.
 
-    The state's parameters are a tree by the names of the players, its optimizer's state that of
-    `players_optimizer`. All players see the same batch, each with a key of its own.
+    The state's parameters are a tree by the names of the players, and `players_optimizer` makes its
+    optimizer's state. All players see the same batch, each with a key of its own.
 
     Args:
-        players: by name, in the order of their moves; at least one moves with every step.
-        accumulate: as that of `gradient_step`; model state passes through all micro-batches.
+        players: the players by name, in the order of their moves; at least one moves in every step.
+        accumulate: as for `gradient_step`; model state passes through all micro-batches.
 
     Returns:
-        A step whose metrics are those of the losses, "NAME_loss" and "NAME_grad_norm" of each
-        player, what the optimizer of the first reports, and "loss", that of the first. Those of a
-        player that does not move count nothing.
+        A step whose metrics are the metrics of the losses, "NAME_loss" and "NAME_grad_norm" for
+        each player, what the first player's optimizer reports, and "loss", the first player's loss.
+        The metrics of a player that does not move have weight 0.
 
     Raises:
-        ValueError: when a player never moves, or none moves always.
+        ValueError: when a player never moves, or no player moves in every step.
     """
     turns = [player.every for player in players.values()]
     if min(turns, default=0) != 1:

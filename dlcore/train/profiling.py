@@ -1,4 +1,4 @@
-"""A trace of some steps, of what host and devices do when, for TensorBoard or Perfetto."""
+"""Traces that show what host and devices do in some steps, for TensorBoard or Perfetto."""
 
 import pathlib
 from typing import Any
@@ -10,12 +10,12 @@ from dlcore.train.logs import writing
 
 
 class Profile:
-    """Traces the steps from `first` to `last`.
+    """A tracer of the steps from `first` to `last`.
 
     Args:
-        folder: where to write.
-        first: the number of the first step; the first one of a run also compiles.
-        last: of the last one.
+        folder: the folder to write to.
+        first: the number of the first traced step; the first step of a run also compiles.
+        last: the number of the last traced step.
     """
 
     def __init__(self, folder: pathlib.Path, first: int, last: int):
@@ -23,7 +23,7 @@ class Profile:
         self._open = False
 
     def before(self, step: int) -> None:
-        """Begins if it is time; of a run that begins among the steps, at once."""
+        """Starts the trace if it is time, at once in a run that starts among the traced steps."""
         if not self._open and self._first <= step <= self._last:
             with writing(self._folder):
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -31,13 +31,13 @@ class Profile:
             self._open = True
 
     def after(self, step: int, result: Any) -> None:
-        """Ends if it is time, when the result of the step is there."""
+        """Ends the trace if it is time, once the result of the step is there."""
         if self._open and step >= self._last:
             jax.block_until_ready(result)
             self.close()
 
     def close(self) -> None:
-        """Writes what there is of a trace that has not ended."""
+        """Writes what was traced so far, if a trace has not ended."""
         if self._open:
             self._open = False
             with writing(self._folder):

@@ -1,4 +1,4 @@
-"""The view of a running training: on a terminal one line that stays in place, else plain lines."""
+"""The progress display of a training: on a terminal one line that stays in place, else many."""
 
 import datetime
 import os
@@ -12,18 +12,18 @@ _EVERY = 0.5  # seconds between drawings
 
 
 class Progress:
-    """Shows a person how a run goes.
+    """A display that shows a person how a run is going.
 
-    On a terminal a line that is drawn again and again holds the figures, the most wanted ones
-    first, for it is cut where the terminal ends. Without a terminal each report of the training is
-    a line. Evaluations are lines that stay, in both.
+    On a terminal it redraws one line with the figures, the most important ones first, because the
+    terminal cuts the line at its right edge. Without a terminal each report of the training is a
+    line. Evaluations are lines that stay, in both cases.
 
     Args:
-        stream: where to write.
+        stream: the stream to write to.
         start: the step at which the run starts.
         steps: the last step; None where it is not known.
-        shown: the metrics to show, the one that the run is about first.
-        quiet: show nothing but what is said.
+        shown: the metrics to show, the main metric of the run first.
+        quiet: whether to show nothing except the lines of `say`.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Progress:
     def report(
         self, step: int, split: str, metrics: Mapping[str, float], speed: Mapping[str, float]
     ) -> None:
-        """Takes in the metrics of a part of the data after a step, and the figures of the speed."""
+        """Takes in the metrics of a split after a step, and the figures of the speed."""
         if self._quiet:
             return
         known = [name for name in dict.fromkeys(self._shown) if name in metrics]
@@ -82,7 +82,7 @@ class Progress:
         self._out.flush()
 
     def close(self) -> None:
-        """Ends the line."""
+        """Ends the line that stays in place."""
         if self._terminal:
             self._draw(time.perf_counter())
             self._out.write("\n")
@@ -90,7 +90,7 @@ class Progress:
             self._terminal = False
 
     def line(self, rate: float | None = None) -> str:
-        """Returns the figures, the most wanted ones first."""
+        """Returns the figures in one line, the most important ones first."""
         figures = dict(self._figures)
         wanted = [key for key in figures if key[0] != "train" and key[1] == self._shown[0]]
         wanted += [key for key in figures if key == ("train", self._shown[-1])]
@@ -125,7 +125,7 @@ class Progress:
 
 
 def speed_figures(speed: Mapping[str, float]) -> list[str]:
-    """Returns the figures of the speed that are shown, of those of `accounting.figures`."""
+    """Returns those figures of `accounting.figures` that the display shows."""
     shown = []
     if "model_flop_utilisation" in speed:
         shown.append(f"{speed['model_flop_utilisation']:.1%} of peak")

@@ -35,14 +35,14 @@ def rising(steps: int) -> Schedule:
 
 
 class RangeTest(Hook):
-    """Gathers the losses by learning rate, and ends training once the loss diverges.
+    """A hook that gathers the losses by learning rate, and ends training once the loss diverges.
 
-    It does so when a step is skipped, its loss is not finite, or the average of the losses so far
-    exceeds its lowest value by three times that.
+    The loss has diverged when a step is skipped, when its loss is not finite, or when the average
+    of the losses so far exceeds its lowest value by three times that value.
 
     Attributes:
-        losses: of the steps so far, one each.
-        diverged: whether the loss did.
+        losses: the losses of the steps so far.
+        diverged: whether the loss has diverged.
     """
 
     def __init__(self) -> None:
@@ -75,15 +75,15 @@ class RangeTest(Hook):
 
 
 class Found(NamedTuple):
-    """What the losses of a range test tell.
+    """The findings of a range test.
 
     Attributes:
-        rates: float64 (N,).
-        losses: float64 (N,).
+        rates: the learning rates, float64 (N,).
+        losses: the losses at these rates, float64 (N,).
         smooth: the smoothed losses, float64 (N,).
         steepest: the rate at which the smoothed loss falls fastest; None where it does not fall by
             more than its noise.
-        lowest: the rate at which it is lowest.
+        lowest: the rate at which the smoothed loss is lowest.
     """
 
     rates: np.ndarray
@@ -96,14 +96,15 @@ class Found(NamedTuple):
 def analyse(rates: np.ndarray, losses: np.ndarray) -> Found:
     """Smooths the losses and finds the rate of the steepest descent before their minimum.
 
-    An average of the losses so far, as some take, would lag behind and give too large a rate: each
-    loss is averaged with its neighbours on either side, by a Gaussian of 0.15 decades of the rate,
-    at least one step. The descent is the derivative by the logarithm of the rate. The noise is
-    twice the standard deviation of the losses before the minimum about the smoothed ones.
+    A running average of the losses so far would lag behind and lead to too large a rate. So each
+    loss is averaged with its neighbours on either side, by a Gaussian whose width is 0.15 decades
+    of the rate and at least one step. The descent is the derivative with respect to the logarithm
+    of the rate. The noise is twice the standard deviation of the losses before the minimum about
+    the smoothed ones.
 
     Args:
-        rates: (N,), growing exponentially, N >= 2.
-        losses: (N,).
+        rates: the learning rates (N,), growing exponentially, N >= 2.
+        losses: the losses (N,).
     """
     places = np.log10(np.asarray(rates, np.float64))
     losses = np.asarray(losses, np.float64)

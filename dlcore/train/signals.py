@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a request to save and leave."""
+"""SIGTERM and Ctrl-C as requests to save and end the run."""
 
 import signal
 import types
@@ -10,10 +10,11 @@ from dlcore.train.loop import Hook, Loop
 
 
 class StopOnSignal(Hook):
-    """Ends the run after the step at hand on SIGTERM or Ctrl-C; a second one acts as ever.
+    """A hook that ends the run after the current step on SIGTERM or Ctrl-C.
 
-    In several processes JAX watches for SIGTERM, so that all of them stop after the same step, and
-    Ctrl-C ends them as ever. So it is in threads other than the main one.
+    A second signal acts as usual. In a run of several processes JAX watches for SIGTERM, so that
+    all of them stop after the same step, and Ctrl-C acts as usual. In a thread other than the main
+    one both signals act as usual.
     """
 
     def __init__(self) -> None:

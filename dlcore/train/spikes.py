@@ -4,19 +4,19 @@ A loss is a spike when it lies more than 6 standard deviations above the mean of
 accepted losses. Only the loss counts: norms of gradients have heavy tails and change with the
 learning rate, and a large finite gradient of an ordinary loss is what clipping is for.
 
-- Nothing is judged before W losses are there: at the start of a run the loss falls so fast that
+- No loss is judged before W losses are known: at the start of a run the loss falls so fast that
   its deviation says little.
-- A spike is not remembered: one that lies d above the others would lift the bound by about d / 2
-  for the next W steps.
-- A loss that has moved up for good must be learned from all the same, whether other data came or
-  the parameters got worse, which no skipping repairs. By Cantelli's inequality at most 1 in
-  1 + 6^2 = 37 values of any distribution lies that far above its mean. So each 36 accepted steps
-  allow for one spike, and up to 10 are saved up; a spike beyond that is accepted and remembered,
-  and after about four of those the bound has followed.
-- Losses that are equal but for rounding have no deviation to measure a spike by; none is one.
+- A spike is not remembered: a spike that lies d above the others would lift the bound by about
+  d / 2 for the next W steps.
+- Training must go on when the loss has moved up for good, whether because other data came or
+  because the parameters got worse, which no skipping repairs. By Cantelli's inequality at most 1
+  in 1 + 6^2 = 37 values of any distribution lies that far above its mean. So each 36 accepted
+  steps allow for one spike, and up to 10 allowances accumulate; a spike beyond that is accepted
+  and remembered, and after about four of these the bound has followed.
+- Losses that are equal up to rounding have no deviation to measure a spike by; none is a spike.
 
-Not for a classifier that has learned its data by heart: its losses are nearly 0 but for rare large
-ones, which are no spikes but what is left to learn.
+This is not for a classifier that has memorised its data: its losses are nearly 0 except for rare
+large ones, which are not spikes but what is left to learn.
 """
 
 import flax.struct
@@ -50,7 +50,7 @@ class RecentLosses(flax.struct.PyTreeNode):
 
     @classmethod
     def create(cls) -> "RecentLosses":
-        """No losses yet, and the full allowance."""
+        """Returns a memory without losses and with the full allowance."""
         return cls(
             jnp.zeros(WINDOW, jnp.float32),
             jnp.zeros((), jnp.int32),
@@ -58,7 +58,7 @@ class RecentLosses(flax.struct.PyTreeNode):
         )
 
     def is_spike(self, loss: jax.Array) -> jax.Array:
-        """Returns whether to skip a step of this loss, a bool; False where it is not finite."""
+        """Returns whether to skip a step with this loss, a bool; False if it is not finite."""
         # Differences of neighbouring losses are exact, so neither sum below cancels.
         newest = self.losses[-1]
         offsets = self.losses - newest
@@ -74,7 +74,7 @@ class RecentLosses(flax.struct.PyTreeNode):
         )
 
     def accept(self, loss: jax.Array) -> "RecentLosses":
-        """Returns the memory after an accepted step, without a loss that is not finite."""
+        """Returns the memory after an accepted step; it leaves out a loss that is not finite."""
         finite = jnp.isfinite(loss)
         shifted = jnp.concatenate([self.losses[1:], loss[None]])
         return RecentLosses(
@@ -89,13 +89,13 @@ class RecentLosses(flax.struct.PyTreeNode):
 
 
 class SpikeGuardedState(TrainState):
-    """A state of whose steps the guard skips the spikes.
+    """A training state that makes the health guard skip loss spikes.
 
-    A class of its own, because Orbax restores no checkpoint into a state with a field more, not
-    even one that is None.
+    It is a class of its own because Orbax cannot restore a checkpoint into a state that has one
+    more field, not even one that is None.
 
     Attributes:
-        recent: the losses by which the guard tells a spike.
+        recent: the recent losses, by which the guard recognises a spike.
     """
 
     recent: RecentLosses = flax.struct.field(default_factory=RecentLosses.create)

@@ -1,4 +1,4 @@
-"""Trackers of experiments: Weights & Biases and MLflow, by their own libraries when installed."""
+"""Experiment trackers: Weights & Biases and MLflow, by their own libraries where installed."""
 
 import importlib
 import json
@@ -14,13 +14,13 @@ _MOST_PARAMETERS = 100  # that MLflow takes at once
 
 
 class Tracker(Protocol):
-    """Follows the metrics of one run."""
+    """A connection that sends the metrics of one run to an experiment tracker."""
 
     def metrics(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Sends the metrics of a part of the data after a step."""
+        """Sends the metrics of a split after a step."""
 
     def close(self) -> None:
-        """Ends the run there."""
+        """Ends the run in the tracker."""
 
 
 def open_tracker(
@@ -31,17 +31,17 @@ def open_tracker(
     config: Mapping[str, Any],
     say: Callable[[str], None],
 ) -> Tracker:
-    """Begins a run of a tracker, or goes on with the one that the workdir names.
+    """Begins a run in a tracker, or continues the one that the workdir names.
 
-    Where the tracker's server is and who we are there is known by its library, from its own
-    settings and environment variables. What fails later is said once and ends the tracking, never
-    the training.
+    The tracker's library finds its server and the user's account by its own settings and
+    environment variables. A later failure is reported once and ends the tracking, never the
+    training.
 
     Args:
         name: one of TRACKERS.
-        workdir: the folder of the run, whose name the run has there.
+        workdir: the folder of the run, whose name becomes the run's name in the tracker.
         project: the project or experiment that the run belongs to.
-        config: JSON values by name.
+        config: the hyperparameters by name, JSON values.
         say: takes a line for the person at the terminal.
 
     Raises:
@@ -130,7 +130,7 @@ class _MLflow:
 
 
 class _Careful:
-    """Lets no fault of a tracker end a training."""
+    """A tracker that keeps the failures of another tracker from ending a training."""
 
     def __init__(self, tracker: Tracker, name: str, say: Callable[[str], None]):
         self._tracker: Tracker | None = tracker

@@ -1,4 +1,4 @@
-"""Partial restore: parameters taken over from elsewhere by rules on their paths."""
+"""Partial restore: parameters taken over from another tree by rules on their paths."""
 
 import dataclasses
 import re
@@ -19,7 +19,7 @@ class Report:
         kept: leaves that the rules leave alone.
         missing: where each leaf was looked for in vain.
         mismatched: the two shapes of each leaf that did not fit.
-        unused: paths of the source that went nowhere.
+        unused: the paths of the source that no leaf of the target took.
     """
 
     restored: dict[str, str]
@@ -42,12 +42,13 @@ def transplant(
     """Returns the target with the leaves that the rules choose taken from the source.
 
     Args:
-        source: a tree of arrays, such as those of `dlcore.load(workdir).variables`.
-        target: a tree of arrays; a leaf that is not restored keeps its value, one that is keeps
-            its type and its sharding.
-        rules: on the target's paths, first match wins: (regular expression, path in the source),
-            with groups of the expression as in `re.sub`; None, and no match, leave the leaf
-            alone. `[("^head/", None), ("^(.*)$", r"\\1")]` restores all but the head.
+        source: a tree of arrays, such as `dlcore.load(workdir).variables`.
+        target: a tree of arrays; a leaf that is not restored keeps its value, and a restored
+            leaf keeps its type and its sharding.
+        rules: pairs (regular expression, path in the source); the first expression that matches
+            a path of the target decides. The path may refer to groups as in `re.sub`; None, and
+            no match, leave the leaf alone. `[("^head/", None), ("^(.*)$", r"\\1")]` restores
+            everything except the head.
 
     Raises:
         InputError: when a rule matches nothing.
