@@ -1,9 +1,9 @@
-"""A run from the outside: configurations and their flags, tasks, and what is done with them.
+"""Launching runs: configurations and their flags, tasks, and the functions that run them.
 
 A task says what is trained: its data, first variables, loss and metrics. Its configuration is a
-frozen dataclass from which the flags are derived. `run` trains a task in a folder, `main` makes a
-command of it, and `load` gives a trained one back. The modules that import much are reached by the
-names below when they are used.
+frozen dataclass from which the flags are derived. `run` trains a task in a folder, `main` turns it
+into a command, and `load` returns a trained one. Modules with expensive imports are imported only
+when one of the names below is used.
 
 >>> import dataclasses
 >>> from dlcore import launch

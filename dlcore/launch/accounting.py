@@ -17,10 +17,10 @@ from dlcore.types import TrainState
 
 
 def profile(config: Any, workdir: pathlib.Path) -> Profile | None:
-    """Returns what traces the steps of --profile, if any.
+    """Returns the tracer of the steps of --profile, if any.
 
     Raises:
-        InputError: for steps that there are not.
+        InputError: for steps that the run does not have.
     """
     if config.profile is None:
         return None
@@ -30,13 +30,13 @@ def profile(config: Any, workdir: pathlib.Path) -> Profile | None:
 
 
 def say_places(layout: Layout, state: TrainState) -> None:
-    """Tells where each parameter lies, where they may lie apart."""
+    """Prints on which devices each parameter lies, for layouts that may spread parameters."""
     if isinstance(layout, OnMesh):
         say(render_placement(state.params))
 
 
 def peak_flops(state: TrainState, chip: str | None) -> float | None:
-    """Returns the most FLOPs per second of all devices that hold a state; None if not known."""
+    """Returns the peak FLOPs per second of all devices that hold a state; None if not known."""
     devices = jax.tree.leaves(state)[0].sharding.device_set
     kind = next(iter(devices)).device_kind
     known = chip_of(kind) if chip is None else parse_chip(chip)
@@ -44,7 +44,7 @@ def peak_flops(state: TrainState, chip: str | None) -> float | None:
 
 
 def summary(result: Result, chip: str | None) -> dict[str, Any]:
-    """Returns what summary.json says about speed, the first step left out, and memory."""
+    """Returns the entries of summary.json on speed, without the first step, and memory."""
     steps = result.steps - 1
     found: dict[str, Any] = dict(
         figures(steps, result.spent, result.flops, peak_flops(result.state, chip))
@@ -61,7 +61,7 @@ def summary(result: Result, chip: str | None) -> dict[str, Any]:
 
 
 def memory_peak() -> int | None:
-    """Returns the most bytes that a device of this process has held; None if it does not tell."""
+    """Returns the most bytes that a device of this process has held; None if it keeps no count."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     return max(
         (one["peak_bytes_in_use"] for one in stats if "peak_bytes_in_use" in one), default=None

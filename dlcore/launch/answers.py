@@ -1,4 +1,4 @@
-"""Rows of predictions that several jobs give."""
+"""Rows of predictions that several jobs return."""
 
 from collections.abc import Sequence
 from typing import Any

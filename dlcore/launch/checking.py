@@ -1,4 +1,4 @@
-"""--check: the checks of good practice before any long run."""
+"""--check: the checks of good practice to make before any long run."""
 
 import dataclasses
 import pathlib

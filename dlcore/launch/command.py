@@ -72,7 +72,7 @@ def overview() -> str:
 
 
 def _version() -> str:
-    """Returns what a report of a bug needs: versions, commit and devices."""
+    """Returns the facts that a bug report needs: versions, commit and devices."""
     from dlcore.runtime.provenance import provenance
 
     found = provenance()

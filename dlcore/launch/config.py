@@ -1,7 +1,8 @@
 """The configuration of a run: one frozen value, parsed at the entry and passed on.
 
-The flags of a job are derived from the fields of its configuration (`launch.flags`), config.json is
-its JSON, a continued run compares two of them, and tests and notebooks make one by hand:
+The flags of a job are derived from the fields of its configuration (`launch.flags`), and
+config.json is its JSON. A continued run compares the new configuration with the saved one. Tests
+and notebooks make one by hand:
 
     Config(model="mlp", steps=100)
 
@@ -49,7 +50,7 @@ class Group:
     """A group of fields.
 
     Attributes:
-        title: heads the group in --help.
+        title: the heading of the group in --help.
         group_conditions: the values of other fields under which inherited fields are read, by their
             group or, for a single field, by its name; a job's configuration sets it.
     """
@@ -58,7 +59,7 @@ class Group:
     group_conditions: ClassVar[Mapping[type | str, Condition]] = {}
 
     def __init_subclass__(cls, **defaults: Any) -> None:
-        """Gives fields of the groups that are inherited other defaults."""
+        """Gives other defaults to fields of inherited groups."""
         super().__init_subclass__()
         annotations = dict(cls.__dict__.get("__annotations__", {}))
         for name, default in defaults.items():
@@ -94,7 +95,7 @@ class Group:
     def unread(self, name: str) -> str | None:
         """Returns why a field is not read, such as "--model=ngram does not read it", or None.
 
-        A name that is no field, such as a constant of the job, is read.
+        A name that is not a field, such as a constant of the job, counts as read.
         """
         if name not in {field.name for field in dataclasses.fields(self)}:
             return None
@@ -109,15 +110,16 @@ class Group:
         return None
 
     def refuse_unread(self, names: Any) -> None:
-        """Raises InputError when a field that is named is not read beside the values of others."""
+        """Raises InputError when a named field is not read given the values of the other fields."""
         for name in names:
             if why := self.unread(name):
                 raise InputError(f"{why}; leave it out")
 
     def changed(self, **values: Any) -> Self:
-        """Returns the configuration with other values.
+        """Returns the configuration with some values changed.
 
-        Fields that are not read beside them get their defaults, unless they are among them.
+        Fields that are not read given the new values get their defaults, unless they are among the
+        changed ones.
         """
         new = copy.copy(self)
         for name, value in values.items():
@@ -130,7 +132,7 @@ class Group:
         return dataclasses.replace(self, **unread, **values)
 
     def json(self) -> dict[str, Any]:
-        """Returns the values by name, as JSON has them."""
+        """Returns the values by name, as JSON represents them."""
         values = {field.name: getattr(self, field.name) for field, _ in _specs(type(self))}
         return {
             name: list(value) if isinstance(value, tuple) else value
@@ -139,9 +141,10 @@ class Group:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Returns the configuration of a run's JSON values; those that are absent are the defaults.
+        """Returns the configuration of a run's JSON values, with defaults for absent ones.
 
-        So are those that are not read beside the others: the run was made by other defaults.
+        Fields that are not read given the others get their defaults too, because the defaults may
+        have changed since the run was made.
 
         Raises:
             InputError: for a value that is not possible.
@@ -154,7 +157,7 @@ class Group:
         return cls(**{name: value for name, value in known.items() if not new.unread(name)})
 
     def identity(self) -> dict[str, Any]:
-        """Returns the JSON values that a run reads and cannot change on its way."""
+        """Returns the JSON values that a run reads and that must not change when it continues."""
         free = {field.name for field, spec in _specs(type(self)) if spec.free}
         return {
             name: value
@@ -164,14 +167,14 @@ class Group:
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """Returns the default of each field by name, as JSON has it."""
+        """Returns the default of each field by name, as JSON represents it."""
         return {
             field.name: list(field.default) if isinstance(field.default, tuple) else field.default
             for field, _ in _specs(cls)
         }
 
     def lines(self) -> list[str]:
-        """Returns the flags that make this configuration, those of defaults left out."""
+        """Returns the flags that make this configuration, leaving out those at their defaults."""
         lines = []
         for field, spec in _specs(type(self)):
             value = getattr(self, field.name)
@@ -191,7 +194,7 @@ def _flag(name: str, value: Any) -> str:
 
 
 def _specs(config: type[Group]) -> list[tuple[dataclasses.Field[Any], Spec]]:
-    """Returns the fields of a configuration with what they know."""
+    """Returns the fields of a configuration with their specs."""
     return [
         (field, field.metadata["spec"])
         for field in dataclasses.fields(config)
@@ -208,7 +211,7 @@ def specs(config: type[Group]) -> list[tuple[str, Any, Spec, str]]:
 
 
 def _title(group: type[Group]) -> str:
-    """Returns the title of a group itself; a job's own fields have none."""
+    """Returns the title of the group itself; a job's own fields have none."""
     return str(group.__dict__.get("title", OWN))
 
 
@@ -239,8 +242,8 @@ def _conditions(config: type[Group], name: str) -> list[tuple[str, Any]]:
 class RunConfig(Group):
     """The options of every run: its folder, its length, and what it reports.
 
-    A job whose steps follow no gradient by one of Optax's optimizers inherits this one; others
-    inherit `Config`.
+    A job whose steps do not follow a gradient by one of Optax's optimizers inherits this class;
+    other jobs inherit `Config`.
     """
 
     title = "Run"
@@ -295,7 +298,7 @@ class RunConfig(Group):
     binarise: ClassVar[str] = "none"
 
     def cut(self, items: T, most: int) -> T:
-        """Returns the first `most` items in a smoke test, which should be quick, else all."""
+        """Returns only the first `most` items in a smoke test, which should be quick, else all."""
         return items[:most] if self.smoke else items
 
     def shrunk(self) -> Self:
@@ -316,7 +319,7 @@ class RunConfig(Group):
         return dataclasses.replace(self, **read)
 
     def hyperparameters(self) -> dict[str, Any]:
-        """Returns the JSON values that the result depends on, as far as they are read."""
+        """Returns the JSON values that the run reads and its result depends on."""
         names = {*self.identity(), "steps", *ScheduleConfig.defaults()}
         return {
             name: value
@@ -325,7 +328,7 @@ class RunConfig(Group):
         }
 
     def for_check(self) -> Self:
-        """Returns the configuration that --check looks at: float32, on a batch of at most 64."""
+        """Returns the configuration that --check tests: float32, on a batch of at most 64."""
         config: Any = self
         values: dict[str, Any] = {"precision": "float32"} if _has(config, "precision") else {}
         if _has(config, "batch_size") and not self.unread("batch_size"):
@@ -333,7 +336,7 @@ class RunConfig(Group):
         return dataclasses.replace(self, **values)
 
     def for_use(self) -> Self:
-        """Returns the configuration of a trained run without where and how it was trained."""
+        """Returns the configuration of a trained run without where and how the run was trained."""
         values: dict[str, Any] = {
             field.name: field.default
             for field in dataclasses.fields(DevicesConfig)
@@ -375,7 +378,7 @@ class DataConfig(Group):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BitsConfig(Group):
-    """Bits that are drawn of grey pixels, for jobs that model binary images."""
+    """Bits drawn from grey pixels, for jobs that model binary images."""
 
     title = "Data"
 
@@ -441,7 +444,7 @@ class DevicesConfig(Group):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScheduleConfig(Group):
-    """The learning rate by the steps taken; a continued run may have another."""
+    """The learning rate as a function of the steps taken; a continued run may change it."""
 
     title = "Learning rate"
 
@@ -485,7 +488,7 @@ class ScheduleConfig(Group):
     def learning_rates(self) -> Schedule:
         """Returns the learning rate as a function of the steps taken.
 
-        It is constant where the model does not read --schedule.
+        It is constant if the model does not read --schedule.
         """
         config: Any = self  # has the steps of `RunConfig`, settled
         if self.find_rate is not None:
@@ -502,7 +505,7 @@ class ScheduleConfig(Group):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(ScheduleConfig):
-    """The optimizer of a gradient step, its learning rates by path, and its precision."""
+    """The optimizer of a gradient step, its learning rates by path, and the precision."""
 
     title = "Optimizer"
 

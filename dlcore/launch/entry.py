@@ -27,12 +27,12 @@ from dlcore.runtime.output import unfailing
 def main(task: type[Task[Any, Any]], arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a job's command and ends the process.
 
-    The status is 0, 1 when a check fails or a plan does not fit, 2 for an error in the input (one
-    line, no traceback), 130 after Ctrl-C.
+    The exit status is 0 for success, 1 when a check fails or a plan does not fit, 2 for an error in
+    the input (one line, no traceback) and 130 after Ctrl-C.
 
     Args:
-        task: the job.
-        arguments: of the command line, by default those of this process.
+        task: the class of the job's task.
+        arguments: the command-line arguments, by default those of this process.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     # Orbax logs the life of each checkpoint and the traceback of each failure that it also raises.
@@ -45,9 +45,10 @@ def main(task: type[Task[Any, Any]], arguments: Sequence[str] | None = None) -> 
 def guarded(command: Any) -> NoReturn:
     """Runs a command that returns its exit status, and ends the process with it.
 
-    Bad input is one line on standard error and status 2; anything else that fails, a traceback and
-    status 1, which ends the other processes of a run too. No output ends a command before its
-    work is done; one that could not write all its standard output says so then, with status 2.
+    Bad input leads to one line on standard error and status 2. Any other failure leads to a
+    traceback and status 1, which ends the other processes of a run too. Output that cannot be
+    written does not end a command before its work is done; the command reports it at the end, with
+    status 2.
     """
     # Descriptors that were closed before the start would be given to files, into which libraries
     # that write to standard error by number would then write.
@@ -128,9 +129,9 @@ def _command(task: type[Task[Any, Any]], arguments: Sequence[str]) -> int:
 
 
 def _run_asked(task: type[Task[Any, Any]], arguments: Sequence[str]) -> Any:
-    """Returns the configuration of the run in --workdir, where a command asks that run something.
+    """Returns the configuration of the run in --workdir, if a command asks that run for something.
 
-    So the other flags of such a command are checked beside the run's own options.
+    So the other flags of the command are checked together with the run's own options.
 
     Raises:
         InputError: when the folder holds a run of another job.

@@ -1,11 +1,11 @@
-"""The fields of a configuration: each knows its default, what is possible, and what it is for.
+"""The fields of a configuration: each knows its default, its possible values and its purpose.
 
     class Config(launch.Config):
         model: str = choice("lenet5", IMAGE_MODELS, "network to train")
         label_smoothing: float = number(0.0, 0, 1, "share of the target spread over all classes")
 
 A field says under which other values it is read (`when`), so that a flag that the chosen model does
-not read is refused instead of ignored.
+not read is refused and not silently ignored.
 """
 
 import abc
@@ -48,7 +48,7 @@ class Kind(abc.ABC):
 
     @abc.abstractmethod
     def parse(self, text: str) -> Value:
-        """Reads a value as it stands in a flag; ValueError when it cannot be read."""
+        """Parses the text of a flag's value; raises ValueError when it cannot."""
 
     @abc.abstractmethod
     def allows(self, value: Value) -> bool:
@@ -206,10 +206,10 @@ class Spec:
     """The rules of a field, beside its default and its type.
 
     Attributes:
-        kind: the values that are possible; None is, where it is the default.
+        kind: the possible values; None is possible too where it is the default.
         help: what the field does, in a few words.
-        free: whether it may change when a run continues: it says where and how the run goes on,
-            for how long and at which learning rates, not what is trained on what.
+        free: whether the field may change when a run continues. Such a field decides where, how,
+            how long and at which learning rates the run goes on, not what is trained on which data.
         when: the values of other fields under which this one is read. A condition on a field that
             a configuration lacks holds.
     """
@@ -252,7 +252,7 @@ def number(
 
 
 def column(help: str, *, free: bool = False, when: Condition | None = None) -> Any:
-    """Returns a field of a column of a table; None, the default, leaves it to the table."""
+    """Returns a field for a column of a table; None, the default, lets the table decide."""
     return _field(None, Column(), help, free, when)
 
 

@@ -1,6 +1,6 @@
 """The absl flags of a configuration: derived from its fields, read once, at the entry.
 
-The flags live in a `FlagValues` of their own, so that a job changes nothing for whoever imports it.
+The flags live in a `FlagValues` of their own, so that importing a job changes no other flags.
 """
 
 import io
@@ -21,7 +21,7 @@ ConfigT = TypeVar("ConfigT", bound=Group)
 
 
 class _Parser(flags.ArgumentParser[Any]):
-    """Reads the value of a flag; the configuration checks whether it is possible."""
+    """A parser of a flag's value; the configuration checks later whether the value is possible."""
 
     def __init__(self, name: str, kind: Kind):
         self._name, self._kind = name, kind
@@ -70,13 +70,13 @@ def parse(
 
     Args:
         config: the class of the configuration.
-        arguments: without the program's name.
+        arguments: the arguments without the program's name.
         recipes: the folder of the job's recipes, if it has any.
-        base: the configuration that the arguments change; the defaults by default.
+        base: the configuration that the arguments change, by default that of the defaults.
 
     Raises:
-        InputError: for arguments that are no flags, values that are not possible, and flags that
-            the configuration does not read.
+        InputError: for arguments that are not flags, impossible values, and flags that the
+            configuration does not read.
     """
     values = define(config)
     try:
@@ -97,7 +97,7 @@ def parse(
 
 
 def value_of(arguments: Sequence[str], name: str) -> str | None:
-    """Returns the value of a flag as it stands in arguments, the last one; None without.
+    """Returns the last value of a flag among the arguments, as text; None where there is none.
 
     >>> value_of(["--workdir=a", "--steps", "3"], "steps")
     '3'
@@ -118,7 +118,7 @@ def wants_help(arguments: Sequence[str]) -> bool:
 def help_text(config: type[Group]) -> str:
     """Returns the flags of a configuration with their defaults, under the titles of their groups.
 
-    The list of the groups comes first, and of the groups the job's own flags.
+    The list of the groups comes first, and the job's own flags are the first group.
     """
     groups: dict[str, list[str]] = {OWN: []}
     for name, default, spec, title in specs(config):
@@ -148,14 +148,14 @@ def _wrapped(text: str, indent: str = " " * 6) -> str:
 def _expanded(
     arguments: Sequence[str], recipes: pathlib.Path | None, within: tuple[pathlib.Path, ...] = ()
 ) -> Iterator[str]:
-    """Yields arguments, and in place of each flag file and recipe the arguments in it.
+    """Yields the arguments, with each flag file and recipe replaced by the arguments in it.
 
-    absl would do so too, but open whatever file it is given, in whatever encoding.
+    absl could do so too, but it opens any file that it is given, in the encoding of the locale.
 
     Args:
-        arguments: those that may name files.
+        arguments: the arguments, which may name flag files and recipes.
         recipes: the folder of the recipes.
-        within: the files that the arguments stand in, the innermost last.
+        within: the files that contain the arguments, the innermost last.
     """
     rest = iter(arguments)
     for argument in rest:
@@ -179,7 +179,7 @@ def _recipe(name: str, folder: pathlib.Path | None) -> pathlib.Path:
 
 
 def _lines(path: pathlib.Path) -> list[str]:
-    """Returns the lines of a flag file that are no comments."""
+    """Returns the lines of a flag file that are not comments."""
     try:
         # Values may be paths, which are bytes and need not be UTF-8.
         file = io.TextIOWrapper(open_file(path), encoding="utf-8-sig", errors="surrogateescape")

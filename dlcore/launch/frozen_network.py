@@ -1,8 +1,8 @@
-"""Jobs in which a frozen network of images looks at pictures, and says what is to become of them.
+"""Jobs in which a frozen image network looks at pictures and so decides how they should change.
 
-What changes is a picture (`dlcore.launch.picture_task`) or a network that makes pictures. The
-frozen network, the scaling of its images and the targets of its activations are model state, so
-that a checkpoint is all that a run needs to go on.
+Training changes either a picture (`dlcore.launch.picture_task`) or a network that makes pictures.
+The frozen network, the scaling of its images and the targets of its activations are model state, so
+that a run can continue from its checkpoint alone.
 
 Shapes: B pictures, h w their height and width as the network sees them, C its 3 channels.
 """
@@ -68,20 +68,20 @@ InfoT = TypeVar("InfoT")
 
 
 class NetworkTask(Task[ConfigT, InfoT]):
-    """A job that is told by a frozen network's activations what to change.
+    """A job whose loss compares the activations of a frozen network with targets.
 
-    A subclass says which `layers` it looks at, what they should be like (`targets`), and its `loss`
-    and `metrics`, for which it has `activations`:
+    A subclass defines which `layers` it looks at, what their activations should be (`targets`), and
+    its `loss` and `metrics`, which can call `activations`:
 
         def loss(self, params, model_state, batch, rng):
             activations = self.activations(model_state, pictures)
             cost = ((activations["conv1"] - model_state["targets"]["conv1"]) ** 2).sum()
             ...
 
-    Its variables have, beside the parameters, {"network": the network's variables, "scaling":
-    {"mean", "deviation"}, "targets": ...}, which `init_network` gives.
+    Beside the parameters its variables have {"network": the network's variables, "scaling":
+    {"mean", "deviation"}, "targets": ...}, which `init_network` returns.
 
-    The start and each evaluation write WORKDIR/pictures/step_000100.png.
+    At its start and at each evaluation a run writes WORKDIR/pictures/step_000100.png.
     """
 
     @property
@@ -99,24 +99,24 @@ class NetworkTask(Task[ConfigT, InfoT]):
     @property
     @abc.abstractmethod
     def smallest_view(self) -> tuple[int, int]:
-        """The smallest height and width in which the network sees a picture."""
+        """The smallest height and width at which the network sees a picture."""
 
     @abc.abstractmethod
     def shown(self, variables: Variables) -> np.ndarray:
-        """Returns the picture that tells how far the run is, uint8 [H, W, C]."""
+        """Returns a picture that shows how far the run has come, uint8 [H, W, C]."""
 
     # What a job may have.
 
     def targets(self, model_state: PyTree) -> PyTree:
-        """Returns what the loss compares activations with, computed once, when a run starts.
+        """Returns the targets of the activations, computed once, when a run starts.
 
         Args:
-            model_state: with "network" and "scaling".
+            model_state: the model state, with "network" and "scaling".
         """
         return {}
 
     def target_shapes(self) -> PyTree:
-        """Returns the shapes of the targets, which a loaded run knows without its pictures."""
+        """Returns the shapes of the targets, which a loaded run can tell without its pictures."""
         return {}
 
     @property
@@ -145,7 +145,7 @@ class NetworkTask(Task[ConfigT, InfoT]):
         """Returns the shapes of the activations of `layers` for a picture of a size.
 
         Raises:
-            InputError: when it is too small for the network.
+            InputError: when the picture is too small for the network.
         """
         picture = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
         found: Activations = jax.eval_shape(
@@ -174,7 +174,7 @@ class NetworkTask(Task[ConfigT, InfoT]):
         """The names of all activations of the network, in order of execution.
 
         Raises:
-            InputError: when the picture is too small for the network where it is seen smallest.
+            InputError: when the picture at its smallest is too small for the network.
         """
         names: list[str] = []
 
@@ -190,7 +190,7 @@ class NetworkTask(Task[ConfigT, InfoT]):
         """Checks that the network has the `layers`.
 
         Raises:
-            InputError: for one that it does not have.
+            InputError: for a layer that it does not have.
         """
         for name in self.layers:
             if name not in self.layer_names:
@@ -214,7 +214,7 @@ class NetworkTask(Task[ConfigT, InfoT]):
         return {**self.first_network(key), "targets": targets}
 
     def adopt(self, state: TrainState) -> TrainState:
-        """Returns the state with the weights of --init_from and the targets that follow."""
+        """Returns the state with the weights of --init_from and the targets computed from them."""
         model_state = dict(state.model_state)
         if self.config.init_from is not None:
             model_state |= self._weights(model_state["network"])
@@ -225,7 +225,7 @@ class NetworkTask(Task[ConfigT, InfoT]):
         """Returns the network with the weights of --init_from, and the scaling of its images.
 
         Raises:
-            InputError: when nothing can be read there, or not all that the layers need.
+            InputError: when the weights there, or some that the layers need, cannot be read.
         """
         config = self.config
         assert config.init_from is not None
@@ -257,11 +257,11 @@ class NetworkTask(Task[ConfigT, InfoT]):
     # What a run writes.
 
     def stage(self, step: int) -> pathlib.Path:
-        """Returns where the picture after a step is written."""
+        """Returns the path to which the picture after a step is written."""
         return stage(self.workdir, step)
 
     def write_picture(self, variables: Variables, target: pathlib.Path) -> None:
-        """Writes the picture that is `shown` as PNG."""
+        """Writes the picture of `shown` as PNG."""
         save_picture(self.shown(variables), target)
 
     def observe(self, variables: Variables, step: int) -> str | None:
@@ -273,7 +273,7 @@ class NetworkTask(Task[ConfigT, InfoT]):
         return [strip, *self._curves()]
 
     def _curves(self) -> Iterator[Section]:
-        """Yields the curves of the metrics that are called by layers, such as "style_conv1"."""
+        """Yields the curves of the metrics that are named after layers, such as "style_conv1"."""
         curves: dict[str, tuple[list[float], list[float]]] = {}
         for row in read_json_lines(self.workdir / "metrics.jsonl"):
             for name, value in row.items():
@@ -292,5 +292,5 @@ class NetworkTask(Task[ConfigT, InfoT]):
 
 
 def as_pixels(pictures: np.ndarray | jax.Array) -> np.ndarray:
-    """Returns pictures of 0 to 1 as uint8 of 0 to 255; values beyond are cut."""
+    """Returns pictures of 0 to 1 as uint8 of 0 to 255; values outside the range are clipped."""
     return np.rint(255 * np.asarray(pictures, np.float32).clip(0, 1)).astype(np.uint8)

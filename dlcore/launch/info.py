@@ -1,8 +1,9 @@
 """The facts about its data that a run remembers: classes, scaling, vocabularies.
 
-A job describes it as a frozen dataclass. The vocabularies are files of their own in the workdir,
-named like their fields; the rest stands in run.json beside the name of the job. Fields that are
-compared (`dataclasses.field(compare=False)` are not) must be the same when a run continues.
+A job describes these facts as a frozen dataclass. The vocabularies are files of their own in the
+workdir, named like their fields; the other facts are in run.json beside the name of the job. All
+fields must be the same when a run continues, except those with
+`dataclasses.field(compare=False)`.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ _FILE = "run.json"
 
 
 def write(workdir: pathlib.Path, job: str, info: Any) -> None:
-    """Writes what a run must remember."""
+    """Writes the facts that a run must remember."""
     values, vocabularies = _parts(info)
     for name, vocabulary in vocabularies.items():
         with writing(workdir):
@@ -34,7 +35,7 @@ def read_job(workdir: pathlib.Path) -> str:
     """Returns the name of the job whose run lies in a folder.
 
     Raises:
-        InputError: when there is none, or it cannot be read.
+        InputError: when there is no run, or its file cannot be read.
     """
     return str(_read(workdir)["job"])
 
@@ -43,7 +44,7 @@ def require_job(workdir: pathlib.Path, job: str) -> None:
     """Checks that a folder holds a run of a job.
 
     Raises:
-        InputError: when it holds one of another job, and as `read_job`.
+        InputError: when it holds a run of another job, and as for `read_job`.
     """
     found = read_job(workdir)
     if found != job:
@@ -51,10 +52,10 @@ def require_job(workdir: pathlib.Path, job: str) -> None:
 
 
 def read(workdir: pathlib.Path, kind: type[InfoT]) -> InfoT:
-    """Returns what a run remembers of its data.
+    """Returns the facts that a run remembers of its data.
 
     Raises:
-        InputError: when a file of it is missing or damaged.
+        InputError: when one of the files is missing or damaged.
     """
     values = _read(workdir)["data"]
     found: dict[str, Any] = {}
@@ -70,11 +71,11 @@ def read(workdir: pathlib.Path, kind: type[InfoT]) -> InfoT:
 
 
 def settle(workdir: pathlib.Path, new: InfoT) -> InfoT:
-    """Returns what a run that continues goes on with: what it remembers, if the data is the same.
+    """Returns the facts with which a run continues: the remembered ones, if the data is the same.
 
     Args:
-        workdir: of the run.
-        new: what the data says now.
+        workdir: the folder of the run.
+        new: the facts about the data as it is now.
 
     Raises:
         InputError: when the run remembers other classes or another vocabulary.

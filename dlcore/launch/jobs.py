@@ -1,8 +1,8 @@
 """The jobs and their recipes, found by name.
 
-A checkout has them in `experiments/`, beside the package; an installed wheel brings them along as
-`dlcore.experiments`. Either way they are imported by that name, so that a folder `experiments` of
-somebody else's is never taken for ours.
+A checkout has them in `experiments/`, beside the package; an installed wheel contains them as
+`dlcore.experiments`. Either way they are imported by the latter name, so that a folder
+`experiments` of another program is never mistaken for this one.
 """
 
 import ast
@@ -50,7 +50,7 @@ def results(job: str) -> pathlib.Path:
 
 
 def in_checkout() -> bool:
-    """Returns whether the jobs are those of a checkout, and not of an installed wheel."""
+    """Returns whether the jobs come from a checkout, and not from an installed wheel."""
     return folder().parent != _DLCORE
 
 
@@ -86,7 +86,7 @@ def task_class(job: str) -> "type[Task[Any, Any]]":
     """Returns the class of a job's task.
 
     Raises:
-        InputError: when there is no job of that name, or it trains nothing.
+        InputError: when there is no job of that name, or the job trains nothing.
     """
     from dlcore.launch.task import Task
 

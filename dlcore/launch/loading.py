@@ -1,4 +1,4 @@
-"""A trained run, given back: `dlcore.load(workdir)`.
+"""Loading of a trained run: `dlcore.load(workdir)`.
 
 Nothing here trains or writes into the run's folder.
 """
@@ -28,11 +28,11 @@ class Trained(Generic[ConfigT, InfoT]):
     """A trained run.
 
     Attributes:
-        task: the job, as configured.
-        variables: what the run reports: those of the best evaluation under --patience, else the
-            last; averaged where --ema keeps an average.
-        step: of the variables.
-        summary: summary.json; empty for a run that has not ended.
+        task: the task of the job, with the run's configuration.
+        variables: the variables that the run reports: those of the best evaluation under
+            --patience, else the last; averaged where --ema keeps an average.
+        step: the step of the variables.
+        summary: the values of summary.json; empty for a run that has not ended.
     """
 
     task: Task[Any, Any]
@@ -56,7 +56,7 @@ class Trained(Generic[ConfigT, InfoT]):
         return self.variables["params"]
 
     def predict(self, inputs: Sequence[Any]) -> Any:
-        """Returns the model's outputs for inputs; the job's `predict` says of which kind."""
+        """Returns the model's outputs for inputs of the kind that the job's `predict` takes."""
         return self.task.predict(self._computing, inputs)
 
     @functools.cached_property
@@ -71,20 +71,20 @@ class Trained(Generic[ConfigT, InfoT]):
 def load(
     workdir: str | pathlib.Path, task: type[Task[Any, Any]] | None = None, **options: Any
 ) -> Trained[Any, Any]:
-    """Gives a trained run back; nothing in its folder changes.
+    """Returns a trained run; nothing in its folder changes.
 
         trained = dlcore.load("runs/digits")
         probabilities = trained.predict(images)
 
     Args:
         workdir: the folder of a run.
-        task: its class; by default the job of the run's name in `experiments`.
-        options: fields of the configuration to be used instead of the run's own; only those that
-            a run may change, such as how outputs are searched.
+        task: the class of its task; by default that of the job in `experiments` that the run names.
+        options: values that replace those of the run's configuration; only fields that a run may
+            change are possible, such as how outputs are searched.
 
     Raises:
-        InputError: when there is no run or no whole checkpoint, for an option that the run fixes,
-            and when the run is of a job that is not known here.
+        InputError: when there is no run or no undamaged checkpoint, for an option that the run
+            fixes, and when the run is of an unknown job.
     """
     folder = pathlib.Path(workdir).expanduser()
     values = folders.read_config(folder)
@@ -106,15 +106,15 @@ def load(
 def trained_by(
     task: type[Task[Any, Any]], config: Any, given: Collection[str]
 ) -> Trained[Any, Any]:
-    """Returns the run in the --workdir of a command, with the options that were given beside it.
+    """Returns the run in a command's --workdir, with the options that the command line gives.
 
     Args:
-        task: the job of the command.
-        config: its configuration.
-        given: the names of the flags that were given.
+        task: the task class of the command's job.
+        config: the configuration of the command.
+        given: the names of the flags on the command line.
 
     Raises:
-        InputError: as `load`, and for a command without --workdir or a run of another job.
+        InputError: as for `load`, and for a command without --workdir or a run of another job.
     """
     if config.workdir is None:
         raise InputError("give the folder of a trained run by --workdir")
@@ -128,7 +128,7 @@ def read_summary(folder: pathlib.Path) -> dict[str, Any]:
     """Returns the values of summary.json; none for a run that has not ended.
 
     Raises:
-        InputError: when it cannot be read.
+        InputError: when the file cannot be read.
     """
     path = folder / "summary.json"
     try:

@@ -1,4 +1,4 @@
-"""Options of models in --option=NAME=VALUE."""
+"""Options of models that are given as --option=NAME=VALUE."""
 
 import inspect
 import json
@@ -12,15 +12,16 @@ _GIVEN = {"num_classes", "remat", "parent", "name"}
 
 
 def parse_options(model: str, build: Callable[..., Any], given: Sequence[str]) -> dict[str, Any]:
-    """Returns the keyword arguments that options give a model.
+    """Returns the keyword arguments that options describe for a model.
 
     Args:
-        model: its name, for errors.
-        build: takes the options by keyword, and has their defaults.
-        given: NAME=VALUE of each, values as in JSON, or plain texts.
+        model: the name of the model, for errors.
+        build: the function that takes the options by keyword and has their defaults.
+        given: the options as NAME=VALUE, with values as in JSON or plain texts.
 
     Raises:
-        InputError: for an option that the model does not have, or a value unlike its default.
+        InputError: for an option that the model does not have, or a value whose type is not that of
+            the default.
     """
     known = inspect.signature(build).parameters
     possible = sorted(set(known) - _GIVEN)

@@ -1,10 +1,10 @@
-"""Jobs whose parameters are a picture, which a frozen network of images looks at.
+"""Jobs whose parameters are a picture, which a frozen image network looks at.
 
-A step changes the picture by the gradient of what the network's activations say of it; everything
-else is a run as any other. There is no data to draw batches from: the batch of a step says in which
-size the picture is seen.
+A step changes the picture by the gradient of a loss on the network's activations; in everything
+else the run is like any other. There is no data to draw batches from: the batch of a step only says
+at which size the network sees the picture.
 
-Shapes: H W height and width of the picture, h w those that a step sees, C its 3 channels.
+Shapes: H W height and width of the picture, h w those at which a step sees it, C its 3 channels.
 """
 
 import abc
@@ -32,7 +32,7 @@ _SMOKE_SIZE = 96
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PictureConfig(NetworkConfig, OptimizerConfig, DevicesConfig):
-    """The configuration of a job whose parameters are a picture, the one example of its batches."""
+    """The configuration of a job whose parameters are a picture, its batches' only example."""
 
     batch_size: ClassVar[int] = 1
     size: int = integer(256, 1, 1 << 14, "longer side of the picture in pixels")
@@ -46,8 +46,8 @@ class PictureInfo:
     """The facts that a run whose parameters are a picture remembers.
 
     Attributes:
-        shape: (H, W, C) of the picture.
-        classes: of the network.
+        shape: the shape (H, W, C) of the picture.
+        classes: the number of classes that the network tells apart.
     """
 
     shape: tuple[int, int, int]
@@ -59,28 +59,28 @@ InfoT = TypeVar("InfoT", bound=PictureInfo)
 
 
 class PictureTask(NetworkTask[ConfigT, InfoT]):
-    """A job that changes a picture by what a frozen network's activations say of it.
+    """A job that changes a picture by a loss on the activations of a frozen network.
 
-    A subclass has what a `NetworkTask` has, and `seen` for its `loss`:
+    A subclass defines what a subclass of `NetworkTask` does, and can call `seen` in its `loss`:
 
         def loss(self, params, model_state, batch, rng):
             activations = self.activations(model_state, self.seen(params, batch))
             cost = ((activations["conv1"] - model_state["targets"]["conv1"]) ** 2).sum()
             return Mean.of(cost[None]), Aux(model_state, {})
 
-    The state has the parameters {"picture": [1, H, W, C]}, of which 0 is black and 1 is full. A job
-    with other parameters overrides `first_params` and `draw`.
+    The parameters of the state are {"picture": [1, H, W, C]}, where 0 is black and 1 is full
+    intensity. A job with other parameters overrides `first_params` and `draw`.
 
-    The end writes WORKDIR/picture.png.
+    At its end the run writes WORKDIR/picture.png.
     """
 
     # What each job has.
 
     @abc.abstractmethod
     def read(self) -> dict[str, np.ndarray]:
-        """Returns the pictures that the job starts from by name, uint8 [h, w, C].
+        """Returns by name the pictures that the job starts from, uint8 [h, w, C].
 
-        They are read once, into `pictures`; the first one has the size of the picture.
+        They are read once, into `pictures`; the first one sets the size of the picture.
 
         Raises:
             InputError: when one cannot be read.
@@ -89,9 +89,10 @@ class PictureTask(NetworkTask[ConfigT, InfoT]):
     # What a job may have.
 
     def view(self, step: int) -> tuple[int, int]:
-        """Returns height and width in which the step after so many others sees the picture.
+        """Returns the height and width at which the step after a number of others sees the picture.
 
-        By default those of the picture. A function of the step alone; each new size is compiled.
+        By default these are the picture's own. They may depend on the step alone; JAX compiles the
+        step for each new size.
         """
         return self.info.shape[:2]
 
@@ -104,24 +105,24 @@ class PictureTask(NetworkTask[ConfigT, InfoT]):
         return self.info.shape[:2]
 
     def first_params(self, key: jax.Array) -> Params:
-        """Returns the parameters that a run starts from where `start` gives no picture: noise."""
+        """Returns the parameters that a run starts from where `start` returns no picture: noise."""
         return {"picture": jax.random.uniform(key, (1, *self.info.shape))}
 
     def start(self) -> np.ndarray | None:
-        """Returns the picture to start from, uint8 [H, W, C]; None for `first_params`."""
+        """Returns the picture to start from, uint8 [H, W, C]; None to start from `first_params`."""
         return None
 
     def draw(self, params: Params) -> jax.Array:
-        """Returns the picture of the parameters, [1, H, W, C] with values of 0 to 1."""
+        """Returns the picture that the parameters describe, [1, H, W, C] with values of 0 to 1."""
         picture: jax.Array = params["picture"]
         return picture
 
     def develop(self, picture: np.ndarray) -> np.ndarray:
-        """Returns a picture as it is written, such as with other colours; uint8 [H, W, C]."""
+        """Returns a picture as it is to be written, such as with other colours; uint8 [H, W, C]."""
         return picture
 
     def info_of(self, shape: tuple[int, int, int]) -> InfoT:
-        """Returns what the run remembers, given the shape of the picture."""
+        """Returns the facts that the run remembers, given the shape of the picture."""
         _, info = self.parts()
         found: InfoT = info(shape, self._count_classes())
         return found
@@ -129,7 +130,7 @@ class PictureTask(NetworkTask[ConfigT, InfoT]):
     # What jobs use.
 
     def seen(self, params: Params, batch: Batch) -> jax.Array:
-        """Returns the picture in the size in which this step sees it, [1, h, w, C]."""
+        """Returns the picture at the size at which this step sees it, [1, h, w, C]."""
         picture = self.draw(params)
         shape = (1, *batch["view"].shape[1:3], picture.shape[-1])
         return picture if shape == picture.shape else jax.image.resize(picture, shape, "linear")
@@ -144,7 +145,7 @@ class PictureTask(NetworkTask[ConfigT, InfoT]):
         return Data(self.batches, lambda: iter([_batch(self.info.shape[:2], False)]), self.info)
 
     def batches(self, start: int) -> Iterator[Batch]:
-        """Yields what each step sees: the size of the picture, and nothing of it."""
+        """Yields the batch of each step, which holds only the size of the picture."""
         for step in itertools.count(start):
             size = self.view(step)
             yield _batch(size, step > 0 and self.view(step - 1) != size)
@@ -165,7 +166,7 @@ class PictureTask(NetworkTask[ConfigT, InfoT]):
         return state.replace(params=params, opt_state=opt_state)
 
     def _count_classes(self) -> int:
-        """Returns how many classes the network tells apart, where the job looks at its output."""
+        """Returns how many classes the network tells apart, if the job looks at its output."""
         if self.config.init_from is None or "output" not in self.layers:
             return CLASSES
         from dlcore.launch.loading import load

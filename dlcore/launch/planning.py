@@ -1,4 +1,4 @@
-"""--plan: the cost of a job's step on devices that need not be there."""
+"""--plan: the cost of a job's step on devices that this machine need not have."""
 
 import contextlib
 import dataclasses
@@ -35,15 +35,15 @@ _LOOKED_AT = 8
 
 
 def settle(config: Any) -> Any:
-    """Checks the flags about devices; for a plan makes JAX see --devices virtual ones.
+    """Checks the flags about devices, and for a plan makes JAX see --devices virtual devices.
 
-    Call it before anything touches a device.
+    Call this before anything touches a device.
 
     Returns:
         The configuration, with the layout that is planned.
 
     Raises:
-        InputError: for flags that do not go together.
+        InputError: for flags that contradict each other.
     """
     if config.chip is not None:
         parse_chip(config.chip)
@@ -106,7 +106,7 @@ def _plan(task: Task[Any, Any], layout: runtime.Layout, state: TrainState, batch
 
 
 def _largest_batch(batches: Iterator[Batch]) -> Batch:
-    """Returns the shapes of a batch; of the largest of the first ones where they differ."""
+    """Returns the shapes of a batch: where they differ, of the largest of the first batches."""
     looked_at = [_shapes(batch) for batch in itertools.islice(batches, 2)]
     if looked_at[0] != looked_at[-1]:
         looked_at += map(_shapes, itertools.islice(batches, _LOOKED_AT - 2))
@@ -131,7 +131,7 @@ def _shapes(batch: Batch) -> dict[str, jax.ShapeDtypeStruct]:
 
 @contextlib.contextmanager
 def _waiting(what: str) -> Iterator[None]:
-    """Shows for how long something takes that cannot tell how far it is."""
+    """Shows how long a piece of work has taken so far, if it cannot report its progress."""
     over = threading.Event()
 
     def show() -> None:

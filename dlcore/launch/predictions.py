@@ -1,4 +1,4 @@
-"""--predict: what a trained model says of files, folders, or standard input."""
+"""--predict: a trained model's answers for files, folders, or standard input."""
 
 import csv
 import io
@@ -22,17 +22,18 @@ from dlcore.train.logs import writing
 
 
 def predict(trained: Trained[Any, Any], source: str, target: str) -> None:
-    """Answers each input of a source, in order.
+    """Writes the model's answers for the inputs of a source, in order.
 
     Args:
-        trained: the run.
-        source: a file, a folder or "-" for standard input: images or files of a kind of the
-            job's own (from standard input their paths, one a line), or lines of text.
+        trained: the trained run.
+        source: a file, a folder or "-" for standard input, with images, files of a kind that the
+            job defines, or lines of text. Standard input lists images and files by their paths,
+            one per line.
         target: a file that ends in .csv or .jsonl, or "-" for JSON lines on standard output; for
-            jobs that write answers in a form of their own, also a folder.
+            jobs that write answers in a format of their own, also a folder.
 
     Raises:
-        InputError: when the model answers nothing, or an input cannot be read.
+        InputError: when the model does not predict, or an input cannot be read.
     """
     reads = trained.task.reads
     if reads is None:
@@ -60,7 +61,7 @@ def predict(trained: Trained[Any, Any], source: str, target: str) -> None:
 
 
 def _new_folder(target: str) -> pathlib.Path:
-    """Returns the folder of --predict_to, which has nothing in it yet."""
+    """Makes the folder of --predict_to, which must be empty, and returns it."""
     folder = pathlib.Path(target)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
@@ -103,11 +104,12 @@ def _of_dicts(value: Any) -> bool:
 def _flat(row: dict[str, Any], nested: Collection[str]) -> dict[str, Any]:
     """Returns a row of plain values.
 
-    Of a list of dicts the first is in the row already, the second becomes the columns NAME_2 ...
+    Of a list of dicts the first is in the row already; the second becomes the columns NAME_2, and
+    so on.
 
     Args:
-        row: values by column.
-        nested: the columns of lists of dicts, which may be empty in this row.
+        row: the values by column.
+        nested: the columns that hold lists of dicts, which may be empty in this row.
     """
     flat: dict[str, Any] = {}
     for name, value in row.items():
@@ -124,14 +126,14 @@ def _flat(row: dict[str, Any], nested: Collection[str]) -> dict[str, Any]:
 
 
 def input_files(source: str, kind: str = "file") -> list[str]:
-    """Returns the path of a file, of those in a folder, or of those that standard input lists.
+    """Returns the path of one file, of the files in a folder, or of those listed by standard input.
 
     Args:
         source: the file, the folder, or "-" for standard input.
-        kind: what an error calls a file.
+        kind: the word for a file in errors.
 
     Raises:
-        InputError: when there are none.
+        InputError: when there are no files.
     """
     if source == "-":
         return [line for line in _standard_input(errors="surrogateescape") if line.strip()]
@@ -147,10 +149,10 @@ def input_files(source: str, kind: str = "file") -> list[str]:
 
 
 def input_images(source: str) -> list[str]:
-    """Returns the paths of an image, of those in a folder, or of those that standard input lists.
+    """Returns the path of one image, of the images in a folder, or of those on standard input.
 
     Raises:
-        InputError: when there are none.
+        InputError: when there are no images.
     """
     files = input_files(source, "image")
     if source == "-" or not (path := pathlib.Path(source).expanduser()).is_dir():
@@ -169,7 +171,7 @@ def input_lines(source: str) -> list[str]:
     """Returns the lines of a file, or of standard input for "-".
 
     Raises:
-        InputError: when they cannot be read.
+        InputError: when the lines cannot be read.
     """
     if source != "-":
         return read_lines(pathlib.Path(source).expanduser())
@@ -180,10 +182,10 @@ def input_lines(source: str) -> list[str]:
 
 
 def input_blocks(source: str) -> list[str]:
-    """Returns the blocks of lines of a file or of standard input, which blank lines part.
+    """Returns the blocks of lines of a file or of standard input that blank lines separate.
 
     Raises:
-        InputError: when they cannot be read.
+        InputError: when the lines cannot be read.
     """
     blocks: list[list[str]] = [[]]
     for line in input_lines(source):
@@ -195,7 +197,7 @@ def input_blocks(source: str) -> list[str]:
 
 
 def _standard_input(errors: str) -> list[str]:
-    """Returns the lines of standard input in UTF-8, whatever the locale; `errors` as `open` has."""
+    """Returns the lines of standard input as UTF-8, whatever the locale; `errors` as for `open`."""
     text = sys.stdin.buffer.read().decode("utf-8-sig", errors)
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 

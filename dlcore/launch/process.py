@@ -1,6 +1,6 @@
-"""The process of a command: when it started, how it speaks, and how its C library keeps memory.
+"""The process of a command: its start time, its messages, and how its C library keeps memory.
 
-Nothing heavy is imported here: a command that starts once more does so before its imports.
+Nothing heavy is imported here, because a command that restarts itself does so before its imports.
 """
 
 import gc
@@ -26,11 +26,11 @@ COLLECTOR = (200_000, 20, 100)
 
 
 def settle_environment() -> None:
-    """Settles what libraries read in the environment, for which a command starts once more.
+    """Sets what libraries read from the environment, for which a command restarts itself.
 
-    It settles too how often the garbage collector looks (`COLLECTOR`). tqdm draws its bars on a
-    terminal alone: in a file they would be one line without end. Arguments and names of files are
-    UTF-8, whatever the locale.
+    It also sets how often the garbage collector runs (`COLLECTOR`), and makes tqdm draw its bars on
+    a terminal only: in a file they would be one endless line. Arguments and file names are UTF-8,
+    whatever the locale.
     """
     if not os.isatty(2):
         os.environ.setdefault("TQDM_DISABLE", "1")
@@ -55,7 +55,7 @@ def is_command(package: str) -> bool:
 
 
 def say(line: str) -> None:
-    """Prints a line about the run for the person at the terminal; of several processes one speaks.
+    """Prints a line about the run for the person at the terminal; of several processes one prints.
 
     Standard output is for results.
     """

@@ -1,4 +1,4 @@
-"""--find_rate: the learning rates at which a job's loss falls, by a short training of its own."""
+"""--find_rate: the learning rates at which a job's loss falls, found by a short training."""
 
 import contextlib
 import dataclasses
@@ -23,16 +23,16 @@ _PICTURES = (".png", ".svg")
 
 
 def find_rate(task: Task[Any, Any]) -> bool:
-    """Trains with a growing learning rate, draws the losses and prints the rate to take.
+    """Trains with a growing learning rate, plots the losses and prints the rate to use.
 
-    Nothing but the picture is kept. See `train.rate_range`.
+    Only the plot is kept. See `train.rate_range`.
 
     Returns:
         Whether some rate lowers the loss; always true in a smoke test.
 
     Raises:
-        InputError: when the picture cannot be written, and as `run`.
-        Interrupted: when a signal ended it.
+        InputError: when the plot cannot be written, and as for `run`.
+        Interrupted: when a signal ended the training.
     """
     runtime.configure()
     if task.config.smoke:
@@ -56,7 +56,7 @@ def find_rate(task: Task[Any, Any]) -> bool:
 
 
 def _train(task: Task[Any, Any]) -> tuple[Found, bool]:
-    """Returns what the losses tell, and whether they diverged at the last rate."""
+    """Returns the findings from the losses, and whether the losses diverged at the last rate."""
     with tempfile.TemporaryDirectory(prefix="dlcore-rates-") as folder:
         # What jobs write before they train.
         task.workdir = pathlib.Path(folder)

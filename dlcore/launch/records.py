@@ -1,9 +1,9 @@
-"""Recorded results: what runs of recipes, and of jobs with their defaults, came to.
+"""Recorded results of runs of recipes, and of jobs with their default flags.
 
 A record is a file of the checkout, `experiments/results/JOB/RECIPE.json`, with one entry for each
-seed; `default.json` holds the runs of the job's defaults. A run records itself by `--record`, and
-`dlcore record WORKDIR` records one that has finished. The documentation takes its figures from
-these files, so that none of them is typed by hand.
+seed; `default.json` holds the runs with the job's defaults. A run with `--record` records itself,
+and `dlcore record WORKDIR` records a finished run. The documentation takes its figures from these
+files, so that nobody types them by hand.
 """
 
 import contextlib
@@ -43,17 +43,17 @@ def recipe_file(job: str, recipe: str) -> pathlib.Path:
 
 
 def names(job: str) -> list[str]:
-    """Returns what results of a job are recorded under: its recipes and "default"."""
+    """Returns the names under which results of a job are recorded: its recipes and "default"."""
     return [DEFAULT, *sorted(path.stem for path in jobs.recipes(job).glob("*.flags"))]
 
 
 def command(job: str, recipe: str) -> str:
-    """Returns the command of a recipe as its comment gives it, without `scripts/run`.
+    """Returns the command of a recipe as its comment states it, without `scripts/run`.
 
-    It names the files that the user has to give: "boltzmann --recipe=mnist_pcd --data_path=FILE".
+    It names the files that the user must provide: "boltzmann --recipe=mnist_pcd --data_path=FILE".
 
     Raises:
-        InputError: when the recipe's comment does not give it.
+        InputError: when the recipe's comment does not state it.
     """
     if recipe == DEFAULT:
         return job
@@ -69,7 +69,7 @@ def command(job: str, recipe: str) -> str:
 
 
 def expected(job: str, recipe: str) -> str | None:
-    """Returns what the comment of a recipe says to expect, or None."""
+    """Returns the result that the comment of a recipe says to expect, or None."""
     path = recipe_file(job, recipe)
     if not path.exists():
         return None
@@ -80,7 +80,7 @@ def expected(job: str, recipe: str) -> str | None:
 
 
 def about(job: str, recipe: str) -> str:
-    """Returns what the comment of a recipe says before its command; of a job, its first line."""
+    """Returns the text before the command in a recipe's comment; of a job, the first line."""
     if recipe == DEFAULT:
         return jobs.summary(job)
     text = recipe_file(job, recipe).read_text(encoding="utf-8")
@@ -89,12 +89,12 @@ def about(job: str, recipe: str) -> str:
 
 
 def recipe_of(job: str, config: Group) -> str:
-    """Returns which recipe a configuration is that of, or "default".
+    """Returns the name of the recipe that has this configuration, or "default".
 
-    The files that a recipe's command asks for may be any.
+    The files that a recipe's command asks for may be any files.
 
     Raises:
-        InputError: when it is that of none, with the difference to the nearest.
+        InputError: when no recipe has it; the error names the differences from the nearest one.
     """
     differences = {
         recipe: _difference(_identity(config_of(job, recipe)), _identity(config))
@@ -112,9 +112,9 @@ def recipe_of(job: str, config: Group) -> str:
 
 
 def config_of(job: str, recipe: str) -> Group:
-    """Returns the configuration of a run of a recipe, or of the defaults.
+    """Returns the configuration of a run of a recipe, or of a run with the defaults.
 
-    It is the one that the task makes of the flags, as the folder of a run has it.
+    It is the one that the task makes from the flags, as the folder of a run holds it.
     """
     arguments = shlex.split(command(job, recipe))[1:]
     return jobs.settled(
@@ -123,7 +123,7 @@ def config_of(job: str, recipe: str) -> Group:
 
 
 def _identity(config: Group) -> dict[str, Any]:
-    """Returns what tells the runs of recipes apart; of a path, whether it is given."""
+    """Returns the values that tell runs of recipes apart; for a path, only whether it is given."""
     values = config.json()
     return {
         name: values[name] not in (None, []) if isinstance(spec.kind, Path) else values[name]
@@ -147,14 +147,14 @@ def require_recordable(job: str, config: Group) -> None:
     """Checks, before a run is made, that its result can be recorded.
 
     Raises:
-        InputError: when there is no checkout, or the configuration is that of no recipe.
+        InputError: when there is no checkout, or no recipe has the configuration.
     """
     _folder(job)
     recipe_of(job, config)
 
 
 def _folder(job: str) -> pathlib.Path:
-    """Returns where the results of a job are recorded.
+    """Returns the folder in which the results of a job are recorded.
 
     Raises:
         InputError: in an installed package.
@@ -168,9 +168,9 @@ def _folder(job: str) -> pathlib.Path:
 
 
 def record(*workdirs: pathlib.Path) -> list[pathlib.Path]:
-    """Records the results of finished runs, whose folders stay as they are.
+    """Records the results of finished runs, and leaves their folders unchanged.
 
-    The entry of the same recipe and seed is replaced.
+    A new entry replaces the old one of the same recipe and seed.
 
     Args:
         workdirs: the folders of the runs.
@@ -179,15 +179,15 @@ def record(*workdirs: pathlib.Path) -> list[pathlib.Path]:
         The file of each record.
 
     Raises:
-        InputError: when a folder holds no finished run, or one that is no recipe's; then nothing is
-            recorded.
+        InputError: when a folder holds no finished run, or a run that is not of a recipe; then
+            nothing is recorded.
     """
     found = [_read(workdir) for workdir in workdirs]
     return [_store(*one) for one in found]
 
 
 def _read(workdir: pathlib.Path) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
-    """Returns the job, the recipe, what is common to its runs, and the entries by seed."""
+    """Returns the job, the recipe, the values common to its runs, and the entries by seed."""
     job = info.read_job(workdir)
     config: Any = jobs.config_class(job).from_json(folders.read_config(workdir))
     recipe = recipe_of(job, config)
@@ -241,7 +241,7 @@ def _store(job: str, recipe: str, common: dict[str, Any], entries: dict[str, Any
 
 @contextlib.contextmanager
 def _alone(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps a folder for this process while open: two seeds may end at the same time."""
+    """Locks a folder for this process while open, since two seeds may end at the same time."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -266,7 +266,7 @@ def read(job: str, recipe: str) -> dict[str, Any] | None:
 
 
 def of_command(given: str) -> dict[str, Any] | None:
-    """Returns the record of what a command runs, or None; --report changes no result.
+    """Returns the record of the run that a command starts, or None; --report changes no result.
 
     >>> of_command("image_classification --steps=1") is None
     True
@@ -278,13 +278,13 @@ def of_command(given: str) -> dict[str, Any] | None:
 
 
 def printed(found: dict[str, Any]) -> str:
-    """Returns what the first seed of a record printed, with its time, and where it ran."""
+    """Returns the printed lines of a record's first seed, with its time and its machine."""
     seed, run = next(iter(found["runs"].items()))
     return f"seed {seed}: {run['result']} ({machine(run)}, {run['date']})"
 
 
 def machine(run: dict[str, Any]) -> str:
-    """Returns on what a recorded run ran, and beside what.
+    """Returns the machine that a recorded run used, and the load average on it.
 
     >>> machine({"devices": ["cpu:cpu"], "processor": "A", "cores": 2, "load_average": 3.14})
     '2 cores of A, load average 3.1'

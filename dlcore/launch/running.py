@@ -49,10 +49,10 @@ from dlcore.types import Batch, Carry, Measures, TrainState, Variables
 
 
 class Interrupted(Exception):
-    """A signal ended a run, which saved its state.
+    """An exception for a run that a signal ended after it saved its state.
 
     Attributes:
-        signal: its name, such as "SIGTERM".
+        signal: the name of the signal, such as "SIGTERM".
     """
 
     def __init__(self, signal: str, message: str):
@@ -61,16 +61,16 @@ class Interrupted(Exception):
 
 
 def run(task: Task[Any, Any], *, started: float | None = None) -> Outcome:
-    """Trains a task, or continues to, in the folder of its configuration.
+    """Trains a task in the folder of its configuration, from the start or from where it stopped.
 
         launch.run(ImageClassification(Config(model="mlp", steps=100, workdir="runs/mlp")))
 
     Args:
-        task: of a configuration; it gets what its data settles.
+        task: the task; its data may settle some values of its configuration.
         started: when the command started, by `time.perf_counter`; now by default.
 
     Raises:
-        InputError: for whatever is wrong with the configuration, the data or the folder.
+        InputError: when something is wrong with the configuration, the data or the folder.
         Interrupted: when a signal ended the run.
     """
     started = time.perf_counter() if started is None else started
@@ -111,11 +111,11 @@ def _folder(task: Task[Any, Any]) -> pathlib.Path:
 
 
 def prepare(task: Task[Any, Any], *, remember: bool = True) -> Data[Any]:
-    """Reads the data of a task, and settles what it remembers of it.
+    """Reads the data of a task, and settles the facts that the task remembers of it.
 
     Args:
         task: the task.
-        remember: whether the folder of the run is read and written.
+        remember: whether to read and write these facts in the folder of the run.
     """
     data = task.data()
     task.info = data.info
@@ -127,7 +127,7 @@ def prepare(task: Task[Any, Any], *, remember: bool = True) -> Data[Any]:
 
 
 def metric_fn(task: Task[Any, Any]) -> Callable[[TrainState, Batch], tuple[Measures, Carry]]:
-    """Returns the metrics of a task in the form of an evaluation."""
+    """Returns the metrics of a task in the form that an evaluation takes."""
 
     def evaluated(state: TrainState, batch: Batch) -> tuple[Measures, Carry]:
         found = task.metrics(state, batch)
@@ -137,7 +137,7 @@ def metric_fn(task: Task[Any, Any]) -> Callable[[TrainState, Batch], tuple[Measu
 
 
 def with_average(state: TrainState) -> TrainState:
-    """Returns the state with the average of its weights, where --ema keeps one."""
+    """Returns the state with the average of its weights in their place, where --ema keeps one."""
     return state.replace(params=optim.averaged(state.opt_state, state.params))
 
 
@@ -268,11 +268,11 @@ def _train(task: Task[Any, Any], launched: Any, data: Data[Any]) -> Outcome:
 
 
 def _say_changed_rate(task: Task[Any, Any], step: int, scale: float) -> None:
-    """Names the learning rates before and now where flags of a continued run change them.
+    """Prints the old and new learning rates when flags of a continued run change them.
 
     Args:
-        task: whose folder still has the configuration from before.
-        step: from which the run continues.
+        task: the task; its folder still has the configuration from before.
+        step: the step from which the run continues.
         scale: the factor of the rates that is a part of the state.
     """
     config = task.config
@@ -305,7 +305,7 @@ def _on_plateau(config: Any, split: str) -> list[Hook]:
 
 
 def _step_reached(workdir: pathlib.Path) -> int:
-    """Returns the step at which a run has ended, by its summary; 0 without."""
+    """Returns the step at which a run has ended, by its summary; 0 without a summary."""
     try:
         return int(read_json(workdir / "summary.json")["step"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -313,7 +313,7 @@ def _step_reached(workdir: pathlib.Path) -> int:
 
 
 def _tracker(task: Task[Any, Any]) -> Tracker | None:
-    """Returns what follows the run for --track; the first of several processes alone has it."""
+    """Returns the tracker of --track; of several processes only the first has one."""
     config, name = task.config, task.name()
     if config.track is None or not processes.is_primary():
         return None
@@ -321,14 +321,14 @@ def _tracker(task: Task[Any, Any]) -> Tracker | None:
 
 
 def checkpoint_folder(task: Task[Any, Any]) -> str:
-    """Returns where the checkpoints of a run are."""
+    """Returns the folder of a run's checkpoints."""
     return task.config.checkpoint_dir or str(task.workdir / "checkpoints")
 
 
 def _conclude_untrained(
     task: Task[Any, Any], launched: Any, metrics: dict[str, float], how: str, started: float
 ) -> Outcome:
-    """Writes what a run leaves that had nothing to train, and prints its result."""
+    """Writes the files of a run that had nothing to train, and prints its result."""
     folders.record(task.workdir, task.name(), launched)
     finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     seconds = time.perf_counter() - started
@@ -348,7 +348,7 @@ def _conclude_untrained(
 
 
 def _finish(task: Task[Any, Any], data: Data[Any], outcome: Outcome, started: float) -> Outcome:
-    """Writes what a run leaves, and prints its result; several processes leave the rest to one."""
+    """Writes the files of a run and prints its result; only the first process does all of it."""
     if processes.is_distributed():
         if type(task).assess is not Task.assess:
             whole = processes.whole(outcome.variables)
@@ -373,7 +373,7 @@ def _finish(task: Task[Any, Any], data: Data[Any], outcome: Outcome, started: fl
 def conclude(task: Task[Any, Any], data: Data[Any], outcome: Outcome, started: float) -> None:
     """Writes summary.json and prints the result.
 
-    Of a run that was finished before, the summary stays as it was.
+    The summary of a run that was finished before stays as it was.
     """
     result, path = outcome.result, task.workdir / "summary.json"
     assert result is not None, "a run that trained"

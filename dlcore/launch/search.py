@@ -1,4 +1,4 @@
-"""The search for texts by models that write them, such as translators and captioners.
+"""The search for output texts by models that write them, such as translators and captioners.
 
 Shapes: N inputs, B of them in a batch.
 """
@@ -28,7 +28,7 @@ _ROWS = 32  # inputs that are searched together
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchGroup(Group):
-    """The search for texts and how they are scored, which may change when a run continues."""
+    """The options of the search for texts and of their scores; a continued run may change them."""
 
     title = "Search"
 
@@ -75,14 +75,14 @@ class SearchGroup(Group):
     n_best: int = integer(1, 1, 1 << 16, "outputs for each input that is answered", free=True)
 
     def longest(self, in_training: int, limit: int) -> int:
-        """Returns the most tokens of an output, its end included.
+        """Returns the largest number of tokens of an output, including its end.
 
         Args:
-            in_training: the most tokens of an output in training.
-            limit: --limit, the positions that a model learns.
+            in_training: the largest number of tokens of an output in training.
+            limit: the value of --limit, the number of positions that a model learns.
 
         Raises:
-            InputError: when --max_length is beyond the limit.
+            InputError: when --max_length exceeds the limit.
         """
         if self.max_length is not None and self.max_length > limit:
             raise InputError(
@@ -92,7 +92,7 @@ class SearchGroup(Group):
         return self.max_length or in_training
 
     def objective(self) -> Objective:
-        """Returns what the search maximises."""
+        """Returns the objective that the search maximises."""
         return Objective(self.normalise, self.alpha)
 
 
@@ -102,7 +102,7 @@ class Found(NamedTuple):
     Attributes:
         texts: the best outputs of each source, the best first; "" where --min_length and
             --no_repeat allow none.
-        tokens: the ids of the best output of each, with its end.
+        tokens: the ids of the best output of each source, with its end.
         scores: the maximised objective of each output, [N, n_best].
         log_probs: log P of each output, [N, n_best].
     """
@@ -119,25 +119,25 @@ class Begin(Protocol):
     def __call__(
         self, variables: Any, batch: Batch, steps: int
     ) -> tuple[NextToken[Any], Carry, Callable[[Any], jax.Array] | None]:
-        """Returns the next-token function, its first carry, of leading axis B, and its coverage.
+        """Returns the next-token function, its first carry with leading axis B, and its coverage.
 
         Args:
-            variables: of the models, in the types that they compute in.
-            batch: of B inputs.
-            steps: the most tokens that will be read.
+            variables: the variables of the models, in the types that they compute in.
+            batch: a batch of B inputs.
+            steps: the largest number of tokens that will be read.
         """
         ...
 
 
 class Searcher:
-    """Searches the texts for all inputs of a split.
+    """A searcher that finds the texts for all inputs of a split.
 
     Args:
-        begin: starts a batch, see `Begin`.
+        begin: starts the search over a batch, see `Begin`.
         target: the vocabulary of the texts.
-        config: how texts are searched.
-        steps: the most tokens of a text.
-        width: of the beam; another one than --beam has no groups.
+        config: the options of the search.
+        steps: the largest number of tokens of a text.
+        width: the width of the beam; a beam of another width than --beam has no groups.
         n_best: the number of texts of each input.
     """
 
@@ -176,15 +176,15 @@ class Searcher:
         self._search = search
 
     def rehearse(self, variables: Any, data: Split) -> None:
-        """Traces a search with the shapes of variables, which refuses what it cannot do.
+        """Traces a search with the shapes of variables, and so refuses options that cannot work.
 
         Raises:
-            InputError: as `beam_search` and the models.
+            InputError: as raised by `beam_search` and the models.
         """
         jax.eval_shape(self._search, variables, data.gather(np.arange(1)))
 
     def find(self, variables: Any, data: Split, task: str) -> Found:
-        """Searches the texts for all inputs of a split; `task` heads the progress line."""
+        """Finds the texts for all inputs of a split; `task` is the heading of the progress line."""
         found = over(functools.partial(self._search, variables), data, task)
         # -inf scores are places that no hypothesis filled.
         ids = [
@@ -197,9 +197,9 @@ class Searcher:
 
 
 def over(function: Callable[[Any], Any], data: Split, task: str) -> Any:
-    """Returns what a function of a batch gives for the examples of a split, in their order.
+    """Applies a function of a batch to a split; returns the results in the order of the examples.
 
-    Those that differ in length are taken by length, which needs the least padding.
+    Examples that differ in length are batched by length, which needs the least padding.
     """
     lengths = getattr(data, "lengths", np.zeros(len(data)))
     order, rows = np.argsort(lengths, kind="stable"), min(_ROWS, len(data))

@@ -1,4 +1,4 @@
-"""Pictures that a run writes as its training goes, and the sections that show them in a report."""
+"""Pictures that a run writes during training, and the sections of a report that show them."""
 
 import functools
 import io
@@ -18,17 +18,17 @@ _SHOWN = 8
 
 
 def stage(workdir: pathlib.Path, step: int) -> pathlib.Path:
-    """Returns where the picture after a step is written: WORKDIR/pictures/step_000100.png."""
+    """Returns the path of the picture after a step: WORKDIR/pictures/step_000100.png."""
     return workdir / _FOLDER / f"step_{step:06d}.png"
 
 
 def save_picture(picture: np.ndarray, target: pathlib.Path) -> None:
-    """Writes a picture uint8 [H, W, C] as PNG so that the file is whole or not there.
+    """Writes a picture uint8 [H, W, C] as PNG so that the file is either complete or absent.
 
-    The folder is made where it does not exist.
+    The folder is made when it does not exist.
 
     Raises:
-        InputError: when it cannot be written.
+        InputError: when the file cannot be written.
     """
     with writing(target), io.BytesIO() as buffer:
         Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(buffer, "png")
@@ -46,12 +46,12 @@ def write_row(workdir: pathlib.Path, images: np.ndarray, step: int) -> None:
 
 
 def stages_section(workdir: pathlib.Path, scale: float, *, text: str) -> Section:
-    """Returns the section of the stages that a run has written, some of them if there are many.
+    """Returns a section with the stages that a run has written, only some if there are many.
 
     Args:
         workdir: the folder of the run, which has written at least one.
         scale: see `plots.plot_rows`.
-        text: said below before "after 0, 100 steps".
+        text: the beginning of the caption, which continues "after 0, 100 steps".
     """
     stages = _read(workdir, "RGB")
     return picture_section(
@@ -63,12 +63,12 @@ def stages_section(workdir: pathlib.Path, scale: float, *, text: str) -> Section
 
 
 def strip_sections(workdir: pathlib.Path, count: int, *, text: str) -> Iterator[Section]:
-    """Yields the strip of the rows that `write_row` has written; none where it wrote none.
+    """Yields a section with the rows that `write_row` has written; nothing where it wrote none.
 
     Args:
         workdir: the folder of the run.
         count: N, the images of a row.
-        text: said below.
+        text: the caption.
     """
     rows = {
         f"step {step}": np.stack(np.split(row, count, axis=1))
@@ -84,7 +84,7 @@ def strip_sections(workdir: pathlib.Path, count: int, *, text: str) -> Iterator[
 
 
 def _read(workdir: pathlib.Path, mode: str | None = None) -> dict[int, np.ndarray]:
-    """Returns stages uint8 [H, W, C] by their steps, at most as many as are shown."""
+    """Returns stages uint8 [H, W, C] by their steps, at most as many as a report shows."""
     paths = sorted((workdir / _FOLDER).glob("step_*.png"))
     found = {}
     for place in np.unique(np.linspace(0, len(paths) - 1, _SHOWN, dtype=int)) if paths else ():

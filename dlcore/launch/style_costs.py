@@ -29,7 +29,7 @@ _CONTENT_LAYERS = {"squeezenet": ("fire4",), "vgg": ("conv4_2",)}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StyleConfig(Group):
-    """The costs by which a picture gets a style."""
+    """The options of the costs that give a picture a style."""
 
     title = "Costs"
 
@@ -48,13 +48,13 @@ class StyleConfig(Group):
 
 
 class Wanted(TypedDict):
-    """The targets that the activations of pictures are compared with, by layer.
+    """The targets of the activations of pictures, by layer.
 
     Attributes:
-        content: (B, h, w, N), activations of the contents; nothing of a texture.
+        content: (B, h, w, N), activations of the contents; empty for a texture.
         style: (n, N, N), the style matrices of the styles.
-        masks: (n, h, w), the places of the layer where each style applies; nothing where each
-            applies everywhere.
+        masks: (n, h, w), the positions in the layer where each style applies; empty where each
+            style applies everywhere.
     """
 
     content: Activations
@@ -90,13 +90,13 @@ class StyleCosts:
         """Returns the costs that a configuration describes.
 
         Args:
-            config: the flags; without layers those of the model's family are taken.
+            config: the flags; where they name no layers, those of the model's family are taken.
             model: the name of the network.
-            layer_names: gives the layers that it has, for an error.
+            layer_names: returns the layers that the network has, for an error.
             texture: whether there is no content.
 
         Raises:
-            InputError: for layers that are missing or given twice, and weights that are none.
+            InputError: for layers that are missing or given twice, and for invalid weights.
         """
         given = {"style_layers": config.style_layers, "content_layers": config.content_layers}
         weights: dict[str, dict[str, float]] = {"content_layers": {}}
@@ -123,14 +123,14 @@ class StyleCosts:
         return (*self.style, *self.content)
 
     def check_places(self, model: str, shapes: Activations) -> None:
-        """Checks that the layers have places, over which a style matrix is a mean.
+        """Checks that the layers have positions, since a style matrix is a mean over them.
 
         Args:
             model: the name of the network.
-            shapes: of the activations of the layers.
+            shapes: the shapes of the layers' activations.
 
         Raises:
-            InputError: for a layer that has none.
+            InputError: for a layer that has no positions.
         """
         for name in self.layers:
             if len(shapes[name].shape) != 4:
@@ -149,13 +149,13 @@ class StyleCosts:
     ) -> dict[str, jax.Array]:
         """Returns the parts of the cost: content and style by layer, and total variation, (B,).
 
-        They are called "content_LAYER", "style_LAYER" and "variation". The weights of the layers
-        are in them, those of the three kinds are not. Several styles share evenly.
+        They are called "content_LAYER", "style_LAYER" and "variation". They include the weights of
+        the layers, but not those of the three kinds. Several styles have equal shares.
 
         Args:
             pictures: (B, H, W, C) of 0 to 1.
-            found: their activations.
-            wanted: what these are compared with.
+            found: the activations of the pictures.
+            wanted: the targets of these activations.
         """
         costs = {"variation": total_variation(pictures)}
         content_cost = CONTENT_COSTS[self.content_cost]
@@ -184,14 +184,14 @@ class StyleCosts:
 
 
 def layer_weights(flag: str, given: Sequence[str]) -> dict[str, float]:
-    """Returns the weight of each layer of NAME:WEIGHT; NAME alone weighs 1 / number of layers.
+    """Returns the weights of layers NAME:WEIGHT; NAME alone has weight 1 / number of layers.
 
     Args:
         flag: the name of the flag, for errors.
-        given: its values.
+        given: the values of the flag.
 
     Raises:
-        InputError: for a weight that is none, and a layer that is there twice.
+        InputError: for an invalid weight, and for a layer that is given twice.
 
     >>> layer_weights("style_layers", ["conv1", "fire2:3"])
     {'conv1': 0.5, 'fire2': 3.0}

@@ -1,4 +1,4 @@
-"""A job as one class: what a person launches with a configuration.
+"""A job as one class, which a person launches with a configuration.
 
     @dataclasses.dataclass(frozen=True)
     class Config(launch.Config, steps=2000):
@@ -13,8 +13,9 @@
     if __name__ == "__main__":
         launch.main(MyJob)
 
-Everything else that a run does is common: flags, folder, layouts, precision, resuming, logs,
-evaluations, `--check`, `--plan`, `--smoke`, `--report`, `--predict` (see `dlcore.launch.running`).
+Everything else that a run does is the same for all jobs: flags, folder, layouts, precision,
+resuming, logs, evaluations, `--check`, `--plan`, `--smoke`, `--report`, `--predict` (see
+`dlcore.launch.running`).
 """
 
 import abc
@@ -77,9 +78,9 @@ class Data(Generic[InfoT]):
             function of the seed and the step alone.
         test: one pass over the test data.
         validation: one pass over training data held out to choose the model with, if there is any.
-        info: what the run must remember of the data: classes, scaling, vocabulary.
-        per_step: how many of which unit a step takes in; None stands for a batch of examples.
-        further: one pass over each further test split by its name, which stands before its metrics.
+        info: the facts that the run must remember of the data: classes, scaling, vocabulary.
+        per_step: how many of which unit a step takes in; None means a batch of examples.
+        further: one pass over each further test split by its name, which prefixes its metrics.
     """
 
     train: Callable[[int], Iterator[Batch]]
@@ -92,15 +93,17 @@ class Data(Generic[InfoT]):
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Tells `--check` about a job's model, beside its loss and its step; see `check.check_model`.
+    """The facts that `--check` needs about a job's model, beside its loss and its step.
+
+    See `check.check_model`.
 
     Attributes:
         forward: (variables, inputs) -> (outputs, activations by name), in evaluation mode.
         inputs: the name of the model's inputs in a batch.
-        chance: the loss of guessing evenly in nats; None where there is no such number.
-        overfit_share: the share of `chance`, or without it of the first loss, below which the loss
-            of one batch must fall; None for the usual one. Losses that others raise again cannot
-            fall far.
+        chance: the loss of guessing evenly in nats; None where it is not defined.
+        overfit_share: the share of `chance`, or of the first loss where `chance` is None, below
+            which the loss of one batch must fall; None for the usual share. A loss that another
+            player raises again cannot fall far.
     """
 
     forward: ApplyFn | None = None
@@ -114,10 +117,10 @@ class Outcome:
     """A finished run.
 
     Attributes:
-        variables: what the run reports: those of the best evaluation under --patience, else the
-            last; averaged where --ema keeps an average.
-        metrics: on the test data.
-        step: of the variables.
+        variables: the variables that the run reports: those of the best evaluation under
+            --patience, else the last; averaged where --ema keeps an average.
+        metrics: the metrics on the test data.
+        step: the step of the variables.
         result: how training went; None where there was nothing to train.
         summary: further entries of summary.json.
     """
@@ -136,7 +139,7 @@ class Outcome:
 
 
 class Part(TypedDict):
-    """The part of each batch that a process feeds, as the loaders take it."""
+    """The part of each batch that a process feeds, in the form that the loaders take."""
 
     process_index: int
     process_count: int
@@ -145,21 +148,22 @@ class Part(TypedDict):
 class Task(abc.ABC, Generic[ConfigT, InfoT]):
     """A job: it trains a model from a configuration.
 
-    A subclass names its configuration and what it remembers of its data, a frozen dataclass or
-    None: `class MyJob(launch.Task[Config, MyInfo])`.
+    A subclass names the class of its configuration and the class of the facts that it remembers of
+    its data, a frozen dataclass or None: `class MyJob(launch.Task[Config, MyInfo])`.
 
     Attributes:
-        config: the configuration; a task may replace what its data settles.
-        info: what the run remembers of its data; there once the data was read, or a run was loaded.
+        config: the configuration; a task may replace the values that its data settles.
+        info: the facts that the run remembers of its data; set once the data was read or a run was
+            loaded.
         workdir: the folder of the run.
         metric: the main metric of an evaluation, and whether "max" or "min" is better.
         keep: how many of the newest checkpoints stay.
-        rules: how the axis "model" of a mesh cuts the parameters, where that fits.
-        reads: what `predict` takes in from files: "images", "lines" of text, "blocks" of lines with
-            blank lines between them, the paths of "files" of a kind of the job's own, or None where
-            the model answers nothing.
+        rules: how the axis "model" of a mesh cuts the parameters, where their sizes allow it.
+        reads: the kind of inputs that `predict` takes in from files: "images", "lines" of text,
+            "blocks" of lines with blank lines between them, the paths of "files" of a kind that the
+            job defines, or None where the model does not predict.
         answered_together: how many inputs are read and answered together.
-        asks: the flags that ask the run in --workdir something, instead of training.
+        asks: the flags that ask the run in --workdir for something, instead of training.
     """
 
     metric: tuple[str, Literal["min", "max"]] = ("loss", "min")
@@ -179,7 +183,7 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
 
     @classmethod
     def parts(cls) -> tuple[type[Any], type[Any]]:
-        """Returns the class of the configuration and that of what the run remembers."""
+        """Returns the class of the configuration and the class of `info`."""
         for base in getattr(cls, "__orig_bases__", ()):
             if issubclass(typing.get_origin(base) or object, Task):
                 config, info = typing.get_args(base)
@@ -188,7 +192,7 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
 
     @classmethod
     def name(cls) -> str:
-        """Returns the name of the job: that of its module, or of the class in a notebook."""
+        """Returns the name of the job: its module's name, or in a notebook the class's."""
         module = cls.__module__
         if module == "__main__":
             spec = getattr(inspect.getmodule(cls), "__spec__", None)
@@ -207,7 +211,7 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
 
     @abc.abstractmethod
     def data(self) -> Data[InfoT]:
-        """Reads the data; InputError where it cannot be read."""
+        """Reads the data; raises InputError when it cannot be read."""
 
     @abc.abstractmethod
     def init(self, key: jax.Array) -> Variables:
@@ -221,25 +225,25 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
 
     @abc.abstractmethod
     def metrics(self, state: TrainState, batch: Batch) -> Measures | tuple[Measures, Carry]:
-        """Returns the means of an evaluation, and `Rows` that `summarise` makes metrics of.
+        """Returns the means of an evaluation, and `Rows` from which `summarise` makes metrics.
 
-        Models that read on give their carry with them.
+        Models that carry a state from batch to batch return their carry as well.
         """
 
     # What a job may have.
 
     def phases(self) -> Sequence[Phase]:
-        """Returns the phases of the training, each with a loss and an optimizer; none for one."""
+        """Returns the phases of training, each with a loss and an optimizer; by default none."""
         return ()
 
     def optimizer(self) -> optax.GradientTransformation:
-        """Returns the optimizer, by default that of the configuration or those of the phases."""
+        """Returns the optimizer, by default the configuration's or that of the phases."""
         if phases := self.phases():
             return phased_optimizer(phases)
         return make_optimizer(self.config, self.frozen())
 
     def step(self) -> Step:
-        """Returns the step, by default one along the gradient of the loss, or of the phase's."""
+        """Returns the step, by default one along the gradient of the loss or the phase's loss."""
         config: Any = self.config
         if phases := self.phases():
             return phased_step(phases, accumulate=config.accumulate)
@@ -251,7 +255,7 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         return gradient_step(loss, self.optimizer(), accumulate=config.accumulate)
 
     def carry(self) -> Carry:
-        """Returns what the rows of the first batch start from, for models that read on."""
+        """Returns the carry that the rows of the first batch start from, if the model has one."""
         return None
 
     def frozen(self) -> tuple[tuple[str, bool], ...]:
@@ -259,60 +263,60 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         return ()
 
     def adopt(self, state: TrainState) -> TrainState:
-        """Returns the state that a new run starts from, such as with the weights of another."""
+        """Returns the state that a new run starts from, such as with the weights of another run."""
         return state
 
     def summarise(self, measures: dict[str, Any], split: str) -> dict[str, float]:
-        """Returns the metrics to report of an evaluation's means and the values of its `Rows`."""
+        """Returns the metrics to report, given an evaluation's means and its `Rows`' values."""
         return measures
 
     def watch(self, metrics: Mapping[str, float]) -> str | None:
-        """Looks at the training metrics of a report for a trouble that a number alone hides.
+        """Looks at the training metrics of a report for a problem that a single number hides.
 
-        What is found in two reports one after the other is said in the log, and `--check` looks at
-        the last step of its attempt to overfit.
+        The log mentions a problem that two reports in a row show, and `--check` looks at the last
+        step of its attempt to overfit.
 
         Returns:
-            The trouble, its cause and a remedy; None for none.
+            A line with the problem, its cause and a remedy; None where there is none.
         """
         return None
 
     def observe(self, variables: Variables, step: int) -> str | None:
-        """Looks at the variables after each evaluation, such as to write samples.
+        """Looks at the variables after each evaluation, for example to write samples.
 
         Returns:
-            A sample for people to read, which TensorBoard shows; None for none.
+            A sample for people to read, which TensorBoard shows; None where there is none.
         """
         return None
 
     def checks(self, data: Data[InfoT]) -> Check:
-        """Returns what `--check` needs beside the loss and the step."""
+        """Returns the facts that `--check` needs beside the loss and the step."""
         return Check()
 
     def reported(self, variables: Variables) -> Variables:
-        """Returns the variables that the run reports and a load gives, given those that it kept.
+        """Returns the variables that the run reports and `load` returns, given those that it kept.
 
-        The checkpoints of the run are on disk.
+        When this is called, the checkpoints of the run are on disk.
         """
         return variables
 
     def without_training(self) -> tuple[dict[str, float], str] | None:
-        """Returns the metrics of a model that has nothing to train, and its name; None otherwise.
+        """Returns the metrics of a model that has nothing to train, and its name; else None.
 
-        Such a run ends with them, once the data was read.
+        A run of such a model ends with these metrics, once the data was read.
         """
         return None
 
     def assess(self, outcome: Outcome) -> Outcome:
-        """Returns the outcome with what else the job finds of the trained model, at the end.
+        """Returns the outcome with further findings of the job about the trained model, at the end.
 
-        In a run of several processes the first one alone calls this, with whole variables, and so
-        nothing here may wait for the others.
+        In a run of several processes only the first one calls this, with whole variables, so that
+        nothing here may wait for the other processes.
         """
         return outcome
 
     def finish(self, outcome: Outcome) -> Outcome:
-        """Writes what the job writes at the end; returns the outcome with what it found."""
+        """Writes the job's files at the end; returns the outcome with what it found."""
         return outcome
 
     def report(self, outcome: Outcome) -> Sequence[Section]:
@@ -321,13 +325,13 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
 
     @classmethod
     def use(cls, config: Any, given: Collection[str]) -> bool:
-        """Does what a command asks instead of training; returns whether it asked for anything.
+        """Does what a command asks for instead of training; returns whether it asked for anything.
 
-        `loading.trained_by(cls, config, given)` is the run that it names.
+        `loading.trained_by(cls, config, given)` returns the run that the command names.
 
         Args:
-            config: of the command.
-            given: the names of the flags that were given.
+            config: the configuration of the command.
+            given: the names of the flags on the command line.
         """
         return False
 
@@ -338,24 +342,24 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
     def answers(self, inputs: Sequence[Any], outputs: Any) -> list[Any]:
         """Returns the row of predictions of each input, for `--predict`: a dict, values by column.
 
-        An input of which there is more to say has a list of such rows.
+        An input with more than one answer has a list of rows.
 
-        By default the one column "output", an array as a list. Arrays become lists where they are
-        written in lines or tables.
+        By default a row has one column, "output". Arrays become lists when they are written to
+        lines or tables.
         """
         return [{"output": np.asarray(output).tolist()} for output in outputs]
 
     def write_answers(self, folder: pathlib.Path, rows: Iterator[dict[str, Any]]) -> None:
-        """Writes answers in a form of the job's own, for `--predict_to=FOLDER`.
+        """Writes answers in the job's own format, for `--predict_to=FOLDER`.
 
         Args:
-            folder: to write into, a new one.
-            rows: the answers with their "input", made as they are asked for.
+            folder: the folder to write to, a new one.
+            rows: the answers with their "input", which are computed as they are iterated over.
         """
         raise TypeError(f"{self.name()} writes no folder of answers")
 
     def remark(self, inputs: Sequence[Any]) -> str | None:
-        """Returns what is said once beside the predictions, such as how many inputs are cut."""
+        """Returns a remark on the predictions as a whole, such as how many inputs are cut."""
         return None
 
     # What jobs use.
@@ -374,25 +378,25 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         return make_layout(self.config, self.rules)
 
     def part(self) -> Part:
-        """Returns which part of each batch this process feeds, as the loaders take it."""
+        """Returns which part of each batch this process feeds, in the form for the loaders."""
         index, count = self.layout().part
         return {"process_index": index, "process_count": count}
 
     def divided(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Returns of batches that each process makes whole the rows that this one feeds.
+        """Returns the rows that this process feeds, of batches that each process makes whole.
 
         Rows of zeros fill the batches up where the devices do not divide them.
         """
         return parts_of_batches(map(dict, batches), self.layout().data_size, **self.part())
 
     def images(self, **options: Any) -> ImageData:
-        """Returns the images of --dataset or --data_path, and says what is noted of them.
+        """Returns the images of --dataset or --data_path, and prints the notes on them.
 
-        With --binarise (`BitsConfig`) their pixels are bits, but for those to train on dynamically,
-        which `split_data` draws. Tests always have the same bits.
+        With --binarise (`BitsConfig`) their pixels are bits. For dynamic binarisation, `split_data`
+        draws the bits of the training images instead. Test images always have the same bits.
 
         Args:
-            options: of `dlcore.data.load_images`.
+            options: further arguments of `dlcore.data.load_images`.
         """
         config: Any = self.config
         data = load_images(
@@ -414,16 +418,16 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         sampling_weights: Callable[[Split], np.ndarray] | None = None,
         validation: Split | None = None,
     ) -> Data[InfoT]:
-        """Returns shuffled batches of examples, less the share of --validation, and passes.
+        """Returns shuffled batches of examples, without the share of --validation, and passes.
 
         Args:
             train: the training examples.
             test: the test examples.
-            info: what the run must remember of them.
-            sampling_weights: gives how often each example of a split is drawn, see `Loader`; by
-                default all are drawn once in an epoch.
-            validation: the examples to choose a model with, where the data has some of its own;
-                then nothing is held out of the training examples.
+            info: the facts that the run must remember of them.
+            sampling_weights: returns how often each example of a split is drawn, see `Loader`; by
+                default each is drawn once per epoch.
+            validation: the examples to choose a model with, if the data comes with some; then no
+                training examples are held out.
         """
         config: Any = self.config
         held_out = validation
@@ -454,7 +458,7 @@ class Task(abc.ABC, Generic[ConfigT, InfoT]):
         )
 
     def passes(self, split: Split) -> Callable[[], Iterator[Batch]]:
-        """Returns a function that makes passes over a split, of which a process sees its part."""
+        """Returns a function that makes passes over a split; each process sees its part of it."""
         config: Any = self.config
         return functools.partial(evaluation_batches, split, config.batch_size, **self.part())
 
@@ -526,7 +530,7 @@ def _factor(given: str) -> tuple[str, float]:
 
 
 def _hyperparameter(given: str) -> tuple[str, Any]:
-    """Returns name and value of --hyper=NAME=VALUE."""
+    """Returns the name and the value of --hyper=NAME=VALUE."""
     name, _, value = given.partition("=")
     if name in inspect.signature(optim.optimizer).parameters:
         raise InputError(f"--hyper={given}: {name} is not a hyperparameter of any update rule")
@@ -542,7 +546,7 @@ def make_layout(config: Any, defaults: sharding.Rules = ()) -> runtime.Layout:
     """Returns the layout that a configuration describes.
 
     Raises:
-        InputError: when it does not fit the devices, or its devices the batch.
+        InputError: when the layout does not fit the devices, or the batch does not fit the layout.
     """
     kind = config.layout or ("mesh" if config.mesh or config.shard else "jit")
     rules = [runtime.parse_rule(rule) for rule in config.shard]
@@ -562,7 +566,7 @@ def make_state(task: Task[Any, Any]) -> TrainState:
 
 
 def split_validation(data: Split, share: float, seed: int) -> tuple[Split, Split | None]:
-    """Returns training data less a random share of it, and that share; None for a share of 0.
+    """Returns training data without a random share, and this share; None for a share of 0.
 
     Raises:
         InputError: when one of the two would be empty.

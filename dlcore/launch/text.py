@@ -1,4 +1,4 @@
-"""Groups of fields that jobs on text share, and what is made of them."""
+"""Groups of fields that jobs on text share, and the objects that they describe."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -56,7 +56,7 @@ class VocabularyConfig(Group):
         )
 
     def vocabulary_of_tokens(self, tokens: Iterable[str]) -> Vocabulary:
-        """Returns the vocabulary of text that is tokens already.
+        """Returns the vocabulary of text that is already split into tokens.
 
         Raises:
             InputError: for a level other than "word".
@@ -81,7 +81,7 @@ class LayersConfig(Group):
     embedding_dropout: float = number(0.0, 0, 1, "share of words dropped whole")
 
     def make_cells(self, name: str) -> tuple[Cell, ...]:
-        """Returns the cells of the layers, of the kind with that name."""
+        """Returns the cells of the layers, of the named kind."""
         return tuple(cell(name, self.hidden) for _ in range(self.layers))
 
 
@@ -103,7 +103,7 @@ class StackConfig(Group):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderConfig(StackConfig, LayersConfig):
-    """Models that read a whole text at once."""
+    """The options of models that read a whole text at once."""
 
     title = "Encoder"
 
@@ -142,10 +142,11 @@ class EncoderConfig(StackConfig, LayersConfig):
         }
 
     def pretrained(self, vocabulary: Vocabulary, seed: int) -> np.ndarray | None:
-        """Returns the table of --embeddings for a vocabulary; None without.
+        """Returns the table of --embeddings for a vocabulary; None without the flag.
 
         Raises:
-            InputError: when the file cannot be read, or its vectors are not of --embedding_size.
+            InputError: when the file cannot be read, or its vectors do not have --embedding_size
+                values.
         """
         if self.embeddings is None:
             return None
@@ -169,7 +170,7 @@ class EncoderConfig(StackConfig, LayersConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformerGroup(Group):
-    """The blocks of transformers; `hidden`, `layers` and `dropout` are those of `LayersConfig`."""
+    """The options of transformer blocks; `LayersConfig` has `hidden`, `layers` and `dropout`."""
 
     title = "Transformer"
 
@@ -199,7 +200,7 @@ class TransformerGroup(Group):
     )
 
     def transformer_config(self, *, context: int) -> TransformerConfig:
-        """Returns what the fields describe; learned positions are as many as `context`."""
+        """Returns the `TransformerConfig` of the fields; there are `context` learned positions."""
         layers: Any = self  # a job's configuration has `LayersConfig` too
         return TransformerConfig(
             features=layers.hidden,
@@ -221,19 +222,19 @@ class TransformerGroup(Group):
 
 
 def encode(vocabulary: Vocabulary, line: str) -> np.ndarray:
-    """Returns the ids of a text; one without a token is a single unknown one."""
+    """Returns the ids of a text; a text without tokens becomes a single unknown token."""
     ids = vocabulary.encode(line)
     return ids if len(ids) else np.array([UNKNOWN], np.int32)
 
 
 def answer_batches(texts: Sequence[np.ndarray], limit: int) -> Iterator[Batch]:
-    """Yields batches of the ids of texts to be answered, in their order, rows of weight 0 last.
+    """Yields batches of the ids of texts to be answered, in order, with rows of weight 0 last.
 
-    They are as long as powers of two, so that texts of all lengths share few compiled programs.
+    Their lengths are powers of two, so that texts of all lengths share few compiled programs.
 
     Args:
-        texts: the ids of each, at least one.
-        limit: most tokens of a text; the rest is cut off.
+        texts: the ids of each text, at least one.
+        limit: the largest number of tokens of a text; the rest is cut off.
     """
     if not texts:
         return
@@ -243,11 +244,11 @@ def answer_batches(texts: Sequence[np.ndarray], limit: int) -> Iterator[Batch]:
 
 
 def not_read(texts: Sequence[np.ndarray], limit: int) -> str | None:
-    """Returns in words what a model does not read of the ids of some texts; None for all read.
+    """Returns in words what a model does not read of some texts; None if it reads everything.
 
     Args:
-        texts: the ids of each.
-        limit: most tokens of a text that are read.
+        texts: the ids of each text.
+        limit: the largest number of tokens that it reads of a text.
     """
     cut = sum(len(ids) > limit for ids in texts)
     unknown = sum(int((ids == UNKNOWN).sum()) for ids in texts)
@@ -259,11 +260,11 @@ def not_read(texts: Sequence[np.ndarray], limit: int) -> str | None:
 
 
 def cut_off(parts: Mapping[str, Any], limit: int) -> str:
-    """Returns in words, to be added to what a run says of its data, what --limit cuts off.
+    """Returns in words how much --limit cuts off, to be added to a run's line on its data.
 
     Args:
-        parts: `Sequences` or `Pairs` by what they are for.
-        limit: most tokens of a text.
+        parts: `Sequences` or `Pairs`, by the name of their split.
+        limit: the largest number of tokens of a text.
     """
     cut = {name: part.cut for name, part in parts.items() if part.cut}
     if not cut:
@@ -278,7 +279,7 @@ def with_table(
     """Returns a model's first variables, with a pre-trained table if there is one.
 
     Args:
-        variables: of the model.
+        variables: the variables of the model.
         table: the vectors of its words.
         within: the names of the modules that the model's encoder lies in.
     """
@@ -290,7 +291,7 @@ def with_table(
 
 
 def at_full_length(model: Any) -> ApplyFn:
-    """Returns (variables, tokens) -> what the model gives for tokens of which none is padding."""
+    """Returns a function (variables, tokens) -> the model's output, for tokens without padding."""
 
     def forward(variables: Variables, tokens: jax.Array) -> Any:
         return model.apply(variables, tokens, jnp.full(len(tokens), tokens.shape[1], jnp.int32))

@@ -1,4 +1,4 @@
-"""Predictions with dropout on, which tell how sure they are (Gal & Ghahramani 2016)."""
+"""Predictions with dropout on, which come with their uncertainty (Gal & Ghahramani 2016)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from dlcore.nn.dropout import sampled_dropout
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UncertaintyConfig(Group):
-    """Monte Carlo dropout of predictions."""
+    """The options of Monte Carlo dropout in predictions."""
 
     title = "Predictions"
 
@@ -30,20 +30,20 @@ class UncertaintyConfig(Group):
     )
 
     def samples(self, predict: Callable[[jax.Array], Any]) -> np.ndarray:
-        """Returns what a function of a key predicts for each of the samples' keys, stacked."""
+        """Returns the stacked predictions that a function of a key makes for the samples' keys."""
         config: Any = self  # has the seed of `RunConfig`
         keys = jax.random.split(jax.random.key(config.seed), config.dropout_samples)
         return np.stack([np.asarray(predict(key)) for key in keys])
 
 
 def with_dropout(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a compiled function in which dropout draws although the model evaluates.
+    """Returns a compiled function in which dropout is active although the model evaluates.
 
     Args:
         function: calls the model, with a key for "dropout" among its arguments.
 
     Raises:
-        InputError: when it is called and no dropout draws.
+        InputError: when the function is called and the model has no active dropout.
     """
 
     def sampled(*args: Any) -> Any:

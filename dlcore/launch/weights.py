@@ -1,4 +1,4 @@
-"""Weights that a run starts from: those of another run, or of a file of PyTorch's."""
+"""Weights that a run starts from: those of another run, or of a PyTorch file."""
 
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -23,11 +23,11 @@ from dlcore.types import TrainState, Variables
 
 
 class Scaling(NamedTuple):
-    """The numbers that bring pixels of 0..255 to what a network takes: (x - mean) / deviation.
+    """The numbers that scale pixels of 0..255 to a network's inputs: (x - mean) / deviation.
 
     Attributes:
-        mean: float [C], of each channel.
-        deviation: float [C].
+        mean: float [C], the mean of each channel.
+        deviation: float [C], the standard deviation of each channel.
     """
 
     mean: np.ndarray
@@ -44,9 +44,9 @@ class Weights(NamedTuple):
     """The weights of an image model, as they were found.
 
     Attributes:
-        variables: of the model.
-        channels: of its images.
-        scaling: of its images.
+        variables: the variables of the model.
+        channels: the number of channels of its images.
+        scaling: the scaling of its images.
     """
 
     variables: Variables
@@ -57,16 +57,16 @@ class Weights(NamedTuple):
 def read_weights(
     source: str, prefix: str | None, model: nn.Module, *, output: bool = True
 ) -> Weights:
-    """Returns what a run reports, or what a file of PyTorch's holds.
+    """Returns the weights that a run reports, or those in a PyTorch file.
 
     Args:
         source: the folder of a run, or a .safetensors or .pth file (--init_from).
-        prefix: what stands before the names in a file (--init_prefix).
+        prefix: the prefix of the names in a file (--init_prefix).
         model: the image model whose names a file has.
-        output: whether a file's output layer is wanted too.
+        output: whether to read a file's output layer too.
 
     Raises:
-        InputError: when there is nothing, or nothing that can be read.
+        InputError: when there are no weights, or they cannot be read.
     """
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
@@ -96,9 +96,9 @@ def read_weights(
 def taken_over(
     state: TrainState, source: Any, rules: Rules[str | None]
 ) -> tuple[TrainState, Report]:
-    """Returns the state with weights by the rules of `transplant`, and what matched.
+    """Returns the state with weights taken over by the rules of `transplant`, and what matched.
 
-    An average of weights that is kept of the new run starts at the new weights.
+    Where the new run keeps an average of its weights, it starts at the new weights.
     """
     new, report = transplant(source, {"params": state.params, **state.model_state}, rules)
     params = new.pop("params")
@@ -116,22 +116,22 @@ def adopt_inside(
     module: str,
     name: str,
 ) -> TrainState:
-    """Returns the state of a larger network with weights of the classifier in it.
+    """Returns the state of a larger network with weights for the classifier inside it.
 
-    Of a classifier, its own run or a file of PyTorch's, that module is taken, of a run of the
-    larger network all that fits. What matched is said.
+    From a run of the classifier or a PyTorch file this takes only the classifier's module; from a
+    run of the larger network it takes everything that fits. It prints what matched.
 
     Args:
-        state: of a new run.
+        state: the state of a new run.
         source: the folder of a run, or a file (--init_from).
-        prefix: what stands before the names in a file (--init_prefix).
+        prefix: the prefix of the names in a file (--init_prefix).
         network: the classifier.
-        image_shape: (H, W, C).
-        module: its name in the larger network.
-        name: of the classifier, for errors.
+        image_shape: the shape (H, W, C) of its images.
+        module: the name of the classifier's module in the larger network.
+        name: the name of the classifier, for errors.
 
     Raises:
-        InputError: when nothing can be read there, or nothing matches.
+        InputError: when the source cannot be read, or nothing matches.
     """
     variables, was, _ = read_weights(source, prefix, network, output=False)
     found = leaves_by_path(variables)
@@ -159,15 +159,15 @@ def adopt_inside(
 
 
 def fit_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """Returns a first layer's kernel [..., I, O] for images of other channels.
+    """Returns a first layer's kernel [..., I, O] for images with another number of channels.
 
-    Grey images give the response that they gave as images of three equal colours: kernels of
-    colours are summed for one channel, and those of one channel are shared evenly among the
-    colours. A channel of transparency starts at 0, and one that is not wanted goes.
+    A grey image gets the response that it got as an image of three equal colours: kernels of
+    colours are summed for one channel, and a kernel of one channel is shared evenly among the
+    colours. A new transparency channel starts at 0, and one that is not needed is dropped.
 
     Args:
-        kernel: of I = 1, 3 or 4 channels.
-        channels: 1, 3 or 4.
+        kernel: the kernel for I = 1, 3 or 4 channels.
+        channels: the new number of channels, 1, 3 or 4.
 
     >>> fit_channels(np.ones((1, 1, 3, 2)), 1).ravel().tolist()
     [3.0, 3.0]
@@ -184,16 +184,16 @@ def fit_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
 def fitted(
     source: Mapping[str, Any], target: Mapping[str, Any], first: str, was: int, channels: int
 ) -> dict[str, np.ndarray]:
-    """Returns those kernels of the first layer in `source` that need other channels, fitted.
+    """Returns the first layer's kernels in `source`, fitted to the wanted number of channels.
 
-    A convolution has them as [H, W, I, O], a dense layer as [H W I, O]; see `fit_channels`.
+    A convolution has kernels [H, W, I, O], a dense layer [H W I, O]; see `fit_channels`.
 
     Args:
         source: the weights by path.
-        target: those that are wanted, by the same paths.
-        first: what the paths of the first layer begin with.
-        was: the channels of the images that the source is of.
-        channels: those of the images now.
+        target: the weights that they are to replace, by the same paths.
+        first: the beginning of the paths of the first layer.
+        was: the number of channels of the source's images.
+        channels: the number of channels of the images now.
     """
     found: dict[str, np.ndarray] = {}
     if was == channels:

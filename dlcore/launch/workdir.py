@@ -1,4 +1,4 @@
-"""The folder of a run: who may write into it, and what identifies the run there."""
+"""The folder of a run: which process may write to it, and what identifies the run in it."""
 
 import contextlib
 import datetime
@@ -19,21 +19,21 @@ CONFIG, FLAGS = "config.json", "flags.txt"
 
 
 def new_folder(job: str) -> pathlib.Path:
-    """Returns the folder of a run that is given none."""
+    """Returns a new folder, for a run without --workdir."""
     return pathlib.Path("runs") / job / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
 def holds_run(workdir: pathlib.Path) -> bool:
-    """Returns whether a run was begun in a folder."""
+    """Returns whether a folder holds a run, finished or not."""
     return (workdir / CONFIG).exists()
 
 
 @contextlib.contextmanager
 def claimed(workdir: pathlib.Path, config: RunConfig) -> Iterator[None]:
-    """Makes the folder of a run and keeps it for this process while open.
+    """Makes the folder of a run and locks it for this process while open.
 
     Raises:
-        InputError: when it cannot be written, holds another run, or is in use.
+        InputError: when the folder cannot be written, holds another run, or is in use.
     """
     if config.resume == "must" and not holds_run(workdir):
         raise InputError(f"--resume=must, but there is no run in {workdir}")
@@ -45,12 +45,12 @@ def claimed(workdir: pathlib.Path, config: RunConfig) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(folder: str | pathlib.Path) -> Iterator[None]:
-    """Makes a folder and keeps it for this process while open, of several processes for the first.
+    """Makes a folder and locks it while open, for this process or the first of several.
 
-    What is in an object store cannot be kept.
+    A folder in an object store cannot be locked.
 
     Raises:
-        InputError: when it cannot be written, or is in use.
+        InputError: when the folder cannot be written, or is in use.
     """
     if not processes.is_primary() or "://" in str(folder):
         yield
@@ -73,7 +73,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     """Returns the values of config.json.
 
     Raises:
-        InputError: when there is none, or it cannot be read.
+        InputError: when there is no such file, or it cannot be read.
     """
     try:
         return read_json(workdir / CONFIG)
@@ -87,9 +87,9 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def same_run(was: dict[str, Any], config: RunConfig) -> str | None:
-    """Returns how a configuration differs from that of a run, in words, or None.
+    """Returns in words how a configuration differs from a run's, or None.
 
-    Options that a run does not name, since they came later, have their defaults there.
+    Options that a run does not name because they were added later have their defaults in it.
     """
     now = config.identity()
     known = config.json()
@@ -114,9 +114,9 @@ def record(workdir: pathlib.Path, job: str, config: RunConfig) -> None:
     """Writes flags.txt, which repeats a run, and config.json, which identifies it.
 
     Args:
-        workdir: of the run.
-        job: its name.
-        config: the configuration that it was launched with, before its data settled anything.
+        workdir: the folder of the run.
+        job: the name of its job.
+        config: the configuration that it was launched with, before its data settled any value.
     """
     path = workdir / FLAGS
     lines = [line for line in config.lines() if not line.startswith("--resume=")]
