@@ -11,7 +11,7 @@ from dlcore.types import Params, PyTree
 
 
 class Average(NamedTuple):
-    """The average of the parameters that an optimizer trains, a part of its state.
+    """The average of the parameters that an optimizer trains, which is a part of its state.
 
     Attributes:
         steps: the number of steps taken.
@@ -25,7 +25,7 @@ class Average(NamedTuple):
 def average_weights(decay: float) -> optax.GradientTransformation:
     """Updates average = decay * average + (1 - decay) * weights at each step (Polyak averaging).
 
-    The transformation must come last in a chain, because it takes the updates for the final change
+    The transformation must come last in a chain, because it treats the updates as the final change
     of the weights; it passes them on unchanged. After n steps the decay is at most
     (1 + n) / (10 + n), as in TensorFlow, so that a short run does not keep its random start.
 

@@ -1,10 +1,10 @@
 """Kinds of gradient clipping, each of which reports the share that it clipped.
 
-The value of each element, the norm of all gradients together (Pascanu et al. 2013), the norm of
-each leaf alone or that of each unit beside the norm of its weights (Brock et al. 2021) is limited.
-All keep the bits of gradients within the threshold, never scale up, and hide no failure: a gradient
-that is not finite stays so, and a norm that is not finite makes all gradients that it would scale
-NaN.
+They limit the value of each element, the norm of all gradients together (Pascanu et al. 2013), the
+norm of each leaf alone, or the norm of each unit's gradient relative to the norm of its weights
+(Brock et al. 2021). All kinds keep the bits of gradients within the threshold, never scale up, and
+hide no failure: a gradient that is not finite stays so, and a norm that is not finite turns all
+gradients that it would scale into NaN.
 """
 
 import math
@@ -86,7 +86,7 @@ def clip_by_leaf_norm(threshold: float) -> optax.GradientTransformation:
 
 
 def clip_adaptively(share: float, *, least_norm: float = 1e-3) -> optax.GradientTransformation:
-    """Scales the gradient of each unit to `share` of the norm of its weights where it is longer.
+    """Limits the gradient's norm of each unit to `share` times the norm of the unit's weights.
 
     Brock et al. 2021 (NFNets), equation 3: g becomes share * max(|w|, least_norm) * g / |g| where
     |g| exceeds share * max(|w|, least_norm), by L2 norms over a unit, see `units.unit_axes`. The
@@ -94,8 +94,8 @@ def clip_adaptively(share: float, *, least_norm: float = 1e-3) -> optax.Gradient
     Reports the share of units as "clipped".
 
     Args:
-        share: the largest norm of a gradient beside that of its weights.
-        least_norm: the norm that weights have at least, so that those that start at 0 can move.
+        share: the largest ratio of a gradient's norm to the norm of its weights.
+        least_norm: a lower bound for the norm of weights, so that weights that start at 0 can move.
 
     Raises:
         InputError: when the share is not positive.

@@ -1,4 +1,4 @@
-"""Gradients of one magnitude, whatever that of the loss is."""
+"""Gradients of one magnitude, whatever the magnitude of the loss."""
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,8 @@ from dlcore.types import Params
 def divide_by_mean_magnitude() -> optax.GradientTransformation:
     """Divides the gradient of each leaf by the mean of its absolute values.
 
-    A learning rate is then the mean change of a value in a step, for every layer that a picture is
-    to excite (Mordvintsev et al. 2015, in their published program). A gradient of 0 stays 0.
+    A learning rate is then the mean change of a value in a step, whichever layer a picture should
+    excite (Mordvintsev et al. 2015, in their published program). A gradient of 0 stays 0.
 
     >>> tx = divide_by_mean_magnitude()
     >>> tx.update({"a": jnp.array([1.0, -3.0]), "b": jnp.zeros(2)}, tx.init(None))[0]["a"].tolist()

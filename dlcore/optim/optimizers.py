@@ -60,10 +60,10 @@ def optimizer(
     - rmsprop (Tieleman & Hinton 2012): decay=0.9, eps=1e-8, eps_in_sqrt=True, centered=False,
       momentum=0. With eps=0 an element whose gradients were all 0 stays where it is.
     - adam (Kingma & Ba 2015), adamw (Loshchilov & Hutter 2019): b1=0.9, b2=0.999, eps=1e-8,
-      eps_root=0, bias_correction=True. The two differ in nothing: the decay is always decoupled.
+      eps_root=0, bias_correction=True. The two are the same here: the decay is always decoupled.
     - amsgrad (Reddi et al. 2018): b1=0.9, b2=0.999, eps=1e-8, eps_root=0, bias_correction=True;
       Adam that divides by the root of the largest second moment yet. The paper's algorithm 2 has
-      bias_correction=False; with it the largest is that of the corrected moments.
+      bias_correction=False; with True it is the largest of the corrected moments.
     - lamb (You et al. 2020): b1=0.9, b2=0.999, eps=1e-6.
     - lion (Chen et al. 2023): b1=0.9, b2=0.99.
     - muon (Jordan et al. 2024): beta=0.95, ns_steps=5, nesterov=True for the kernels of dense
@@ -76,15 +76,15 @@ def optimizer(
     Args:
         name: one of `OPTIMIZERS`.
         learning_rate: a number, or a function of the steps taken.
-        weight_decay: the share of a parameter that a step at learning rate 1 takes off.
+        weight_decay: the share of a parameter that a step at learning rate 1 subtracts.
         decay_rules: rules that are true for leaves with decay; where none matches, matrices decay
             (`selection.is_matrix`).
         clip: the first transformation of the gradients; see `dlcore.optim.clipping`.
         frozen: rules that are true for leaves that never change; [("^head/", False), ("", True)]
             trains the head alone.
         factors: rules for factors of the learning rate and decay; 1 where no rule matches.
-        correct: what changes the updates of the trained parameters last, such as `proximal` and
-            `projection`.
+        correct: the transformation that changes the updates of the trained parameters last, such
+            as `proximal` or `projection`.
         average: the decay of a moving average of the weights, which `averaged` reads.
         reducible: whether the state has a factor of the learning rate, for `reduce_on_plateau`.
         **hyper: the hyperparameters of the named optimizer.
@@ -306,7 +306,7 @@ class LearningRateState(NamedTuple):
 
 
 class ReducibleRateState(NamedTuple):
-    """As `LearningRateState`, with a factor of the learning rate."""
+    """A `LearningRateState` that also has a factor of the learning rate."""
 
     steps: jax.Array
     last: Reported

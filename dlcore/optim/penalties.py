@@ -8,8 +8,8 @@ The elastic net of strength lambda and mix a adds to the loss
 conventions: the squared norm has no factor 1/2, and a weighs the squared norm. theta are the leaves
 that the rules choose, by default the matrices (`selection.is_matrix`).
 
-The constrained forms bound a norm of theta instead: ||theta||_1 <= t is LASSO as Tibshirani has it,
-and ||theta||_2 <= t is ridge; for each strength some t gives the same minimum.
+The constrained forms bound a norm of theta instead: ||theta||_1 <= t is LASSO as Tibshirani defines
+it, and ||theta||_2 <= t is ridge; for each strength some t leads to the same minimum.
 """
 
 import math
@@ -200,8 +200,8 @@ def projection(
 
     Args:
         norm: "l1" or "l2".
-        radius: of the ball.
-        rules: as those of `proximal`.
+        radius: the radius of the ball.
+        rules: as for `proximal`.
 
     Raises:
         InputError: for an unknown norm, when the radius is not positive, or (on init) a rule

@@ -1,8 +1,8 @@
 """The reduction of the learning rate where a held-out loss no longer falls.
 
-Optax's `contrib.reduce_on_plateau` takes a loss in each update, which is the noisy one of a batch.
-Here the loss is that of an evaluation, which comes between two updates: the factor is a part of the
-optimizer's state, and so of each checkpoint, and `reduce_on_plateau` gives the state after an
+Optax's `contrib.reduce_on_plateau` takes a loss in each update, which is the noisy loss of a batch.
+Here the loss comes from an evaluation, which happens between two updates: the factor is a part of
+the optimizer's state, and so of each checkpoint, and `reduce_on_plateau` returns the state after an
 evaluation.
 """
 
@@ -16,12 +16,12 @@ from dlcore.types import PyTree
 
 
 class Plateau(NamedTuple):
-    """The factor of the learning rate and what decides about it, a part of an optimizer's state.
+    """The factor of the learning rate and the values that decide on it, in an optimizer's state.
 
     Attributes:
         scale: the factor, float32.
         best: the lowest loss yet, float32; infinity before the first.
-        waited: evaluations since then, or since the factor became smaller, int32.
+        waited: the number of evaluations since then, or since the factor became smaller, int32.
     """
 
     scale: jax.Array
@@ -43,10 +43,10 @@ def reduce_on_plateau(
     the learning rate by `factor`, and the count starts again. NaN is never lower.
 
     Args:
-        opt_state: of an `optimizer` with `reducible`.
-        loss: of the evaluation.
-        patience: 1 or more.
-        factor: below 1.
+        opt_state: the state of an `optimizer` with `reducible`.
+        loss: the loss of the evaluation.
+        patience: the number of evaluations, 1 or more.
+        factor: the factor, below 1.
 
     >>> state, reduced = reduce_on_plateau(Plateau.start(), 2.0, patience=1, factor=0.5)
     >>> state, reduced = reduce_on_plateau(state, 3.0, patience=1, factor=0.5)

@@ -9,7 +9,7 @@ from dlcore.types import Mean, Metrics, PyTree
 
 
 class Reported(NamedTuple):
-    """Values that `reported` reads, a part of an optimizer's state.
+    """Values in an optimizer's state that `reported` reads.
 
     Attributes:
         values: scalars of the last step by name; zeros before the first step.

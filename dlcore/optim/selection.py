@@ -25,7 +25,7 @@ def weights(tree: PyTree, rules: Rules[bool] = ()) -> PyTree:
 
 
 def is_matrix(key_path: KeyPath, leaf: jax.Array) -> bool:
-    """Returns whether a leaf has two or more dimensions and is no vector by its name.
+    """Returns whether a leaf has two or more dimensions and its name is not that of a vector.
 
     Kernels are matrices; biases, scales of norms and slopes of PReLU are not, even where several
     layers are stacked for a scan.

@@ -1,4 +1,4 @@
-"""The units of a parameter: the sets of weights that lead into one neuron, or are one vector.
+"""The units of a parameter: the sets of weights that lead into one neuron or form one vector.
 
 Shapes: I inputs, O outputs, V words, D features, N stacked layers.
 """
@@ -14,7 +14,7 @@ _TABLES = ("embedding", "output_kernel")
 
 
 def is_table(key_path: KeyPath) -> bool:
-    """Returns whether a parameter has a row for each word, by its name."""
+    """Returns whether a parameter has a row for each word, judging by its name."""
     return path_of(key_path).endswith(_TABLES)
 
 
