@@ -1,4 +1,4 @@
-"""A functional deep-learning training framework on JAX. CONTRIBUTING.md has a map of the rooms."""
+"""A functional deep-learning training framework on JAX; CONTRIBUTING.md maps its packages."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,6 +1,6 @@
-"""Boxes around objects: their forms, areas, overlaps, and the way to a square picture and back.
+"""Boxes around objects: their forms, areas and overlaps, and the map to a square picture and back.
 
-All functions take NumPy's and JAX's arrays and return the same kind. A box lies in the last axis of
+All functions take NumPy or JAX arrays and return the same kind. A box lies in the last axis of
 an array (..., 4) of floats. Its standard form, "corners", is y_min, x_min, y_max, x_max in pixels
 from the upper left corner; pixel (i, j) covers [i, i + 1) x [j, j + 1). Shapes: N M boxes.
 """
@@ -30,7 +30,7 @@ def convert(boxes: Array, given: str, wanted: str) -> Array:
     """Converts boxes (..., 4) from one of `FORMS` to another.
 
     Raises:
-        InputError: for a form that is none of `FORMS`.
+        InputError: for a form that is not one of `FORMS`.
 
     >>> convert(np.array([10.0, 20.0, 5.0, 8.0]), "corner_size", "corners")
     array([20., 10., 28., 15.])
@@ -50,17 +50,17 @@ def convert(boxes: Array, given: str, wanted: str) -> Array:
 
 
 def relative(boxes: Array, height: float, width: float) -> Array:
-    """Divides boxes (..., 4) in form "corners", in pixels, by the picture's sides."""
+    """Converts boxes (..., 4) in form "corners" from pixels to shares of the picture's sides."""
     return boxes / _sides(boxes, height, width)
 
 
 def absolute(boxes: Array, height: float, width: float) -> Array:
-    """Multiplies boxes (..., 4) in form "corners", in shares of the picture, by its sides."""
+    """Converts boxes (..., 4) in form "corners" from shares of the picture's sides to pixels."""
     return boxes * _sides(boxes, height, width)
 
 
 def clip(boxes: Array, height: float, width: float) -> Array:
-    """Cuts boxes (..., 4) in form "corners" off at the edges of the picture."""
+    """Clips boxes (..., 4) in form "corners" at the edges of the picture."""
     y_min, x_min, y_max, x_max = _unstacked(boxes)
     return _stacked(
         [y_min.clip(0, height), x_min.clip(0, width), y_max.clip(0, height), x_max.clip(0, width)]
@@ -74,7 +74,7 @@ def area(boxes: Array) -> Array:
 
 
 def intersection(a: Array, b: Array) -> Array:
-    """Returns the area that boxes a and b (..., 4) share, of shape (...); shapes broadcast."""
+    """Returns the area that boxes a and b (..., 4) share, with shape (...); shapes broadcast."""
     height, width = _common_sides(a, b)
     return height.clip(0) * width.clip(0)
 
@@ -82,8 +82,8 @@ def intersection(a: Array, b: Array) -> Array:
 def iou(a: Array, b: Array) -> Array:
     """Returns intersection over union of boxes a and b (..., 4), from 0 to 1, of shape (...).
 
-    It is 0, with a gradient of 0, where both have no area. Shapes broadcast; `pairwise` compares
-    each with each.
+    It is 0, with a gradient of 0, where both boxes have no area. Shapes broadcast; `pairwise`
+    compares each box with each.
 
     >>> iou(np.array([0.0, 0, 2, 2]), np.array([0.0, 1, 2, 3])).round(4)
     np.float64(0.3333)
@@ -95,7 +95,7 @@ def iou(a: Array, b: Array) -> Array:
 def giou(a: Array, b: Array) -> Array:
     """Returns the generalised IoU, from -1 to 1 (Rezatofighi et al. 2019).
 
-    It is the IoU less the share of the smallest box around both that neither covers, so that boxes
+    It is the IoU minus the share of the smallest box around both that neither covers, so that boxes
     that do not touch have a gradient too.
     """
     shared = intersection(a, b)
@@ -106,18 +106,18 @@ def giou(a: Array, b: Array) -> Array:
 
 
 def diou(a: Array, b: Array) -> Array:
-    """Returns the IoU less the distance of the centres, squared, as a share of the diagonal's.
+    """Returns the IoU minus the squared distance of the centres over the squared diagonal.
 
-    The diagonal is that of the smallest box around both (Zheng et al. 2020).
+    The diagonal belongs to the smallest box around both (Zheng et al. 2020).
     """
     return iou(a, b) - _distance(a, b)
 
 
 def ciou(a: Array, b: Array) -> Array:
-    """Returns the complete IoU: `diou` less the difference of the shapes (Zheng et al. 2020).
+    """Returns the complete IoU: `diou` minus a term for the shapes (Zheng et al. 2020).
 
-    The shape's term is alpha v, v = 4 / pi^2 (atan(w/h) - atan(w'/h'))^2, alpha = v / (1 - IoU +
-    v). As in the paper, the gradient takes alpha as a constant.
+    This term is alpha v with v = 4 / pi^2 (atan(w/h) - atan(w'/h'))^2 and alpha = v / (1 - IoU +
+    v). As in the paper, the gradient treats alpha as a constant.
     """
     overlap = iou(a, b)
     v = (4 / np.pi**2) * (_angle(a) - _angle(b)) ** 2
@@ -141,14 +141,14 @@ def pairwise(overlap: Callable[[Array, Array], Array], a: Array, b: Array) -> Ar
 
 @dataclasses.dataclass(frozen=True)
 class Letterbox:
-    """The way of a picture into a square without distortion, its longer side filling it.
+    """The map of a picture into a square without distortion; its longer side fills the square.
 
     Attributes:
-        scale: what its pixels are multiplied by.
-        top: the border above it, in pixels of the square.
-        left: the border left of it.
-        height: of the picture itself, in its own pixels.
-        width: of the picture itself.
+        scale: the factor from pixels of the picture to pixels of the square.
+        top: the border above the picture, in pixels of the square.
+        left: the border to the left of it.
+        height: the height of the picture, in its own pixels.
+        width: the width of the picture, in its own pixels.
     """
 
     scale: float
@@ -159,7 +159,7 @@ class Letterbox:
 
     @classmethod
     def fit(cls, height: int, width: int, side: int) -> "Letterbox":
-        """Returns the way of a picture of this size into the middle of a square of this side.
+        """Returns the map of a picture of this size into the middle of a square of this side.
 
         Raises:
             InputError: for sides below 1.
@@ -178,16 +178,16 @@ class Letterbox:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the picture in the square, in whole pixels, at least 1."""
+        """The height and width of the picture in the square, in whole pixels, at least 1."""
         return max(1, round(self.height * self.scale)), max(1, round(self.width * self.scale))
 
     def to_square(self, points: Array) -> Array:
-        """Takes points y, x (..., 2), or boxes (..., 4) of two of them, into the square."""
+        """Maps points y, x (..., 2), or boxes (..., 4) of two points, into the square."""
         factor, shift = self._map(points)
         return points * factor + shift
 
     def to_picture(self, points: Array) -> Array:
-        """Takes points y, x (..., 2), or boxes (..., 4) of two of them, back to the picture."""
+        """Maps points y, x (..., 2), or boxes (..., 4) of two points, back to the picture."""
         factor, shift = self._map(points)
         return (points - shift) / factor
 
@@ -218,7 +218,7 @@ def _sides(boxes: Array, height: float, width: float) -> Array:
 
 
 def _common_sides(a: Array, b: Array) -> tuple[Array, Array]:
-    """Height and width of what two boxes share; negative where they do not touch."""
+    """Returns height and width of the overlap of two boxes; negative where they do not touch."""
     xp = a.__array_namespace__()
     ay, ax, ay_max, ax_max = _unstacked(a)
     by, bx, by_max, bx_max = _unstacked(b)
@@ -229,7 +229,7 @@ def _common_sides(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def _hull(a: Array, b: Array) -> tuple[Array, Array]:
-    """Height and width of the smallest box around two."""
+    """Returns height and width of the smallest box around two boxes."""
     xp = a.__array_namespace__()
     ay, ax, ay_max, ax_max = _unstacked(a)
     by, bx, by_max, bx_max = _unstacked(b)
@@ -240,7 +240,7 @@ def _hull(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def _distance(a: Array, b: Array) -> Array:
-    """Returns the squared distance of two centres by the squared diagonal around both."""
+    """Returns the squared distance of two centres over the squared diagonal around both boxes."""
     ay, ax, ay_max, ax_max = _unstacked(a)
     by, bx, by_max, bx_max = _unstacked(b)
     down, across = (ay + ay_max - by - by_max) / 2, (ax + ax_max - bx - bx_max) / 2
@@ -249,7 +249,7 @@ def _distance(a: Array, b: Array) -> Array:
 
 
 def _angle(boxes: Array) -> Array:
-    """atan(width / height), finite with its gradient for boxes without area too."""
+    """Returns atan(width / height), finite, as is its gradient, even for boxes without area."""
     xp = boxes.__array_namespace__()
     y_min, x_min, y_max, x_max = _unstacked(boxes)
     height, width = (y_max - y_min).clip(0), (x_max - x_min).clip(0)
@@ -258,7 +258,7 @@ def _angle(boxes: Array) -> Array:
 
 
 def _ratio(part: Array, whole: Array) -> Array:
-    """part / whole; 0, with a gradient of 0, where the whole is not positive."""
+    """Returns part / whole; 0, with a gradient of 0, where the whole is not positive."""
     xp = whole.__array_namespace__()
     empty = whole <= 0
     return xp.where(empty, 0, part / xp.where(empty, 1, whole))

@@ -7,15 +7,15 @@ T = TypeVar("T")
 
 
 class InputError(ValueError):
-    """Bad input from outside: a flag, a file, a data set, a device layout.
+    """An error in input from outside: a flag, a file, a data set, a device layout.
 
-    The message, in one line, names the given value, the possible ones and the remedy. The
+    The message, in one line, names the given value, the possible values and the remedy. The
     experiments print it without a traceback and exit with status 2.
     """
 
 
 class Diverged(InputError):
-    """Training cannot continue, because its numbers stay infinite or NaN."""
+    """An error for training that cannot continue because its numbers stay infinite or NaN."""
 
 
 def choose(kind: str, given: str, possible: Iterable[object]) -> InputError:

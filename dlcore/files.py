@@ -1,4 +1,4 @@
-"""Opens the files that users give, which may never end, and writes in the place of no link."""
+"""Safe reading and writing of users' files, which may never end or may be links."""
 
 import errno
 import gzip
@@ -22,7 +22,8 @@ _BLOCK = 1 << 20
 def open_file(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Opens a file or a pipe for reading.
 
-    A named pipe into which nobody writes is empty; opening it would wait for somebody who does.
+    A named pipe that no process writes to counts as empty; simply opening it would wait for a
+    writer.
 
     Raises:
         OSError: when there is no such file, or it is a device or a socket.
@@ -36,15 +37,15 @@ def open_file(path: str | os.PathLike[str]) -> io.BufferedReader:
 
 
 def is_utf8(text: str) -> bool:
-    """Returns whether a text, such as a path, is UTF-8: Python has surrogates for other bytes."""
+    """Returns whether a text, such as a path, is UTF-8; Python uses surrogates for other bytes."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def unpacked(file: io.BufferedReader) -> io.BufferedReader:
-    """Returns a reader of what gzip packed into a file, or the file itself where it is plain.
+    """Returns a reader of the content of a file packed by gzip, or the file itself if it is plain.
 
     Raises:
-        OSError: on reading, when the file unpacks to far more than text or numbers do.
+        OSError: on reading, when the file unpacks to far more than text or numbers would.
         EOFError: on reading, when the file ends too early.
         zlib.error: on reading, when the file is damaged.
     """
@@ -57,8 +58,8 @@ def read_whole(path: str | os.PathLike[str]) -> bytearray:
     """Returns all bytes of a file, unpacked.
 
     Raises:
-        OSError: when the file cannot be read, or takes more than a quarter of the machine's
-            memory, of which a text needs several times its size.
+        OSError: when the file cannot be read, or is larger than a quarter of the machine's memory,
+            since a text needs several times its size.
         EOFError, zlib.error: when a packed file is damaged.
     """
     most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
@@ -75,11 +76,12 @@ def read_whole(path: str | os.PathLike[str]) -> bytearray:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Returns the text of a file in UTF-8, less a byte order mark at its start.
+    """Returns the text of a file in UTF-8, without a byte order mark at its start.
 
-    Whoever reads a text file of a user's whole reads it by this function, so that all readers take
-    the same files: plain ones and those that gzip packed, which the content tells and no name. (A
-    text of any size is read in blocks by `dlcore.data.text.splitting`, which takes them alike.)
+    All code that reads a user's text file as a whole uses this function, so that all readers accept
+    the same files: plain ones and those packed by gzip, which it recognises by their content, not
+    their name. (`dlcore.data.text.splitting` reads texts of any size in blocks and accepts the same
+    files.)
 
     Raises:
         InputError: when the file cannot be read or is not UTF-8; the message names the line.
@@ -111,7 +113,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_json_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Returns the objects in a file that holds one of JSON on each line.
+    """Returns the objects in a file that holds one JSON object on each line.
 
     Raises:
         OSError: when the file cannot be read.
@@ -139,18 +141,18 @@ def write_whole(
         "strict", "backslashreplace", "xmlcharrefreplace", "surrogateescape"
     ] = "strict",
 ) -> None:
-    """Writes bytes, or a text in UTF-8, so that the file is whole or not there.
+    """Writes bytes, or a text in UTF-8, so that the file is either complete or absent.
 
-    A link in its place is replaced; what it leads to stays as it is. (A folder from elsewhere, such
-    as an unpacked run, may have links to files that are none of its own.)
+    A link at the path is replaced, and its target stays as it is. (A folder from elsewhere, such as
+    an unpacked run, may have links to files outside of it.)
 
     Args:
-        path: the file.
-        content: its text or bytes.
+        path: the path of the file.
+        content: the text or bytes to write.
         errors: what to write for half a surrogate pair, as `str.encode` takes it.
 
     Raises:
-        OSError: when it cannot be written.
+        OSError: when the file cannot be written.
     """
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)
@@ -160,14 +162,14 @@ def write_whole(
 
 
 def open_own(path: pathlib.Path, flags: int) -> int:
-    """Returns a descriptor of a file, made where there is none; a link is not followed.
+    """Returns a descriptor of a file, which is made if it does not exist; follows no link.
 
     Args:
-        path: the file.
-        flags: those of `os.open` that say what is done with it, such as os.O_RDWR.
+        path: the path of the file.
+        flags: the access flags of `os.open`, such as os.O_RDWR.
 
     Raises:
-        OSError: when it cannot be opened, or is a link.
+        OSError: when the file cannot be opened, or is a link.
     """
     try:
         return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
@@ -178,7 +180,7 @@ def open_own(path: pathlib.Path, flags: int) -> int:
 
 
 class _Unpacked(io.RawIOBase):
-    """The bytes that gzip packed into a file, as many as text and numbers can be."""
+    """A reader of a gzip file that refuses files that unpack to more than text or numbers would."""
 
     def __init__(self, file: io.BufferedReader):
         self._gzip = gzip.GzipFile(fileobj=file)

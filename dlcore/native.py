@@ -1,11 +1,11 @@
-"""C functions that do the work of many XLA operations, where the machine has a compiler.
+"""C functions that replace many XLA operations, where the machine has a compiler.
 
-Each stands beside the same in XLA's operations, which is its test and serves everywhere else: on
+Each function has an equivalent in XLA operations, which tests it and is used everywhere else: on
 accelerators, on a mesh, without a compiler, and where the operations themselves are of interest.
 
 A C or C++ file defines handlers of XLA's foreign function interface against the header that JAX
-ships. It is compiled when it is first needed, for the processor at hand, and the library is kept
-with XLA's compilations, where these are kept.
+ships. It is compiled for the machine's processor when it is first needed. The library is stored
+beside XLA's compilations, if these are stored.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _wanted: ContextVar[bool] = ContextVar("C functions", default=True)
 
 @contextlib.contextmanager
 def only_xla() -> Iterator[None]:
-    """While open, what is traced has no C function in it, so that its operations can be read."""
+    """Keeps C functions out of programs traced while open, so that their operations can be read."""
     token = _wanted.set(False)
     try:
         yield
@@ -50,7 +50,7 @@ def wanted() -> bool:
 def serves(*arrays: jax.Array) -> bool:
     """Returns whether C functions can be called for arrays that are being traced.
 
-    They can where these lie on one CPU: the types of arrays name the mesh that they lie on.
+    They can if the arrays lie on one CPU: the type of an array names the mesh that it lies on.
     """
     return wanted() and parallel.on_one_cpu(*arrays)
 
@@ -62,7 +62,7 @@ def threads() -> int:
 
 @functools.cache
 def registered(source: pathlib.Path) -> bool:
-    """Compiles and registers the function of a C file; returns whether there is one.
+    """Compiles and registers the function of a C file; returns whether it is available.
 
     The target for `jax.ffi.ffi_call` has the name of the file without its ending.
     """
@@ -75,12 +75,12 @@ def register(source: pathlib.Path, command: Sequence[str], names: Sequence[str])
 
     Args:
         source: the file.
-        command: compiles it, with the compiler first; the file, JAX's headers and the output are
-            added.
-        names: of the handlers, which are also the targets for `jax.ffi.ffi_call`.
+        command: the command line that compiles it, with the compiler first; the file, JAX's
+            headers and the output are added to it.
+        names: the names of the handlers, which are also the targets for `jax.ffi.ffi_call`.
 
     Returns:
-        Whether they are there. A compiler that fails is said once, by a warning.
+        Whether the handlers are available. A compiler that fails causes a warning, once.
     """
     folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory(prefix=source.stem) as room:
@@ -103,9 +103,9 @@ def register(source: pathlib.Path, command: Sequence[str], names: Sequence[str])
 
 
 def _compiled(source: pathlib.Path, command: Sequence[str], folder: pathlib.Path) -> pathlib.Path:
-    """Returns the path of the shared library in a folder, where it may be already.
+    """Returns the path of the shared library in a folder; compiles it if it is not there yet.
 
-    Its name tells what it was made from and which processor for.
+    The name depends on the source and the processor that the library was compiled for.
     """
     given = [*command, f"-I{jax.ffi.include_dir()}"]
     facts = [source.read_text(encoding="utf-8"), *given, jax.__version__, _processor()]
@@ -127,7 +127,7 @@ def _compiled(source: pathlib.Path, command: Sequence[str], folder: pathlib.Path
 
 
 def _processor() -> str:
-    """Returns what Linux says that the processor can do."""
+    """Returns the features of the processor that Linux reports."""
     path = pathlib.Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")

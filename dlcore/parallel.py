@@ -1,9 +1,10 @@
 """The part of the global batch that the code being traced sees, and sums over all parts.
 
-Under jit a model sees the whole batch. On several devices it sees one device's part, under gradient
-accumulation one micro-batch. The layers that look across examples (batch normalisation) or
-draw noise per example (dropout) must know, or their results change with the layout. The training
-step says so here while it traces the model, as a named axis would; models know nothing of it.
+Under jit a model sees the whole batch. On several devices it sees one device's part, and under
+gradient accumulation one micro-batch. Layers that look across examples (batch normalisation) or
+draw noise per example (dropout) must know which part this is, or their results would change with
+the layout. The training step records the part here while it traces the model, much like a named
+axis; models need no code for it.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ class Part:
 
     Attributes:
         offset: the position of the part's first example in the global batch, an int32 scalar.
-        stride: how far apart in the global batch two neighbours of the part are.
+        stride: the distance in the global batch between two neighbours of the part.
         axis_name: the named axes over which the devices hold the other parts, or None.
         weight: (B,), the weights of the part's examples, 0 for padding; None where all count.
     """
@@ -40,9 +41,9 @@ class Part:
 
 
 def on_one_cpu(*arrays: jax.Array) -> bool:
-    """Returns whether arrays that are being traced lie on one CPU, and on no mesh of devices.
+    """Returns whether arrays that are being traced lie on one CPU, not on a mesh of devices.
 
-    The types of arrays name the mesh that they lie on.
+    The type of an array names the mesh that it lies on.
     """
     return jax.default_backend() == "cpu" and all(
         jax.typeof(array).sharding.mesh.size < 2 for array in arrays
@@ -51,10 +52,10 @@ def on_one_cpu(*arrays: jax.Array) -> bool:
 
 @dataclasses.dataclass
 class Sums:
-    """The sums over devices that were asked for while something was traced.
+    """A count of the sums over devices that traced code asked for.
 
     Attributes:
-        count: how many.
+        count: the number of sums.
     """
 
     count: int = 0
@@ -68,7 +69,7 @@ _sums: ContextVar[Sums | None] = ContextVar("sums over devices", default=None)
 
 @contextlib.contextmanager
 def part_of_batch(part: Part) -> Iterator[None]:
-    """While open, models are traced for this part of the global batch."""
+    """Makes models traced while open see this part of the global batch."""
     token = _current.set(part)
     try:
         yield
@@ -87,21 +88,21 @@ def axis_name() -> AxisName | None:
 
 
 def positions(count: int) -> jax.Array:
-    """Returns the positions of the `count` examples at hand in the global batch, int32 (count,)."""
+    """Returns the positions in the global batch of the part's `count` examples, int32 (count,)."""
     part = _current.get()
     return part.offset + part.stride * jnp.arange(count, dtype=jnp.int32)
 
 
 def row_keys(key: jax.Array, count: int) -> jax.Array:
-    """Returns a key for each of the `count` examples at hand, the same in every layout."""
+    """Returns a key for each of the part's `count` examples, the same in every layout."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, positions(count))
 
 
 def row_weights(count: int) -> jax.Array | None:
-    """Returns the weights of the `count` examples at hand, (count,).
+    """Returns the weights of the part's `count` examples, (count,).
 
-    None says that all count: where no step is being traced, where its batch has no weights, and
-    for rows that are not those of its batch, being more or fewer.
+    None means that all examples count. This is so when no step is being traced, when its batch has
+    no weights, and when `count` is not the number of its rows.
     """
     weight = _current.get().weight
     return weight if weight is not None and weight.shape == (count,) else None
@@ -110,10 +111,10 @@ def row_weights(count: int) -> jax.Array | None:
 def sum_over_devices(tree: Tree) -> Tree:
     """Returns the sum of each leaf over the devices that hold the parts of the batch.
 
-    `Rows` are not summed: those of all devices come one after another, in the order of the batch.
+    `Rows` are not summed but concatenated over the devices, in the order of the batch.
 
-    Where one device sees the whole batch, or the code being traced sees that of all devices at once
-    (on a mesh, outside of `runtime.map_rows`), it is the tree itself.
+    Where one device sees the whole batch, or the traced code sees the batch of all devices at once
+    (on a mesh, outside of `runtime.map_rows`), the result is the tree itself.
 
     >>> sum_over_devices({"examples": 8})
     {'examples': 8}
@@ -145,7 +146,7 @@ def gather_over_devices(tree: Tree) -> Tree:
 
 
 def device_share() -> tuple[jax.Array | int, int]:
-    """Returns which device of those that hold parts of the batch is traced, and their number.
+    """Returns the index of the traced device among those with parts of the batch, and their number.
 
     It returns (0, 1) where `sum_over_devices` sums nothing.
 
@@ -171,7 +172,7 @@ def _widened(leaf: jax.Array | float) -> jax.Array:
 
 @contextlib.contextmanager
 def counted_sums() -> Iterator[Sums]:
-    """While open, counts the calls of `sum_over_devices`."""
+    """Counts the calls of `sum_over_devices` while open."""
     sums = Sums()
     token = _sums.set(sums)
     try:

@@ -40,7 +40,7 @@ def match(tree: PyTree, rules: Rules[T], default: T) -> PyTree:
 
     Args:
         tree: any pytree; only its paths are read.
-        rules: (regular expression, value) pairs; the first that is found in a path wins.
+        rules: (regular expression, value) pairs; the first expression found in a path wins.
         default: the value for paths that no rule matches.
 
     Raises:

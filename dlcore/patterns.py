@@ -1,7 +1,7 @@
-"""Regular expressions that users give: they are searched for a limited time.
+"""Regular expressions from users, whose searches are limited in time.
 
-Python's own engine tries every way to match. For an expression such as (a+)+$ their number doubles
-with each character of the text, and nothing ends the search.
+Python's own engine tries every way to match. For an expression such as (a+)+$ the number of ways
+doubles with each character of the text, and nothing ends the search.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ class Pattern:
         groups: the number of its groups.
 
     Raises:
-        InputError: when the text is no regular expression.
+        InputError: when the text is not a regular expression.
 
     >>> Pattern("splitter 'regex:b+'", "b+").findall("abba b")
     ['bb', 'b']
@@ -30,7 +30,7 @@ class Pattern:
         """Compiles an expression.
 
         Args:
-            name: what the expression is in error messages, such as "rule 'bias$'".
+            name: the name of the expression in error messages, such as "rule 'bias$'".
             text: the expression.
         """
         self._name = name
@@ -42,18 +42,18 @@ class Pattern:
         self.groups: int = self._compiled.groups
 
     def search(self, text: str) -> bool:
-        """Tells whether the expression matches anywhere in a text.
+        """Returns whether the expression matches anywhere in a text.
 
         Raises:
-            InputError: when that takes too long.
+            InputError: when the search takes too long.
         """
         return self._in_time(self._compiled.search, text) is not None
 
     def findall(self, text: str) -> list[Any]:
-        """Returns the matches in a text, or the parts of them that the groups hold, as `re` does.
+        """Returns the matches in a text, or the parts captured by the groups, as `re` does.
 
         Raises:
-            InputError: when that takes too long.
+            InputError: when the search takes too long.
         """
         return self._in_time(self._compiled.findall, text)
 

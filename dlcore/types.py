@@ -1,6 +1,6 @@
-"""The contracts that every room names: what a batch, a loss, a step and a model are.
+"""The contracts that all packages share: what a batch, a loss, a step and a model are.
 
-Shapes: B batch, T time, K classes, V vocabulary; `...` is whatever the task has.
+Shapes: B batch, T time, K classes, V vocabulary; `...` depends on the task.
 """
 
 import dataclasses
@@ -39,12 +39,12 @@ def at_least_float32(*dtypes: jax.typing.DTypeLike) -> jnp.dtype:
 class Mean(flax.struct.PyTreeNode):
     """A weighted mean that has not been divided yet.
 
-    Two means of parts of the data merge by addition into the mean of all of it, so padding (rows
+    The means of two parts of the data merge by addition into the mean of both, so padding (rows
     of weight 0), accumulation and the number of devices cannot change the result.
 
     Attributes:
         total: the sum of weight times value, a scalar; in an evaluation it may be a vector, such as
-            of classes, see `train.evaluate`.
+            one entry per class, see `train.evaluate`.
         weight: the sum of the weights, of the same shape.
 
     >>> float(Mean.of(jnp.array([1.0, 3.0])).merge(Mean.of(jnp.array([8.0]))).compute())
@@ -60,7 +60,8 @@ class Mean(flax.struct.PyTreeNode):
 
         Args:
             values: numbers or booleans of any shape, summed in float32 at least.
-            weights: of the same shape. A value of weight 0 is ignored, even when it is not finite.
+            weights: the weights, of the same shape. A value of weight 0 is ignored, even when it is
+                not finite.
         """
         values = jnp.asarray(values)
         values = values.astype(at_least_float32(values.dtype))
@@ -72,7 +73,7 @@ class Mean(flax.struct.PyTreeNode):
         return cls(jnp.where(weights == 0, 0, values * weights).sum(), weights.sum())
 
     def merge(self, other: "Mean") -> "Mean":
-        """Returns the mean over the data of both."""
+        """Returns the mean over the data of both means."""
         return Mean(self.total + other.total, self.weight + other.weight)
 
     def compute(self) -> jax.Array:
@@ -81,9 +82,9 @@ class Mean(flax.struct.PyTreeNode):
 
 
 class Rows(flax.struct.PyTreeNode):
-    """What an evaluation keeps of each example, for metrics that are no means of examples.
+    """Values that an evaluation keeps for each example, for metrics that are not means.
 
-    Such are the detections in pictures, whose average precision needs those of all pictures.
+    An example is average precision, which needs the detections in all pictures together.
 
     Attributes:
         values: a tree of arrays with the leading axis B.
@@ -101,17 +102,17 @@ Measures: TypeAlias = Mapping[str, Mean | Rows]
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """All that a run is, beside its flags: a checkpoint of it continues bit for bit.
+    """The whole state of a run, apart from its flags: it continues bit for bit from a checkpoint.
 
     Attributes:
         step: how many steps were taken, an int32 scalar; also the number of the next batch.
-        params: what the optimizer changes.
-        model_state: what the model itself changes, such as running statistics.
-        opt_state: what the optimizer remembers.
+        params: the parameters, which the optimizer changes.
+        model_state: the state that the model itself changes, such as running statistics.
+        opt_state: the state of the optimizer.
         rng: the key of the run; the key of a step is `fold_in(rng, step)`.
-        carry: what each row of a batch hands to the same row of the next one, such as the state of
-            a recurrent net that reads a long text in windows: a tree whose leaves have the leading
-            axis of the batch. None where the rows of different batches have nothing in common.
+        carry: the values that each row of a batch passes to the same row of the next one, such as
+            the state of a recurrent net that reads a long text in windows: a tree whose leaves have
+            the leading axis of the batch. None where the rows of different batches are unrelated.
     """
 
     step: jax.Array
@@ -122,7 +123,7 @@ class TrainState(flax.struct.PyTreeNode):
     carry: Any = None
 
     def __repr__(self) -> str:
-        """Counts the numbers of each field, which may be millions."""
+        """Returns the count of numbers in each field, of which there may be millions."""
         parts = [f"step={self.step}"]
         for field in dataclasses.fields(self):
             leaves = jax.tree.leaves(getattr(self, field.name))
@@ -142,11 +143,11 @@ class TrainState(flax.struct.PyTreeNode):
         """Returns a state at step 0.
 
         Args:
-            variables: what a Linen module's `init` returns: "params" and, where the model has
+            variables: the result of a Linen module's `init`: "params" and, where the model has
                 any, the collections of its own state.
             tx: the optimizer.
             rng: the key of the run, a typed key.
-            carry: what the first batch starts from, if the rows of the batches go on.
+            carry: the carry that the first batch starts from, for models that have one.
         """
         model_state = {name: value for name, value in variables.items() if name != "params"}
         params = variables["params"]
@@ -159,7 +160,7 @@ class Aux(NamedTuple):
     Attributes:
         model_state: the model's state after this batch.
         metrics: further means over the batch.
-        carry: what each row hands to the next batch.
+        carry: the values that each row passes to the next batch.
     """
 
     model_state: Any
@@ -176,7 +177,7 @@ MetricFn = Callable[[TrainState, Batch], tuple[Measures, Any]]
 
 
 class Classifier(Protocol):
-    """A Linen module of images, or of anything else in one array."""
+    """A Linen module that classifies images, or any other input in one array."""
 
     def __call__(self, inputs: jax.Array, /, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps inputs [B, ...] to logits [B, K] and every activation by name."""
@@ -184,7 +185,7 @@ class Classifier(Protocol):
 
 
 class SequenceModel(Protocol):
-    """A Linen module of token ids that are padded."""
+    """A Linen module that reads padded token ids."""
 
     def __call__(
         self, tokens: jax.Array, lengths: jax.Array, train: bool = False
@@ -194,22 +195,22 @@ class SequenceModel(Protocol):
 
 
 class Generator(Protocol):
-    """A model that draws or searches a sequence token by token; `dlcore.decode` does that."""
+    """A model from which `dlcore.decode` draws or searches a sequence token by token."""
 
     def initial_carry(self, condition: Any, /, length: int | None = None) -> Carry:
         """Returns the carry before the first token, each leaf with leading axis B.
 
         Args:
-            condition: B, the number of sequences, or that which the B sequences depend on, such as
-                a vector for each.
+            condition: B, the number of sequences, or the values that the B sequences depend on,
+                such as a vector for each.
             length: the largest number of tokens that will be read, for models that need to know it.
         """
         ...
 
     def next_token(self, carry: Carry, token: jax.Array) -> tuple[Carry, jax.Array]:
-        """Maps the carry and a token int [B] to the next carry and logits of the next one [B, V].
+        """Maps the carry and a token int [B] to the next carry and the next token's logits [B, V].
 
-        Log P are logits too.
+        Values of log P are valid logits too.
         """
         ...
 
@@ -217,8 +218,8 @@ class Generator(Protocol):
 class Translator(Protocol):
     """A Linen module that maps sequences to sequences.
 
-    The encoded sources, its memory, are not part of the carry, so that the hypotheses of a beam
-    search share them. With the memory bound, `next_token` is that of a `Generator`.
+    The encoded sources, called memory, are not part of the carry, so that the hypotheses of a beam
+    search share them. With the memory bound, `next_token` is the `next_token` of a `Generator`.
     """
 
     def __call__(

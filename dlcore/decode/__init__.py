@@ -1,9 +1,9 @@
-"""Decoders, which draw or search sequences by a model's pure next-token function (`NextToken`).
+"""Decoders, which draw or search sequences with a model's pure next-token function (`NextToken`).
 
 A next-token function maps a carry and the last tokens to the next carry and logits, so that any
 model can be decoded: a recurrent net, a transformer with its cache, or a table. `greedy` takes the
 likeliest token, `sample` and `generate` draw, `beam_search` keeps several hypotheses, and
-`score_sequences` gives log P of sequences that are known.
+`score_sequences` returns log P of given sequences.
 
 >>> import jax.numpy as jnp
 >>> from dlcore.decode import beam_search

@@ -34,7 +34,7 @@ class Hypotheses(NamedTuple):
 
 
 class _Beam(Hypotheses):
-    """The W slots; length 0 marks an unfinished hypothesis, then log P = -inf an empty slot."""
+    """The W slots; length 0 marks an unfinished hypothesis, or with log P = -inf an empty slot."""
 
     @property
     def live(self) -> jax.Array:
@@ -57,7 +57,7 @@ def beam_search(
     groups: int = 1,
     diversity: float = 0.0,
 ) -> Hypotheses:
-    """Searches the sequences that maximise an objective, following the best W at a time.
+    """Searches for the sequences that maximise an objective, following the best W at a time.
 
     The beam of a sentence has W slots. A finished hypothesis keeps its slot and leaves fewer to the
     live ones, so that width 1 is greedy search under every objective. Each step fills the other
@@ -72,8 +72,8 @@ def beam_search(
     With G groups (diverse beam search, Vijayakumar et al. 2018, algorithm 1) the slots are cut into
     G beams of M = W / G, which are extended one after another at each step: a token counts
     `diversity` less for each hypothesis of an earlier group that got the same token at this step
-    (Hamming diversity). That decides which extensions are kept; their log P is the model's own.
-    What two groups find is one hypothesis.
+    (Hamming diversity). This affects which extensions are kept, but not their log P. A sequence
+    that two groups find counts as one hypothesis.
 
     Args:
         next_token: the model, see `NextToken`; called with R rows.
@@ -198,12 +198,12 @@ def beam_search(
 def _extend(
     beam: _Beam, allowed: jax.Array, penalty: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Chooses what fills the M slots of one group after a step.
+    """Chooses the hypotheses that fill the M slots of one group after a step.
 
     Args:
-        beam: its slots.
+        beam: the slots of the group.
         allowed: log P of each next token [B, M, V], -inf where the constraints forbid it.
-        penalty: what is taken off the tokens in the choice [B, V].
+        penalty: the amount subtracted from the tokens' log P for the choice [B, V].
 
     Returns:
         The value by which each new slot was chosen [B, M], +inf for a finished hypothesis that
@@ -227,7 +227,7 @@ def _extend(
 
 
 def _found_before(tokens: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Returns which finished hypotheses an earlier slot holds as well, bool [B, W]."""
+    """Returns which finished hypotheses are in an earlier slot as well, bool [B, W]."""
     same = (tokens[:, :, None] == tokens[:, None]).all(-1) & (lengths[:, :, None] > 0)
     same &= lengths[:, :, None] == lengths[:, None]
     return jnp.tril(same, -1).any(-1)

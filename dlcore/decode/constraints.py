@@ -48,7 +48,7 @@ class Constraints:
 
         Args:
             log_probs: log P of token t, [R, V].
-            tokens: the sequences so far, int [R, T], of which t tokens are written.
+            tokens: the sequences so far, int [R, T], with their first t tokens filled in.
             t: int scalar, from 0.
 
         Raises:

@@ -25,8 +25,8 @@ def score_sequences(
 ) -> tuple[jax.Array, jax.Array]:
     """Scores given sequences, such as references, by the objective of a search.
 
-    Where a reference scores higher than the hypothesis that the search returned, the search is at
-    fault, else the model; log P alone would compare them by another objective.
+    If a reference scores higher than the hypothesis that the search returned, the search is at
+    fault, else the model; comparing log P would use another objective than the search.
 
     Args:
         next_token: the model, see `NextToken`.
@@ -83,7 +83,7 @@ def scheduled_inputs(
     share: float | jax.Array,
     rows: jax.Array,
 ) -> jax.Array:
-    """Replaces a share of the inputs by the model's own draws: scheduled sampling.
+    """Replaces a share of the inputs by draws from the model (scheduled sampling).
 
     The first input stays. With probability `share`, the model draws a later input from its
     prediction after the inputs chosen so far (Bengio et al. 2015). No gradient flows through it.

@@ -17,7 +17,7 @@ def greedy(
     min_length: int = 0,
     no_repeat: int | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Continues each row by its likeliest next token until the end token.
+    """Continues each row by its likeliest next token, up to the end token.
 
     Among equally likely tokens it takes the lowest id.
 

@@ -24,8 +24,8 @@ def log_softmax(logits: jax.Array) -> jax.Array:
 def ensemble(next_tokens: Sequence[NextToken[PyTree]]) -> NextToken[tuple[PyTree, ...]]:
     """Combines several models into one by the arithmetic mean of their probabilities.
 
-    The carry of the ensemble is the tuple of their carries, and it returns log P; with one model
-    it returns that model's logits. The models must share one vocabulary.
+    The carry of the ensemble is the tuple of the models' carries. The ensemble returns log P, or
+    for a single model its logits. The models must share one vocabulary.
 
     Args:
         next_tokens: the models' next-token functions, at least one.

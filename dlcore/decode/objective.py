@@ -14,7 +14,7 @@ NORMALISATIONS = ("none", "average", "power", "gnmt")
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """log P(Y), divided by a function of the length |Y|, plus a coverage penalty.
+    """An objective: log P(Y), divided by a function of the length |Y|, plus a coverage penalty.
 
     Each further token lowers log P, so that without normalisation short outputs win; the division
     corrects this bias. |Y| includes the end token.

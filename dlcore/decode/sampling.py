@@ -21,16 +21,16 @@ def filter_logits(
 ) -> jax.Array:
     """Returns the logits of the distribution that `sample` draws from, -inf for dropped tokens.
 
-    It divides the logits by the temperature, keeps the k likeliest tokens, of these, renormalised,
-    the nucleus, and of these the tokens that are not too far below the likeliest. Among equal
-    logits the lower token id counts as likelier.
+    This divides the logits by the temperature and keeps the k likeliest tokens. It renormalises
+    them and keeps their nucleus, and of the nucleus the tokens that are not too far below the
+    likeliest one. Among equal logits the lower token id counts as likelier.
 
     Args:
         logits: (B, V); the computation is in float32 at least.
         temperature: below 1 sharpens, above 1 flattens; 0 keeps the likeliest token only.
         top_k: the number of tokens to keep, at least 1; None keeps all.
         top_p: keeps the smallest set of the likeliest tokens whose probability reaches this share
-            (Holtzman et al. 2020), in (0, 1]; None or 1 keeps all. Without top_k it sorts V.
+            (Holtzman et al. 2020), in (0, 1]; None or 1 keeps all. Without top_k all V are sorted.
         min_p: keeps the tokens that have at least this share of the likeliest one's probability
             (Nguyen et al. 2024), in (0, 1]; None keeps all.
 
@@ -66,7 +66,7 @@ def filter_logits(
 def _require(
     temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
 ) -> None:
-    """Raises InputError for options outside their ranges, which `filter_logits` names."""
+    """Raises InputError for options outside the ranges that `filter_logits` lists."""
     if not 0 <= temperature < float("inf"):
         raise InputError(f"temperature {temperature} is not possible; give 0 (greedy) or more")
     if top_k is not None and top_k < 1:

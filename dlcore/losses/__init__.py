@@ -1,17 +1,16 @@
 """Per-example losses that JAX's libraries lack; `optax.losses` has the rest.
 
-For output layers of large vocabularies `sampled_softmax`, `noise_contrastive` and
-`hierarchical_softmax`; for tag sequences the linear-chain CRF; for several labels of one example
-`binary_cross_entropy`; for pictures the costs of style transfer; for autoencoders the bounds of
-variational ones, and penalties of codes; for forecasts of quantiles `pinball`; for a generator and
-its discriminator the pairs of `ADVERSARIAL`; for examples without labels `pseudo_label` and
-`virtual_adversarial`.
+There are losses for output layers of large vocabularies (`sampled_softmax`, `noise_contrastive` and
+`hierarchical_softmax`), tag sequences (the linear-chain CRF), several labels of one example
+(`binary_cross_entropy`), pictures (the costs of style transfer), autoencoders (variational bounds
+and penalties of codes), forecasts of quantiles (`pinball`), a generator and its discriminator (the
+pairs of `ADVERSARIAL`) and examples without labels (`pseudo_label` and `virtual_adversarial`).
 
 For metric learning there are `contrastive`, `pair_cross_entropy`, `info_nce` and `triplet` of the
 pairs that `batch_pairs` makes, with `DISTANCES` and `miner`, and `arcface` and `prototypical`. All
-of them give losses and weights by anchor, and look across the whole global batch in every layout.
-So do `summed_hinges`, `hardest_hinge` and `matching_cross_entropy` of the pictures and texts that
-`batch_matches` compares.
+of them return losses and weights by anchor, and look across the whole global batch in every layout.
+So do `summed_hinges`, `hardest_hinge` and `matching_cross_entropy`, which compare pictures and
+texts by `batch_matches`.
 
 >>> import jax.numpy as jnp
 >>> from dlcore.losses import pinball

@@ -1,9 +1,9 @@
-"""Objectives of activations, which deep dream and feature visualisation make as large as possible.
+"""Objectives of activations, which deep dream and feature visualisation maximise.
 
 Mordvintsev et al. 2015 (Inceptionism) and Olah et al. 2017 (Feature Visualization). Each returns
 one number for each picture, float32 at least.
 
-Shapes: B pictures, P places, `...` the axes of places, usually H W, C channels, K classes.
+Shapes: B pictures, P positions, `...` the axes of positions, usually H W, C channels, K classes.
 """
 
 import jax
@@ -17,8 +17,8 @@ _PLACES = 4096  # that are compared with a guide at once
 def layer_objective(activations: jax.Array) -> jax.Array:
     """Returns the mean square of the activations (B, ..., C) of a layer, (B,).
 
-    Its gradient with respect to them is proportional to themselves: what the layer sees, it is to
-    see more of.
+    Its gradient with respect to the activations is proportional to them: the layer is to see more
+    of what it already sees.
 
     >>> layer_objective(jnp.array([[1.0, 3.0]])).tolist()
     [5.0]
@@ -27,7 +27,7 @@ def layer_objective(activations: jax.Array) -> jax.Array:
 
 
 def channel_objective(activations: jax.Array, channel: int) -> jax.Array:
-    """Returns the mean of one channel of (B, ..., C) over all places, (B,).
+    """Returns the mean of one channel of (B, ..., C) over all positions, (B,).
 
     >>> channel_objective(jnp.array([[[1.0, 3.0], [5.0, 7.0]]]), 1).tolist()
     [5.0]
@@ -36,9 +36,9 @@ def channel_objective(activations: jax.Array, channel: int) -> jax.Array:
 
 
 def neuron_objective(activations: jax.Array, channel: int) -> jax.Array:
-    """Returns one channel of (B, ..., C) at the place in the middle, (B,).
+    """Returns one channel of (B, ..., C) at the middle position, (B,).
 
-    The place in the middle of a size N is N // 2. A class is a neuron of the logits (B, K).
+    The middle position along an axis of size N is N // 2. A class is a neuron of the logits (B, K).
 
     >>> neuron_objective(jnp.arange(18.0).reshape(1, 3, 3, 2), 1).tolist()
     [9.0]
@@ -48,15 +48,15 @@ def neuron_objective(activations: jax.Array, channel: int) -> jax.Array:
 
 
 def guided_objective(activations: jax.Array, guide: jax.Array) -> jax.Array:
-    """Returns the mean inner product with what in a guide matches best at each place, (B,).
+    """Returns the mean inner product with the best match in a guide at each position, (B,).
 
-    At each place the vector of channels is multiplied by that of the guide with which its inner
-    product is the largest. So the gradient there is the guide's vector, as in the program that
-    Mordvintsev et al. published.
+    At each position this takes the inner product of the vector of channels with the vector of the
+    guide for which it is the largest. So the gradient there is the guide's vector, as in the
+    program that Mordvintsev et al. published.
 
     Args:
-        activations: (B, ..., C) of the pictures.
-        guide: (P, C), the vectors of the same layer at all places of the guide.
+        activations: (B, ..., C), the activations of the pictures.
+        guide: (P, C), the vectors of the same layer at all positions of the guide.
 
     >>> guided_objective(jnp.array([[[1.0, 0.0]]]), jnp.array([[2.0, 9.0], [3.0, 0.0]])).tolist()
     [3.0]

@@ -1,8 +1,8 @@
 """The losses of two players: a generator draws examples, a discriminator tells them from real ones.
 
-Each of `ADVERSARIAL` is a pair of pure functions on the discriminator's logits, of which the larger
-ones say "real". The penalties keep the gradient of the discriminator small. Shapes: B batch, `...`
-an example.
+Each of `ADVERSARIAL` is a pair of pure functions of the discriminator's logits; larger logits mean
+"real". The penalties keep the gradient of the discriminator small. Shapes: B batch, `...` an
+example.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,13 @@ Score = Callable[[jax.Array], jax.Array]
 
 
 class Adversarial(NamedTuple):
-    """The losses of both players, by example.
+    """The losses of both players, each a value by example.
 
     Attributes:
         discriminator: (logits of real examples (B,), logits of drawn ones (B,)) -> losses (B,).
         generator: logits of drawn examples (B,) -> losses (B,).
-        won: the discriminator's loss of two examples that it tells apart without a doubt; None
-            where there is no such number.
+        won: the discriminator's loss for two examples that it tells apart with certainty; None
+            where this is not defined.
     """
 
     discriminator: Callable[[jax.Array, jax.Array], jax.Array]
@@ -31,7 +31,9 @@ class Adversarial(NamedTuple):
 
 
 def cross_entropy(real: jax.Array, drawn: jax.Array) -> jax.Array:
-    """-log D(x) - log(1 - D(G(z))), D the sigmoid of the logits (Goodfellow et al. 2014, eq. 1).
+    """Returns -log D(x) - log(1 - D(G(z))), D the sigmoid of the logits.
+
+    This is equation 1 of Goodfellow et al. 2014.
 
     Its smallest mean between equal distributions is log 4, where D is 1/2 (theorem 1).
 
@@ -64,14 +66,16 @@ ADVERSARIAL: dict[str, Adversarial] = {
 def gradient_penalty(
     score: Score, real: jax.Array, drawn: jax.Array, share: jax.Array
 ) -> jax.Array:
-    """(|grad of the score| - 1)^2 between real and drawn examples (Gulrajani et al. 2017, eq. 3).
+    """Returns (|grad of the score| - 1)^2 at points between real and drawn examples, (B,).
+
+    This is the penalty of Gulrajani et al. 2017, eq. 3.
 
     Args:
-        score: the critic. A layer that looks across examples, such as batch normalisation, has no
-            gradient of a single one.
-        real: examples (B, ...).
-        drawn: as many drawn ones.
-        share: (B,) in [0, 1), the share of the real example in each point between, drawn evenly.
+        score: the critic. With a layer that looks across examples, such as batch normalisation,
+            the gradient of a single example is not defined.
+        real: real examples (B, ...).
+        drawn: as many drawn examples.
+        share: (B,) in [0, 1), the share of the real example in each point, drawn evenly.
 
     Returns:
         Penalties (B,), without their weight; the paper's is 10.
@@ -85,11 +89,11 @@ def gradient_penalty(
 
 
 def r1_penalty(score: Score, real: jax.Array) -> jax.Array:
-    """|grad of the score|^2 / 2 at real examples (Mescheder et al. 2018, eq. 9).
+    """Returns |grad of the score|^2 / 2 at real examples (Mescheder et al. 2018, eq. 9).
 
     Args:
-        score: the discriminator, as that of `gradient_penalty`.
-        real: examples (B, ...).
+        score: the discriminator, as for `gradient_penalty`.
+        real: real examples (B, ...).
 
     Returns:
         Penalties (B,), without their weight gamma.

@@ -1,4 +1,4 @@
-"""Penalties of attention. Shapes: B batch, T steps, L places."""
+"""Penalties of attention. Shapes: B batch, T steps, L positions."""
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +7,12 @@ from dlcore.types import at_least_float32
 
 
 def doubly_stochastic(weights: jax.Array, real: jax.Array) -> jax.Array:
-    """Returns the sum over the places of (1 - the attention that all steps gave them)^2, [B].
+    """Returns the sum over the positions of (1 - the attention from all steps together)^2, [B].
 
-    It asks a caption to look at every place once (Xu et al. 2015, eq. 14, without its factor).
+    It makes a caption look at every position once (Xu et al. 2015, eq. 14, without its factor).
 
     Args:
-        weights: [B, T, L], which sum to 1 over the places.
+        weights: [B, T, L], which sum to 1 over the positions.
         real: bool [B, T], false at padding.
 
     >>> doubly_stochastic(jnp.array([[[0.5, 0.5], [1.0, 0.0]]]), jnp.ones((1, 2), bool)).tolist()

@@ -11,8 +11,8 @@ def binary_cross_entropy(
 ) -> jax.Array:
     """Returns -(p y log s(x) + (1 - y) log(1 - s(x))) in nats, with s the sigmoid, (B, K).
 
-    A class of positive weight p counts each example that has it p times, which trades precision for
-    recall (King & Zeng 2001; PyTorch's `pos_weight`).
+    A class with positive weight p counts each example that has the class p times, which trades
+    precision for recall (King & Zeng 2001; PyTorch's `pos_weight`).
 
     Args:
         logits: (B, K) x; the computation is in float32 at least.

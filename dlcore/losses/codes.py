@@ -18,7 +18,7 @@ def activation_divergence(codes: jax.Array, target: float) -> jax.Array:
     The mean is over the global batch in every layout.
 
     Args:
-        codes: (B, K), in 0..1, such as of sigmoid units.
+        codes: (B, K), in 0..1, such as the outputs of sigmoid units.
         target: the wanted mean activation, in 0..1.
 
     >>> round(float(activation_divergence(jnp.full((4, 3), 0.5), 0.5)), 6)
@@ -43,8 +43,8 @@ def jacobian_norm(encode: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax
     encoder, and costs one backward pass for each of the K units.
 
     Args:
-        encode: maps (B, ...) to codes (B, K), each row from its own.
-        x: (B, ...).
+        encode: maps (B, ...) to codes (B, K), each row independently of the others.
+        x: the inputs (B, ...).
 
     >>> jacobian_norm(lambda x: x @ jnp.array([[1.0], [2.0]]), jnp.zeros((1, 2))).tolist()
     [5.0]
@@ -61,10 +61,10 @@ def jacobian_norm(encode: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax
 
 
 def sigmoid_jacobian_norm(codes: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns what `jacobian_norm` does for one layer of sigmoid units, (B,).
+    """Returns the same as `jacobian_norm` for one layer of sigmoid units, (B,).
 
-    It is sum_k (h_k (1 - h_k))^2 sum_d W_dk^2 (Rifai et al. 2011, section 3.1) and costs as much as
-    the layer.
+    The value is sum_k (h_k (1 - h_k))^2 sum_d W_dk^2 (Rifai et al. 2011, section 3.1) and costs as
+    much as the layer.
 
     Args:
         codes: h, (B, K).

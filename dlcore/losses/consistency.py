@@ -1,4 +1,4 @@
-"""Losses of examples without labels: what a classifier says of them should hold nearby.
+"""Losses of examples without labels, for which a classifier's answer should hold nearby as well.
 
 Shapes: B batch, K classes, `...` an example.
 """
@@ -15,7 +15,7 @@ _TINY = 1e-30
 
 
 def pseudo_label(logits: jax.Array) -> jax.Array:
-    """The cross-entropy with the class that the logits (B, K) themselves say, (B,) (Lee 2013)."""
+    """Returns the cross-entropy with the likeliest class of the logits (B, K), (B,) (Lee 2013)."""
     classes = jax.lax.stop_gradient(logits).argmax(-1)
     return optax.softmax_cross_entropy_with_integer_labels(logits, classes)
 
@@ -28,19 +28,19 @@ def virtual_adversarial(
     radius: float,
     turns: int = 1,
 ) -> jax.Array:
-    """KL(p(x) || p(x + r)) in nats (B,), r being the worst change of its norm (Miyato et al. 2018).
+    """Returns KL(p(x) || p(x + r)) in nats, (B,), for the worst r of its norm.
 
-    The worst direction is the first eigenvector of the divergence's Hessian at r = 0, by the power
-    method (section 3.3). The product with the Hessian is exact here, where the paper takes a
-    difference of gradients. p(x) is a constant (eq. 5).
+    The source is Miyato et al. 2018. The worst direction is the first eigenvector of the
+    divergence's Hessian at r = 0, by the power method (section 3.3). The product with the Hessian
+    is exact here, where the paper takes a difference of gradients. p(x) is a constant (eq. 5).
 
     Args:
-        logits_of: the classifier, which must have derivatives in both modes. Where it normalises by
-            the moments of the batch, each change is the worst one together with the others.
-        examples: (B, ...).
+        logits_of: the classifier, which must be differentiable in both modes. If it normalises by
+            the moments of the batch, the changes of all examples are the worst ones together.
+        examples: the examples (B, ...).
         direction: (B, ...), normal noise that the power method starts from.
-        radius: the norm of the change, the paper's epsilon.
-        turns: of the power method, the paper's K.
+        radius: the norm of the change r, the paper's epsilon.
+        turns: the number of iterations of the power method, the paper's K.
     """
     now = jax.lax.stop_gradient(jax.nn.log_softmax(logits_of(examples)))
 
@@ -57,6 +57,6 @@ def virtual_adversarial(
 
 
 def _units(x: jax.Array) -> jax.Array:
-    """Returns examples of norm 1; 0 where they are 0."""
+    """Returns examples scaled to norm 1; those that are 0 stay 0."""
     squares = jnp.square(x).reshape(len(x), -1).sum(1).reshape(-1, *(1,) * (x.ndim - 1))
     return x * jax.lax.rsqrt(jnp.maximum(squares, _TINY))

@@ -4,8 +4,8 @@ The score of the tags y of a sequence of length n is start[y_1] + sum_t emission
 sum_t transitions[y_t, y_t+1] + end[y_n]; its probability is exp(score) divided by the sum over all
 C^n sequences (Lafferty et al. 2001; with these parameters, Lample et al. 2016). Values past a
 sequence's length, even NaN, change neither results nor gradients. A sequence of length 0 has one
-tagging, the empty one, with score 0. To forbid a transition give it a large negative score such as
--1e4: with -inf there is no gradient where no path is left.
+tagging, the empty one, with score 0. To forbid a transition, set its score to a large negative
+value such as -1e4: with -inf the gradient is undefined where no path is left.
 
 Shapes: B batch, T time, C tags.
 """

@@ -1,6 +1,6 @@
-"""Distances of embeddings, by name. Shapes: A and N embeddings, D their numbers.
+"""Distances of embeddings, by name. Shapes: A and N embeddings, D their dimensions.
 
-`metrics.embeddings` has the same ones for evaluations, in NumPy.
+`metrics.embeddings` has the same distances in NumPy, for evaluations.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Distance = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def on_unit_sphere(x: jax.Array) -> jax.Array:
-    """Returns x / |x| along the last axis; 0 stays 0, where the gradient passes as it is.
+    """Returns x / |x| along the last axis; 0 stays 0, and there the gradient passes unchanged.
 
     >>> on_unit_sphere(jnp.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
@@ -35,8 +35,8 @@ def l1(x: jax.Array, y: jax.Array) -> jax.Array:
 def squared_l2(x: jax.Array, y: jax.Array) -> jax.Array:
     """Returns |x - y|^2.
 
-    It is summed from the differences: |x|^2 + |y|^2 - 2 x.y would lose all digits between close
-    embeddings. The compiler fuses them into the sum, so that no array (A, N, D) is made.
+    It sums squared differences, because |x|^2 + |y|^2 - 2 x.y would lose all digits for close
+    embeddings. The compiler fuses the differences into the sum, so that no array (A, N, D) is made.
     """
     return jnp.square(_differences(x, y)).sum(-1)
 

@@ -1,6 +1,6 @@
 """Losses of an embedding against identities: ArcFace and prototypical networks.
 
-Shapes: A examples at hand, N examples of the global batch, K identities to train on, D numbers of
+Shapes: A local examples, N examples of the global batch, K identities to train on, D dimensions of
 an embedding.
 """
 
@@ -24,19 +24,19 @@ def arcface(
     margin: float,
     scale: float,
 ) -> PerAnchor:
-    """Returns the cross-entropy of softmax(scale cos theta) with a margin on the own angle.
+    """Returns the cross-entropy of softmax(scale cos theta) with a margin on the true angle.
 
-    theta_k is the angle between an embedding and the weights of identity k; the own one counts as
-    theta + margin (Deng et al. 2019, eq. 3). Beyond pi - margin, where the cosine would rise again,
-    it is cos theta - margin sin margin, as in the authors' program.
+    theta_k is the angle between an embedding and the weights of identity k; for the true identity
+    the cosine of theta + margin is taken (Deng et al. 2019, eq. 3). Beyond pi - margin, where this
+    cosine would rise again, it is cos theta - margin sin margin, as in the authors' program.
 
     Args:
         embeddings: (A, D); only their direction counts.
         labels: (A,) in 0..K-1.
         weights: (A,), 0 for padding.
         class_weights: (K, D), parameters; only their direction counts.
-        margin: in radians, 0.5 in the paper.
-        scale: 64 in the paper.
+        margin: the margin in radians, 0.5 in the paper.
+        scale: the factor of the cosines, 64 in the paper.
 
     >>> found = arcface(jnp.eye(2), jnp.array([0, 1]), jnp.ones(2), class_weights=jnp.eye(2),
     ...                 margin=0.5, scale=1.0)
@@ -69,7 +69,7 @@ def prototypical(
     distance: Distance,
     shots: int,
 ) -> PerAnchor:
-    """Returns -log P of the own identity, P = softmax(-distance to the prototypes), in nats.
+    """Returns -log P of the true identity, P = softmax(-distance to the prototypes), in nats.
 
     The first examples of each identity in the global batch are its support, whose mean is its
     prototype; the others are queries, the anchors that count (Snell et al. 2017, eq. 1 and 2).
@@ -78,8 +78,8 @@ def prototypical(
         embeddings: (A, D).
         labels: (A,), the identities.
         weights: (A,), 0 for padding.
-        distance: of `losses.DISTANCES`; squared L2 in the paper.
-        shots: the examples of a support.
+        distance: a distance of `losses.DISTANCES`; squared L2 in the paper.
+        shots: the number of examples of a support.
 
     >>> from dlcore.losses.distances import squared_l2
     >>> x = jnp.array([[0.0], [1.0], [0.0], [0.0]])

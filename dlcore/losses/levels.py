@@ -7,7 +7,7 @@ from dlcore.types import at_least_float32
 
 
 def level_distribution(values: jax.Array, levels: int) -> jax.Array:
-    """Returns the distribution over the two levels beside each value with that mean, [B, K].
+    """Returns distributions over the two levels next to each value, with it as mean, [B, K].
 
     This is the sparse target of Tai et al. 2015 (equation 16).
 

@@ -1,9 +1,9 @@
-"""Losses of pictures and texts in one space, whose similarity is an inner product.
+"""Losses of pictures and texts in one space, where similarity is an inner product.
 
-An example of a batch is a picture with a text of it. Each picture looks for its own text among
-those of the global batch, also where that lies on several devices, and each text for its own
-picture. Others of the same picture or with the same text are no negatives. Shapes: A examples at
-hand, N examples of the global batch, D numbers of an embedding.
+An example of a batch is a picture with its text. Each picture looks for its own text among all
+texts of the global batch, even if that lies on several devices, and each text looks for its own
+picture. Other examples with the same picture or the same text are not negatives. Shapes: A local
+examples, N examples of the global batch, D dimensions of an embedding.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from dlcore.types import Rows, at_least_float32
 
 
 class Matches(NamedTuple):
-    """The similarities of the examples at hand with those of the global batch.
+    """The similarities of the local examples with those of the global batch.
 
     Attributes:
-        own: (A,), of a picture and its own text.
-        to_texts: (A, N), of the pictures at hand and all texts.
-        to_pictures: (A, N), of the texts at hand and all pictures.
+        own: (A,), the similarities of each picture and its own text.
+        to_texts: (A, N), the similarities of the local pictures and all texts.
+        to_pictures: (A, N), the similarities of the local texts and all pictures.
         negative: (A, N), true where two examples differ in picture and in text; False for padding.
         real: (A,), false for padding.
     """
@@ -50,7 +50,7 @@ def batch_matches(
     """Returns the similarities of a batch, with gradients to the examples of all devices.
 
     Args:
-        pictures: (A, D), on the unit sphere where the similarity shall be the cosine.
+        pictures: (A, D), on the unit sphere if the similarity is to be the cosine.
         texts: (A, D), likewise.
         picture_ids: (A,), equal for examples of the same picture.
         text_ids: (A,), equal for examples with the same text.
@@ -98,11 +98,11 @@ def summed_hinges(matches: Matches, *, margin: float) -> PerAnchor:
 
 
 def hardest_hinge(matches: Matches, *, margin: float) -> PerAnchor:
-    """Returns max(0, margin - s_own + s) of the hardest negative, in both directions.
+    """Returns max(0, margin - s_own + s) for the hardest negative, in both directions.
 
-    The source is Faghri et al. (2018, eq. 6), VSE++: the hardest one is that of the batch with the
-    greatest similarity. The losses of both directions are added. An example without negatives has
-    loss 0.
+    The source is Faghri et al. (2018, eq. 6), VSE++: the hardest negative is the one in the batch
+    with the greatest similarity. The losses of both directions are added. An example without
+    negatives has loss 0.
 
     >>> s = jnp.array([[1.0, 0.5], [0.75, 0.75]])
     >>> ask = Matches(jnp.diagonal(s), s, s.T, ~jnp.eye(2, dtype=bool), jnp.ones(2, bool))
@@ -118,7 +118,7 @@ def hardest_hinge(matches: Matches, *, margin: float) -> PerAnchor:
 
 
 def matching_cross_entropy(matches: Matches, *, scale: jax.Array | float) -> PerAnchor:
-    """Returns -log P of the own partner among it and all negatives, the mean of both directions.
+    """Returns -log P of the own partner against all negatives, as the mean of both directions.
 
     P = softmax(scale s), in nats (Radford et al. 2021, figure 3, where the scale is one over the
     temperature). An example without negatives has loss 0.

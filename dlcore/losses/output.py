@@ -1,7 +1,7 @@
 """Output layers of language models, which turn hidden states into probabilities of words.
 
-They differ in the cost of their training losses. All also give exact probabilities, so that
-perplexities are comparable. Each has the parameters kernel [rows, D] and bias [rows].
+They differ in the cost of their training losses. All of them also compute exact probabilities, so
+that perplexities are comparable. Each has the parameters kernel [rows, D] and bias [rows].
 
 Shapes: N positions, D features, V vocabulary, K samples.
 """
@@ -92,14 +92,14 @@ class _Sampled(Output):
 
 
 class SampledSoftmax(_Sampled):
-    """Trains by `losses.sampled_softmax`."""
+    """A softmax that is trained by `losses.sampled_softmax`."""
 
     def losses(self, key: jax.Array, readout: Readout, targets: jax.Array) -> jax.Array:
         return sampled_softmax(key, *readout, targets, sampler=self.sampler, samples=self.samples)
 
 
 class NoiseContrastive(_Sampled):
-    """Trains by `losses.noise_contrastive`; the initial bias makes 0 the right log normaliser."""
+    """A softmax trained by `losses.noise_contrastive`, with 0 as `log_z` for its initial bias."""
 
     def losses(self, key: jax.Array, readout: Readout, targets: jax.Array) -> jax.Array:
         return noise_contrastive(key, *readout, targets, sampler=self.sampler, samples=self.samples)
@@ -107,7 +107,7 @@ class NoiseContrastive(_Sampled):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Hierarchical(Output):
-    """Uses `losses.hierarchical_softmax`; the rows belong to the inner nodes of a tree."""
+    """A `losses.hierarchical_softmax`; the rows belong to the inner nodes of a tree."""
 
     tree: WordTree
 
@@ -137,15 +137,15 @@ def output_layer(
     z_weight: float = 0.0,
     order: np.ndarray | None = None,
 ) -> Output:
-    """Makes the output layer of that kind.
+    """Makes the output layer of a kind.
 
     Args:
         kind: one of `SOFTMAXES`.
         counts: the number of occurrences of each word in the training text, (V,).
-        samples: K of "sampled" and "nce".
-        z_weight: of "full".
-        order: the order of the words in the tree of "hierarchical", int [V], such as that of
-            `word_trees.order_by_likeness`; None takes Huffman's tree, which has none.
+        samples: K, for "sampled" and "nce".
+        z_weight: the weight of `z_loss`, for "full".
+        order: the order of the words in the tree of "hierarchical", int [V], such as from
+            `word_trees.order_by_likeness`; None takes Huffman's tree, which needs no order.
 
     Raises:
         InputError: for an unknown kind or invalid counts.

@@ -1,8 +1,8 @@
-"""Losses of the pairs of a batch: contrastive, of a Siamese network, N-pair and InfoNCE.
+"""Losses of the pairs in a batch: contrastive, cross-entropy of a Siamese network, InfoNCE.
 
-Every example at hand is an anchor; its partners are all examples of the global batch, also where
-that lies on several devices. Shapes: A anchors at hand, N examples of the global batch, D numbers
-of an embedding.
+Every local example is an anchor; its partners are all examples of the global batch, even if that
+lies on several devices. Shapes: A local anchors, N examples of the global batch, D dimensions of an
+embedding.
 """
 
 from typing import NamedTuple
@@ -16,12 +16,12 @@ from dlcore.types import Rows, at_least_float32
 
 
 class PerAnchor(NamedTuple):
-    """The losses of anchors: `Mean.of(*found)` is that of the batch, in every layout.
+    """The losses of anchors; `Mean.of(*found)` is the loss of the batch, in every layout.
 
     Attributes:
-        losses: (A,).
-        weights: (A,), 0 for anchors that lack what the loss needs; else how many terms the loss is
-            the mean of, or 1, as the loss says.
+        losses: (A,), the loss of each anchor.
+        weights: (A,), 0 for anchors that lack the partners that the loss needs; else 1 or the
+            number of terms that the loss is the mean of, depending on the loss.
     """
 
     losses: jax.Array
@@ -29,7 +29,7 @@ class PerAnchor(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Embedded examples of a batch: those at hand, or all of them.
+    """Embedded examples of a batch: either the local ones or all of them.
 
     Attributes:
         embeddings: (N, D), float32 at least.
@@ -44,26 +44,26 @@ class Examples(NamedTuple):
     positions: jax.Array
 
     def of_one_identity(self, others: "Examples") -> jax.Array:
-        """Tells which two are real and of one identity, (N, M) for M others."""
+        """Returns which pairs are real and of one identity, (N, M) for M others."""
         return self._real(others) & (self.labels[:, None] == others.labels[None])
 
     def of_two_identities(self, others: "Examples") -> jax.Array:
-        """Tells which two are real and of two identities, (N, M) for M others."""
+        """Returns which pairs are real and of two identities, (N, M) for M others."""
         return self._real(others) & (self.labels[:, None] != others.labels[None])
 
     def _real(self, others: "Examples") -> jax.Array:
         return self.real[:, None] & others.real[None]
 
     def behind(self, others: "Examples") -> jax.Array:
-        """Tells which come later in the global batch than which others, (N, M)."""
+        """Returns which examples come after which others in the global batch, (N, M)."""
         return self.positions[:, None] > others.positions[None]
 
 
 class Pairs(NamedTuple):
-    """The pairs of the anchors at hand with all examples of the global batch.
+    """The pairs of the local anchors with all examples of the global batch.
 
     Attributes:
-        distances: (A, N).
+        distances: (A, N), the distance of each pair.
         positive: (A, N), true where the two are of one identity, but not the same example.
         negative: (A, N), true where they are of two identities.
         positions: (A,), the places of the anchors in the global batch.
@@ -78,9 +78,9 @@ class Pairs(NamedTuple):
 def batch_examples(
     embeddings: jax.Array, labels: jax.Array, weights: jax.Array
 ) -> tuple[Examples, Examples]:
-    """Returns the examples at hand and those of the global batch, with gradients to all of them.
+    """Returns the local examples and those of the global batch, with gradients to all of them.
 
-    Under gradient accumulation the latter are those of the micro-batch.
+    Under gradient accumulation, the micro-batch takes the place of the global batch.
 
     Args:
         embeddings: (A, D).
@@ -101,7 +101,7 @@ def batch_pairs(
         embeddings: (A, D).
         labels: (A,), the identities.
         weights: (A,), 0 for padding.
-        distance: of `losses.DISTANCES`.
+        distance: a distance of `losses.DISTANCES`.
 
     >>> from dlcore.losses.distances import l2
     >>> pairs = batch_pairs(jnp.array([[0.0], [1.0], [3.0]]), jnp.array([5, 5, 7]), jnp.ones(3),
@@ -123,8 +123,8 @@ def contrastive(pairs: Pairs, *, margin: float) -> PerAnchor:
     """Returns d^2 / 2 of positive pairs and max(margin - d, 0)^2 / 2 of negative ones.
 
     The source is Hadsell et al. (2006, eq. 4), with d the L2 distance. Positive and negative pairs
-    count half each, as in a set of pairs that has as many of one kind as of the other; there are
-    many more negative ones in a batch. An anchor that lacks either kind has weight 0.
+    have half the weight each, as if there were equally many of both kinds; a batch has many more
+    negative ones. An anchor that lacks either kind has weight 0.
 
     >>> pairs = Pairs(jnp.array([[0.0, 2.0, 0.5]]), jnp.array([[False, True, False]]),
     ...               jnp.array([[False, False, True]]), jnp.array([0]))
@@ -142,9 +142,9 @@ def pair_cross_entropy(pairs: Pairs, *, offset: jax.Array, scale: jax.Array) -> 
     network learns it (Koch et al. 2015, section 3). Both kinds count half, see `contrastive`.
 
     Args:
-        pairs: of a batch.
-        offset: a scalar, learned.
-        scale: a scalar, learned.
+        pairs: the pairs of a batch.
+        offset: a learned scalar.
+        scale: a learned scalar.
     """
     d = pairs.distances
     logits = offset.astype(d.dtype) - scale.astype(d.dtype) * d
@@ -152,12 +152,13 @@ def pair_cross_entropy(pairs: Pairs, *, offset: jax.Array, scale: jax.Array) -> 
 
 
 def info_nce(pairs: Pairs, *, temperature: float) -> PerAnchor:
-    """Returns -log P of the positive among it and all negatives, P = softmax(-d / temperature).
+    """Returns -log P of the positive against all negatives, P = softmax(-d / temperature).
 
-    One term for each positive, in nats. It is InfoNCE (van den Oord et al. 2018, eq. 4) supervised
-    by labels, and with the similarity -d / temperature in place of the inner product the N-pair
-    loss (Sohn 2016, eq. 6): log(1 + sum over negatives of exp((d_p - d_n) / temperature)). Other
-    positives are not among the negatives. The weight is the number of positives.
+    The loss is the mean of one term for each positive, in nats. It is InfoNCE (van den Oord et al.
+    2018, eq. 4) supervised by labels. It is also the N-pair loss (Sohn 2016, eq. 6) with the
+    similarity -d / temperature in place of the inner product:
+    log(1 + sum over negatives of exp((d_p - d_n) / temperature)). Other positives are not among the
+    negatives. The weight is the number of positives.
 
     >>> pairs = Pairs(jnp.zeros((1, 4)), jnp.array([[False, True, False, False]]),
     ...               jnp.array([[False, False, True, True]]), jnp.array([0]))
@@ -175,7 +176,7 @@ def info_nce(pairs: Pairs, *, temperature: float) -> PerAnchor:
 
 
 def mean_where(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """Returns the mean of those values of the last axis that a mask names; 0 where it names none.
+    """Returns the mean over the last axis of the values where a mask is true; 0 if there is none.
 
     >>> mean_where(jnp.array([1.0, 3.0, 8.0]), jnp.array([True, True, False])).tolist()
     2.0

@@ -9,7 +9,7 @@ from dlcore.types import at_least_float32
 def pinball(predictions: jax.Array, targets: jax.Array, quantiles: jax.Array) -> jax.Array:
     """Returns max(q (y - p), (q - 1) (y - p)) for each quantile, the pinball or check loss.
 
-    Its expectation is least where P(y <= p) = q (Koenker & Bassett 1978). That of q = 1/2 is half
+    Its expectation is least where P(y <= p) = q (Koenker & Bassett 1978). For q = 1/2 it is half
     the absolute error.
 
     Args:

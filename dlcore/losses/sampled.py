@@ -3,7 +3,7 @@
 The parameters are those of the full softmax, kernel [V, D] and bias [V], with the orientation of an
 embedding table, so that the two can share one array. The score of a word is s(w) = kernel[w] . h +
 bias[w]. The losses read only the rows of the targets and of the samples, and the gradient is a
-scatter-add into these rows. Evaluate with the full softmax: these losses give no perplexities.
+scatter-add into these rows. Evaluate with the full softmax: these losses yield no perplexities.
 
 All positions share K samples, so that their scores are one product [N, D] x [D, K]. The samples
 depend on the key alone, so every layout of devices draws the same ones.
@@ -69,16 +69,16 @@ def noise_contrastive(
 ) -> jax.Array:
     """Returns the loss of noise-contrastive estimation, [N].
 
-    It tells each target from K samples of noise by the sum of K + 1 logistic losses with the logit
-    s(w) - log_z - log(K q(w)), the log odds that w comes from the data (Gutmann & Hyvarinen 2010).
-    The normaliser of every position is the constant exp(log_z), and training makes the model keep
-    to it (Mnih & Teh 2012). As K grows the gradient becomes that of maximum likelihood. Samples
-    that equal the target are kept: leaving them out would move the optimum from log p to
-    log p / (1 - p).
+    The loss is the sum of K + 1 logistic losses that distinguish each target from K samples of
+    noise, with the logit s(w) - log_z - log(K q(w)), the log odds that w comes from the data
+    (Gutmann & Hyvarinen 2010). The normaliser of every position is the constant exp(log_z), and
+    training makes the model comply with it (Mnih & Teh 2012). As K grows the gradient approaches
+    that of maximum likelihood. Samples that equal the target are kept: leaving them out would move
+    the optimum from log p to log p / (1 - p).
 
     The constant decides how training starts. With `bias` initialised by `log_unigram` the
-    exponentials of the scores sum to about 1 from the first step on, and 0 is right. With a bias of
-    0 they sum to V: then take log V, or every noise word starts as a confident error.
+    exponentials of the scores sum to about 1 from the first step on, and log_z = 0 is right. With a
+    bias of 0 they sum to V: then use log V, or every noise word starts as a confident error.
 
     Args:
         key: the key of the samples.

@@ -10,7 +10,7 @@ from dlcore.errors import InputError
 
 
 class UnigramSampler(NamedTuple):
-    """Draws word ids with fixed probabilities by Walker's alias method, O(1) per draw.
+    """A sampler of word ids with fixed probabilities, by Walker's alias method in O(1) per draw.
 
     It is a pytree, so a jitted function can take it as an argument or close over it.
 

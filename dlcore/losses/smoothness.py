@@ -7,10 +7,10 @@ from dlcore.types import at_least_float32
 
 
 def total_variation(pictures: jax.Array) -> jax.Array:
-    """Returns the mean difference of neighbouring values, down and across, (B,).
+    """Returns the mean absolute difference of neighbouring values, down and across, (B,).
 
-    The anisotropic form of Rudin, Osher & Fatemi 1992, divided by the number of values: the sum of
-    the mean absolute differences along both axes.
+    This is the anisotropic form of Rudin, Osher & Fatemi 1992, divided by the number of values: the
+    sum of the mean absolute differences along both axes.
 
     Args:
         pictures: (B, H, W, C).

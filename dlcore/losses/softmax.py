@@ -39,7 +39,7 @@ def nats_and_log_z(
     Value and gradient equal those of `optax.softmax_cross_entropy_with_integer_labels` on the same
     scores, in about two thirds of the time: of the arrays [N, V] only exp(score - maximum) is kept,
     and the targets' rows are subtracted from the gradients instead of from such an array.
-    Differentiable in reverse mode only.
+    It is differentiable in reverse mode only.
 
     Args:
         hidden: [N, D].
@@ -51,7 +51,7 @@ def nats_and_log_z(
 
 
 def z_loss(log_z: jax.Array, weight: float) -> jax.Array:
-    """Returns weight * (log Z)^2 of each position, an addition to -log P(target).
+    """Returns weight * (log Z)^2 of each position, a term to be added to -log P(target).
 
     Scores whose normaliser drifts lose digits in bfloat16 and make large models unstable; the term
     pulls log Z to 0 and changes no P that the model can express (Zoph et al. 2022, ST-MoE, eq. 5;
@@ -139,7 +139,7 @@ def _over_words(
     Args:
         combine: `jnp.add` or `jnp.maximum`.
         reduce: `jnp.sum` or `jnp.max`.
-        *terms: are added piece by piece, for which XLA writes no array either.
+        *terms: the terms, which are added piece by piece, so that XLA writes no array for the sum.
     """
     if not parallel.on_one_cpu(*terms):
         return reduce(functools.reduce(jnp.add, terms), axis=-1)

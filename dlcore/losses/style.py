@@ -1,7 +1,7 @@
 """Costs of neural style transfer (Gatys et al. 2015, A Neural Algorithm of Artistic Style).
 
 All costs are computed in float32 at least. Shapes: B pictures; h w, N height, width and channels of
-the activations of a layer; M = h w its places.
+the activations of a layer; M = h w its positions.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ def gatys_content_cost(found: jax.Array, wanted: jax.Array) -> jax.Array:
     """Returns half the squared distance of activations, 1/2 |F - P|^2 (equation 1), (B,).
 
     Args:
-        found: (B, h, w, N) F, of the picture that is made.
-        wanted: (B, h, w, N) P, of the content.
+        found: (B, h, w, N) F, the activations of the picture that is made.
+        wanted: (B, h, w, N) P, the activations of the content.
     """
     return 0.5 * _squared_distance(found, wanted)
 
@@ -25,8 +25,8 @@ def gatys_content_cost(found: jax.Array, wanted: jax.Array) -> jax.Array:
 def ng_content_cost(found: jax.Array, wanted: jax.Array) -> jax.Array:
     """Returns the squared distance of activations divided by 4 M N, (B,).
 
-    So Ng scales it in his course on convolutional networks (2017): it does not grow with the
-    picture. Arguments as of `gatys_content_cost`.
+    This is the scaling in Ng's course on convolutional networks (2017); the cost does not grow with
+    the picture. The arguments are as for `gatys_content_cost`.
     """
     return _squared_distance(found, wanted) / (4 * found[0].size)
 
@@ -39,16 +39,16 @@ CONTENT_COSTS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 def gram_matrix(activations: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """Returns the style matrix: the mean over the places of the products of channels, (B, N, N).
+    """Returns the style matrix: the mean over the positions of products of channels, (B, N, N).
 
-    It is the Gram matrix of equation 3 divided by the number of its places, so that those of
-    pictures of different sizes compare. With a mask it is the mean of the places, each weighed by
-    its mask (the guided Gram matrix of Gatys et al. 2017, Controlling Perceptual Factors in Neural
-    Style Transfer, section 4).
+    It is the Gram matrix of equation 3 divided by the number of positions, so that matrices of
+    pictures of different sizes can be compared. With a mask it is the mean of the positions
+    weighted by the mask (the guided Gram matrix of Gatys et al. 2017, Controlling Perceptual
+    Factors in Neural Style Transfer, section 4).
 
     Args:
         activations: (B, h, w, N).
-        mask: (h, w) from 0 to 1; None stands for 1 everywhere.
+        mask: (h, w) from 0 to 1; None means 1 everywhere.
 
     >>> gram_matrix(jnp.array([[[[1.0, 2.0], [3.0, 0.0]]]])).tolist()
     [[[5.0, 1.0], [1.0, 2.0]]]
@@ -66,13 +66,13 @@ def gram_matrix(activations: jax.Array, mask: jax.Array | None = None) -> jax.Ar
 def style_cost(found: jax.Array, wanted: jax.Array) -> jax.Array:
     """Returns 1 / (4 N^2) times the squared distance of two style matrices, (B,).
 
-    With matrices that are divided by M it is the cost of a layer of Gatys' equation 4,
-    1 / (4 N^2 M^2) |G - A|^2, and that of Ng's course, 1 / (2 N h w)^2 |G - A|^2, which are the
+    With matrices that are divided by M it is the cost of a layer in equation 4 of Gatys et al.,
+    1 / (4 N^2 M^2) |G - A|^2, and the cost in Ng's course, 1 / (2 N h w)^2 |G - A|^2, which are the
     same.
 
     Args:
-        found: (B, N, N) of the picture that is made, `gram_matrix`.
-        wanted: (B, N, N) or (1, N, N) of the style.
+        found: (B, N, N), the `gram_matrix` of the picture that is made.
+        wanted: (B, N, N) or (1, N, N), the `gram_matrix` of the style.
     """
     return _squared_distance(found, wanted) / (4 * found.shape[-1] ** 2)
 

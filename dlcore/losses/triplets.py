@@ -1,7 +1,7 @@
 """Triplet losses, and the mining of triplets in a whole batch.
 
-A triplet is an anchor, a positive of its identity and a negative of another one. All shapes are
-fixed, so that mining runs within the compiled step. Shapes: A anchors at hand, N examples of the
+A triplet is an anchor, a positive of its identity and a negative of another identity. All shapes
+are fixed, so that mining runs within the compiled step. Shapes: A local anchors, N examples of the
 global batch, T triplets of one anchor.
 """
 
@@ -31,8 +31,8 @@ class Triplets(NamedTuple):
 
     Attributes:
         positive: (T,), the distances of the anchor to the positives.
-        negative: (T,), those to the negatives.
-        real: (T,), false for entries that are no triplets.
+        negative: (T,), the distances of the anchor to the negatives.
+        real: (T,), false for entries that are not triplets.
     """
 
     positive: jax.Array
@@ -48,7 +48,7 @@ Miner = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], Triplets]
 def margin_penalty(margin: float) -> Penalty:
     """Returns max(d_p - d_n + margin, 0) as a function of d_p - d_n (Schroff et al. 2015, eq. 2).
 
-    There the distances are squared L2 distances on the unit sphere and the margin is 0.2.
+    In the paper, the distances are squared L2 distances on the unit sphere and the margin is 0.2.
 
     >>> margin_penalty(0.5)(jnp.array([-1.0, 0.0])).tolist()
     [0.0, 0.5]
@@ -69,11 +69,11 @@ def triplet(
     The gradient of the distances that were not chosen is 0.
 
     Args:
-        pairs: of a batch.
+        pairs: the pairs of a batch.
         penalty: `margin_penalty(alpha)` or `soft_penalty`.
-        mine: of `miner`.
-        key: of the step, for mining that draws. Each anchor draws by its place in the global batch,
-            so that the layout changes nothing.
+        mine: the mining, from `miner`.
+        key: the key of the step, for mining that draws. Each anchor draws by its position in the
+            global batch, so that the layout changes nothing.
 
     >>> pairs = Pairs(jnp.array([[0.0, 2.0, 2.5]]), jnp.array([[False, True, False]]),
     ...               jnp.array([[False, False, True]]), jnp.array([0]))
@@ -94,7 +94,7 @@ def triplet(
 
 
 def miner(name: str, *, dimensions: int | None = None) -> Miner:
-    """Returns the mining of that name.
+    """Returns the named mining.
 
     - "all": each positive with each negative (Hermans et al.'s "batch all").
     - "hard": the farthest positive with the nearest negative ("batch hard").
@@ -106,7 +106,7 @@ def miner(name: str, *, dimensions: int | None = None) -> Miner:
 
     Args:
         name: one of `MINING`.
-        dimensions: the numbers of an embedding, at least 2, for "distance_weighted".
+        dimensions: the dimensions of an embedding, at least 2, for "distance_weighted".
 
     Raises:
         InputError: for an unknown name.
@@ -180,14 +180,14 @@ def _distance_weighted(
 def _for_each_positive(
     choose: Callable[[jax.Array, jax.Array], jax.Array], positive: jax.Array
 ) -> jax.Array:
-    """Returns (N,), for each positive of an anchor the number of the negative that is chosen.
+    """Returns the index of the chosen negative for each positive of an anchor, (N,).
 
-    Positives are few among the N, and unlike all pairs of two examples one is looked at after the
-    other.
+    Positives are few among the N examples, so they are looked at one after the other instead of as
+    all pairs at once.
 
     Args:
-        choose: (how many positives come before it, its number) -> the number of the negative;
-            without a gradient.
+        choose: (the number of positives before a positive, its index) -> the index of the
+            negative, without a gradient.
         positive: (N,).
     """
     ranks, count = jnp.cumsum(positive) - 1, positive.sum()
@@ -210,7 +210,7 @@ def log_inverse_density(distances: jax.Array, dimensions: int) -> jax.Array:
     q(d) = d^(n - 2) (1 - d^2 / 4)^((n - 3) / 2) (Wu et al. 2017, eq. 2), for d of 0.5 at least.
 
     Args:
-        distances: of any shape, from 0 to 2.
+        distances: distances from 0 to 2, of any shape.
         dimensions: n.
     """
     d = jax.lax.stop_gradient(jnp.clip(distances, _NEAR, 1.99))

@@ -1,4 +1,4 @@
-"""Bounds of variational autoencoders in nats, each a value by example.
+"""Bounds of variational autoencoders in nats, one value for each example.
 
 Sums are over the pixels and over the latent units, never means: a bound is a log-likelihood of a
 whole image, and its two terms have no weights of their own.
@@ -25,7 +25,7 @@ def _wide(x: jax.Array) -> jax.Array:
 def bernoulli_log_likelihood(logits: jax.Array, x: jax.Array) -> jax.Array:
     """Returns sum(x log p + (1 - x) log(1 - p)) of bits, (B,), with p = sigmoid(logits).
 
-    Grey pixels in 0..1 count as the expectation over bits that are drawn by them.
+    Grey pixels in 0..1 count as the expectation over bits drawn with these probabilities.
 
     Args:
         logits: (B, ...).
@@ -74,7 +74,7 @@ def kl_from_standard(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
 
 
 def free_bits(kl: jax.Array, least: float) -> jax.Array:
-    """Returns KL by example (B,), of which `least` nats of each unit are free.
+    """Returns the KL of each example, (B,), with `least` nats of each unit free of cost.
 
     Kingma et al. 2016, equation 15: the mean over the batch is sum_k max(least, mean KL_k), so that
     a unit whose KL is below `least` has no gradient towards the prior. The batch is the global one
@@ -82,7 +82,7 @@ def free_bits(kl: jax.Array, least: float) -> jax.Array:
 
     Args:
         kl: (B, K).
-        least: in nats; 0 leaves the KL as it is.
+        least: the free nats of a unit; 0 leaves the KL as it is.
     """
     if least == 0:
         return kl.sum(-1)
@@ -99,24 +99,24 @@ def evidence_bound(
 ) -> jax.Array:
     """Returns E[log p(x | z)] - beta KL, (B,).
 
-    With beta = 1 it is the bound of Kingma & Welling 2014 (equation 3); Higgins et al. 2017 have
-    beta above 1, Bowman et al. 2016 let it grow from 0.
+    With beta = 1 it is the bound of Kingma & Welling 2014 (equation 3); Higgins et al. 2017 use
+    beta above 1, and Bowman et al. 2016 let it grow from 0.
 
     Args:
-        log_likelihood: (B,), of a sample z, or a mean over samples.
-        kl: (B,).
+        log_likelihood: (B,), log p(x | z) for a sample z, or a mean over samples.
+        kl: the KL of each example, (B,).
         beta: a scalar or (B,).
     """
     return log_likelihood - beta * kl
 
 
 def importance_bound(log_weights: jax.Array) -> jax.Array:
-    """Returns log mean_s w_s, (B,), a bound of log p(x) (Burda et al. 2016, equation 8).
+    """Returns log mean_s w_s, (B,), a lower bound of log p(x) (Burda et al. 2016, equation 8).
 
     Its expectation rises with S.
 
     Args:
-        log_weights: (S, B), log p(x, z_s) - log q(z_s | x) of samples z_s of q. S = 1 gives the
+        log_weights: (S, B), log p(x, z_s) - log q(z_s | x) for samples z_s of q. S = 1 is the
             bound of a variational autoencoder.
 
     >>> jnp.exp(importance_bound(jnp.log(jnp.array([[1.0], [3.0]])))).round(4).tolist()

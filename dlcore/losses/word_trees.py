@@ -1,11 +1,13 @@
-"""Binary trees of words, down which the hierarchical softmax decides.
+"""Binary trees of words, whose inner nodes are the decisions of the hierarchical softmax.
 
-`huffman` knows how often words occur, and makes the mean path as short as can be. `balanced_tree`
-also keeps to an order of the words, such as that of `order_by_likeness`, in which words that fit
-the same places stand together: its decisions are easier to learn, on paths a little longer.
+`huffman` knows how often words occur, and makes the mean path as short as possible. `balanced_tree`
+also keeps to an order of the words, such as the one of `order_by_likeness`, in which words that
+occur in the same contexts are close together: its decisions are easier to learn, on slightly longer
+paths.
 
-Inner nodes are numbered row by row from the root, 0, and in a row in the order of their parents:
-the two children of a row's i-th inner node are numbers 2i and 2i + 1 of the next row's nodes.
+Inner nodes are numbered row by row from the root, 0, and within a row in the order of their
+parents: the two children of a row's i-th inner node are numbers 2i and 2i + 1 of the next row's
+nodes.
 
 Shapes: V words, L longest path, N tokens of a text, D features, n stretches of an order.
 """
@@ -25,7 +27,8 @@ _ROUNDS = 8  # of power iteration, which need not converge: any direction cuts
 class WordTree:
     """A binary tree with the V words as leaves and V - 1 inner nodes.
 
-    Its arrays are NumPy's: a jitted function closes over the tree or takes it as a static argument.
+    Its arrays are NumPy arrays: a jitted function closes over the tree or takes it as a static
+    argument.
 
     Attributes:
         nodes: int32 [V, L], the inner nodes on each word's path, from the root; 0 past its end.
@@ -40,7 +43,7 @@ class WordTree:
     def log_odds(self, counts: np.ndarray) -> np.ndarray:
         """Returns the log odds of the second child of each node by the counts below it, [V - 1].
 
-        Each word counts once more than it occurs.
+        Each count is raised by one.
 
         Args:
             counts: [V], numbers >= 0.
@@ -108,17 +111,17 @@ def _code_lengths(counts: np.ndarray) -> np.ndarray:
 
 
 def balanced_tree(counts: np.ndarray, order: np.ndarray) -> WordTree:
-    """Builds the tree whose leaves stand in an order, and whose nodes halve the counts below them.
+    """Builds the tree whose leaves keep an order, and whose nodes halve the counts below them.
 
-    Each word counts once more than it occurs, so that those that never do share a short path too.
-    The mean path is less than two steps longer than the entropy in bits.
+    Each count is raised by one, so that words that never occur have short paths too. The mean path
+    is less than two steps longer than the entropy in bits.
 
     Args:
         counts: [V], V >= 2, numbers >= 0.
         order: the words, int [V].
 
     Raises:
-        InputError: as `huffman`.
+        InputError: as for `huffman`.
 
     >>> balanced_tree(np.array([5, 2, 1]), np.array([1, 0, 2])).lengths.tolist()
     [2, 1, 2]
@@ -143,17 +146,17 @@ def balanced_tree(counts: np.ndarray, order: np.ndarray) -> WordTree:
 
 
 def order_by_likeness(tokens: np.ndarray, size: int) -> np.ndarray:
-    """Returns the words in an order where those that follow the same words meet, int32 [V].
+    """Returns the words in an order that brings words in similar contexts together, int32 [V].
 
-    The order is that of the leaves of a tree that halves the words again and again, with equal
-    counts on both sides, across the direction in which their vectors differ most. Mnih & Hinton
-    (2009) grow such trees by mixtures of two Gaussians. The vector of a word is what it follows:
-    the positive pointwise mutual information with the most frequent words before it, projected
-    onto the first principal axes and brought to length 1.
+    The order is that of the leaves of a tree that repeatedly halves the words, with equal counts on
+    both sides, across the direction in which their vectors differ most. Mnih & Hinton (2009) grow
+    such trees by mixtures of two Gaussians. The vector of a word describes what it follows: it is
+    the positive pointwise mutual information with the most frequent words before it, projected onto
+    the first principal axes and scaled to length 1.
 
     Args:
         tokens: the ids of a text, int [N].
-        size: V.
+        size: V, the number of words.
     """
     counts = np.bincount(tokens, minlength=size)
     vectors, weights = _vectors(tokens, counts), counts + 1.0
@@ -168,7 +171,7 @@ def order_by_likeness(tokens: np.ndarray, size: int) -> np.ndarray:
 
 
 def _vectors(tokens: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Returns the vectors of words by what they follow, [V, D]."""
+    """Returns the vectors of words, which describe the words that they follow, [V, D]."""
     import scipy.sparse  # which takes longer than all else that a job imports from here
 
     common = np.argsort(-counts, kind="stable")[:_CONTEXTS]
@@ -189,7 +192,7 @@ def _vectors(tokens: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _projections(vectors: np.ndarray, weights: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Returns the places of the vectors along the first principal axis of their group.
+    """Returns the coordinates of the vectors along the first principal axis of their group.
 
     Args:
         vectors: [m, D].
@@ -210,7 +213,7 @@ def _projections(vectors: np.ndarray, weights: np.ndarray, group: np.ndarray) ->
 
 
 def _places(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns all places of some stretches of an order, and the number of the stretch of each."""
+    """Returns all positions of some stretches of an order, and the index of each one's stretch."""
     group = np.repeat(np.arange(len(start)), end - start)
     before = np.cumsum(end - start) - (end - start)
     return np.arange(len(group)) + (start - before)[group], group
@@ -219,16 +222,16 @@ def _places(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def _halves(
     weights: np.ndarray, start: np.ndarray, end: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cuts stretches of two words or more where the weights of both sides differ least.
+    """Cuts stretches of two or more words where the weights of both sides differ least.
 
     Args:
-        weights: positive, in the order, [V].
-        start: the first place of each stretch, [n].
-        end: the place after its last one, [n].
+        weights: positive weights of the words, in the order, [V].
+        start: the first position of each stretch, [n].
+        end: the position after the last one of each stretch, [n].
 
     Returns:
-        The first place of each second part, [n]; and starts and ends of the parts that have two
-        words or more.
+        The first position of each second part, [n]; and the starts and ends of the parts that have
+        two or more words.
     """
     sums = np.append(0.0, np.cumsum(weights))
     middle = (sums[start] + sums[end]) / 2
@@ -242,7 +245,7 @@ def _halves(
 
 
 def _checked(counts: np.ndarray) -> np.ndarray:
-    """Returns the counts of the words of a tree; raises as `huffman`."""
+    """Returns the counts of the words of a tree; raises the same errors as `huffman`."""
     counts = np.asarray(counts)
     if counts.ndim != 1:
         raise ValueError(f"counts of shape {counts.shape}, expected one per word, (V,)")
