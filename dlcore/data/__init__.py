@@ -1,9 +1,9 @@
 """Data: the embedded and prepared data sets, and the seekable loader that batches them.
 
 A batch is a dict of NumPy arrays with one leading axis: {"image": uint8 [B, H, W, C], "label":
-int32 [B], "weight": float32 [B]}, where labels of images that may have several are float32 [B, K];
-batches for detection are described at `DetectionData`.
-A weight of 0 marks a row that is padding. Nothing here imports JAX.
+int32 [B], "weight": float32 [B]}. Where an image may have several labels, "label" is
+float32 [B, K]; `DetectionData` describes batches for detection. A weight of 0 marks a row that is
+padding. Nothing here imports JAX.
 
 >>> import numpy as np
 >>> from dlcore.data import Arrays, Loader

@@ -1,8 +1,8 @@
-"""Sequences that follow an algorithm, for machines that must infer it (Graves et al. 2014, sec. 4).
+"""Sequences that follow an algorithm, which a model must infer (Graves et al. 2014, section 4).
 
-A task knows three things: how to draw a problem of a length, how to read one that a person wrote,
-and how to encode a problem as inputs and the outputs that are right. Bits of inputs and outputs are
-0 or 1; a step whose output is not counted has a target of 0.
+A task knows how to draw a problem of a given length, how to read a problem that a person wrote, and
+how to encode a problem as inputs and correct outputs. Bits of inputs and outputs are 0 or 1; a step
+whose output does not count has a target of 0.
 
 Shapes: B batch, T steps, L length, D inputs, O outputs, V bits of a vector.
 """
@@ -33,8 +33,8 @@ class Encoded(NamedTuple):
     """A problem as arrays.
 
     Attributes:
-        input: (T, D).
-        target: (T, O).
+        input: the inputs (T, D).
+        target: the correct outputs (T, O).
         mask: (T,), 1 where the output counts.
     """
 
@@ -45,13 +45,13 @@ class Encoded(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Algorithm(abc.ABC):
-    """A task.
+    """An algorithmic task.
 
     Attributes:
-        bits: V.
+        bits: V, the number of bits of a vector.
         shortest: the least length.
-        usual: the greatest length that is trained on, where none is given.
-        written: how a person writes a problem, in words.
+        usual: the default of the greatest length to train on.
+        written: a description of how a person writes a problem.
     """
 
     bits: int = 8
@@ -63,16 +63,16 @@ class Algorithm(abc.ABC):
     @property
     @abc.abstractmethod
     def inputs(self) -> int:
-        """D."""
+        """D, the number of inputs."""
 
     @property
     def outputs(self) -> int:
-        """O."""
+        """O, the number of outputs."""
         return self.bits
 
     @abc.abstractmethod
     def steps(self, length: int) -> int:
-        """Returns T of the longest problem of a length."""
+        """Returns T, the number of steps, of the longest problem of a length."""
 
     def lengths(self, longest: int) -> range:
         """Returns the lengths to train on."""
@@ -84,14 +84,14 @@ class Algorithm(abc.ABC):
 
     @abc.abstractmethod
     def read(self, text: str) -> Problem:
-        """Reads a problem that a person wrote; ValueError when it is not as `written` says."""
+        """Reads a problem that a person wrote; raises ValueError if it is not as `written`."""
 
     @abc.abstractmethod
     def encode(self, problem: Problem) -> Encoded:
         """Returns a problem as arrays."""
 
     def best(self, problem: Problem) -> float:
-        """Returns the bits that the best predictor of the outputs would need; 0 if it is sure."""
+        """Returns the bits that the best predictor of the outputs needs; 0 if they are certain."""
         del problem
         return 0.0
 
@@ -99,7 +99,7 @@ class Algorithm(abc.ABC):
         return rng.integers(0, 2, (length, self.bits)).astype(np.float32)
 
     def _words(self, words: Sequence[str]) -> np.ndarray:
-        """Reads vectors, (L, V), of which there must be one at least."""
+        """Reads vectors, (L, V), at least one."""
         if not words or any(len(word) != self.bits or set(word) - {"0", "1"} for word in words):
             raise ValueError(words)
         return np.array([[*map(int, word)] for word in words], np.float32)
@@ -112,7 +112,7 @@ def _blank(steps: int, algorithm: Algorithm) -> Encoded:
 
 @dataclasses.dataclass(frozen=True)
 class Copy(Algorithm):
-    """Gives vectors back after a delimiter (section 4.1)."""
+    """The task to repeat vectors after a delimiter (section 4.1)."""
 
     @property
     def inputs(self) -> int:
@@ -128,7 +128,7 @@ class Copy(Algorithm):
         return self._words(text.split())
 
     def solve(self, vectors: np.ndarray) -> np.ndarray:
-        """Returns the vectors to give out."""
+        """Returns the vectors to output."""
         return vectors
 
     def encode(self, problem: Problem) -> Encoded:
@@ -143,7 +143,7 @@ class Copy(Algorithm):
 
 @dataclasses.dataclass(frozen=True)
 class Sort(Copy):
-    """Gives vectors back as whole numbers in ascending order, the first bit being the highest."""
+    """The task to sort vectors as whole numbers in ascending order; the first bit is the highest."""
 
     bits: int = 4
     usual: ClassVar[int] = 8
@@ -155,13 +155,13 @@ class Sort(Copy):
 
 @dataclasses.dataclass(frozen=True)
 class RepeatCopy(Algorithm):
-    """Gives vectors back as often as a number says, and then a bit of its own (section 4.2).
+    """The task to repeat vectors a given number of times and then output an end bit (section 4.2).
 
-    The number has a channel of its own, with mean 0 and variance 1 in training, beside that of the
-    delimiter: so a number of 0 is seen too.
+    The number has a channel of its own, with mean 0 and variance 1 in training, separate from the
+    channel of the delimiter, so that a value of 0 can be seen too.
 
     Attributes:
-        repeats: the greatest number.
+        repeats: the greatest number of repeats.
     """
 
     repeats: int = 5
@@ -203,9 +203,9 @@ class RepeatCopy(Algorithm):
 
 @dataclasses.dataclass(frozen=True)
 class AssociativeRecall(Algorithm):
-    """Gives the item that came after another one, each of 3 vectors (section 4.3).
+    """The task to recall the item that followed a given one, with items of 3 vectors (section 4.3).
 
-    A delimiter comes before each item; another one around the item that is asked for.
+    A delimiter comes before each item, and another delimiter encloses the item of the query.
     """
 
     bits: int = 6
@@ -250,10 +250,11 @@ class AssociativeRecall(Algorithm):
 
 @dataclasses.dataclass(frozen=True)
 class DynamicNgrams(Algorithm):
-    """Predicts bits that a table draws by the 5 before them, one for each sequence (section 4.4).
+    """The task to predict bits drawn from a table by the 5 bits before them (section 4.4).
 
-    The 32 probabilities of a 1 are drawn from Beta(1/2, 1/2), so that a predictor must count as the
-    sequence goes on. The best one is that of eq. 10.
+    Each sequence has a table of its own, with 32 probabilities of a 1 that are drawn from
+    Beta(1/2, 1/2), so that a predictor must count as the sequence goes on. The best predictor is
+    eq. 10.
     """
 
     bits: int = 1
@@ -310,9 +311,9 @@ class DynamicNgrams(Algorithm):
 
 @dataclasses.dataclass(frozen=True)
 class PrioritySort(Algorithm):
-    """Gives four fifths of the vectors in descending order of their priorities (section 4.5).
+    """The task to output four fifths of the vectors in descending order of priority (section 4.5).
 
-    The priorities are even in -1..1, on a channel of their own.
+    The priorities are uniform in -1..1, on a channel of their own.
     """
 
     usual: ClassVar[int] = 10
@@ -361,12 +362,12 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
 def padded(
     algorithm: Algorithm, problems: Sequence[Problem], lengths: Sequence[int], steps: int
 ) -> Batch:
-    """Returns problems as the arrays of a batch, padded to so many steps.
+    """Returns problems as the arrays of a batch, padded to T steps.
 
     Args:
         algorithm: the task.
-        problems: B of them.
-        lengths: of each.
+        problems: B problems.
+        lengths: the length of each problem.
         steps: T.
 
     Returns:
@@ -388,13 +389,13 @@ def draw_batch(
 ) -> Batch:
     """Draws problems by their numbers, all padded to the steps of the longest possible one.
 
-    A problem is a function of the key and its number alone, wherever it stands; all lengths are
-    equally likely.
+    A problem is a function of the key and its number alone, whatever its position in a batch; all
+    lengths are equally likely.
 
     Args:
         algorithm: the task.
-        lengths: from the shortest to the longest.
-        numbers: B of them.
+        lengths: the possible lengths, from the shortest to the longest.
+        numbers: the numbers of the B problems.
         key: integers of 0 or more that tell one set of problems from another.
 
     Returns:
@@ -423,11 +424,11 @@ def read_problem(algorithm: Algorithm, line: int, text: str) -> Problem:
 
     Args:
         algorithm: the task.
-        line: the number of its line, for errors.
+        line: the number of the problem's line, for errors.
         text: the problem.
 
     Raises:
-        InputError: when it is not as the task has it.
+        InputError: when the text does not describe a problem of the task.
     """
     try:
         return algorithm.read(text)

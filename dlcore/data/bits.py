@@ -1,8 +1,8 @@
 """Draws bits from grey images, for models of binary pixels.
 
-A grey pixel of 0..255 is the probability of a white one, in 255ths (Salakhutdinov & Murray 2008,
+A grey pixel of 0..255 is the probability of a white pixel, in 255ths (Salakhutdinov & Murray 2008,
 section 4: each pixel of MNIST is set to 1 with the probability of its intensity). Bits are 0 and
-255, so that images of bits are images as any other.
+255, so that images of bits are images like any other.
 
 Shapes: N images of a split, n gathered ones, B images of a batch over all processes.
 """
@@ -28,11 +28,12 @@ def static_bits(split: Split, part: int, seed: int = SEED) -> Arrays:
 
     Args:
         split: N examples with an "image", uint8.
-        part: the number of the split, 0 for training; equal images of two parts get other bits.
-        seed: of the draw.
+        part: the number of the split, 0 for training; equal images in two splits get different
+            bits.
+        seed: the seed of the draw.
 
     Raises:
-        InputError: for images that do not lie in memory.
+        InputError: for images that are not in memory.
 
     >>> grey = Arrays({"image": np.full((2, 100), 51, np.uint8)})
     >>> bits = static_bits(grey, 0).arrays["image"]
@@ -62,15 +63,16 @@ def dynamic_bits(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """Yields batches with pixels that are drawn for the step: a function of (seed, step, row).
+    """Yields batches with pixels drawn anew in each step, a function of (seed, step, row).
 
     Args:
-        batches: of a loader, from step `start` on, each with this process's rows of "image", uint8.
+        batches: the batches of a loader, from step `start` on, each with this process's rows of
+            "image", uint8.
         start: the step of the first batch.
-        seed: of the run.
+        seed: the seed of the run.
         batch_size: B.
         process_index: the number of this process.
-        process_count: of all processes; the bits do not depend on how many there are.
+        process_count: the number of processes, on which the bits do not depend.
     """
     rows = process_rows(batch_size, process_index, process_count)
     for step, batch in enumerate(batches, start):
@@ -82,7 +84,7 @@ def dynamic_bits(
 
 
 def grey_share(split: Split, most: int = 10_000) -> float:
-    """Returns which share of the pixels is neither 0 nor 255, of at most so many images."""
+    """Returns the share of pixels that are neither 0 nor 255, measured on some images."""
     chosen = np.unique(np.linspace(0, len(split) - 1, min(most, len(split))).astype(int))
     images = split.gather(chosen)["image"]
     return float(((images > 0) & (images < 255)).mean())
@@ -93,7 +95,7 @@ def _generator(*key: int) -> np.random.Generator:
 
 
 def _uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Draws whole numbers of 0 to 254, each as likely as the others, uint8."""
+    """Draws uniform whole numbers from 0 to 254, uint8."""
     # Eight at a time are eight times as fast as one by one; a 255 is drawn again.
     count = int(np.prod(shape))
     drawn = _bytes(rng, count)

@@ -11,8 +11,8 @@ The user's own files are
   within it; one that ends in #0, #1 and so on names the same picture without it, as Flickr's
   tables have it.
 
-A picture may have several captions. A file alone is both parts: a fixed fifth of its pictures is
-held out.
+A picture may have several captions. A single file serves both parts: a fixed fifth of its pictures
+is held out.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ class Captioned:
 
     Attributes:
         images: N pictures; an example is {"image": uint8 [H, W, C]}.
-        captions: one or more of each picture.
+        captions: the captions of each picture, one or more.
     """
 
     images: Split
@@ -78,7 +78,7 @@ class Captioned:
 
     @property
     def pairs(self) -> tuple[np.ndarray, list[str]]:
-        """The picture's number, int [M], and the text of each of the M captions, in order."""
+        """The number of the picture, int [M], and the text of each of the M captions, in order."""
         numbers = np.repeat(np.arange(len(self)), [len(of) for of in self.captions])
         return numbers, [text for of in self.captions for text in of]
 
@@ -88,13 +88,13 @@ class CaptionData:
     """Pictures with captions in three parts.
 
     Attributes:
-        name: of the data in logs and errors.
+        name: the name of the data in logs and errors.
         train: the pictures to train on.
         valid: pictures that are held out for validation, if there are any.
         test: pictures that are held out for the test.
         image_shape: (H, W, C) of every picture.
-        bits: of the values in files that have more than 8, see `pictures.bits_of`.
-        notes: lines for the log about what was left out or read otherwise than stored.
+        bits: the bits of values in image files with more than 8, see `pictures.bits_of`.
+        notes: lines for the log about data that was left out or changed when it was read.
     """
 
     name: str
@@ -113,7 +113,7 @@ class PictureTexts:
     Attributes:
         images: the pictures.
         pictures: the number of the picture of each of the M captions, int [M].
-        targets: the captions, as pairs of nothing and a caption.
+        targets: the captions, as pairs with an empty source and a caption as target.
     """
 
     images: Split
@@ -122,14 +122,14 @@ class PictureTexts:
 
     @property
     def lengths(self) -> np.ndarray:
-        """The tokens that each caption is padded to, int [M]."""
+        """The number of tokens that each caption is padded to, int [M]."""
         return self.targets.lengths
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def gather(self, indices: np.ndarray, *, among: np.ndarray | None = None) -> Batch:
-        """Returns "image" uint8 [n, H, W, C], and what `Pairs` gives of the captions alone."""
+        """Returns "image" uint8 [n, H, W, C], and the arrays that `Pairs` makes of the captions."""
         batch = self.targets.gather(indices, among=among)
         texts = {name: batch[name] for name in ("inputs", "targets", "target_length")}
         return {**self.images.gather(self.pictures[indices]), **texts}
@@ -159,15 +159,15 @@ def load_captions(
     """Loads pictures and their captions, and decodes them into memory if they fit there.
 
     Args:
-        dataset: "glyph_names", which is always there, or a prepared TFDS data set whose examples
-            have an `image` and a text.
-        data_dir: the folder of prepared data sets; None stands for TFDS' own,
+        dataset: "glyph_names", which is always available, or a prepared TFDS data set whose
+            examples have an `image` and a text.
+        data_dir: the folder of prepared data sets; None means TFDS' own,
             ~/tensorflow_datasets.
         data_path: the user's files, instead of `dataset`.
         image_size: the side in pixels of the square that every picture is fitted into
             (`pictures.fit_square`); None keeps the pictures, which must then be of one size.
-        size_of_mixed: the same for all data but a prepared data set that says that its pictures
-            are of one size, where `image_size` is None.
+        size_of_mixed: the side where `image_size` is None, for all data except a prepared data set
+            that declares one size for its pictures.
         valid_share: the share of the training pictures that is held out for validation where the
             data has no such part; 0 holds nothing out. The choice depends on names and captions
             alone.
@@ -226,7 +226,7 @@ def load_captions(
 
 @dataclasses.dataclass(frozen=True)
 class _Pictures:
-    """A split of images, less their labels, of which captioned pictures have none."""
+    """A split of images without labels, since captioned pictures have none."""
 
     split: Split
 

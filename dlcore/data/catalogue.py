@@ -1,4 +1,4 @@
-"""The data sets that a name can mean: the embedded ones and those of TensorFlow Datasets."""
+"""The data sets that a name can refer to: the embedded ones and those of TensorFlow Datasets."""
 
 import contextlib
 import difflib
@@ -32,7 +32,7 @@ def open_builder(name: str, data_dir: PathLike | None = None) -> tfds.core.Datas
 
     Args:
         name: NAME, NAME/CONFIG or either with :VERSION.
-        data_dir: the folder of prepared data sets; None stands for TFDS' own,
+        data_dir: the folder of prepared data sets; None means TFDS' own,
             ~/tensorflow_datasets.
 
     Raises:
@@ -62,7 +62,7 @@ def open_builder(name: str, data_dir: PathLike | None = None) -> tfds.core.Datas
 
 
 def _other_form(parts: re.Match[str]) -> InputError | None:
-    """Returns the error for a data set that does not exist in the form that is asked for."""
+    """Returns the error for a data set that does not exist in the requested form."""
     try:
         builder_class = tfds.builder_cls(parts[1])
     except tfds.core.DatasetNotFoundError:
@@ -94,7 +94,7 @@ def _damaged(name: str, data_dir: PathLike | None, error: Exception) -> InputErr
 
 
 def is_preparable(name: str) -> bool:
-    """Returns whether `dlcore prepare` is tested on a data set of this name, version or not."""
+    """Returns whether `dlcore prepare` is tested on a data set, whose name may have a version."""
     name = name.partition(":")[0]
     return name in PREPARABLE or name.partition("/")[0] in PREPARABLE
 

@@ -1,4 +1,4 @@
-"""Reads the parts that COCO's JSON files of boxes and of captions share: lists, pictures, parts."""
+"""Reads what COCO's JSON files of boxes and of captions have in common: lists, pictures, parts."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ def kind_of_part(part: str) -> str:
 
 
 def read_lists(file: pathlib.Path, keys: Sequence[str]) -> dict[str, Any]:
-    """Returns what a file holds, which has a list of each of the keys.
+    """Returns the content of a file that must have a list for each of the keys.
 
     Raises:
-        InputError: when it cannot be read, is no JSON (the message names the line), or has no list
-            of a key.
+        InputError: when it cannot be read, is not JSON (the message names the line), or lacks the
+            list of a key.
     """
     name = shown(file)
     try:
@@ -61,7 +61,7 @@ def listed_pictures(file: str, table: dict[str, Any]) -> dict[Any, dict[str, Any
     """Returns the pictures that a file lists, by their ids.
 
     Raises:
-        InputError: when one has no id or name, or two have the same id.
+        InputError: when a picture has no id or name, or two have the same id.
     """
     listed: dict[Any, dict[str, Any]] = {}
     for at, image in enumerate(table["images"]):
@@ -79,7 +79,7 @@ def listed_pictures(file: str, table: dict[str, Any]) -> dict[Any, dict[str, Any
 
 
 def picture_folders(file: pathlib.Path, part: str) -> tuple[pathlib.Path, ...]:
-    """Returns where the pictures of a file may lie, the likeliest folder first."""
+    """Returns the folders in which the pictures of a file may lie, the likeliest first."""
     root = file.parent.parent if file.parent.name == "annotations" else file.parent
     return root / part, root / "images" / part, root / "images", root, file.parent
 

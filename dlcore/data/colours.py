@@ -16,12 +16,12 @@ _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 def match_colours(style: np.ndarray, content: np.ndarray) -> np.ndarray:
     """Returns the style with the mean and covariance of the content's colours, uint8 [H, W, 3].
 
-    The linear map of section 3.1, by the symmetric roots of the covariances ("image analogies"):
-    x' = A (x - mean of the style) + mean of the content.
+    This is the linear map of section 3.1, by the symmetric roots of the covariances ("image
+    analogies"): x' = A (x - mean of the style) + mean of the content.
 
     Args:
-        style: (h, w, 3).
-        content: (H, W, 3) of any size.
+        style: the style (h, w, 3).
+        content: the content (H, W, 3), of any size.
     """
     pixels = style.reshape(-1, 3).astype(np.float64)
     wanted = content.reshape(-1, 3).astype(np.float64)
@@ -47,7 +47,8 @@ def grey(picture: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
 
     Args:
         picture: (H, W, 3).
-        like: a picture whose mean and deviation of luminance it gets (section 3.2), if any.
+        like: a picture whose mean and deviation of luminance the result gets (section 3.2), or
+            None.
     """
     luminance = picture @ _TO_YIQ[0]
     if like is not None:

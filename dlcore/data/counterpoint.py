@@ -1,10 +1,10 @@
 """Four-voice pieces that are drawn by rules of counterpoint, with a known entropy rate.
 
-They are generated, by nobody's hand. A chord is a triad of C major in root position or first
-inversion, spread over bass, tenor, alto and soprano in their ranges. One chord follows another as
-harmonies follow (`_FOLLOW`), and among the ways to lead the voices there that no rule forbids one
-with small steps is likelier. So the chords are a Markov chain of the first order, which starts in
-its stationary distribution, and its entropy rate is the least loss that any model can have.
+Nobody composed them. A chord is a triad of C major in root position or first inversion, spread over
+bass, tenor, alto and soprano in their ranges. The sequence of harmonies follows `_FOLLOW`, and
+among the ways to lead the voices that no rule forbids those with small steps are likelier. So the
+chords are a Markov chain of the first order, which starts in its stationary distribution, and its
+entropy rate is the least loss that any model can have.
 
 Shapes: S chords, 4 voices from the bass up.
 """
@@ -44,8 +44,8 @@ class Chain(NamedTuple):
     """A Markov chain of chords.
 
     Attributes:
-        chords: pitches, int [S, 4].
-        harmonies: the number of the harmony of each in `ROOTS`, int [S].
+        chords: the pitches of each chord, int [S, 4].
+        harmonies: the number of each chord's harmony in `ROOTS`, int [S].
         transitions: p(next | chord), [S, S].
         stationary: the share of each chord in the long run, [S].
     """
@@ -65,7 +65,7 @@ class Chain(NamedTuple):
 
 @functools.cache
 def chain() -> Chain:
-    """Returns the chain of all chords, each of which leads somewhere."""
+    """Returns the chain of all chords that have a successor."""
     chords, harmonies = _chords()
     p = _transitions(chords, harmonies)
     shares = np.full(len(p), 1 / len(p))
@@ -81,8 +81,8 @@ def draw(count: int, seed: int) -> list[np.ndarray]:
     """Returns pieces of 24 to 64 chords, int [T, 4] each.
 
     Args:
-        count: how many.
-        seed: of the draw.
+        count: the number of pieces.
+        seed: the seed of the draw.
     """
     found = chain()
     start, follow = np.cumsum(found.stationary), np.cumsum(found.transitions, axis=1)

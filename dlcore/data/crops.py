@@ -1,9 +1,9 @@
-"""Square crops of pictures of any size, for jobs that need pictures and no classes.
+"""Square crops of pictures of any size, for jobs that need pictures without classes.
 
-The pictures are those of a folder, in folders within or not, or the photographs that scikit-learn
+The pictures come from a folder and the folders within it, or are the photographs that scikit-learn
 ships. Where the folder holds `train/` and one of `test/`, `validation/`, `valid/` and `val/`, these
 are the parts; else a fixed fifth of the pictures, at most 64, is held out. Of the photographs the
-left third is.
+left third is held out.
 
 Shapes: H W height and width of a picture, S side of a crop, B pictures of the global batch.
 """
@@ -43,10 +43,10 @@ class CropData(NamedTuple):
     """Pictures to crop.
 
     Attributes:
-        name: of the source in logs.
+        name: the name of the source in logs.
         train: the pictures to train on, {"image": uint8 [H, W, 3]}, each of its own size.
-        test: crops of the held-out ones, {"image": uint8 [S, S, 3]}.
-        notes: lines for the log about what was left out or read otherwise than stored.
+        test: crops of the held-out pictures, {"image": uint8 [S, S, 3]}.
+        notes: lines for the log about data that was left out or changed when it was read.
     """
 
     name: str
@@ -60,17 +60,17 @@ def load_crops(
 ) -> CropData:
     """Loads pictures and decodes them into memory if they fit there.
 
-    A picture whose shorter side has more than 2 S pixels is shrunk to that.
+    A picture whose shorter side has more than 2 S pixels is shrunk to 2 S pixels.
 
     Args:
-        data_path: a folder of pictures; None stands for scikit-learn's photographs.
+        data_path: a folder of pictures; None means scikit-learn's photographs.
         size: S.
-        in_memory_bytes: the most memory that decoded pictures may take. More are read each time
-            that they are cropped.
+        in_memory_bytes: the most memory that decoded pictures may take. Beyond that, pictures are
+            read each time that they are cropped.
 
     Raises:
         InputError: when there is no folder, it has no picture to train on or none to hold out, or
-            one cannot be read.
+            a picture cannot be read.
     """
     if data_path is None:
         whole = [photograph(name) for name in PHOTOGRAPHS]
@@ -103,22 +103,23 @@ def load_crops(
 
 
 class CropLoader(Loader):
-    """Batches of random crops: a picture, drawn as `Loader` does, and a square of it.
+    """A loader of batches of random crops: it draws a picture as `Loader` does, and a square of it.
 
-    The side of the square is drawn between S, or the picture's shorter side where that is less, and
-    the shorter side, uniformly in its logarithm, its place uniformly, and in half of all cases it
-    is mirrored. All that depends on the seed and the place in the stream of examples alone.
+    The side of the square is drawn log-uniformly between S and the picture's shorter side (it is
+    the shorter side where that is less than S). Its position is drawn uniformly, and half of the
+    crops are mirrored. All this depends only on the seed and the position in the stream of
+    examples.
 
     Args:
-        pictures: of any sizes, at least one.
+        pictures: pictures of any sizes, at least one.
         size: S.
         batch_size: B, over all processes.
-        seed: of the order of the pictures and of the crops.
+        seed: the seed of the order of the pictures and of the crops.
         process_index: the number of this process.
-        process_count: of all processes, which must divide B.
+        process_count: the number of processes, which must divide B.
 
     Raises:
-        InputError: as `Loader`.
+        InputError: as for `Loader`.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ def random_crop(picture: np.ndarray, size: int, rng: np.random.Generator) -> np.
     Args:
         picture: uint8 [H, W, 3].
         size: S.
-        rng: draws the square.
+        rng: the generator that draws the square.
     """
     height, width = picture.shape[:2]
     longest = min(height, width)
@@ -193,7 +194,7 @@ def squares(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 class _Reader(FolderReader):
-    """Lists the pictures of a folder, in folders within or not."""
+    """A reader that lists the pictures of a folder and of the folders within it."""
 
     def read(self) -> tuple[tuple[list[StoredImage], list[StoredImage]], tuple[str, ...]]:
         if not self.path.is_dir():
@@ -251,7 +252,7 @@ def _stored_size(stored: StoredImage) -> tuple[int, int]:
 
 
 def _decoded(stored: StoredImage, size: int) -> tuple[np.ndarray, list[str]]:
-    """Returns a picture as it is kept, and what is to be noted of it."""
+    """Returns a picture as it is kept, and the notes on it."""
     notes: list[str] = []
     with opened(stored) as image:
         picture = pixels(image, channels=3, notes=notes)

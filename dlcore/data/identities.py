@@ -1,7 +1,7 @@
 """Loads pictures by identity, such as persons or characters, from any source as one kind of object.
 
-What a model of identities must do is to tell apart those that it was not trained on. So the parts
-of such a data set share no identity.
+A model of identities must tell apart identities that it was not trained on. So the parts of such a
+data set share no identity.
 
 A folder holds either `train/` and one of `test/`, `validation/`, `valid/` and `val/`, or the
 identities alone, of which a fixed fifth is then held out. An identity is a folder that has files
@@ -40,19 +40,19 @@ class IdentityData:
     """A data set of pictures by identity.
 
     Attributes:
-        name: its name in logs and errors.
-        train: the training part; an example is {"image": uint8 [H, W, C], "label": int32 []}, the
-            label the number of its identity among those of the part.
+        name: the name of the data set in logs and errors.
+        train: the training part; an example is {"image": uint8 [H, W, C], "label": int32 []}; the
+            label is the number of its identity in the part.
         test: identities that the training part does not have.
         image_shape: (H, W, C) of every image.
         identity_names: the names of the identities of each part, in the order of their labels; the
             parts are "train", "test", and "validation" and "second" where there are such.
-        groups: the group of each of these, such as the script of a character; "" for none.
+        groups: the group of each identity, such as the script of a character; "" for none.
         validation: identities held out of the training part to tune with.
         second: a second test, on identities of another kind than those of the training part.
-        second_name: its name.
-        bits: of the values in image files that have more than 8, see `pictures.bits_of`.
-        notes: lines for the log about what was left out or read otherwise than stored.
+        second_name: the name of the second test.
+        bits: the bits of values in image files with more than 8, see `pictures.bits_of`.
+        notes: lines for the log about data that was left out or changed when it was read.
     """
 
     name: str
@@ -69,7 +69,7 @@ class IdentityData:
 
 
 class _Identity(NamedTuple):
-    """An identity and where its pictures are: their numbers in what a part is read from."""
+    """An identity and the numbers of its pictures in the source of a part."""
 
     name: str
     group: str
@@ -77,7 +77,7 @@ class _Identity(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """Identities, and the pictures that their rows count."""
+    """Identities, and the pictures that the identities' numbers index."""
 
     identities: list[_Identity]
     images: Sequence[StoredImage]
@@ -89,7 +89,7 @@ class _Part(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Labelled(Sequence[StoredImage]):
-    """The pictures of a part, identity by identity, with the numbers of these as labels."""
+    """The pictures of a part, identity by identity, labelled with the identities' numbers."""
 
     images: Sequence[StoredImage]
     rows: np.ndarray
@@ -123,21 +123,21 @@ def load_identities(
     """Loads pictures by identity and decodes them into memory if they fit there.
 
     An identity with one picture has no pair. It is left out of training; in the other parts it
-    stays, as one that others can be mistaken for.
+    stays, because other identities can be mistaken for it.
 
     Args:
-        dataset: "glyphs", which is always there, or a prepared TFDS data set such as omniglot or
-            lfw, with a `label` and perhaps an `alphabet`, the group. Its test part is "test", or
+        dataset: "glyphs", which is always available, or a prepared TFDS data set such as omniglot
+            or lfw, with a `label` and perhaps an `alphabet`, the group. Its test part is "test", or
             "validation", or else a fixed fifth of the identities.
-        data_dir: the folder of prepared data sets; None stands for TFDS' own,
+        data_dir: the folder of prepared data sets; None means TFDS' own,
             ~/tensorflow_datasets.
         data_path: a folder of pictures by identity (see the module), instead of `dataset`.
         image_size: the side in pixels of the square that every image is fitted into
             (`pictures.fit_square`); None keeps the images, which must then be of one size.
-        test_groups: the groups to test on, where the data has no part for that.
+        test_groups: the groups to test on, where the data has no test part.
         validation: the share of the training identities to hold out for tuning.
         validation_groups: the groups to hold out of the training part instead.
-        seed: of the choice of the share for tuning.
+        seed: the seed for choosing the share for tuning.
         in_memory_bytes: the most memory that decoded images may take. A larger data set is read and
             decoded batch by batch.
 
@@ -213,7 +213,7 @@ def load_identities(
 
 
 def list_pictures(path: pathlib.Path) -> tuple[dict[str, list[pathlib.Path]], tuple[str, ...]]:
-    """Lists the pictures of each identity in a folder, and notes what was left out.
+    """Lists the pictures of each identity in a folder, and returns notes on those left out.
 
     Raises:
         InputError: when the folder cannot be read, or has no folders with pictures.
@@ -234,7 +234,7 @@ def list_pictures(path: pathlib.Path) -> tuple[dict[str, list[pathlib.Path]], tu
 def _held_out(
     name: str, part: _Part, groups: Sequence[str], share: float, seed: int
 ) -> tuple[_Part, _Part]:
-    """Splits a part into what stays and what is held out: whole groups, or a share of it."""
+    """Splits a part into a remaining and a held-out part, by whole groups or by a share."""
     own = [identity.group for identity in part.identities]
     count = len(own)
     if groups:
@@ -299,7 +299,7 @@ def _read_prepared(
 
 
 def _reading(read: Callable[[], T]) -> T:
-    """Turns what the operating system refuses into one clear line."""
+    """Turns an error of the operating system into one clear line."""
     try:
         return read()
     except OSError as error:
@@ -312,7 +312,7 @@ def _require_folder(path: pathlib.Path) -> None:
 
 
 class _Reader(FolderReader):
-    """Reads one folder of pictures by identity."""
+    """A reader of one folder of pictures by identity."""
 
     def read(self) -> tuple[dict[str, _Part], tuple[str, ...]]:
         _require_folder(self.path)

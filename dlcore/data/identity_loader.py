@@ -1,4 +1,4 @@
-"""Batches of P identities with K pictures each, which losses over pairs and triplets need.
+"""Batches of P identities with K pictures each, for losses over pairs and triplets.
 
 As in `dlcore.data.loader`, a batch is a pure function of (seed, step, process), and the global
 batch is the same for any number of processes.
@@ -14,24 +14,24 @@ from dlcore.errors import InputError
 
 
 class IdentityLoader(Loader):
-    """The training batches of P different identities with K different pictures each.
+    """A loader of training batches of P different identities with K different pictures each.
 
-    An epoch takes each of the I identities once, in a new order, less those that are too few for
-    another batch: all have the same share, whatever the number of their pictures (Hermans et al.
-    2017). An identity takes its pictures in an order of its own, and none again before fewer than K
-    are left; one of fewer than K pictures takes all, and then some of them again.
+    An epoch takes each of the I identities once, in a new order, except for the last ones that do
+    not fill a batch. So all identities have the same share, whatever the number of their pictures
+    (Hermans et al. 2017). The pictures of an identity are taken in a random order, and none is
+    taken again before fewer than K are left; of an identity with fewer than K pictures all are
+    taken, and then some of them again.
 
-    Rows come identity by identity, so that an array of the batch is [P, K, ...] once it is
-    reshaped.
+    Rows are ordered by identity, so that an array of the batch can be reshaped to [P, K, ...].
 
     Args:
         split: N examples with pictures of at least P identities.
         labels: the number of each example's identity, [N], see `dlcore.data.labels_of`.
         identities: P.
         pictures: K.
-        seed: of the order of identities and pictures.
+        seed: the seed of the order of identities and pictures.
         process_index: the number of this process.
-        process_count: of all processes, which must divide P K.
+        process_count: the number of processes, which must divide P K.
 
     Raises:
         InputError: when the split has fewer than P identities, P or K is less than 1, the processes
@@ -79,7 +79,7 @@ class IdentityLoader(Loader):
         self.repeating = int(np.count_nonzero(counts < pictures))
 
     def note(self) -> str | None:
-        """Returns the line for the log about identities of fewer than K pictures, if any."""
+        """Returns the line for the log about identities with fewer than K pictures, if any."""
         if not self.repeating:
             return None
         return (
@@ -97,7 +97,7 @@ class IdentityLoader(Loader):
         return self._generator(epoch, 0, 0).permutation(len(self._rows))
 
     def _drawn(self, identity: int, epoch: int) -> np.ndarray:
-        """Returns the rows [K] that an identity takes in an epoch."""
+        """Returns the indices [K] of the examples that an identity contributes to an epoch."""
         rows = self._rows[identity]
         # So many times the identity takes new pictures before it starts from the first again.
         rounds = max(1, len(rows) // self._pictures)

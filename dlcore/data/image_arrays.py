@@ -24,8 +24,8 @@ SUFFIX = ".npz"
 def read_arrays(path: pathlib.Path) -> ImageFolder:
     """Reads the images of a file, whose class names are the numbers that occur in y_train.
 
-    Pixels are whole numbers of 0..255, as they are, or truth values or numbers of 0..1, which are
-    multiplied by 255 and rounded, and noted.
+    Pixels are whole numbers of 0..255, which are taken as they are, or truth values or numbers of
+    0..1, which are multiplied by 255 and rounded, with a note.
 
     Raises:
         InputError: when the file cannot be read or lacks one of the arrays, for arrays of other
@@ -125,7 +125,7 @@ def _images(
 def _classes(
     path: pathlib.Path, name: str, arrays: dict[str, np.ndarray], count: int
 ) -> np.ndarray:
-    """Returns classes, whole numbers [N]; Keras has those of CIFAR as [N, 1]."""
+    """Returns classes, whole numbers [N]; Keras stores those of CIFAR as [N, 1]."""
     array = arrays[name]
     if array.shape not in ((count,), (count, 1)) or array.dtype.kind not in "ui":
         raise InputError(

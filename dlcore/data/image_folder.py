@@ -2,7 +2,7 @@
 
 The folder holds either `train/` and one of `test/`, `validation/`, `valid/` and `val/`, each with
 one folder per class, or the folders of the classes alone. In the second case a fixed fifth of every
-class is held out for the test. What lies in folders within that of a class belongs to the class.
+class is held out for the test. Folders within the folder of a class belong to the class.
 """
 
 import os
@@ -30,7 +30,7 @@ class ImageFolder(NamedTuple):
         class_names: the name of each label.
         train: the training images.
         test: the held-out images.
-        notes: lines for the log about what was left out, or could have been meant otherwise.
+        notes: lines for the log about files that were left out or are ambiguous.
     """
 
     class_names: tuple[str, ...]
@@ -48,7 +48,7 @@ def read_folder(path: pathlib.Path, *, allow_empty: bool = False) -> ImageFolder
 
     Raises:
         InputError: when the folder is missing, cannot be read or has another layout, when a class
-            has no image, when a class that the test split must be cut from has only one image, or
+            has no image, when a class that must be divided for the test has only one image, or
             when a class is in test/ alone.
     """
     try:
@@ -63,7 +63,7 @@ def shown(path: pathlib.Path | str) -> str:
 
 
 def note(path: pathlib.Path, kind: str, names: Sequence[str]) -> str:
-    """Returns the line for the log about things of a kind, with their number and some names."""
+    """Returns a line for the log about things of one kind, with their number and some names."""
     some = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
     return f"{path}: {kind}: {len(names):,} ({some})"
 
@@ -97,9 +97,9 @@ def hold_out_labels(
 ) -> tuple[list[StoredImage], list[StoredImage]]:
     """Splits images of several labels so that about a fixed fifth of every class is held out.
 
-    Iterative stratification (Sechidis et al. 2011): the images of the rarest class that is left go
-    first, each to the part that lacks most of the class, or of images where both lack as many.
-    Images without a label come last.
+    This is iterative stratification (Sechidis et al. 2011): the images of the rarest remaining
+    class go first, each to the part that lacks the most images of the class, or on a tie to the
+    part that lacks the most images. Images without a label come last.
 
     Raises:
         InputError: when a class has only one image.
@@ -140,7 +140,7 @@ def _refuse_single(counts: np.ndarray, class_names: Sequence[str]) -> None:
 
 
 class FolderReader:
-    """Lists what is in a folder and keeps account of what is left out.
+    """A reader that lists the content of a folder and counts what it leaves out.
 
     Args:
         path: the folder.
@@ -151,19 +151,19 @@ class FolderReader:
         self._noted: dict[str, list[pathlib.Path]] = {}
 
     def note(self, kind: str, *paths: pathlib.Path) -> None:
-        """Remembers paths that are left out, or read otherwise, for the reason `kind`."""
+        """Remembers paths that are left out, or read differently, for the reason `kind`."""
         if paths:
             self._noted.setdefault(kind, []).extend(paths)
 
     def notes(self) -> tuple[str, ...]:
-        """Returns a line for the log about each kind of what was noted."""
+        """Returns a line for the log about each kind of note."""
         return tuple(
             note(self.path, kind, [shown(path.relative_to(self.path)) for path in paths])
             for kind, paths in self._noted.items()
         )
 
     def visible(self, folder: pathlib.Path) -> Iterator[pathlib.Path]:
-        """Yields the files and folders in a folder by name, less what is hidden or not there."""
+        """Yields the files and folders in a folder by name, without hidden and missing ones."""
         for item in sorted(folder.iterdir()):
             if _is_hidden(item):
                 self.note("left out, hidden", item)
@@ -187,7 +187,7 @@ class FolderReader:
 
 
 class _Reader(FolderReader):
-    """Reads a folder of images by class."""
+    """A reader of a folder of images by class."""
 
     def __init__(self, path: pathlib.Path, allow_empty: bool):
         super().__init__(path)

@@ -41,12 +41,12 @@ def read_table(path: pathlib.Path, separator: str | None = None) -> ImageFolder:
 
     Args:
         path: the table.
-        separator: what stands between the labels of an image that may have several; None where
-            each has one class.
+        separator: the text between the labels of an image that may have several; None where each
+            image has one class.
 
     Raises:
         InputError: when the table cannot be read, has no row that names an image and a class,
-            gives an image two classes, or names parts without one to train on and one to test on;
+            gives an image two classes, or names parts but lacks one to train on or one to test on;
             and for an empty separator.
     """
     if separator == "":
@@ -118,7 +118,7 @@ def _rows(path: pathlib.Path) -> list[list[str]]:
 def _columns(
     rows: Sequence[Sequence[str]], path: pathlib.Path
 ) -> tuple[list[int], Sequence[Sequence[str]]]:
-    """Returns where path, class and part stand, and the rows less one that names columns."""
+    """Returns the columns of path, class and part, and the rows without a header."""
     places = [0, 1, 2]
     if not rows or os.path.isfile(path.parent / rows[0][0].strip()):
         return places, rows
@@ -133,7 +133,7 @@ def _columns(
 def _by_part(
     path: pathlib.Path, parts: dict[str, str], left_out: dict[str, list[str]]
 ) -> tuple[list[str], list[str]]:
-    """Returns the names to train on and to test on; notes what is of neither part."""
+    """Returns the names to train on and to test on, and notes names that are in neither part."""
     there = {*parts.values()}
     train = next((part for part in TRAIN if part in there), None)
     test = next((part for part in HELD_OUT if part in there), None)

@@ -38,11 +38,11 @@ def load_images(
     """Loads a data set of images by class and decodes it into memory if it fits there.
 
     Args:
-        dataset: "digits", which is always there, or a prepared TFDS data set (NAME, NAME/CONFIG,
-            NAME:VERSION). Its test split is "test", or "validation" where the data set has no test
-            split or one without labels. ("glyphs" is always there too, but no character is in both
-            of its parts: it is for jobs that take no labels.)
-        data_dir: the folder of prepared data sets; None stands for TFDS' own,
+        dataset: "digits", which is always available, or a prepared TFDS data set (NAME,
+            NAME/CONFIG, NAME:VERSION). Its test split is "test", or "validation" where the data set
+            has no test split or one without labels. ("glyphs" is always available too, but no
+            character is in both of its parts: it is for jobs that take no labels.)
+        data_dir: the folder of prepared data sets; None means TFDS' own,
             ~/tensorflow_datasets.
         data_path: a folder of images by class (`dlcore.data.image_folder`), a table of images and
             their classes (`dlcore.data.image_table`) or a file of arrays whose name ends in .npz
@@ -50,7 +50,7 @@ def load_images(
         image_size: the side in pixels of the square that every image is fitted into
             (`pictures.fit_square`); None keeps the images, which must then be of one size.
         allow_empty: whether a class of `data_path` may have no images.
-        label_separator: what stands between the labels of an image in a table. Each image may then
+        label_separator: the text between the labels of an image in a table. Each image may then
             have any number of labels, and "label" is float32 [K], 1 for each of its classes.
         in_memory_bytes: the most memory that decoded images may take. A larger data set is read and
             decoded batch by batch.
@@ -104,7 +104,7 @@ def load_images(
 
 
 def check_image_size(image_size: int | None) -> None:
-    """Raises InputError for a side of images that is not possible."""
+    """Raises InputError for an impossible side of images."""
     if image_size is not None and image_size < 1:
         raise InputError(f"image size {image_size} is not possible; give 1 pixel or more")
 
@@ -119,15 +119,16 @@ def decoded_parts(
     bits: int,
     in_memory_bytes: int,
 ) -> tuple[tuple[int, int, int], Sequence[Split], tuple[str, ...]]:
-    """Decodes the parts of a data set into memory if they fit there, else batch by batch.
+    """Decodes the parts of a data set, into memory if they fit there, else batch by batch.
 
     Args:
-        name: of the data set.
+        name: the name of the data set.
         parts: the images of each part, none of them empty.
-        shape: (H, W, C), None for what the images have to tell.
-        num_labels: labels are numbers below it, unless images may have several.
+        shape: (H, W, C), with None for each size that is to be read from the images.
+        num_labels: the number of labels; labels are numbers below it, unless images may have
+            several.
         image_size: the side in pixels of the square that every image is fitted into, or None.
-        bits: of the values in files that have more than 8.
+        bits: the bits of values in files with more than 8.
         in_memory_bytes: the most memory that decoded images may take.
 
     Returns:

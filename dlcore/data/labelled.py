@@ -1,4 +1,4 @@
-"""Few labelled examples among many that are taken to have no label.
+"""Few labelled examples among many that are treated as unlabelled.
 
 Shapes: N examples of a split, M labelled ones, B batch.
 """
@@ -23,11 +23,11 @@ def choose_labelled(
         labels: int (N,) below the number of classes.
         count: M.
         class_names: K names.
-        seed: of the draw.
+        seed: the seed of the draw.
 
     Raises:
-        InputError: for 0 or more than there are, fewer than one for each class, and a class with
-            too few examples for its share.
+        InputError: when M is 0 or exceeds N, when there is less than one example for each class,
+            and when a class has too few examples for its share.
 
     >>> labels = np.array([0, 1, 1, 0, 1])
     >>> np.bincount(labels[choose_labelled(labels, 4, ("a", "b"), 0)]).tolist()
@@ -61,14 +61,14 @@ def choose_labelled(
 
 
 class Beside:
-    """Batches of labelled examples beside as many of which no label is looked at.
+    """A loader of batches of labelled examples and as many unlabelled ones.
 
     Args:
         labelled: the M labelled examples, {"image", "label"}.
-        every: the N examples whose labels are left out.
-        batch_size: B, of each.
-        seed: of both orders.
-        **part: the part that this process feeds, as `Loader` takes it.
+        every: the N examples whose labels are ignored.
+        batch_size: B, the number of each kind.
+        seed: the seed of both orders.
+        **part: the part of a batch that this process feeds, as `Loader` takes it.
     """
 
     def __init__(self, labelled: Split, every: Split, batch_size: int, *, seed: int, **part: Any):

@@ -6,11 +6,11 @@ comes exactly once per epoch, any step can be computed at any time, and no state
 process gathers its contiguous slice of the global batch, which is the same for any number of
 processes.
 
-With sampling weights an epoch draws as many examples as there are, but each as often as its weight
-says instead of once.
+With sampling weights an epoch still draws N examples, but each as often as its weight says instead
+of once.
 
 Where examples differ in length, the permutation of an epoch puts examples of similar length into a
-batch, so that little is padded, unless it is told not to. All of the above holds there too.
+batch, so that little is padded, unless `similar_lengths` is false. All of the above still holds.
 
 Shapes: B examples of the global batch, P processes, N examples of the split, n gathered examples.
 """
@@ -42,12 +42,12 @@ class Ragged(Split, Protocol):
     lengths: np.ndarray
 
     def gather(self, indices: np.ndarray, *, among: np.ndarray | None = None) -> Batch:
-        """Gathers the examples at `indices` [n], padded to the longest of those at `among`."""
+        """Gathers the examples at `indices` [n], padded to the longest example of `among`."""
         ...
 
 
 class Loader:
-    """The training batches of a split, which is shuffled anew in each epoch.
+    """A loader of the training batches of a split, which it shuffles anew in each epoch.
 
     Args:
         split: N examples, at least one; N may be smaller than B.
@@ -57,9 +57,9 @@ class Loader:
         process_count: P, which must divide B.
         sampling_weights: how often each example is drawn, relative to the others, [N]. An epoch has
             N w_i / sum(w) copies of example i, rounded up or down at random.
-        similar_lengths: whether examples of similar length make a batch. They must not where
-            statistics of the batch normalise activations: these would tell the length in training
-            and not later.
+        similar_lengths: whether a batch has examples of similar length. It must not where
+            statistics of the batch normalise activations, because these would reveal the length
+            in training but not later.
 
     Raises:
         InputError: when B is not a positive multiple of P, the split is empty or the seed negative.
@@ -148,7 +148,7 @@ class Loader:
 
 
 def _systematic(weights: np.ndarray, offset: float) -> np.ndarray:
-    """Draws N indices [N] by weights [N] at even distances, of which `offset` in 0..1 is the first.
+    """Draws N indices [N] by weights [N] at even distances that start at `offset` in 0..1.
 
     Systematic sampling has the least variance of all ways to draw (Carpenter et al. 1999): each
     index comes as often as expected, rounded up or down.
@@ -231,9 +231,9 @@ def parts_of_batches(
 
     Args:
         batches: whole batches, the same in every process.
-        multiple: the number of rows is brought to a multiple of it, by zeros at the end.
-        process_index: which of the processes this is.
-        process_count: of all processes, which must divide `multiple`.
+        multiple: the number of rows is padded to a multiple of this, by zeros at the end.
+        process_index: the number of this process.
+        process_count: the number of processes, which must divide `multiple`.
 
     >>> next(parts_of_batches(iter([{"x": np.arange(1, 6)}]), 4, process_index=1, process_count=2))
     {'x': array([5, 0, 0, 0])}
@@ -267,7 +267,7 @@ def _weighted(batch: Batch, real: np.ndarray | None = None) -> Batch:
 
 
 def _stream(split: Split, batch: Callable[[int], Batch], steps: range) -> Iterator[Batch]:
-    """Yields the batches of `steps` in order; threads read ahead if they lie on the disk."""
+    """Yields the batches of `steps` in order; threads read ahead if the split is on disk."""
     if not isinstance(split, Records):
         return map(batch, steps)
     # Grain imports JAX, which a process that only prepares data does without.

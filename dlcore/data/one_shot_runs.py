@@ -1,7 +1,7 @@
-"""The official one-shot tests of Omniglot, as its authors give them out.
+"""The official one-shot tests of Omniglot, as its authors published them.
 
-Each run (Lake et al. 2015, doi:10.1126/science.aab3050) has characters of one alphabet, a picture
-of each by one drawer to know it by and a picture of each by another drawer to recognise. The file
+Each run (Lake et al. 2015, doi:10.1126/science.aab3050) has characters of one alphabet: a known
+picture of each by one drawer, and a picture of each by another drawer to recognise. The file
 all_runs.zip has the folders run01 to run20, with 20 pictures each in training/ and test/, and
 class_labels.txt, which names for each test picture the training picture of the same character:
 `run01/test/item01.png run01/training/class08.png`.
@@ -25,11 +25,11 @@ _Folder = pathlib.Path | zipfile.Path
 
 
 class OneShotRun(NamedTuple):
-    """One test: which of N known pictures is of the same character as each of Q others?
+    """A test: for each of Q pictures, find the one of N known pictures with the same character.
 
     Attributes:
-        name: the name of its folder.
-        known: the N pictures to know the characters by.
+        name: the name of the folder of the test.
+        known: the N known pictures, one of each character.
         queries: the Q pictures to recognise.
         answers: int [Q], the number of the known picture of the same character.
     """
@@ -51,8 +51,8 @@ def read_one_shot_runs(path: str | os.PathLike[str]) -> list[OneShotRun]:
         The runs by name.
 
     Raises:
-        InputError: when nothing can be read there, for another layout, and for labels that name
-            pictures that are not there.
+        InputError: when the path cannot be read, for another layout, and for labels that name
+            missing pictures.
     """
     path = pathlib.Path(path).expanduser()
     try:

@@ -49,7 +49,7 @@ UPPER = "of 16 bits in each of several channels, of which the upper 8 are read"
 
 
 class StoredImage(NamedTuple):
-    """An image as it is stored, with its class, or with its labels where it may have several.
+    """An image as it is stored, with its class, or with its labels if it may have several.
 
     Attributes:
         file: the bytes of an image file, or its path, or the pixels, uint8 [H, W, C].
@@ -63,7 +63,7 @@ class StoredImage(NamedTuple):
 
 
 def image_suffixes() -> frozenset[str]:
-    """Returns the endings of the names of image files that are read, such as ".jpg"."""
+    """Returns the suffixes of supported image files, such as ".jpg"."""
     # Asked for here, because it imports the readers of all formats.
     known = Image.registered_extensions().items()
     return frozenset(suffix for suffix, form in known if form in FORMATS)
@@ -74,8 +74,7 @@ def opened(stored: StoredImage) -> Iterator[Image.Image]:
     """Opens `stored` as a PIL image whose pixels are not decoded yet.
 
     Raises:
-        InputError: when the file turns out not to be a readable image, here or inside the `with`
-            block.
+        InputError: when the file is not a readable image, on opening or inside the `with` block.
     """
     if isinstance(stored.file, np.ndarray):
         gray = stored.file.shape[-1] == 1
@@ -110,7 +109,7 @@ def opened(stored: StoredImage) -> Iterator[Image.Image]:
 
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:
-    """Returns what brings an image upright, or None where it is or the tags cannot be read."""
+    """Returns the turn that makes an image upright; None if it is, or its tags are unreadable."""
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # whatever damaged tags make the reader raise; the pixels may be whole
@@ -118,7 +117,7 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Returns height and width of an image once it is upright."""
+    """Returns height and width of an image once it is turned upright."""
     # PIL says itself how a TIFF will lie. The tags of a PNG may follow its pixels, so that they are
     # looked for only where they matter.
     turn = None
@@ -167,13 +166,13 @@ def fit_square(image: Image.Image, size: int) -> Image.Image:
 
 
 def bits_of(images: Sequence[StoredImage], most: int = 1000) -> int:
-    """Returns how many bits the values of images with more than 8 bits take, from 8 to 16.
+    """Returns the number of bits that values use in images with more than 8 bits, from 8 to 16.
 
     Cameras and scanners put values of 10, 12 or 14 bits into files of 16.
 
     Args:
-        images: the images of a data set, of which those with 8 bits do not count.
-        most: how many are looked at, evenly spaced.
+        images: the images of a data set; those with 8 bits are ignored.
+        most: the largest number of images to look at, evenly spaced.
 
     Returns:
         The bits; 16 where no image has more than 8, or any has more than 16.
@@ -197,12 +196,12 @@ def pixels(
     """Returns the pixels of an image, uint8 [H, W, C].
 
     Args:
-        image: an image of any mode but "F", as it was opened: it is turned upright by its EXIF
-            orientation, and what is transparent is put on white, unless C is 4.
+        image: an image of any mode except "F", as it was opened. It is turned upright by its EXIF
+            orientation, and transparent pixels are put on white, unless C is 4.
         channels: C; 1 (gray), 3 (red, green, blue) or 4 (and alpha).
         size: the side S of the square to fit it into (`fit_square`); None keeps H and W.
-        bits: of the values in modes of more than 8 bits, see `bits_of`; the upper 8 are kept.
-        notes: gets what is to be noted of the image, such as `ON_WHITE`.
+        bits: the bits of values in modes with more than 8, see `bits_of`; the upper 8 are kept.
+        notes: collects the notes on the image, such as `ON_WHITE`.
 
     Raises:
         ValueError: when the values of a mode of 32 bits are not within 0..65535.
@@ -246,15 +245,15 @@ def pixels(
 
 
 def _shrink(image: Image.Image, size: int) -> None:
-    """Lets a JPEG be decoded at a half, a quarter or an eighth of its size.
+    """Makes Pillow decode a JPEG at a half, a quarter or an eighth of its size.
 
-    That is far quicker, and at three or more times the pixels that are wanted in a row the result
+    This is far quicker, and if three or more times the wanted pixels remain in a row, the result
     after the last resizing differs by less than a level on average. An image must keep its shape:
-    one whose sides the factor does not divide is left as it is.
+    an image whose sides the factor does not divide is left as it is.
 
     Args:
-        image: one that is opened and not decoded yet.
-        size: the pixels that its shorter side is to have in the end.
+        image: an image that is opened and not decoded yet.
+        size: the number of pixels that its shorter side is to have in the end.
     """
     for factor in (8, 4, 2):
         if min(image.size) >= factor * _SPARE * size and not any(n % factor for n in image.size):
@@ -267,14 +266,14 @@ def read_images(
     shape: tuple[int, int, int],
     bits: int = 16,
 ) -> np.ndarray:
-    """Returns images in one array, uint8 [N, H, W, C], read as those of a data set.
+    """Returns images in one array, uint8 [N, H, W, C], read in the same way as a data set.
 
     Args:
-        images: uint8 arrays of H W C pixels, paths of image files, or what such files hold. Where
-            the images are square, files are fitted into the square (`fit_square`); else they must
-            be of the shape.
+        images: uint8 arrays of H W C pixels, paths of image files, or the bytes of such files.
+            Where H = W, files are fitted into the square (`fit_square`); else they must have the
+            shape.
         shape: (H, W, C).
-        bits: of the data set (`pixels`).
+        bits: the bits of the data set (`pixels`).
 
     Raises:
         InputError: when a file cannot be read, or an image is of another shape.
@@ -317,8 +316,8 @@ PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 def photograph(name: str) -> np.ndarray:
     """Returns a photograph that scikit-learn ships, uint8 [427, 640, 3]: one of `PHOTOGRAPHS`.
 
-    A temple in China and a flower, both CC BY 2.0; scikit-learn's documentation names who took
-    them.
+    They show a temple in China and a flower, both CC BY 2.0; scikit-learn's documentation names the
+    photographers.
     """
     from sklearn import datasets
 
@@ -333,7 +332,7 @@ def read_picture(source: str, size: int | None = None) -> np.ndarray:
         size: the longer side; None keeps the picture's own.
 
     Raises:
-        InputError: when there is no file, or none that can be read.
+        InputError: when there is no such file, or it cannot be read.
     """
     path = pathlib.Path(source).expanduser()
     if source in PHOTOGRAPHS and not path.exists():
@@ -354,7 +353,7 @@ def read_picture(source: str, size: int | None = None) -> np.ndarray:
 
 
 def resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Returns a picture uint8 [H, W, 1 or 3] of another size, by a window of Lanczos's."""
+    """Returns a picture uint8 [H, W, 1 or 3] resized by Lanczos resampling."""
     if picture.shape[:2] == (height, width):
         return picture
     flat = picture[..., 0] if picture.shape[-1] == 1 else picture

@@ -1,4 +1,4 @@
-"""Points of planted mixtures, whose modes are known: a generator's samples can be counted by mode.
+"""Points of mixtures with known modes, so that a generator's samples can be counted by mode.
 
 Shapes: N points, K modes.
 """
@@ -14,18 +14,18 @@ from dlcore.errors import pick
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """Normal distributions of one deviation, each as likely.
+    """A mixture of equally likely normal distributions with the same deviation.
 
     Attributes:
-        centres: float64 [K, 2].
-        deviation: of each coordinate.
+        centres: the means of the distributions, float64 [K, 2].
+        deviation: the standard deviation of each coordinate.
     """
 
     centres: np.ndarray
     deviation: float
 
     def draw(self, count: int, rng: np.random.Generator) -> Arrays:
-        """Returns {"point": float32 [N, 2], "label": int32 [N]}, the label being the mode."""
+        """Returns {"point": float32 [N, 2], "label": int32 [N]}, where the label is the mode."""
         labels = rng.integers(0, len(self.centres), count, np.int32)
         points = self.centres[labels] + self.deviation * rng.normal(size=(count, 2))
         return Arrays({"point": points.astype(np.float32), "label": labels})
@@ -45,7 +45,7 @@ _COUNTS = {"train": 50_000, "test": 2_500}
 def load_points(name: str) -> tuple[Mixture, dict[str, Arrays]]:
     """Returns a mixture and its splits "train", of 50,000 points, and "test", of 2,500.
 
-    They are the same ones always.
+    They are always the same points.
 
     Raises:
         InputError: for a name that is not in `MIXTURES`.

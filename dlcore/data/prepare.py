@@ -34,11 +34,11 @@ UrlInfo: TypeAlias = tfds.core.download.checksums.UrlInfo
 def prepare(
     name: str, *, data_dir: PathLike | None = None, archives: PathLike | None = None
 ) -> tfds.core.DatasetBuilder:
-    """Prepares a data set for the functions that load it; does nothing when it is prepared.
+    """Prepares a data set for the functions that load it; does nothing if it is prepared already.
 
     Args:
         name: one of `PREPARABLE`, with a version (:VERSION) or without.
-        data_dir: the folder of prepared data sets; None stands for TFDS' own,
+        data_dir: the folder of prepared data sets; None means TFDS' own,
             ~/tensorflow_datasets.
         archives: a folder that holds the data set's archives under their published names; None
             downloads them into `data_dir`. An archive that differs from the published one is used
@@ -49,7 +49,7 @@ def prepare(
 
     Raises:
         InputError: when the data set is not one of these, archives are missing or damaged, or the
-            network cannot be reached; the message names the archives and where to put them.
+            network cannot be reached; the message names the archives and the folder to put them in.
     """
     if not is_preparable(name):
         raise choose("data set", name, PREPARABLE)
@@ -148,7 +148,7 @@ def _wmt_archives(builder: tfds.core.DatasetBuilder) -> set[str]:
 
 
 def _assert_reachable(name: str, published: Mapping[str, UrlInfo], files: Iterable[str]) -> None:
-    """Raises InputError at once where TFDS would try again for minutes."""
+    """Raises InputError at once where TFDS would retry for minutes."""
     if not published:
         raise InputError(
             f"{name} cannot be downloaded without an account; get {', '.join(files)} from "
@@ -165,7 +165,7 @@ def _assert_reachable(name: str, published: Mapping[str, UrlInfo], files: Iterab
 
 
 def _measure(folder: pathlib.Path, published: UrlInfo) -> UrlInfo:
-    """Returns size and checksum of an archive that was placed by hand, as TFDS holds them."""
+    """Returns size and checksum of an archive that was placed by hand, in the form of TFDS."""
     path = folder / published.filename
     with path.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""Time series: tables of equal steps in CSV files, and the windows that forecasters learn of.
+"""Time series: tables with equal steps in CSV files, and the windows that forecasters learn from.
 
 The first line of a file names its columns. The first column may be dates in ISO 8601, such as
-2016-07-01 or 2016-07-01 13:00:00, which must be at equal steps, of seconds or of months.
+2016-07-01 or 2016-07-01 13:00:00, which must have equal steps, in seconds or in months.
 
 Shapes: T steps of a series, D columns, C steps of a context, H steps of a horizon, N windows.
 """
@@ -34,8 +34,8 @@ class Step(NamedTuple):
     """The distance of neighbouring dates.
 
     Attributes:
-        months: in months; 0 where it is of seconds.
-        seconds: of the others.
+        months: the step in months; 0 where it is in seconds.
+        seconds: the step in seconds, where it is not in months.
         ends: whether dates are the last days of their months.
     """
 
@@ -44,7 +44,7 @@ class Step(NamedTuple):
     ends: bool = False
 
     def after(self, first: datetime.datetime, count: int) -> datetime.datetime:
-        """Returns the date that lies so many steps after the first one.
+        """Returns the date that lies a number of steps after the first one.
 
         >>> Step(1, 0).after(datetime.datetime(2023, 1, 30), 1).date().isoformat()
         '2023-02-28'
@@ -58,7 +58,7 @@ class Step(NamedTuple):
         return first.replace(year=year, month=month + 1, day=day)
 
     def between(self, first: datetime.datetime, date: datetime.datetime) -> int | None:
-        """Returns how many steps lie between two dates; None where they are no whole number."""
+        """Returns how many steps lie between two dates; None where this is not a whole number."""
         if self.months:
             count = _months(first, date) // self.months
         else:
@@ -102,10 +102,10 @@ class Series:
     """Values at equal steps.
 
     Attributes:
-        name: in logs and errors.
+        name: the name of the series in logs and errors.
         columns: the name of each column.
-        values: float64 [T, D].
-        dates: where they are known.
+        values: the values, float64 [T, D].
+        dates: the dates, where they are known.
         notes: lines for the log about what was left out or filled in.
     """
 
@@ -119,10 +119,10 @@ class Series:
         return len(self.values)
 
     def only(self, columns: Sequence[str]) -> "Series":
-        """Returns the series of some columns, in that order; of all for none.
+        """Returns the series of the named columns, in that order; of all if none is named.
 
         Raises:
-            InputError: for a column that is not there, or is named twice.
+            InputError: for a column that does not exist, or is named twice.
         """
         if not columns:
             return self
@@ -137,12 +137,12 @@ class Series:
 def load_series(name: str) -> Series:
     """Returns a series that Matplotlib ships, by its name in `EMBEDDED_SERIES`.
 
-    "eeg" are four channels of an electroencephalogram, 800 steps of 12.5 ms; "stocks" are the
-    natural logarithms of monthly prices of those ten shares and indices that were traded in all
-    of the 390 months from 1990 on.
+    "eeg" has four channels of an electroencephalogram, 800 steps of 12.5 ms; "stocks" has the
+    natural logarithms of monthly prices of the ten shares and indices that were traded in all of
+    the 390 months from 1990 on.
 
     Raises:
-        InputError: for another name.
+        InputError: for any other name.
     """
     return pick("series", name, EMBEDDED_SERIES)()
 
@@ -182,13 +182,14 @@ def read_series(
     """Reads a series from a CSV file, whose first line names the columns.
 
     Args:
-        path: of the file.
-        columns: the columns to read, in this order; by default all but that of the dates.
+        path: the path of the file.
+        columns: the columns to read, in this order; by default all except the dates.
         gaps: one of `GAPS`: whether an empty cell or a missing date is an error, or is filled by
-            the straight line between its neighbours, or at an end by the nearest value.
+            linear interpolation between its neighbours, or at an end by the nearest value.
 
     Raises:
-        InputError: with the line, for anything else than numbers at equal steps under unique names.
+        InputError: for anything except numbers at equal steps under unique names; the message names
+            the line.
     """
     path = pathlib.Path(path).expanduser()
     table = _read_table(path)
@@ -226,7 +227,7 @@ class _Table(NamedTuple):
 
 
 def _read_table(path: pathlib.Path) -> _Table:
-    """Returns the cells of a file; InputError where its lines differ in length."""
+    """Returns the cells of a file; raises InputError where its lines differ in length."""
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     rows, blank = [], 0
     try:
@@ -270,7 +271,7 @@ def _check_unique(names: Sequence[str], where: str) -> None:
 
 
 def _chosen(table: _Table, columns: Sequence[str], dated: bool) -> list[int]:
-    """Returns the places of the columns to read."""
+    """Returns the indices of the columns to read."""
     possible = range(int(dated), len(table.header))
     if not possible:
         raise InputError(
@@ -374,7 +375,7 @@ def _date(table: _Table, row: _Row) -> datetime.datetime:
 
 
 def _steps(dates: Sequence[datetime.datetime]) -> list[Step]:
-    """Returns the smallest step between two dates, in months where it is some, and in seconds."""
+    """Returns the smallest step between two dates, in months if it has any, and in seconds."""
     pairs = [*zip(dates, dates[1:], strict=False)]
     seconds = min((after - before).total_seconds() for before, after in pairs)
     months = min(_months(before, after) for before, after in pairs)
@@ -383,7 +384,7 @@ def _steps(dates: Sequence[datetime.datetime]) -> list[Step]:
 
 
 def _places(dates: Sequence[datetime.datetime], step: Step) -> tuple[Step, list[Any]]:
-    """Returns how many steps lie before each date, up to the first that no whole number fits."""
+    """Returns how many steps lie before each date, up to the first that is between two steps."""
     counts = (step.between(dates[0], date) for date in dates)
     return step, [*itertools.takewhile(lambda count: count is not None, counts)]
 
@@ -393,10 +394,10 @@ def _places(dates: Sequence[datetime.datetime], step: Step) -> tuple[Step, list[
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """A split of windows of a series, each a context and the horizon after it.
+    """A split of windows of a series; a window is a context and the horizon after it.
 
     Attributes:
-        values: float32 [T, D].
+        values: the values of the series, float32 [T, D].
         starts: int [N], the first step of each context.
         context: C.
         horizon: H.
@@ -426,7 +427,7 @@ class Windows:
 
 
 class Parts(NamedTuple):
-    """The ends of the parts of a series in rows: training, validation and test, in this order."""
+    """The rows at which the parts of a series end: training, validation and test, in this order."""
 
     train: int
     validation: int
@@ -438,11 +439,11 @@ def split_rows(split: str, rows: int) -> Parts:
 
     Args:
         split: TRAIN,VALIDATION,TEST as shares of all rows, such as 0.7,0.1,0.2, or as numbers of
-            rows, such as 8640,2880,2880. What is left behind them is not used.
+            rows, such as 8640,2880,2880. Rows after them are not used.
         rows: T.
 
     Raises:
-        InputError: for anything else, and for more rows than there are.
+        InputError: for any other text, and for more rows than the series has.
 
     >>> split_rows("0.7,0.1,0.2", 100)
     Parts(train=70, validation=80, test=100)
@@ -473,14 +474,14 @@ def split_rows(split: str, rows: int) -> Parts:
 
 
 def split_windows(values: np.ndarray, parts: Parts, context: int, horizon: int) -> list[Windows]:
-    """Returns the windows to train on, to validate with and to test, all at a distance of one step.
+    """Returns the windows for training, validation and test, each one step after the other.
 
-    The horizons of a part lie in it wholly; its contexts reach back into the part before, as the
-    field has it (Zhou et al. 2021), so that the first step of a part is forecast too.
+    The horizons of a part lie wholly within it; its contexts reach back into the part before, as is
+    customary (Zhou et al. 2021), so that the first step of a part is forecast too.
 
     Args:
-        values: float32 [T, D].
-        parts: of the series.
+        values: the values of the series, float32 [T, D].
+        parts: the ends of the parts.
         context: C.
         horizon: H.
 

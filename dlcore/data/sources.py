@@ -37,7 +37,7 @@ class Split(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-    """A split that lies in memory.
+    """A split that is held in memory.
 
     Attributes:
         arrays: arrays by name, all with the leading axis N.
@@ -113,7 +113,7 @@ class Records(Generic[Record]):
 
 @dataclasses.dataclass(frozen=True)
 class _Selection(Sequence[Record]):
-    """The records of `source` at `indices` [n], read when they are wanted."""
+    """The records of `source` at `indices` [n], read on demand."""
 
     source: Sequence[Record]
     indices: np.ndarray
@@ -130,14 +130,14 @@ class ImageData:
     """A data set of images by class.
 
     Attributes:
-        name: its name in logs and errors.
-        train: the training split; an example is {"image": uint8 [H, W, C], "label": int32 []}, the
-            label float32 [K] where images may have several.
+        name: the name of the data set in logs and errors.
+        train: the training split; an example is {"image": uint8 [H, W, C], "label": int32 []}, or
+            with a label float32 [K] where images may have several.
         test: the held-out split, of the same form.
         class_names: the name of each label.
         image_shape: (H, W, C) of every image.
-        bits: of the values in image files that have more than 8, see `pictures.bits_of`.
-        notes: lines for the log about what was left out or read otherwise than stored.
+        bits: the bits of values in image files with more than 8, see `pictures.bits_of`.
+        notes: lines for the log about data that was left out or changed when it was read.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What TFDS takes of TensorFlow to make a builder and prepare a data set, in plain Python."""
+"""The parts of TensorFlow that TFDS needs to make a builder and prepare data, in plain Python."""
 
 import glob
 import io
@@ -13,7 +13,7 @@ from dlcore.data.pictures import FORMATS
 
 
 class _Tensor(NamedTuple):
-    """An eager tensor as far as TFDS uses one."""
+    """An eager tensor with only what TFDS uses of one."""
 
     value: np.ndarray | bytes
 

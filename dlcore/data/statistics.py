@@ -11,7 +11,7 @@ _CHUNK = 256
 
 
 def labels_of(split: Split) -> np.ndarray:
-    """Returns the "label" of each example, [N] or, of several labels, [N, K], decoding no image."""
+    """Returns the "label" of each example, [N], or [N, K] for several labels; decodes no image."""
     if isinstance(split, Arrays):
         return split.arrays["label"]
     if isinstance(split, Records):
@@ -23,10 +23,10 @@ def labels_of(split: Split) -> np.ndarray:
 
 
 def balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns the weight of each class by which all classes have the same share, float64 [K].
+    """Returns weights with which all classes have the same share, float64 [K].
 
-    N / (K n) for a class of n of the N examples, where K classes have any: the mean weight of an
-    example is 1 (King & Zeng 2001). A class without examples weighs 1.
+    The weight is N / (K n) for a class with n of the N examples, where K classes have any: the mean
+    weight of an example is 1 (King & Zeng 2001). A class without examples has weight 1.
 
     >>> balanced_weights(np.array([0, 0, 0, 1]), 2).round(3).tolist()
     [0.667, 2.0]
@@ -37,9 +37,10 @@ def balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def balanced_positive_weights(labels: np.ndarray) -> np.ndarray:
-    """Returns the weight of each class's positives as great as all its negatives, float64 [K].
+    """Returns weights of positives that balance the negatives of each class, float64 [K].
 
-    The negatives divided by the positives. A class without one of the two weighs 1.
+    The weight is the number of negatives divided by the number of positives. A class that lacks
+    either has weight 1.
 
     Args:
         labels: [N, K] of 0 and 1.
@@ -55,7 +56,7 @@ def balanced_positive_weights(labels: np.ndarray) -> np.ndarray:
 def evenly_spaced(split: Split, most: int) -> Split:
     """Returns a split of at most `most` examples at even distances.
 
-    The first examples would not do: folders and archives often go class by class.
+    The first examples would not do, because folders and archives are often ordered by class.
 
     >>> from dlcore.data import Arrays
     >>> evenly_spaced(Arrays({"label": np.arange(9)}), 3).gather(np.arange(3))["label"].tolist()

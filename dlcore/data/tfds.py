@@ -1,8 +1,8 @@
 """TensorFlow Datasets (TFDS) without TensorFlow: the one module that imports TFDS.
 
-Reading needs ArrayRecord files only. Preparing calls a handful of TensorFlow's functions for files
-and images, and some builders need a type of it to be made at all; `stand_in_for_tensorflow` gives
-TFDS, and nobody else, plain ones of the same names.
+Reading needs only ArrayRecord files. Preparing calls a handful of TensorFlow's functions for files
+and images, and some builders need one of its types to be constructed at all;
+`stand_in_for_tensorflow` provides plain replacements of the same names to TFDS alone.
 `dlcore.data.catalogue` finds a data set by its name.
 """
 
@@ -59,7 +59,7 @@ def stand_in_for_tensorflow() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_tensorflow() -> Iterator[None]:
-    """Lets TFDS builders prepare a data set without TensorFlow."""
+    """Makes TFDS builders prepare a data set without TensorFlow while open."""
     # Splits over 1 GB are sorted in 1,000 files that are open at once.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
@@ -107,7 +107,7 @@ class StoredImages(Sequence[StoredImage]):
     Args:
         builder: the builder of the data set.
         split: the name of the split.
-        labelled: whether images have a class; where they have none, all labels are 0.
+        labelled: whether images have a class; if not, all labels are 0.
     """
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str, *, labelled: bool = True):
@@ -241,7 +241,7 @@ _KINDS: dict[str, Callable[[tfds.features.FeatureConnector], bool]] = {
 
 
 def features_of(builder: tfds.core.DatasetBuilder, *kinds: str) -> tuple[str, ...]:
-    """Finds the features of a data set by their kinds and returns their names in that order.
+    """Finds the features of a data set by their kinds; returns their names in the order of kinds.
 
     Args:
         builder: the builder of the data set.
@@ -268,7 +268,7 @@ def class_names(builder: tfds.core.DatasetBuilder, name: str) -> tuple[str, ...]
 
 
 def languages_of(builder: tfds.core.DatasetBuilder) -> tuple[str, ...]:
-    """Returns the languages of a data set of translations, its own choice of the source first.
+    """Returns the languages of a data set of translations, the source by its own choice first.
 
     Raises:
         InputError: when the examples are not translations.
@@ -355,7 +355,7 @@ def read_objects(
 def _read_records(
     builder: tfds.core.DatasetBuilder, split: str, names: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """Yields the named features of each record of a split, and shows how far it is."""
+    """Yields the named features of each record of a split, and shows the progress."""
     source, read = _open_source(builder, split, names)
     with tqdm.tqdm(total=len(source), desc=f"reading {split}", delay=2, leave=False) as progress:
         for start in range(0, len(source), _CHUNK):
@@ -367,7 +367,7 @@ def _read_records(
 def _open_source(
     builder: tfds.core.DatasetBuilder, split: str, names: Sequence[str]
 ) -> tuple[Any, Callable[[bytes], dict[str, Any]]]:
-    """Opens the records of a split and returns what reads the named features of a record.
+    """Opens the records of a split; returns them and a reader of a record's named features.
 
     The other features are not decoded, and images never are: TFDS would open them in any format.
     """

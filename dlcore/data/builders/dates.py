@@ -42,11 +42,11 @@ class DatesConfig(tfds.core.BuilderConfig):
 
 
 class Dates(tfds.core.GeneratorBasedBuilder):
-    """Days of the years 1900 to 2099, each at most once: no day of the test is trained on.
+    """Days of the years 1900 to 2099, each at most once, so that no test day is in training.
 
     `dates/iso`, the default, goes from ten languages and five formats to ISO 8601; `dates/en_de`
-    from English to the same format in German, and so on for every pair. A text that two days are
-    written as is left out: 7/10/1969 is in July in English, in October in Spanish.
+    goes from English to the same format in German, and so on for every pair. A text that can mean
+    two days is left out: 7/10/1969 is in July in English, but in October in Spanish.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -81,7 +81,7 @@ class Dates(tfds.core.GeneratorBasedBuilder):
 def translations(source: str, target: str) -> Iterator[tuple[str, str]]:
     """Yields the days of all years in a random but fixed order as `source` and `target` write them.
 
-    Each day comes in one format, or not at all if its text could mean another day.
+    Each day appears in one format, or not at all if its text could mean another day.
     """
     languages = LANGUAGES if source == WRITTEN else (source,)
     rng = np.random.default_rng(0)
@@ -109,7 +109,7 @@ def write(day: datetime.date, language: str, form: str) -> str:
 
 
 def is_ambiguous(text: str, day: datetime.date, languages: tuple[str, ...]) -> bool:
-    """Returns whether one of the languages writes another day as `text`, which means `day`."""
+    """Returns whether `text`, which means `day`, means another day in one of the languages."""
     if day.day > 12 or day.day == day.month:
         return False
     # Only a day and a month that are both written in digits can be taken for one another.

@@ -45,7 +45,7 @@ class Glyph(NamedTuple):
     """A digit that can be drawn at any size.
 
     Attributes:
-        ink: float64 [96, 96], the share of its colour at points `_FINE` of which are a pixel of the
+        ink: float64 [96, 96], the share of its colour at points; `_FINE` points are a pixel of the
             original.
         frame: y_min, x_min, y_max, x_max of its ink, in points.
     """
@@ -59,7 +59,7 @@ class Drawn(NamedTuple):
 
     Attributes:
         ink: float64 [96, 96], the share of its colour in each pixel of the scene.
-        place: the rows and columns that all its ink is in.
+        place: the rows and columns that contain all its ink.
         box: y_min, x_min, y_max, x_max of its ink, in pixels.
         corners: float64 [4, 2], y and x of the corners `LANDMARKS` of its frame, turned with it.
     """
@@ -87,12 +87,12 @@ class Scene(NamedTuple):
 
 
 class DigitScenesConfig(tfds.core.BuilderConfig):
-    """How many digits a scene has.
+    """The numbers of digits that a scene can have.
 
     Args:
-        name: of the configuration.
-        fewest: digits of a scene.
-        most: digits of a scene; all numbers between are as likely.
+        name: the name of the configuration.
+        fewest: the smallest number of digits in a scene.
+        most: the largest number of digits in a scene; all numbers in between are equally likely.
     """
 
     def __init__(self, name: str, fewest: int, most: int):
@@ -102,14 +102,14 @@ class DigitScenesConfig(tfds.core.BuilderConfig):
 
 
 class DigitScenes(tfds.core.GeneratorBasedBuilder):
-    """4,000 scenes of 96 x 96 pixels to train on and 500 held out, the same ones always.
+    """Always the same 4,000 scenes of 96 x 96 pixels to train on and 500 held out.
 
     `digit_scenes/several`, the default, has 0 to 6 digits in a scene, `digit_scenes/one` exactly
-    one. Digits and places of the photographs that the test has are not in training. A digit is 14
-    to 40 pixels long, turned by up to 15 degrees, and of a colour that differs from what it lies
-    on. Boxes are tight around the ink; two overlap by an IoU of at most 0.15, and ink never lies on
-    ink. Landmarks are the corners of the frame that was tight around the digit before it was
-    turned.
+    one. Training has none of the digits and none of the photographs' regions that the test has. A
+    digit is 14 to 40 pixels long, turned by up to 15 degrees, and of a colour that differs from its
+    background. Boxes are tight around the ink; two boxes overlap by an IoU of at most 0.15, and ink
+    never lies on ink. Landmarks are the corners of the frame that was tight around the digit before
+    it was turned.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -176,13 +176,13 @@ class DigitScenes(tfds.core.GeneratorBasedBuilder):
 
 
 def draw_scene(split: str, index: int, fewest: int = 0, most: int = MOST_OBJECTS) -> Scene:
-    """Draws one scene, a function of its arguments alone.
+    """Draws one scene, which is a function of the arguments alone.
 
     Args:
         split: "train" or "test".
-        index: of the scene.
-        fewest: digits.
-        most: digits.
+        index: the number of the scene.
+        fewest: the smallest number of digits.
+        most: the largest number of digits.
     """
     images, labels, parts = _digits()
     rng = np.random.Generator(np.random.Philox(key=[[*SIZES].index(split), index]))
@@ -272,7 +272,7 @@ def _background(split: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw(glyph: Glyph, rng: np.random.Generator) -> Drawn | None:
-    """Draws a digit anywhere in a scene; None where a corner of its frame would be outside."""
+    """Draws a digit anywhere in a scene; returns None if a corner of its frame would be outside."""
     top, left, bottom, right = glyph.frame
     share = rng.random()
     length = _HEIGHTS[0] + (_HEIGHTS[1] - _HEIGHTS[0]) * share * np.sqrt(share)
@@ -326,7 +326,7 @@ def _collide(a: Drawn, b: Drawn) -> bool:
 
 
 def _paint(image: np.ndarray, ink: np.ndarray, rng: np.random.Generator) -> bool:
-    """Paints a digit in a random colour, or does not where it could not be read."""
+    """Paints a digit in a random colour, unless it would be illegible."""
     around = _brightness(image[ink >= _INK].astype(np.int64))
     colours = rng.integers(256, size=(10, 3))
     differ = np.abs(around[:, None] - _brightness(colours)) >= _CONTRAST

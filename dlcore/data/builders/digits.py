@@ -18,10 +18,10 @@ Example: TypeAlias = tuple[int, dict[str, bytes | int]]
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
-    """1,500 digits to train and 297 held out, the same ones always, classes in equal shares.
+    """Always the same 1,500 digits to train on and 297 held out, with classes in equal shares.
 
     An image is uint8 [8, 8, 1]; the 17 levels 0..16 of the original are spread over 0..255, so
-    `round(image * 16 / 255)` gives them back.
+    `round(image * 16 / 255)` restores them.
     """
 
     VERSION = tfds.core.Version("1.0.0")

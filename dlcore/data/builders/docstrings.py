@@ -26,8 +26,8 @@ Example: TypeAlias = tuple[str, dict[str, str]]
 class Docstrings(tfds.core.GeneratorBasedBuilder):
     """Passages of about 100 words or more, in which the names of the packages are masked.
 
-    A definition at the top of a module is cut into passages, which all fall into the same split, 80
-    : 20 by the definition's name. No paragraph occurs twice in the whole.
+    A definition at the top of a module is cut into passages, which all fall into the same split,
+    80 : 20 by the definition's name. No paragraph occurs twice in the whole data set.
     """
 
     VERSION = tfds.core.Version("1.0.0")

@@ -44,9 +44,9 @@ class Named(NamedTuple):
 class GlyphNames(tfds.core.GeneratorBasedBuilder):
     """Characters by up to twelve fonts of DejaVu, 32 x 32 pixels, white on black, and their names.
 
-    "train" has all different pictures of a character. "validation" and "test" have one picture of
-    each of theirs, by the first font that has the character, and share none with another part. The
-    parts of a character follow from its name alone.
+    "train" has all different pictures of each of its characters. "validation" and "test" have one
+    picture of each of theirs, by the first font that has the character. No character is in two
+    parts, and the name of a character alone decides its part.
     """
 
     VERSION = tfds.core.Version("2.0.0")
@@ -111,13 +111,13 @@ def parts(characters: Sequence[Character]) -> dict[str, list[Character]]:
 def named_characters(among: Collection[int] | None = None) -> Named:
     """Draws the characters whose names can be learnt, in the order of their numbers.
 
-    Left out are, in this order: marks, spaces and controls, which are nothing by themselves;
-    characters too large for the picture in any font; those that look like a character before them
-    in any font, as the Greek and the Cyrillic A do (`glyphs.unlike`); and those whose name has a
-    word that fewer than ten of the names that stay have, such as most syllables.
+    Left out are, in this order: marks, spaces and controls, which show nothing by themselves;
+    characters too large for the picture in any font; those that look like an earlier character in
+    any font, as the Greek and the Cyrillic A do (`glyphs.unlike`); and those whose name has a word
+    that occurs in fewer than ten of the remaining names, such as most syllables.
 
     Args:
-        among: the numbers of the characters to choose from; None stands for all.
+        among: the numbers of the characters to choose from; None means all.
     """
     fonts = [glyphs.open_font(name) for name in FONTS]
     charmaps = [set(font.get_charmap()) for font in fonts]
@@ -146,7 +146,7 @@ def named_characters(among: Collection[int] | None = None) -> Named:
 
 
 def _of_frequent_words(characters: Sequence[Character]) -> list[Character]:
-    """Returns the most characters of whose names each word is in ten of them or more."""
+    """Returns the largest set of characters in whose names each word occurs ten times or more."""
     kept = list(characters)
     while True:
         words = {character.code: {*name_of(character.code).split()} for character in kept}

@@ -91,7 +91,7 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
 
     All are drawn at one scale, 22 pixels for the em, and centred. "train" and "test" share no
     character: one in five Latin and Greek letters and symbols is held out. "unseen_scripts" has the
-    Armenian, Cyrillic and Georgian letters, of which neither part has any. "label" is the
+    Armenian, Cyrillic and Georgian letters, which are in neither of these parts. "label" is the
     character, "alphabet" its script.
     """
 
@@ -157,17 +157,17 @@ def distinct_characters(
     """Draws the characters that can be told apart, in the order of their numbers.
 
     Left out are, in this order: characters that fewer than 12 of the `FONTS` have; marks, spaces
-    and controls, which are nothing by themselves; those that are too large for the picture in any
-    font; those of fewer than 6 different pictures, since fonts that draw the same count once; and
-    those that look like a character before them in any font, such as the Greek and the Cyrillic A,
-    or a full stop, which is a middle dot once it is centred. Two pictures look alike when the
-    squares of their differences sum up to less than a hundredth of those of their ink.
+    and controls, which show nothing by themselves; those that are too large for the picture in any
+    font; those with fewer than 6 different pictures, since fonts that draw the same picture count
+    once; and those that look like an earlier character in any font, such as the Greek and the
+    Cyrillic A, or a full stop, which is a middle dot once it is centred. Two pictures look alike
+    when the squared differences sum up to less than a hundredth of the squares of their ink.
 
     Args:
-        among: the numbers of the characters to choose from; None stands for all.
+        among: the numbers of the characters to choose from; None means all.
 
     Returns:
-        The characters, and the number of those left out for each of these reasons but the first.
+        The characters, and the number left out for each of these reasons except the first.
     """
     drawn: dict[int, dict[int, np.ndarray]] = {}
     left_out = dict.fromkeys(("marks and spaces", "too large", "too few pictures", "look alike"), 0)
@@ -205,7 +205,7 @@ def distinct_characters(
 def unlike(
     characters: Sequence[Character], drawn: dict[int, dict[int, np.ndarray]]
 ) -> list[Character]:
-    """Returns the characters less those that look like one that is kept before them."""
+    """Returns the characters without those that look like an earlier one that is kept."""
     alike: dict[int, set[int]] = {character.code: set() for character in characters}
     for number in sorted({font for pictures in drawn.values() for font in pictures}):
         codes = [code for code, pictures in drawn.items() if number in pictures]
@@ -248,13 +248,13 @@ def open_font(name: str) -> Any:
 
 
 def draw(font: Any, character: str, baseline: int | None = None) -> np.ndarray | None:
-    """Draws a character, uint8 [32, 32]; None where it does not fit into the picture.
+    """Draws a character, uint8 [32, 32]; returns None where it does not fit into the picture.
 
     Args:
-        font: of `open_font`.
-        character: what to draw.
+        font: a font of `open_font`.
+        character: the character to draw.
         baseline: the row that the character stands on, so that its height can be seen; None
-            centres its ink. From left to right the ink is centred always.
+            centres its ink. From left to right the ink is always centred.
     """
     from matplotlib.ft2font import LoadFlags
 
@@ -284,7 +284,7 @@ def draw(font: Any, character: str, baseline: int | None = None) -> np.ndarray |
 
 
 def progress(codes: Sequence[int], what: str) -> Iterator[int]:
-    """Yields the numbers of characters and shows how far they are drawn."""
+    """Yields the numbers of characters and shows the progress of drawing them."""
     # The caller silences TFDS, which would tell of each of its steps.
     return iter(
         tqdm.tqdm(

@@ -25,10 +25,10 @@ Example: TypeAlias = tuple[int, dict[str, str]]
 
 
 class ListOperations(tfds.core.GeneratorBasedBuilder):
-    """Expressions such as (MAX 3 (MIN 5 6) 2), as trees whose inner nodes have their values.
+    """Expressions such as (MAX 3 (MIN 5 6) 2), as trees with the values of their inner nodes.
 
-    An operation has two to four arguments. Those to train on and to test with nest one to four
-    operations; those of the split `deep` six to eight. No expression occurs twice.
+    An operation has two to four arguments. Expressions in training and test nest one to four
+    operations, those of the split `deep` six to eight. No expression occurs twice.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -61,7 +61,7 @@ class ListOperations(tfds.core.GeneratorBasedBuilder):
 
 
 def expression(rng: np.random.Generator, depth: int) -> tuple[str, int]:
-    """Draws an expression that nests so many operations, and its value.
+    """Draws an expression with a given depth of nesting, and computes its value.
 
     >>> expression(np.random.default_rng(1), 0)
     ('4', 4)

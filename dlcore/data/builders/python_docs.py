@@ -24,9 +24,9 @@ Example: TypeAlias = tuple[str, dict[str, str]]
 
 
 class PythonDocs(tfds.core.GeneratorBasedBuilder):
-    """A text for each source file, its docstrings, and one for each topic of the reference.
+    """A text with the docstrings of each source file, and one for each topic of the reference.
 
-    Documents are split 90 : 5 : 5 by their names. No paragraph occurs twice in the whole.
+    Documents are split 90 : 5 : 5 by their names. No paragraph occurs twice in the data set.
     """
 
     VERSION = tfds.core.Version("1.0.0")

@@ -79,7 +79,7 @@ class PythonTokens(tfds.core.GeneratorBasedBuilder):
 def windows(source: str) -> list[tuple[str, list[int]]]:
     """Cuts source into windows of 100 to 200 characters, each with the class of its characters.
 
-    Longer statements are left out, and so is a short run of statements before one. Source that
+    Longer statements are left out, and so are short runs of statements before them. Source that
     the tokenizer refuses has no windows.
 
     >>> ((text, tags),) = windows(2 * ("value = 1  # " + 90 * "x" + "\\n"))
@@ -102,7 +102,7 @@ def windows(source: str) -> list[tuple[str, list[int]]]:
 
 
 def _tag(source: str) -> tuple[list[int], list[int]]:
-    """Returns the class of each character and the ends of all lines that leave nothing open."""
+    """Returns the class of each character and the ends of the lines that leave nothing open."""
     starts = [0, *itertools.accumulate(map(len, io.StringIO(source)))]
     tags = [_SPACE] * len(source)
     ends = []

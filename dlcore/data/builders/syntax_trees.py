@@ -25,7 +25,7 @@ Place: TypeAlias = tuple[int, int]  # line from 1 on, column from 0 on
 
 
 class SyntaxTrees(tfds.core.GeneratorBasedBuilder):
-    """Trees of the expressions in the standard library's modules, as its module ast has them.
+    """Trees of the expressions in the standard library's modules, as the module ast parses them.
 
     The leaves are the words of the source, numbers and strings by their kind; the label of an inner
     node is the kind of its expression, such as Call, Attribute or BinOp, which the words below it
@@ -77,7 +77,7 @@ class _Part(NamedTuple):
 def expressions(source: str) -> list[Tree]:
     """Returns the trees of the expressions of statements, in their order.
 
-    Source that Python refuses has none, and neither has source beyond ASCII.
+    Source that Python refuses has no trees, and neither has source with characters beyond ASCII.
 
     >>> [tree.brackets() for tree in expressions("total = a.b + 2 * c\\n")]
     ['(BinOp (Attribute (Name a) . b) + (BinOp (Constant NUMBER) * (Name c)))']

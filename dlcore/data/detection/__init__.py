@@ -1,4 +1,4 @@
-"""Data for detection: pictures with boxes, and landmarks where there are any.
+"""Data for detection: pictures with boxes, and with landmarks where there are any.
 
 `load_detection` reads the embedded digit scenes, prepared data sets of TFDS and users' own files in
 the layouts of Pascal VOC (`voc`), COCO (`coco`) and YOLO (`yolo`) as one kind of object; `objects`

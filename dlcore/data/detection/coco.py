@@ -2,15 +2,15 @@
 
 A data set is a folder with annotations/instances_PART.json and the pictures in PART/ (COCO's own
 layout, where PART is train2017, val2017 and so on), with PART/_annotations.coco.json beside the
-pictures (Roboflow's), or with the files in the folder itself; or it is one JSON file. One file
-alone is both parts: a fixed fifth of its pictures is held out. Pictures are looked for in a folder
+pictures (Roboflow's), or with the files in the folder itself; or it is one JSON file. A single file
+serves both parts: a fixed fifth of its pictures is held out. Pictures are looked for in a folder
 of the part's name, in images/ and beside the file.
 
-- Boxes are x, y, width, height in continuous pixels from 0, as ours. A crowd is the box around it;
-  its mask is not read.
-- Key points are the indices of pixels, so that their places are half a pixel further. Where
+- Boxes are x, y, width, height in continuous pixels from 0, as in dlcore. A crowd is read as the
+  box around it; its mask is not read.
+- Key points are given as pixel indices, so half a pixel is added to their coordinates. Where
   person_keypoints_PART.json lies beside instances_PART.json, its key points are joined to the
-  objects of the same id. All that are labelled are there, hidden ones too (v = 1 and 2).
+  objects of the same id. All labelled key points count as present, even hidden ones (v = 1 and 2).
 - Categories may have gaps in their ids: labels count from 0 in the order of the ids, which
   `Annotated.category_ids` keeps. A picture without an annotation is one without an object.
 - Annotations of pictures that the file does not list, and pictures without their file, are left out
@@ -57,9 +57,9 @@ _LISTS = ("images", "annotations", "categories")  # of a file of boxes
 
 
 class _Source(NamedTuple):
-    """A JSON file: which part it is of, whether it is one of key points, and its pictures' folder.
+    """A JSON file, with its part, whether it holds key points, and the folders of its pictures.
 
-    `folders` are the places to look for pictures, the likeliest first.
+    `folders` are the folders to look for pictures in, the likeliest first.
     """
 
     file: pathlib.Path
@@ -75,7 +75,7 @@ class _Categories(NamedTuple):
 
 
 def is_coco(path: pathlib.Path) -> bool:
-    """Returns whether a folder, or a file, is one that `read_coco` reads."""
+    """Returns whether `read_coco` can read a folder or file."""
     if path.is_file():
         return path.suffix.lower() == ".json"
     return any(True for _ in _sources(path))
@@ -85,8 +85,8 @@ def read_coco(path: pathlib.Path) -> Annotated:
     """Reads the annotations of a folder or of one JSON file, and lists its pictures.
 
     Raises:
-        InputError: when a file is no JSON (the message names the line) or lacks what COCO's files
-            have, two pictures or two categories have one id, an annotation has an unknown category
+        InputError: when a file is not JSON (the message names the line) or lacks what COCO's files
+            have, two pictures or two categories share an id, an annotation has an unknown category
             or no box of four numbers, the parts have different categories, or a part has no
             picture.
     """
@@ -110,7 +110,7 @@ def _sources(path: pathlib.Path) -> Iterable[_Source]:
 
 
 class _Reader:
-    """Reads one data set and keeps account of what it leaves out."""
+    """A reader of one data set, which counts what it leaves out."""
 
     def __init__(self, path: pathlib.Path):
         self._path = path
@@ -158,7 +158,7 @@ class _Reader:
     def _table(
         self, sources: list[_Source]
     ) -> tuple[_Source, dict[str, Any], dict[Any, list[Any]]]:
-        """Returns the file of a part, what it holds, and key points of objects by their id."""
+        """Returns the file of a part, its content, and the key points of objects by their ids."""
         boxes = [source for source in sources if not source.key_points]
         points = [source for source in sources if source.key_points]
         if len(boxes) > 1 or len(points) > 1:
@@ -271,7 +271,7 @@ class _Reader:
         joined: Mapping[Any, list[Any]],
         size: tuple[int, int],
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns landmarks [n, P, 2] in shares of the picture, and which are there [n, P]."""
+        """Returns landmarks [n, P, 2] in shares of the picture, and which are present [n, P]."""
         count = self._rules.landmarks
         points = np.zeros((len(annotations), count, 2))
         mask = np.zeros((len(annotations), count), bool)

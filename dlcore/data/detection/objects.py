@@ -1,4 +1,4 @@
-"""What pictures for detection are annotated with, and the rules for annotations with faults.
+"""The annotations of pictures for detection, and the rules for annotations with faults.
 
 Every reader hands the boxes that it finds to `Rules`, which treats those with faults as follows:
 
@@ -12,10 +12,10 @@ Every reader hands the boxes that it finds to `Rules`, which treats those with f
 | without a part inside of the picture | dropped |
 | over the edge of the picture | clipped to it |
 
-What is dropped or clipped is counted, and the counts are notes for the log. A picture whose boxes
-are all dropped, or that never had one, stays: it is a picture without an object. Landmarks are
-those of their box and are dropped with it; a landmark outside of the picture, or with NaN, is one
-that is not there. Shapes: n objects of a picture, P landmarks of an object.
+Dropped and clipped boxes are counted, and the counts are notes for the log. A picture whose boxes
+are all dropped, or that never had one, stays: it is a picture without an object. Landmarks belong
+to their box and are dropped with it; a landmark outside of the picture, or with NaN, counts as
+missing. Shapes: n objects of a picture, P landmarks of an object.
 """
 
 import dataclasses
@@ -42,10 +42,10 @@ _MOST = 1 << 30  # pixels of a side
 
 
 class PictureId(NamedTuple):
-    """What a picture is called where it comes from.
+    """The identity of a picture in its source.
 
     Attributes:
-        id: its own: a number in COCO's files, a name elsewhere.
+        id: its id there: a number in COCO's files, a name elsewhere.
         file_name: the name of its file.
     """
 
@@ -54,17 +54,16 @@ class PictureId(NamedTuple):
 
 
 class Objects(NamedTuple):
-    """The objects of one picture, with places in shares of its height and width.
+    """The objects of one picture, with coordinates in shares of its height and width.
 
     Attributes:
-        picture: what the picture is called.
-        size: height and width that the picture had for whoever drew the boxes; None where the
-            annotation says nothing of it.
+        picture: the identity of the picture.
+        size: the height and width of the picture for which the boxes were drawn; None where the
+            annotation does not state it.
         boxes: float64 [n, 4], in the form "corners".
         labels: int32 [n].
-        difficult: bool [n], true for objects that an evaluation in the way of Pascal VOC leaves
-            out.
-        crowd: bool [n], true for boxes around many objects, as COCO has them.
+        difficult: bool [n], true for objects that an evaluation like Pascal VOC's leaves out.
+        crowd: bool [n], true for boxes around many objects, as in COCO.
         landmarks: float64 [n, P, 2], y and x.
         landmarks_mask: bool [n, P].
     """
@@ -83,8 +82,8 @@ class Part(NamedTuple):
     """The pictures of one part of a data set, not decoded yet, and their objects.
 
     Attributes:
-        images: N of them.
-        objects: those of each picture, N.
+        images: the N pictures.
+        objects: the objects of each of the N pictures.
     """
 
     images: Sequence[StoredImage]
@@ -92,13 +91,13 @@ class Part(NamedTuple):
 
 
 class Annotated(NamedTuple):
-    """What a reader finds.
+    """The data that a reader finds.
 
     Attributes:
         class_names: the name of each label.
-        category_ids: the number that each class has where it comes from.
+        category_ids: the number that each class has in its source.
         train: the pictures to train on.
-        test: those that are held out.
+        test: the held-out pictures.
         landmark_names: the name of each of the P landmarks.
         notes: lines for the log.
     """
@@ -113,12 +112,12 @@ class Annotated(NamedTuple):
 
 @dataclasses.dataclass
 class Rules:
-    """Treats boxes with faults, and counts them.
+    """The treatment of boxes with faults, with a count of them.
 
     Attributes:
         landmarks: P.
-        boxes: how many boxes were looked at.
-        counts: how many of them have a fault, by its note.
+        boxes: the number of boxes seen so far.
+        counts: the number of boxes with a fault, by the note on the fault.
     """
 
     landmarks: int = 0
@@ -137,15 +136,15 @@ class Rules:
         landmarks: np.ndarray | None = None,
         landmarks_mask: np.ndarray | None = None,
     ) -> Objects:
-        """Returns the objects of a picture, those with faults treated as the rules have it.
+        """Returns the objects of a picture, with faults treated by the rules.
 
         Args:
-            picture: what the picture is called.
-            size: height and width that the boxes were drawn for, or None.
-            boxes: n of four numbers, y_min, x_min, y_max, x_max in shares of the picture.
-            labels: n.
-            difficult: n; None stands for false.
-            crowd: n; None stands for false.
+            picture: the identity of the picture.
+            size: the height and width that the boxes were drawn for, or None.
+            boxes: n boxes of four numbers, y_min, x_min, y_max, x_max in shares of the picture.
+            labels: n labels.
+            difficult: n truth values; None means false.
+            crowd: n truth values; None means false.
             landmarks: [n, P, 2] in shares of the picture; None where there are none.
             landmarks_mask: [n, P].
         """
@@ -184,7 +183,7 @@ class Rules:
         )
 
     def notes(self, name: str) -> tuple[str, ...]:
-        """Returns the lines for the log about what was dropped and clipped."""
+        """Returns the lines for the log about boxes that were dropped and clipped."""
         return tuple(
             f"{name}: {count:,} of {self.boxes:,} {note}"
             for note, count in self.counts.items()
@@ -193,15 +192,15 @@ class Rules:
 
 
 def numbers(values: Any, count: int, where: str) -> list[float]:
-    """Returns values out of a file as numbers.
+    """Returns values from a file as numbers.
 
     Args:
-        values: what the file holds.
-        count: how many numbers it must be.
-        where: what has the values, for the error.
+        values: the content of the file.
+        count: the required count of numbers.
+        where: the place of the values in words, for the error.
 
     Raises:
-        InputError: when they are not so many numbers.
+        InputError: when the values are not `count` numbers.
     """
     if not isinstance(values, list | tuple) or len(values) != count:
         raise InputError(f"{where} is {_short(values)}; it must be {count} numbers")
@@ -214,7 +213,7 @@ def numbers(values: Any, count: int, where: str) -> list[float]:
 
 
 def valid_size(height: Any, width: Any) -> tuple[int, int] | None:
-    """Returns height and width out of a file as whole numbers, or None where they are no size."""
+    """Returns height and width from a file as whole numbers, or None where they are not a size."""
     sides = (height, width)
     if all(isinstance(side, int | float) and 1 <= side < _MOST for side in sides):
         return int(height), int(width)
@@ -222,17 +221,17 @@ def valid_size(height: Any, width: Any) -> tuple[int, int] | None:
 
 
 def size_of(image: StoredImage) -> tuple[int, int]:
-    """Returns height and width of a picture once it is upright, which its header says.
+    """Returns height and width of a picture once it is turned upright, read from its header.
 
     Raises:
-        InputError: when it is no readable image.
+        InputError: when it is not a readable image.
     """
     with pictures.opened(image) as opened:
         return pictures.upright_size(opened)
 
 
 def mirror_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Returns which landmarks are each other's mirror images, as their names say.
+    """Returns which landmarks are each other's mirror images, according to their names.
 
     >>> mirror_pairs(["nose", "left_eye", "right_eye"])
     ((1, 2),)

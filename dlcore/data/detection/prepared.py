@@ -1,9 +1,9 @@
 """Reads the objects of a prepared data set of TensorFlow Datasets.
 
-The split "train" is trained on and "test" is the test, or "validation" where the test has no
-objects, as those of COCO and Pascal VOC 2012 have none. Boxes are as the builder wrote them: that
-of Pascal VOC leaves y_min and x_min one pixel too far (it divides pixels that count from 1), which
-only the reader of the folder (`voc`) sets right.
+The split "train" is for training and "test" for the test, or "validation" where the test has no
+objects, as in COCO and Pascal VOC 2012. Boxes are as the builder wrote them. The builder of Pascal
+VOC leaves y_min and x_min one pixel too large (it divides pixels that count from 1); only the
+reader of the folder (`voc`) corrects this.
 """
 
 from collections.abc import Mapping
@@ -22,10 +22,10 @@ _DIFFICULT = ("is_difficult", "difficult")
 def read_prepared(
     builder: Any,
 ) -> tuple[tuple[int | None, int | None, int], Annotated]:
-    """Returns the shape (H, W, C) of a data set's images, as far as it is fixed, and its objects.
+    """Returns the shape (H, W, C) of a data set's images, where it is fixed, and its objects.
 
     Args:
-        builder: of a data set that `catalogue.prepared_builder` returned.
+        builder: the builder of a data set, from `catalogue.prepared_builder`.
 
     Raises:
         InputError: when the data set has no objects, or no split to train on or to test on.

@@ -49,19 +49,19 @@ class DetectionData:
         `Letterbox.fit(height, width, S).to_picture` leads back to its own pixels.
 
     Attributes:
-        name: its name in logs and errors.
+        name: the name of the data set in logs and errors.
         train: the training split.
         test: the held-out split.
         class_names: the name of each label.
         image_shape: (S, S, C).
-        train_pictures: what the pictures of `train` are called where they come from.
-        test_pictures: the same of `test`.
-        category_ids: the number of each class where it comes from; where classes have none there,
+        train_pictures: the identities of the pictures of `train` in their source.
+        test_pictures: the same for `test`.
+        category_ids: the number of each class in its source; where the source has no numbers,
             they count from 1, as in COCO's files.
         landmark_names: the name of each of the P landmarks.
         landmark_pairs: landmarks that are each other's mirror images, by number.
-        bits: of the values in image files that have more than 8, see `pictures.bits_of`.
-        notes: lines for the log about what was left out or read otherwise than stored.
+        bits: the bits of values in image files with more than 8, see `pictures.bits_of`.
+        notes: lines for the log about data that was left out or changed when it was read.
     """
 
     name: str
@@ -91,7 +91,7 @@ class _Scene(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Scenes(Sequence[_Scene]):
-    """The pictures of a part with their objects; images are read when they are wanted."""
+    """The pictures of a part with their objects; images are read on demand."""
 
     part: Part
 
@@ -113,14 +113,14 @@ def load_detection(
     """Loads a data set for detection and decodes it into memory if it fits there.
 
     Annotations with faults are treated by the rules of `dlcore.data.detection.objects`. Pictures
-    without an object stay. A picture is turned upright as its EXIF orientation says; its boxes turn
-    with it where the annotation gives the size that the picture has as it is stored, and stay where
-    it gives none, or that of the upright picture (as for a half turn, where both are the same).
+    without an object stay. A picture is turned upright by its EXIF orientation. Its boxes turn with
+    it where the annotation states the size of the stored picture, and stay where it states no size,
+    or the size of the upright picture (as for a half turn, where both are the same).
 
     Args:
         dataset: "digit_scenes", or "digit_scenes/one" with one object in each picture, which are
-            always there, or a prepared TFDS data set such as voc/2007 or coco/2017.
-        data_dir: the folder of prepared data sets; None stands for TFDS' own,
+            always available, or a prepared TFDS data set such as voc/2007 or coco/2017.
+        data_dir: the folder of prepared data sets; None means TFDS' own,
             ~/tensorflow_datasets.
         data_path: annotations in the layout of Pascal VOC (`detection.voc`), COCO
             (`detection.coco`) or YOLO (`detection.yolo`), instead of `dataset`.
@@ -202,18 +202,18 @@ def load_detection(
 def read_squares(
     paths: Sequence[PathLike], image_shape: tuple[int, int, int], bits: int = 16
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads pictures without annotations as those of a data set are.
+    """Reads pictures without annotations in the same way as those of a data set.
 
     Args:
-        paths: B of them.
-        image_shape: (S, S, C) of the data set.
-        bits: of the data set.
+        paths: the paths of B pictures.
+        image_shape: the shape (S, S, C) of the data set's pictures.
+        bits: the bits of the data set.
 
     Returns:
         The pictures, uint8 [B, S, S, C], and the height and width of each, int32 [B, 2].
 
     Raises:
-        InputError: when one cannot be read.
+        InputError: when a picture cannot be read.
     """
     images = np.zeros((len(paths), *image_shape), np.uint8)
     sizes = np.zeros((len(paths), 2), np.int32)
@@ -228,8 +228,8 @@ def read_squares(
 def fit_letterbox(image: np.ndarray, side: int) -> np.ndarray:
     """Fits a picture, uint8 [H, W, C], into the middle of a black square [S, S, C] of side S.
 
-    Its longer side fills the square (`boxes.Letterbox`), by bilinear interpolation, which takes the
-    mean of all pixels that become one.
+    Its longer side fills the square (`boxes.Letterbox`). Bilinear interpolation takes the mean of
+    all pixels that become one.
     """
     height, width, channels = image.shape
     letterbox = Letterbox.fit(height, width, side)
@@ -269,7 +269,7 @@ def _complete(
     image_size: int | None,
     parts: tuple[Part, Part],
 ) -> tuple[int, int, int]:
-    """Returns (S, S, C), read from the headers of the pictures where nobody says it."""
+    """Returns (S, S, C), read from the headers of the pictures where it is not given."""
     images = chain.from_iterable(part.images for part in parts)
     height, width, channels = shape
     side = image_size

@@ -1,11 +1,12 @@
 """Reads a folder in the layout of Pascal VOC: Annotations, JPEGImages and ImageSets/Main.
 
 The parts are lists of names in ImageSets/Main. Where there is test.txt, it is the test, and
-trainval.txt, or train.txt without it, the training part; else train.txt and val.txt are. Without
-lists that have both, a fixed fifth of all annotated pictures is held out. A name of a list that has
-no annotation (Pascal VOC 2012 publishes none of its test) or no picture is left out and counted.
+trainval.txt, or else train.txt, is the training part; otherwise val.txt is the test and train.txt
+the training part. Where lists for both are missing, a fixed fifth of all annotated pictures is held
+out. A listed name without an annotation (Pascal VOC 2012 publishes none for its test) or without a
+picture is left out and counted.
 
-Pascal VOC counts pixels from 1, and a box has its last pixels in it: xmin..xmax becomes
+Pascal VOC counts pixels from 1, and a box includes its last pixels: xmin..xmax becomes
 [xmin - 1, xmax). Shapes: n objects of a picture.
 """
 
@@ -50,7 +51,7 @@ def read_voc(path: pathlib.Path) -> Annotated:
     """Reads the annotations of a folder and lists its pictures without decoding one.
 
     Raises:
-        InputError: when an annotation is no XML or lacks a name or a box, when a picture has two
+        InputError: when an annotation is not XML or lacks a name or a box, when a picture has two
             files, when a picture is in both parts, or when a part has no picture.
     """
     return _Reader(path).read()
@@ -65,7 +66,7 @@ class _Box(NamedTuple):
 
 
 class _Reader:
-    """Reads one folder and keeps account of what it leaves out."""
+    """A reader of one folder, which counts what it leaves out."""
 
     def __init__(self, path: pathlib.Path):
         self._path = path
@@ -119,7 +120,7 @@ class _Reader:
         )
 
     def _lists(self) -> tuple[list[str], list[str]] | None:
-        """Returns the names to train on and to test on; None where no lists say them."""
+        """Returns the names to train on and to test on; None where no lists define them."""
         folder = self._path / "ImageSets" / "Main"
         for train, test in _PARTS:
             if (folder / f"{train}.txt").is_file() and (folder / f"{test}.txt").is_file():
@@ -206,11 +207,12 @@ class _Reader:
 def parse_xml(path: pathlib.Path) -> ElementTree.Element:
     """Returns the root of an XML file; each element has its line as the attribute " line".
 
-    Entities are refused: a few lines of them can stand for gigabytes, or for files of the machine.
+    Entities are refused, because a few lines of them can expand to gigabytes or include local
+    files.
 
     Raises:
-        InputError: when the file cannot be read, is no XML or declares an entity; the message names
-            the line.
+        InputError: when the file cannot be read, is not XML or declares an entity; the message
+            names the line.
     """
     builder = ElementTree.TreeBuilder()
     parser = expat.ParserCreate()

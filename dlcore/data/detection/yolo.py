@@ -51,7 +51,7 @@ _LAYOUT = "expected data.yaml with names, train and val, or classes.txt beside i
 
 
 def is_yolo(path: pathlib.Path) -> bool:
-    """Returns whether a folder, or a file, is one that `read_yolo` reads."""
+    """Returns whether `read_yolo` can read a folder or file."""
     if path.is_file():
         return path.suffix.lower() in (".yaml", ".yml")
     return any((path / name).is_file() for name in _YAML) or _classes_file(path) is not None
@@ -61,15 +61,15 @@ def read_yolo(path: pathlib.Path) -> Annotated:
     """Reads the text files of a folder, or of a data.yaml, and lists its pictures.
 
     Raises:
-        InputError: when the layout is another one, a file cannot be read, a line has no five
-            numbers or a class that has no name, a picture is in both parts, two pictures share a
+        InputError: when the layout is another one, a file cannot be read, a line does not have
+            five numbers or its class has no name, a picture is in both parts, two pictures share a
             text file, or a part has no picture.
     """
     return _Reader(path).read()
 
 
 class _Reader:
-    """Reads one folder and keeps account of what it leaves out."""
+    """A reader of one folder, which counts what it leaves out."""
 
     def __init__(self, path: pathlib.Path):
         self._path = path
@@ -262,7 +262,7 @@ def _row(file: pathlib.Path, number: int, line: str, classes: int) -> list[float
 
 
 def _labels_of(file: pathlib.Path) -> pathlib.Path:
-    """Returns the text file of a picture: that beside it, or in labels/ instead of images/."""
+    """Returns the text file of a picture, beside it or in labels/ instead of images/."""
     parts = [*file.parts]
     for at in range(len(parts) - 2, -1, -1):
         if parts[at] == "images":

@@ -1,4 +1,4 @@
-"""Polyphonic music as the pitches that sound at each step."""
+"""Polyphonic music, represented by the pitches that sound at each step."""
 
 from dlcore.data.music.midi import MIDI, midi_bytes, read_midi, write_midi
 from dlcore.data.music.notes import (

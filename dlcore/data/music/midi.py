@@ -28,17 +28,18 @@ _VELOCITY, _TEMPO = 80, 500_000  # of the files that are written; microseconds o
 def read_midi(
     path: PathLike, steps_per_beat: int, log: "collections.Counter[str] | None" = None
 ) -> Piece:
-    """Returns the piece in a MIDI file: what sounds at each step, all tracks together.
+    """Returns the piece in a MIDI file: the pitches at each step, of all tracks together.
 
     Notes begin and end at the nearest step, and last for at least one. Percussion is left out.
 
     Args:
         path: the file.
-        steps_per_beat: the steps of a beat, a quarter note.
-        log: counts what is left out or changed.
+        steps_per_beat: the number of steps of a beat, a quarter note.
+        log: counts the notes that are left out or changed.
 
     Raises:
-        InputError: when the file cannot be read, is no MIDI file, has no notes, or too many steps.
+        InputError: when the file cannot be read, is not a MIDI file, has no notes, or has too many
+            steps.
     """
     log = collections.Counter() if log is None else log
     spans = _spans(path, log)
@@ -112,7 +113,7 @@ def _timed(track: Any) -> Iterator[tuple[int, Any]]:
 
 
 def midi_bytes(piece: Piece, steps_per_beat: int) -> bytes:
-    """Returns a piece as the content of a MIDI file; pitches of neighbouring steps are held."""
+    """Returns a piece as the content of a MIDI file, with equal neighbouring pitches held."""
     import mido
 
     file = mido.MidiFile(ticks_per_beat=480)
@@ -139,6 +140,6 @@ def write_midi(path: pathlib.Path, piece: Piece, steps_per_beat: int) -> None:
     """Writes a piece as a MIDI file.
 
     Raises:
-        OSError: when it cannot be written.
+        OSError: when the file cannot be written.
     """
     write_whole(path, midi_bytes(piece, steps_per_beat))

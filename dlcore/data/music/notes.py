@@ -1,8 +1,8 @@
 """Notes by their names, and pieces of music as texts.
 
-A piece is a sequence of chords, one for each step of a fixed length, and a chord the MIDI pitches
-that sound then, from the lowest to the highest; middle C is 60. Whether a pitch is held or struck
-again is not told, as in Boulanger-Lewandowski et al. 2012.
+A piece is a sequence of chords, one for each step of a fixed length. A chord is the MIDI pitches
+that sound at that step, from the lowest to the highest; middle C is 60. A piece does not record
+whether a pitch is held or struck again, as in Boulanger-Lewandowski et al. 2012.
 """
 
 import re
@@ -48,7 +48,7 @@ def parse_chord(text: str) -> Chord:
     """Returns the chord of a text such as "C3+E4+G4"; "." is silence.
 
     Raises:
-        InputError: for what is no name of a note, or one that a piano does not have.
+        InputError: for a text that is not the name of a note, or a note that a piano lacks.
 
     >>> parse_chord("Bb3+c#4")
     (58, 61)
@@ -75,10 +75,10 @@ def parse_chord(text: str) -> Chord:
 
 
 def parse_piece(text: str) -> Piece:
-    """Returns the piece of chords with white space between them, one for each step.
+    """Returns the piece of a text of chords, one for each step, with white space between them.
 
     Raises:
-        InputError: for no chord at all, and as `parse_chord`.
+        InputError: for a text without a chord, and as for `parse_chord`.
 
     >>> parse_piece("C4 E4+G4 .")
     ((60,), (64, 67), ())
@@ -99,7 +99,7 @@ def voices_text(piece: Piece, columns: int = 16) -> str:
 
     Args:
         piece: the piece; its n-th voice has the n-th note of each chord from above.
-        columns: the steps of a line.
+        columns: the number of steps in a line.
 
     >>> print(voices_text(((48, 60), (60,), ()), columns=2))
     C4  C4
@@ -121,7 +121,7 @@ def voices_text(piece: Piece, columns: int = 16) -> str:
 
 
 def most_notes(pieces: Iterable[Piece]) -> int:
-    """Returns the most notes of a chord of some pieces, 1 or more."""
+    """Returns the largest number of notes in a chord of some pieces, 1 or more."""
     return max(1, max((len(chord) for piece in pieces for chord in piece), default=0))
 
 
@@ -131,7 +131,7 @@ class Shares(NamedTuple):
     Attributes:
         notes: the mean number of notes of a chord.
         silent: the share of steps at which nothing sounds.
-        repeated: the share of steps whose chord is the one before.
+        repeated: the share of steps whose chord equals the one before.
         classes: the share of each of the twelve pitch classes among the notes, [12].
     """
 
@@ -142,7 +142,7 @@ class Shares(NamedTuple):
 
 
 def shares(pieces: Sequence[Piece]) -> Shares:
-    """Returns what pieces have in common; they have at least one step."""
+    """Returns the figures of pieces that have at least one step."""
     chords = [chord for piece in pieces for chord in piece]
     pairs = [before == now for p in pieces for before, now in zip(p[:-1], p[1:], strict=True)]
     counts = np.bincount([p % 12 for chord in chords for p in chord], minlength=12)

@@ -24,13 +24,13 @@ class MusicData:
     """Pieces of music in parts.
 
     Attributes:
-        name: its name in logs and errors.
+        name: the name of the data in logs and errors.
         train: the pieces to train on.
-        test: those to test with.
-        valid: those to choose a model with; None where the data has none beside the others.
-        entropy: the least loss that is possible, in nats for each step after the first; None where
-            nobody knows it.
-        notes: what was left out or changed, in words.
+        test: the pieces to test with.
+        valid: the pieces to choose a model with; None where the data has no such part.
+        entropy: the least possible loss, in nats for each step after the first; None where it is
+            not known.
+        notes: lines for the log about what was left out or changed.
     """
 
     name: str
@@ -52,16 +52,16 @@ def load_music(
     """Loads the pieces of a data set, or of the user's files.
 
     Args:
-        dataset: "counterpoint", which is always there, or a prepared TFDS data set with one array
-            int [steps, voices] of pitches in each example, in which 0 is silence.
-        data_dir: the folder of prepared data sets; None stands for TFDS' own.
-        data_path: a JSON file with {"train": pieces, "valid": pieces, "test": pieces} or a list of
-            pieces, where a piece is a list of chords and a chord one of pitches, instead of
-            `dataset`; or a folder of MIDI files. Those below folders train, test and valid (or
-            validation, val, dev) are these parts; without such folders every fifth one, in the
+        dataset: "counterpoint", which is always available, or a prepared TFDS data set with one
+            array int [steps, voices] of pitches in each example, in which 0 is silence.
+        data_dir: the folder of prepared data sets; None means TFDS' own.
+        data_path: instead of `dataset`, a JSON file with {"train": pieces, "valid": pieces,
+            "test": pieces} or a list of pieces, where a piece is a list of chords and a chord a
+            list of pitches; or a folder of MIDI files. Files below folders train, test and valid
+            (or validation, val, dev) are these parts; without such folders every fifth file, in the
             order of their names, is held out for the test, as in a JSON list.
-        steps_per_beat: the steps that MIDI files have for each beat, a quarter note.
-        limit: the most steps of a piece; longer ones become several.
+        steps_per_beat: the number of steps for each beat (a quarter note) of MIDI files.
+        limit: the most steps of a piece; a longer piece is cut into several.
 
     Raises:
         InputError: for data that is missing, not prepared, unreadable or of another form, pitches
@@ -80,10 +80,10 @@ def load_music(
 
 
 class _Log(collections.Counter[str]):
-    """Counts what is left out or changed of a user's files."""
+    """A count of what is left out or changed of a user's files."""
 
     def on_piano(self, piece: Piece) -> Piece:
-        """Returns a piece without the pitches that a piano does not have."""
+        """Returns a piece without the pitches that a piano lacks."""
         inside = tuple(
             tuple(pitch for pitch in chord if LOWEST <= pitch < LOWEST + PITCHES) for chord in piece
         )
@@ -142,7 +142,7 @@ def _read_parts(path: pathlib.Path, steps_per_beat: int, log: _Log) -> dict[str,
 
 
 def _held_out(pieces: list[Piece], source: str) -> dict[str, list[Piece]]:
-    """Returns pieces to train on, and every fifth one, or the last of fewer, to test with."""
+    """Returns pieces to train on and to test with: every fifth, or the last of fewer than five."""
     if len(pieces) < 2:
         raise InputError(
             f"{source} has {len(pieces)} piece{'s' if len(pieces) != 1 else ''}; give two or more, "
@@ -216,10 +216,10 @@ def _pieces(content: Any, source: str, form: str, log: _Log) -> list[Piece]:
 
 
 def _piece(content: Any, source: str, log: _Log | None = None) -> Piece:
-    """Returns a piece, checked.
+    """Returns a piece after checking it.
 
     Raises:
-        InputError: for one without a step, and whatever is no list of lists of pitches.
+        InputError: for a piece without a step, and for anything but a list of lists of pitches.
     """
     if not isinstance(content, list):
         raise InputError(f"{source} is {_kind(content)}; give a list of chords")

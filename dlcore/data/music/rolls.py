@@ -21,7 +21,7 @@ class Rolls:
     """A split of pieces as piano rolls, padded with silence to one of two lengths.
 
     Args:
-        pieces: N of them, none without a step.
+        pieces: N pieces, each with at least one step.
         buckets: the lengths to pad to; None chooses them by the lengths of the pieces.
 
     Attributes:
@@ -56,7 +56,7 @@ class Rolls:
 
         Args:
             indices: the numbers of the pieces.
-            among: the pieces of which the longest decides T; None stands for `indices`.
+            among: the pieces whose longest decides T; None means `indices`.
 
         Returns:
             "roll", uint8 [n, T, V], and "length", int32 [n].
@@ -102,18 +102,19 @@ def transposed(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[dict[str, Any]]:
-    """Yields batches whose pieces are shifted up or down, as the seed, the step and the row say.
+    """Yields batches with pieces shifted up or down, depending on the seed, the step and the row.
 
     All shifts that leave a piece on the piano are equally likely.
 
     Args:
-        batches: of a loader, from step `start` on, each with this process's rows of "roll".
+        batches: the batches of a loader, from step `start` on, each with this process's rows of
+            "roll".
         start: the step of the first batch.
-        semitones: the most to shift by.
-        seed: of the run.
-        batch_size: the rows of all processes.
+        semitones: the largest shift.
+        seed: the seed of the run.
+        batch_size: the number of rows of all processes together.
         process_index: the number of this process.
-        process_count: of all processes; the shifts do not depend on how many there are.
+        process_count: the number of processes, on which the shifts do not depend.
     """
     rows = process_rows(batch_size, process_index, process_count)
     for step, batch in enumerate(batches, start):

@@ -1,7 +1,7 @@
-"""The byte pairs of published models such as GPT-2, with the ids that their weights belong to.
+"""The byte pairs of published models such as GPT-2, with the token ids that their weights need.
 
-`Vocabulary` learns byte pairs of its own, with special tokens of its own; weights that somebody
-else trained need the tokens that they were trained with.
+`Vocabulary` learns its own byte pairs and has its own special tokens, but published weights need
+the tokens that they were trained with.
 """
 
 import os
@@ -24,19 +24,20 @@ _WHOLE = "tokenizer.json"
 class BytePairs:
     """A byte-level tokenizer whose tokens and merges are given (Radford et al. 2019, section 2.2).
 
-    Every text is tokens and comes back from them; the text "<|endoftext|>" is the token of that
-    name.
+    Every text can be encoded and is restored exactly by decoding; the text "<|endoftext|>" is the
+    token of that name.
 
     Args:
         ids: the id of each token, which is spelt with one printable character for each byte.
         merges: the pairs of tokens that merge into one, in their order.
 
     Attributes:
-        end: the id of "<|endoftext|>", which stands between the texts of the training; None without
-            such a token.
+        end: the id of "<|endoftext|>", which separates the texts in training; None where there is
+            no such token.
 
     Raises:
-        InputError: when a merge makes no token, or tokens for single bytes are missing.
+        InputError: when the result of a merge is not a token, or tokens for single bytes are
+            missing.
     """
 
     def __init__(self, ids: dict[str, int], merges: Iterable[tuple[str, str]]):
@@ -65,11 +66,11 @@ class BytePairs:
         """Reads a tokenizer in the form of Hugging Face or of OpenAI.
 
         Args:
-            path: a folder with vocab.json and merges.txt, encoder.json and vocab.bpe, or
-                tokenizer.json, as it lies beside the weights.
+            path: a folder with vocab.json and merges.txt, with encoder.json and vocab.bpe, or with
+                tokenizer.json, as published beside the weights.
 
         Raises:
-            InputError: when the folder has none of these, or they are not those of such a
+            InputError: when the folder has none of these files, or they do not describe such a
                 tokenizer.
         """
         folder = pathlib.Path(path)
@@ -101,7 +102,7 @@ class BytePairs:
         return np.array(self._tokenizer.encode(text).ids, np.int32)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Returns the text of ids; bytes that form no character become U+FFFD."""
+        """Returns the text of ids; bytes that do not form a character become U+FFFD."""
         return self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=False)
 
 

@@ -59,10 +59,10 @@ def read_tagged(
     a first line that names one of them token, word or form. Then the token is in the column of such
     a name, and the tag in UPOS if there is one, else in the last.
 
-    A line that begins with "#" is a comment where tokens are numbered or it has fewer or more
-    columns than tokens have, or "#" stands alone before what is the tag of no other token. A line
-    with the token -DOCSTART- ends a sentence and is none; ranges and empty nodes of CoNLL-U are no
-    tokens.
+    A line that begins with "#" is a comment if tokens are numbered, if the line has fewer or more
+    columns than tokens have, or if "#" is its token and its tag is the tag of no other token. A
+    line with the token -DOCSTART- ends a sentence and is not a token; nor are ranges and empty
+    nodes of CoNLL-U.
 
     Args:
         path: the file.
@@ -73,8 +73,8 @@ def read_tagged(
         The sentences, and notes that count what was left out.
 
     Raises:
-        InputError: for a line that has other columns than most, an empty token or tag, a column
-            that is not there, or a file without tokens; the message names the line.
+        InputError: for a line whose number of columns differs from most lines', an empty token or
+            tag, a missing column, or a file without tokens; the message names the line.
     """
     text = read_text(path)
     lines = [*enumerate(text.split("\n"), 1)]
@@ -96,7 +96,7 @@ def read_tagged(
 
 
 def _cells(line: str, tabs: bool) -> list[str]:
-    """Splits a line; of a file with tabs, a comment without any is one cell."""
+    """Splits a line into cells; in a file with tabs, a comment without tabs is one cell."""
     if "\t" in line:
         return line.split("\t") if line.strip() else []
     return [line] if tabs and line.startswith("#") else line.split()
@@ -136,7 +136,7 @@ def _layout(
 
 
 def _names(rows: dict[int, list[str]]) -> list[str]:
-    """Returns the names of the columns by a comment of CoNLL-U Plus; none without one."""
+    """Returns the column names from a comment of CoNLL-U Plus; none without such a comment."""
     for cells in rows.values():
         if cells[0].startswith("#") and (match := _GLOBAL_COLUMNS.match(" ".join(cells))):
             return match[1].split()
@@ -144,7 +144,7 @@ def _names(rows: dict[int, list[str]]) -> list[str]:
 
 
 def _is_header(rows: dict[int, list[str]], first: int, width: int) -> bool:
-    """Tells whether the first line names columns: one as tokens are, the last as no tag is."""
+    """Returns whether the first line names columns: one for tokens, and the last name is no tag."""
     cells = [cell.strip() for cell in rows[first]]
     known = any(cell.casefold() in _TOKENS for cell in cells)
     return known and not any(

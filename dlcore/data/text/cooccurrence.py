@@ -1,6 +1,6 @@
 """Counts the co-occurrences of words: the matrix X that GloVe factorises, of any size, on disk.
 
-X_ij sums, over all places where word j stands near word i, a weight that depends on their distance
+X_ij sums a weight that depends on the distance over all occurrences of word j near word i
 (Pennington et al. 2014, section 4.2). A corpus is counted chunk by chunk: the pairs of a chunk are
 sorted and summed into a run on disk, and the runs are merged block by block, so that memory stays
 within a limit.
@@ -85,7 +85,7 @@ def count_cooccurrences(
     symmetric: bool = True,
     memory_limit: int = 1 << 30,
 ) -> Cooccurrences:
-    """Counts how often words stand near one another within a sentence.
+    """Counts how often words occur near one another within a sentence.
 
     Args:
         tokens: ids of words in 0..V-1, and -1 after each sentence, int32 [N]; may be a memory map.
@@ -93,9 +93,9 @@ def count_cooccurrences(
         directory: the folder in which the folder `cooccurrences` is created or replaced. A folder
             of that name is always complete.
         window: the greatest distance that counts.
-        weighting: "harmonic", 1 / distance, or "flat", 1.
+        weighting: "harmonic" for a weight of 1 / distance, or "flat" for 1.
         symmetric: whether the words on both sides of i count, or only those before it.
-        memory_limit: bytes that counting takes, about; the result does not depend on it.
+        memory_limit: the bytes that counting takes, about; the result does not depend on it.
 
     Raises:
         InputError: for a window or limit below 1, an unknown weighting, an id that is not a word's,

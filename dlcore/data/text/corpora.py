@@ -21,7 +21,7 @@ class Corpus(NamedTuple):
     """Running text for a language model; `valid` and `test` are held out.
 
     Attributes:
-        notes: what was left out or cut, in words.
+        notes: lines for the log about what was left out or cut.
     """
 
     name: str
@@ -35,8 +35,8 @@ class LabelledText(NamedTuple):
     """Texts, each with the number of its class.
 
     Attributes:
-        valid: texts to choose a model with, None where the data has none beside those for the test.
-        notes: what was left out and what is unusual, in words.
+        valid: texts to choose a model with; None where the data has no such part.
+        notes: lines for the log about what was left out and what is unusual.
     """
 
     name: str
@@ -48,11 +48,11 @@ class LabelledText(NamedTuple):
 
 
 class TaggedText(NamedTuple):
-    """Sentences: their tokens (the characters, where it is a string) and the number of each tag.
+    """Sentences: the tokens of each (of a string, its characters) and the number of each tag.
 
     Attributes:
-        valid: sentences to choose a model with, None where the data has none beside the test.
-        notes: what was left out and what is unusual, in words.
+        valid: sentences to choose a model with; None where the data has no such part.
+        notes: lines for the log about what was left out and what is unusual.
     """
 
     name: str
@@ -75,8 +75,8 @@ def load_corpus(
     """Loads the text of a data set, or of the user's files, in three parts.
 
     Args:
-        dataset: "python_docs", which is always there, or a prepared TFDS data set with one text
-            per example (such as lm1b), each of which becomes one or more lines.
+        dataset: "python_docs", which is always available, or a prepared TFDS data set with one text
+            per example (such as lm1b); each text becomes one or more lines.
         data_dir: the folder of prepared data sets; None stands for TFDS' own,
             ~/tensorflow_datasets.
         data_path: a text file or a folder of them, instead of `dataset`. Files named train, test
@@ -138,11 +138,11 @@ def load_labelled_text(
         text_column: the number, from 1 on, or the name of the column of the texts in files.
         label_column: the same for the labels.
 
-    A class that the training part lacks is a class like others, which no model gets right.
+    A class that the training part lacks is a class like any other, although no model gets it right.
 
     Raises:
-        InputError: for data that is missing, not prepared or unreadable, a line that is no example,
-            or a data set of another kind.
+        InputError: for data that is missing, not prepared or unreadable, a line that is not an
+            example, or a data set of another kind.
     """
     path = None if data_path is None else files.existing(data_path)
     if path is None:
@@ -186,11 +186,11 @@ def load_tagged_text(
         tag_column: the same for the tags; None takes the last, in CoNLL-U that of the universal
             parts of speech.
 
-    A tag that the training part lacks is a tag like others, which no model gets right.
+    A tag that the training part lacks is a tag like any other, although no model gets it right.
 
     Raises:
-        InputError: for data that is missing, not prepared or unreadable, a line that is no token,
-            or a data set of another kind.
+        InputError: for data that is missing, not prepared or unreadable, a line that is not a
+            token, or a data set of another kind.
     """
     path = None if data_path is None else files.existing(data_path)
     if path is None:
@@ -220,7 +220,7 @@ def load_tagged_text(
 def _read_parts(
     path: pathlib.Path,
 ) -> tuple[str, str | None, str | None, tuple[str, ...]]:
-    """Reads the training, validation and test text, and notes; None is a text that is not there."""
+    """Returns the training, validation and test text, None where one is missing, and notes."""
     splits = files.splits(path) if path.is_dir() else {}
     if not splits:
         return files.read_text(path), None, None, ()
@@ -251,11 +251,12 @@ def _cut(text: str, share: float, title: str) -> tuple[str, str]:
 
 
 def _place(text: str, wanted: int) -> int:
-    """Returns where to cut a text: near a place, if possible at a line end.
+    """Returns the position at which to cut a text: near a given one, if possible at a line end.
 
-    That is the last line end before the place if half of what stands before it stays, else the next
-    one if half of what stands after it stays, else the last white space before it in the same way.
-    A text of a single line, such as text8, has no line end; some have no white space.
+    This is the last line end before the given position if at least half of the text before it
+    stays, else the next line end if at least half of the text after it stays, else the last white
+    space before it under the same condition. A text of a single line, such as text8, has no line
+    end; some texts have no white space.
     """
     before = text.rfind("\n", 0, wanted) + 1
     if 2 * before >= wanted:
@@ -314,7 +315,7 @@ def _numbered(names: Iterable[str]) -> dict[str, int]:
 def _unseen(
     name: str | pathlib.Path, kind: str, parts: Sequence[Sequence[Sequence[str]]]
 ) -> tuple[str, ...]:
-    """Returns a note on labels or tags of other parts that the first one, for training, lacks."""
+    """Returns a note on labels or tags of other parts that the first part, for training, lacks."""
     seen = {one for of in parts[0] for one in of}
     lacking = collections.Counter(
         one for part in parts[1:] for of in part for one in of if one not in seen

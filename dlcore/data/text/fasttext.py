@@ -8,9 +8,9 @@
     the input matrix  bool quantised; int64 rows, columns; float32 [n + K, D], the words' own
                       vectors and those of the n-grams
 
-What follows, the output matrix, is not read. The vector of a word is the mean of its own and those
-of its n-grams (`subwords`), as fastText prints it. Shapes: n words, K buckets of n-grams, D numbers
-of a vector.
+The output matrix, which follows, is not read. The vector of a word is the mean of its own vector
+and those of its n-grams (`subwords`), as fastText prints it. Shapes: n words, K buckets of n-grams,
+D dimensions of a vector.
 """
 
 import io
@@ -32,7 +32,7 @@ _TOGETHER = 1 << 13  # words whose n-grams are found at once
 
 
 class FastText(NamedTuple):
-    """A model, less its matrix.
+    """A model without its matrix.
 
     Attributes:
         words: n words, the most frequent first.
@@ -40,7 +40,7 @@ class FastText(NamedTuple):
         buckets: K.
         shortest: the fewest characters of an n-gram, marks included.
         longest: the most characters of an n-gram; 0 where the model has none.
-        start: the place of the matrix in the file, in bytes.
+        start: the offset of the matrix in the file, in bytes.
     """
 
     words: list[bytes]
@@ -53,7 +53,7 @@ class FastText(NamedTuple):
     def read(
         self, file: io.BufferedReader, keep: set[bytes] | None, limit: int | None
     ) -> Iterator[Block]:
-        """Yields one block of the wanted words among the first `limit`."""
+        """Yields one block with the wanted words among the first `limit`."""
         faults: dict[str, str] = {}
         rows, words = [], []
         for row, word in enumerate(self.words[:limit]):
@@ -90,7 +90,7 @@ class FastText(NamedTuple):
         yield Block([words[place] for place in np.flatnonzero(finite)], vectors[finite], faults)
 
     def _parts(self, words: list[bytes], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the rows of the matrix that make the vectors, and to which words they belong."""
+        """Returns the rows of the matrix that make up the vectors, and the words they belong to."""
         owners, parts = [np.arange(len(words))], [rows]
         for start in range(0, len(words) if self.longest else 0, _TOGETHER):
             some = words[start : start + _TOGETHER]
@@ -110,11 +110,11 @@ def open_fasttext(file: io.BufferedReader, name: str) -> FastText:
     """Reads a model up to its matrix.
 
     Args:
-        file: at its beginning.
-        name: of the file, for errors.
+        file: the file, at its beginning.
+        name: the name of the file, for errors.
 
     Raises:
-        InputError: for a model that is quantised, of another version, or not what it should be.
+        InputError: for a model that is quantised, of another version, or malformed.
         EOFError: for a file that ends too early.
     """
     _, version = struct.unpack("<4si", _exactly(file, 8))

@@ -22,7 +22,7 @@ _SHOWN = 5  # files that a note names
 
 
 class Line(NamedTuple):
-    """A line of a file, to name in error messages.
+    """A line of a file, for error messages.
 
     Attributes:
         path: the file.
@@ -48,9 +48,9 @@ class Parts(NamedTuple):
 
     Attributes:
         train: the file to train on.
-        test: the one to test with.
-        valid: the one to choose a model with, if there is one beside that for the test.
-        notes: what other files are there, in words.
+        test: the file to test with.
+        valid: the file to choose a model with, if there is one beside the test.
+        notes: lines for the log about other files in the folder.
     """
 
     train: pathlib.Path
@@ -60,12 +60,12 @@ class Parts(NamedTuple):
 
     @property
     def paths(self) -> list[pathlib.Path]:
-        """The files that are there: for training, test and validation."""
+        """The existing files for training, test and validation."""
         return [path for path in (self.train, self.test, self.valid) if path is not None]
 
 
 def existing(data_path: str | os.PathLike[str]) -> pathlib.Path:
-    """Returns the path that a user gave.
+    """Returns the path that a user gave, after checking that it exists.
 
     Raises:
         InputError: when it does not exist.
@@ -114,8 +114,8 @@ def parts(file: pathlib.Path) -> list[str]:
 def find_parts(path: pathlib.Path) -> Parts:
     """Finds the files of a folder for training, test and validation by their names.
 
-    A file named dev, valid, validation or val is for validation where one is named test, else it is
-    for the test.
+    A file named dev, valid, validation or val is for validation if another file is named test, else
+    it is for the test.
 
     Raises:
         InputError: when the file for training or the one for the test is missing.
@@ -134,7 +134,7 @@ def find_parts(path: pathlib.Path) -> Parts:
 
 
 def unread(path: pathlib.Path, used: Collection[pathlib.Path]) -> tuple[str, ...]:
-    """Returns a note on the visible files of a folder that are not used, none if all are."""
+    """Returns a note on the visible files of a folder that are not used; none if all are."""
     others = [file.name for file in visible(path) if file not in used]
     if not others:
         return ()
@@ -170,14 +170,14 @@ def read_lines(path: pathlib.Path) -> list[str]:
 
 
 def read_rows(path: pathlib.Path) -> list[Row]:
-    """Reads the rows of a table: cells with tabs between, or the CSV of a file named so.
+    """Reads the rows of a table with tabs between its cells, or of a CSV file if it is named so.
 
-    CSV is that of RFC 4180, with commas, or with semicolons where its first line has no comma: a
-    cell in double quotes may hold commas and line ends, and quotes that are doubled. In a file with
-    tabs quotes are characters like others.
+    CSV is as in RFC 4180, with commas, or with semicolons where the first line has no comma: a cell
+    in double quotes may hold commas, line ends and doubled quotes. In a file with tabs, quotes are
+    ordinary characters.
 
     Raises:
-        InputError: for the same reasons as `read_text`, and for quotes that do not fit together.
+        InputError: for the same reasons as `read_text`, and for quotes that do not match.
     """
     text = _filled(path)
     if ".csv" not in (suffix.lower() for suffix in path.suffixes):
@@ -210,10 +210,10 @@ def read_rows(path: pathlib.Path) -> list[Row]:
 
 
 def find_column(given: int | str, names: Sequence[str], width: int, place: Line) -> int:
-    """Returns the place of a column from 0 on.
+    """Returns the index of a column, from 0 on.
 
     Args:
-        given: its number, from 1 on, or its name, in upper or lower case.
+        given: the number of the column, from 1 on, or its name, in upper or lower case.
         names: the names of the columns, none if the file does not name them.
         width: the number of columns.
         place: a line to name in error messages.

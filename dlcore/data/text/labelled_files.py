@@ -26,7 +26,7 @@ class Labelled(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """Where text and label stand, and whether the first row is certain to name the columns."""
+    """The columns of text and label, and whether the first row is certain to name the columns."""
 
     text: int
     label: int
@@ -39,12 +39,11 @@ def read_labelled(
     """Reads texts and labels from tables of two columns, see `files.read_rows`.
 
     A first row with a cell that reads label, class, category or target, in upper or lower case, is
-    a header and says which column of its file holds the labels. Without such a cell they are in the
-    column that has fewer different values in the first file; the first row of that file is then a
-    header if its cells are a few words each, its label is that of no other row, and other labels
-    come again. Another file has a header if it begins with the same row.
-    Tables of more columns need a header with names for texts and labels that are known here, or the
-    arguments.
+    a header and says which column of its file holds the labels. Without such a cell, the labels are
+    in the column that has fewer different values in the first file. The first row of that file is
+    then a header if its cells are a few words each, no other row has its label, and other labels
+    are repeated. Another file has a header if it begins with the same row. Tables with more columns
+    need a header with known names for texts and labels, or the arguments.
 
     Args:
         paths: the files.
@@ -52,7 +51,7 @@ def read_labelled(
         label_column: the same for the labels.
 
     Returns:
-        The texts of each file, and notes on what was left out.
+        The texts of each file, and notes on lines that were left out.
 
     Raises:
         InputError: for a row without the columns, an empty text or label, or columns that have
@@ -83,7 +82,7 @@ def _layout(
     text_column: Column,
     label_column: Column,
 ) -> _Layout:
-    """Finds the columns of a file; `first` is the layout of the first file, unless it is this."""
+    """Finds the columns of a file; `first` is the layout of the first file, for the others."""
     cells, place = rows[0]
     width = len(cells)
     for row in rows:
@@ -134,7 +133,7 @@ def _label_column(path: pathlib.Path, rows: Sequence[Row]) -> int:
 
 
 def _names_columns(rows: Sequence[Row], layout: _Layout) -> bool:
-    """Tells whether a first row without a certain name is none of the examples."""
+    """Returns whether a first row without a certain name is a header and not an example."""
     text, label = (rows[0].cells[at].strip() for at in layout[:2])
     if max(len(text.split()), len(label.split())) > _NAME_WORDS:
         return False

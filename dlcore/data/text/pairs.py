@@ -43,7 +43,7 @@ class Pairs:
         bucket_of: the index of the first of the `buckets` that holds each pair, int [N].
         lengths: S + T of that bucket, int [N]; pairs that are sorted by it need little padding.
         dropped: the number of pairs that were left out.
-        cut: the number of pairs of which a side lost its end.
+        cut: the number of pairs with a side that lost its end.
 
     Raises:
         InputError: for a limit below 2 or that all pairs exceed, or another `longer`.
@@ -103,7 +103,7 @@ class Pairs:
 
         Args:
             indices: the numbers of the pairs.
-            among: the pairs that decide the bucket; None stands for `indices` themselves.
+            among: the pairs that decide the bucket; None means `indices` themselves.
 
         Returns:
             "source", int32 [n, S], and "source_length", int32 [n]; "inputs" and "targets", int32
@@ -169,7 +169,7 @@ class _Side:
 def _limited(
     sources: Sequence[Ids], targets: Sequence[Ids], limit: int, longer: str
 ) -> tuple[list[Ids], list[Ids]]:
-    """Drops or cuts pairs with a side of more than `limit` tokens, of which "<eos>" is one."""
+    """Drops or cuts pairs with a side of more than `limit` tokens, including "<eos>"."""
     most = limit - 1
     if most < 1:
         raise InputError(f"length limit {limit} leaves no room for a token; give 2 or more")

@@ -28,9 +28,9 @@ class ParallelText(NamedTuple):
         train: the pairs to train on.
         valid: pairs that are held out for validation; may be empty.
         test: pairs that are held out for the test.
-        skipped: the number of pairs that were left out because one of their sides is empty, as some
-            are in most large corpora.
-        notes: what else was left out, in words.
+        skipped: the number of pairs that were left out because one of their sides is empty, as
+            happens in most large corpora.
+        notes: lines for the log about other data that was left out.
     """
 
     name: str
@@ -54,20 +54,21 @@ def load_parallel_text(
     """Loads pairs of sentences in three parts, without white space around the texts.
 
     Args:
-        dataset: "dates" (to ISO 8601) or "dates/en_de" and the like, which are always there, or a
-            prepared TFDS data set of translations, such as ted_hrlr_translate/ru_to_en.
+        dataset: "dates" (to ISO 8601) or "dates/en_de" and the like, which are always available, or
+            a prepared TFDS data set of translations, such as ted_hrlr_translate/ru_to_en.
         data_dir: the folder of prepared data sets; None stands for TFDS' own,
             ~/tensorflow_datasets.
         data_path: instead of `dataset`, a TSV file, on each line a source, a tab and a target, or
             the same as CSV; or a folder with such files, or with one file per language whose lines
             are aligned. Other columns are left out: those behind the two, such as the attribution
-            of a sentence, and those that hold numbers alone. The language is the last part of a
-            file's name that is not that of a part of the data: `train.en.gz`, `val_de.txt`,
+            of a sentence, and those that hold only numbers. The language is the last part of a
+            file's name that does not name a part of the data: `train.en.gz`, `val_de.txt`,
             `src-train.txt`. Files named train, test and valid (or validation, val, dev) are these
             parts. Without such names, and in a single file, the held-out pairs are cut from all
             pairs. If only one of test and valid is there, it is the test.
-        languages: the source and the target. By default a data set's own, or src and tgt where
-            aligned files are called so; others need them, TSV files have none.
+        languages: the source and the target. By default they are a data set's own, or src and tgt
+            where aligned files are named so; other aligned files need them, and TSV files have
+            none.
         valid_share: the share of the training sources that is held out for validation where the
             data has no such part; 0 holds nothing out. All pairs of a source go together, and the
             choice depends on the sources alone.
@@ -75,9 +76,9 @@ def load_parallel_text(
 
     Raises:
         InputError: for data that is missing, not prepared, unreadable, not UTF-8 or empty, a line
-            of a TSV file with fewer than two columns or others than the first, aligned files of
-            different lengths, languages that the data does not have, shares outside [0, 1), or a
-            data set without translations.
+            of a TSV file with fewer than two columns or other columns than the first line, aligned
+            files of different lengths, languages that the data does not have, shares outside
+            [0, 1), or a data set without translations.
     """
     for name, share in (("validation", valid_share), ("test", test_share)):
         if not 0 <= share < 1:
@@ -119,17 +120,17 @@ def load_copied_text(
     """Loads texts that are their own targets, for sequence autoencoders, in three parts.
 
     Args:
-        dataset: "dates" or "dates/en_de" and the like, of which the sources are taken, or what
-            `load_corpus` takes, of which each line is a text.
+        dataset: "dates" or "dates/en_de" and the like, whose sources are the texts, or a data set
+            for `load_corpus`, each of whose lines is a text.
         data_dir: see `load_corpus`.
         data_path: a text file, or a folder of them, instead of `dataset`; see `load_corpus`.
-        valid_share: the share that is held out for validation where the data has no such part.
+        valid_share: the share to hold out for validation where the data has no such part.
 
-    Held-out texts that are also trained on are left out and counted in a note, empty ones in
-    `skipped`.
+    Held-out texts that are also in training are left out and counted in a note; empty texts are
+    counted in `skipped`.
 
     Raises:
-        InputError: as `load_corpus`, and where no text is left to test with.
+        InputError: as for `load_corpus`, and where no text is left to test with.
     """
     if data_path is None and dataset.partition("/")[0] == "dates":
         text = load_parallel_text(dataset, data_dir=data_dir, valid_share=valid_share)
@@ -237,7 +238,7 @@ def _parts(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
 def _by_language(
     group: list[pathlib.Path], languages: Sequence[str] = ()
 ) -> dict[str, pathlib.Path]:
-    """Returns the files by their languages: those given, or what is last in their names."""
+    """Returns the files by their languages: those given, or the last parts of their names."""
     by_language: dict[str, pathlib.Path] = {}
     for file in group:
         skipped = {"train", *files.HELD_OUT, *_SUFFIXES}

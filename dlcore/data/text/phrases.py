@@ -38,7 +38,7 @@ class Phrases(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that two values share when they are equal."""
+        """A text of 16 hexadecimal digits, which is the same for equal values."""
         content = json.dumps([sorted(pairs) for pairs in self.passes])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 

@@ -11,7 +11,7 @@ PathLike = str | os.PathLike[str]
 def read_corpus(
     dataset: str, data_dir: PathLike | None, *, limit: int | None
 ) -> tuple[str, str, str | None, str | None]:
-    """Returns name, training, validation and test text; None stands for a missing split.
+    """Returns name, training, validation and test text; None means a missing split.
 
     Each example becomes one or more lines. Reading the training split stops after `limit`
     characters.
@@ -54,8 +54,8 @@ def read_labelled(
 ]:
     """Returns name, training and test texts with their classes, class names and validation texts.
 
-    Validation texts are those of the split "validation" where a split "test" with labels is there
-    too, else None.
+    Validation texts are those of the split "validation" if there is also a split "test" with
+    labels, else None.
 
     Raises:
         InputError: when the data set is not prepared, has not exactly one text and one class per
@@ -95,7 +95,7 @@ def read_tagged(
     """Returns name, training and test sentences with their tags, tag names and validation ones.
 
     A data set with a text instead of tokens has a tag for each character. Validation sentences are
-    those of the split "validation" where a split "test" is there too, else None.
+    those of the split "validation" if there is also a split "test", else None.
 
     Raises:
         InputError: when the data set is not prepared, has not exactly one sequence of tokens and

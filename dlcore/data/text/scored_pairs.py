@@ -1,4 +1,4 @@
-"""Pairs of sentences with a score of their similarity, from files or made of documents.
+"""Pairs of sentences with a score of their similarity, from files or made from documents.
 
 Shapes: N pairs of a split, n gathered pairs, T the length that both sides are padded to.
 """
@@ -48,8 +48,8 @@ class ScoredText(NamedTuple):
     """Pairs of sentences with scores.
 
     Attributes:
-        valid: pairs to choose a model with, None where the data has none beside those for the test.
-        notes: what was left out and what is unusual, in words.
+        valid: pairs to choose a model with; None where the data has no such part.
+        notes: lines for the log about what was left out and what is unusual.
     """
 
     name: str
@@ -60,7 +60,7 @@ class ScoredText(NamedTuple):
 
 
 class _Columns(NamedTuple):
-    """The places of the two sentences and the score, and whether the first row names them."""
+    """The columns of the two sentences and the score, and whether the first row names them."""
 
     first: int
     second: int
@@ -79,12 +79,13 @@ def load_scored_pairs(
     lowest: float = 0.0,
     highest: float = 5.0,
 ) -> ScoredText:
-    """Loads pairs of sentences with scores from the user's files, or makes some of documents.
+    """Loads pairs of sentences with scores from the user's files, or makes some from documents.
 
     Args:
-        dataset: "python_docs", which is always there, or a prepared TFDS data set with one text per
-            example. Nobody has scored it: two neighbouring sentences of a paragraph get the highest
-            score, two of one document that of the middle, two of different documents the lowest.
+        dataset: "python_docs", which is always available, or a prepared TFDS data set with one text
+            per example. Its scores are made up: two neighbouring sentences of a paragraph get the
+            highest score, two of one document the middle one, two of different documents the
+            lowest.
         data_dir: the folder of prepared data sets; None stands for TFDS' own,
             ~/tensorflow_datasets.
         data_path: a TSV or CSV file (`read_scored`), of which every fifth pair is held out, or a
@@ -97,8 +98,8 @@ def load_scored_pairs(
         highest: the highest possible score.
 
     Raises:
-        InputError: for data that is missing, not prepared or unreadable, or a line that is no pair
-            with a possible score.
+        InputError: for data that is missing, not prepared or unreadable, or a line that is not a
+            pair with a possible score.
     """
     if not lowest < highest:
         raise InputError(f"scores from {lowest:g} to {highest:g} have no range; give another")
@@ -140,8 +141,8 @@ def read_scored(
 ) -> tuple[list[ScoredPair], tuple[str, ...]]:
     """Reads pairs from a table, see `files.read_rows`; returns them and notes.
 
-    A first row with a known name of the column of scores is a header, and so is one with names that
-    are given. Without a header a table has three columns: two sentences and their score.
+    A first row that has a known name for the column of scores, or the given names, is a header.
+    Without a header a table has three columns: two sentences and their score.
 
     Args:
         path: the file.
@@ -153,7 +154,8 @@ def read_scored(
 
     Raises:
         InputError: for columns that cannot be found, a row without them, an empty sentence, a score
-            that is no number or not between the two, or a file without pairs; it names the line.
+            that is not a number or not between the two, or a file without pairs; the message names
+            the line.
     """
     rows = read_rows(path)
     while rows and not "".join(rows[-1].cells).strip():
@@ -233,7 +235,7 @@ def _score(text: str, line: Line, lowest: float, highest: float) -> float:
 
 
 def _made_of(dataset: str, data_dir: PathLike | None, lowest: float, highest: float) -> ScoredText:
-    """Makes pairs of the sentences of documents."""
+    """Makes pairs from the sentences of documents."""
     # Files need no TFDS, whose import takes 0.3 s.
     from dlcore.data import catalogue, tfds
 
@@ -265,7 +267,7 @@ def _made_of(dataset: str, data_dir: PathLike | None, lowest: float, highest: fl
 
 
 def _paragraphs(text: str) -> list[list[str]]:
-    """Returns the plain sentences of each paragraph of a text that has any."""
+    """Returns the plain sentences of each paragraph that has any."""
     found = []
     for paragraph in text.split("\n\n"):
         sentences = [
@@ -309,7 +311,7 @@ def _pairs_of(
 def word_overlap(pairs: Sequence[tuple[Sequence[str], Sequence[str]]]) -> np.ndarray:
     """Returns the share of different words that both texts of a pair have, float64 [N] (Jaccard).
 
-    Two texts without words have 1.
+    For two texts without words the share is 1.
 
     >>> word_overlap([(["a", "b", "a"], ["b", "c"])]).round(3).tolist()
     [0.333]
@@ -323,15 +325,15 @@ class PairSplit:
 
     Args:
         first: the ids of N sequences, none of them empty.
-        second: those of the sequences that they are compared with.
-        scores: of each pair, [N].
-        limit: the most tokens of a sequence; a longer one keeps its first ones.
+        second: the ids of the sequences that they are compared with.
+        scores: the score of each pair, [N].
+        limit: the most tokens of a sequence; a longer one keeps its first `limit` tokens.
         buckets: the lengths T to pad to; None chooses four by quantiles.
         further: arrays with the leading axis N that are gathered too, by name.
 
     Attributes:
-        lengths: of the longer sequence of each pair, int32 [N].
-        scores: float32 [N].
+        lengths: the length of the longer sequence of each pair, int32 [N].
+        scores: the score of each pair, float32 [N].
         cut: the number of sequences that lost their end to `limit`.
 
     >>> split = PairSplit([[4, 5], [7]], [[6], [8]], [1.0, 0.0])
@@ -368,7 +370,7 @@ class PairSplit:
 
         Args:
             indices: the numbers of the pairs.
-            among: the pairs of which the longest sequence decides T; None stands for `indices`.
+            among: the pairs whose longest sequence decides T; None means `indices`.
 
         Returns:
             "tokens", int32 [n, 2, T]; "length", int32 [n, 2]; "score", float32 [n]; and the further
@@ -394,5 +396,5 @@ class PairSplit:
 
 
 def _both(rows: np.ndarray) -> np.ndarray:
-    """Returns the places of both sequences of pairs [n] among all, [2 n]."""
+    """Returns the indices of both sequences of pairs [n] among all sequences, [2 n]."""
     return (2 * rows[:, None] + np.arange(2)).reshape(-1)

@@ -88,7 +88,7 @@ class Sequences:
 
         Args:
             indices: the numbers of the sequences.
-            among: the sequences of which the longest decides T; None stands for `indices`.
+            among: the sequences whose longest decides T; None means `indices`.
 
         Returns:
             "tokens", int32 [n, T]; "length", int32 [n]; and "label", int32 [n], or "tags", int32

@@ -1,8 +1,8 @@
-"""The words of a block of text as places in its bytes, found and hashed by NumPy.
+"""The words of a block of text as positions in its bytes, found and hashed by NumPy.
 
-That is several times faster than to make a string of each word: only those that were not seen
-before become strings. A rule is a table of the bytes that words are made of; text that needs more
-than that is first written so that the table tells its words.
+This is several times faster than making a string of each word: only words that were not seen
+before become strings. A rule is a table of the bytes that words are made of; text for which this is
+not enough is first rewritten so that the table finds its words.
 
 Shapes: W words of a block.
 """
@@ -33,8 +33,8 @@ class Words(NamedTuple):
 
     Attributes:
         data: the bytes that hold them, and `_CHUNK` more.
-        starts: the place of each word, [W].
-        stops: the place behind it, [W].
+        starts: the position of the first byte of each word, [W].
+        stops: the position after its last byte, [W].
         ends: the number of words before the end of each sentence, rising.
     """
 
@@ -57,7 +57,7 @@ class Words(NamedTuple):
         return self.data[self.starts[index] : self.stops[index]].decode(errors="surrogatepass")
 
     def hashes(self) -> np.ndarray:
-        """Returns a hash of each word, uint64 [W]; those of two words of 8 bytes always differ."""
+        """Returns a hash of each word, uint64 [W]; two words of 8 bytes never share one."""
         view = np.ndarray(len(self.data) - _CHUNK + 1, "<u8", self.data, strides=(1,))
         sizes = self.stops - self.starts
         found = _mixed(sizes.astype(np.uint64), view[self.starts] & _MASKS[np.minimum(sizes, 8)])
@@ -76,12 +76,12 @@ class Words(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Finds the words of a text by its bytes.
+    """A rule that finds the words of a text by its bytes.
 
     Attributes:
-        table: 256 bytes, 1 for each that words are made of, else 0.
-        apostrophes: whether one belongs to a word on both sides of it.
-        rewritten: writes text so that the table tells its words.
+        table: 256 bytes, 1 for each byte that words are made of, else 0.
+        apostrophes: whether an apostrophe with word characters on both sides belongs to the word.
+        rewritten: rewrites text so that the table finds its words.
     """
 
     table: bytes
@@ -89,7 +89,7 @@ class Rule(NamedTuple):
     rewritten: Callable[[str], str]
 
     def words(self, text: str) -> Words:
-        """Returns the words of a text whose lines are sentences; lines without words are none."""
+        """Returns the words of a text whose lines are sentences, except lines without words."""
         data = _padded(self.rewritten(text) + "\n")
         known = np.frombuffer(bytearray(data.translate(self.table)), np.uint8)
         known[-_CHUNK:] = 0
@@ -107,8 +107,8 @@ class Rule(NamedTuple):
 def _mixed(state: np.ndarray, chunk: np.ndarray) -> np.ndarray:
     """Returns hashes that differ wherever the chunks differ and the states do not.
 
-    Each bit of both changes each bit of the result in about half of all cases, by the last steps of
-    SplitMix64 (Steele et al. 2014).
+    Each bit of both inputs changes each bit of the result in about half of all cases, by the last
+    steps of SplitMix64 (Steele et al. 2014).
     """
     mixed = state * _STATE
     mixed ^= chunk
@@ -124,12 +124,12 @@ def _padded(text: str) -> bytes:
 
 
 def _table(known: Callable[[str], bool]) -> bytes:
-    """Returns the table of the ASCII characters of words; bytes of others belong to words."""
+    """Returns the table for the ASCII characters of words; all other bytes belong to words too."""
     return bytes(code > 127 or known(chr(code)) for code in range(256))
 
 
 def _by_line(find: Callable[[str], list[str]]) -> Callable[[str], str]:
-    """Returns what leaves nothing but words, with spaces between, in lines that are not ASCII."""
+    """Returns a function that reduces lines beyond ASCII to words with spaces between them."""
 
     def rewritten(text: str) -> str:
         if text.isascii():

@@ -40,8 +40,8 @@ class Lines(NamedTuple):
     """A text that does not come from a file, such as a data set.
 
     Attributes:
-        name: the name of the text. Another text must have another name, because a token file that
-            was built from a text of this name is used again.
+        name: the name of the text. Another text must have another name, because a token file
+            built from a text of this name is reused.
         read: a function that returns the whole text, as strings of one or more lines, at each call.
     """
 
@@ -53,14 +53,14 @@ Source = str | os.PathLike[str] | Lines
 
 
 def find_splitter(name: str) -> Splitter:
-    """Returns the function of that name in `SPLITTERS`, or one that follows "regex:PATTERN".
+    """Returns the function named in `SPLITTERS`, or one that follows "regex:PATTERN".
 
     A pattern finds the words of a line from left to right. If it has a group, the word is the part
     of the match that the group holds.
 
     Raises:
-        InputError: for another name, or a pattern that is wrong or has several groups; when a line
-            is split, for a pattern that takes too long.
+        InputError: for an unknown name, or a pattern that is invalid or has several groups; and,
+            when a line is split, for a pattern that takes too long.
 
     >>> find_splitter("words")("Don't panic: 42!")
     ["Don't", 'panic', '42']
@@ -80,7 +80,7 @@ def find_splitter(name: str) -> Splitter:
 
 
 def fingerprint(source: Source) -> list[list[str | int]]:
-    """Returns values that show a change of a source: name, size and time of each file, or a name.
+    """Returns values that change with a source: name, size and time of each file, or a name.
 
     Raises:
         InputError: when there is no file.
@@ -107,7 +107,7 @@ def sentences(
 
     Raises:
         InputError: when there is no file, a file cannot be read or is not UTF-8 (the message names
-            the line), or the splitter is unknown or wrong.
+            the line), or the splitter is unknown or invalid.
     """
     split = find_splitter(splitter)
     for block in _blocks(source, title):
@@ -140,7 +140,7 @@ def in_blocks(sentences: Iterable[list[str]]) -> Iterator[Words]:
 
 
 class WordNumbers:
-    """Numbers words in the order of their first appearance, from 1 on; 0 ends a sentence.
+    """A numbering of words in the order of their first appearance, from 1 on; 0 ends a sentence.
 
     Words are recognised by hashes of 64 bits: the chance that two of a million words share one is 3
     in 10^8.

@@ -27,13 +27,13 @@ _EOS = 1  # the id of <eos> in every vocabulary
 
 
 class Stream:
-    """The training batches of one text, the same in each epoch.
+    """A loader of the training batches of one text, which are the same in each epoch.
 
     A batch is a pure function of its step (mod `epoch_steps`), so a run can continue at any step
     once it has the carry of the model.
 
     Args:
-        tokens: ids [N].
+        tokens: the ids of the text, [N].
         batch_size: B, over all processes, at most N.
         window: T.
         process_index: the number of this process, from 0 to P - 1.
@@ -126,7 +126,7 @@ class Windows:
     neighbouring windows of a text are alike.
 
     Args:
-        tokens: ids, more than T of them.
+        tokens: more than T ids.
         window: T.
 
     Raises:

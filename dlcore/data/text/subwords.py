@@ -1,9 +1,9 @@
-"""Sub-words: character n-grams in the manner of fastText, which give unseen words vectors too.
+"""Sub-words: character n-grams as in fastText, which give vectors to unseen words too.
 
-A word is marked as <word>; its sub-words are the n-grams of the marked word, of some lengths in
-characters, each as often as it occurs (Bojanowski et al. 2017, "Enriching Word Vectors with Subword
-Information", section 3.2). The hash of an n-gram selects its row of a table, so that several
-n-grams share a row. Hash, order and rows are those of the program fastText.
+A word is marked as <word>; its sub-words are the n-grams of the marked word with lengths in a range
+of characters, each as often as it occurs (Bojanowski et al. 2017, "Enriching Word Vectors with
+Subword Information", section 3.2). The hash of an n-gram selects its row of a table, so that
+several n-grams share a row. Hash, order and rows are those of the program fastText.
 
 Shapes: V words, L n-grams of the longest word, K rows (buckets) of the table of n-grams, C
 characters of all words together with their marks.
@@ -24,7 +24,7 @@ def subword_ids(
 ) -> np.ndarray:
     """Returns the rows of the words' n-grams, sorted by their first character, then by length.
 
-    A mark alone is no n-gram; the whole <word> is one if it is short enough.
+    A mark alone is not an n-gram; the whole <word> is one if it is short enough.
 
     Args:
         words: V words.

@@ -82,7 +82,7 @@ def build_token_file(
 ) -> TokenFile:
     """Builds the token file of a corpus, or opens it if it is in `directory` already.
 
-    A token file there is used again if it was built with the same options from files of the same
+    An existing token file is reused if it was built with the same options from files of the same
     names, sizes and times, or from `Lines` of the same name.
 
     Args:
@@ -97,8 +97,8 @@ def build_token_file(
 
     Raises:
         InputError: when there is no text, it cannot be read or is not UTF-8, no word is frequent
-            enough, an option is not possible, or the directory cannot be written. The directory
-            keeps its content then.
+            enough, an option is impossible, or the directory cannot be written. In these cases the
+            directory keeps its content.
     """
     folder = pathlib.Path(directory).expanduser()
     options = {"min_count": min_count, "max_words": max_words, "max_sentence": max_sentence}
@@ -171,7 +171,7 @@ def open_token_file(directory: str | os.PathLike[str]) -> TokenFile:
     """Opens the token file that `build_token_file` built in a directory.
 
     Raises:
-        InputError: when there is none, or it is damaged.
+        InputError: when there is no token file, or it is damaged.
     """
     folder = pathlib.Path(directory).expanduser()
     meta = _read_meta(folder)
@@ -256,7 +256,7 @@ def _listed(
 
 
 def _cut_sentences(ids: np.ndarray, before: int, longest: int) -> tuple[np.ndarray, int]:
-    """Leaves out rare words and then empty sentences, and cuts sentences that are too long.
+    """Drops rare words and then empty sentences, and cuts sentences that are too long.
 
     Args:
         ids: consecutive ids of the corpus, with `SENTENCE_END` and `_RARE`.

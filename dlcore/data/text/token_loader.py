@@ -1,4 +1,4 @@
-"""Loads batches of about equally many tokens: a batch of short pairs has more of them.
+"""Loads batches of about equally many tokens: a batch of short pairs has more pairs.
 
 Like a batch of `dlcore.data.Loader`, a batch is a pure function of (seed, step, process): nothing
 needs saving, and any number of processes sees parts of the same global batches.
@@ -19,7 +19,7 @@ from dlcore.errors import InputError
 
 
 class TokenLoader:
-    """The training batches of pairs, each of about `tokens` target tokens.
+    """A loader of training batches of pairs, each with about `tokens` target tokens.
 
     Every pair comes once per epoch. All pairs of a batch are of one bucket, and all batches of a
     bucket have one shape (B, S, T). In each epoch the pairs of every bucket are shuffled anew, then

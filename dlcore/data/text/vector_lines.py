@@ -12,11 +12,11 @@ _OVERFLOW = 2.0**128 - 2.0**103  # the smallest number that no finite float32 is
 
 
 class Block(NamedTuple):
-    """Vectors that were read, and what could not be.
+    """Vectors that were read, and the faults that were found.
 
     Attributes:
         words: k words.
-        vectors: theirs, float32 [k, D].
+        vectors: the vectors of the words, float32 [k, D].
         faults: the reasons by the places that could not be read, such as "line 5".
     """
 
@@ -41,8 +41,7 @@ def describe(faults: dict[str, str]) -> str:
 def parse_block(lines: list[bytes], dimension: int) -> Block | None:
     """Parses the words and vectors of lines at once.
 
-    Returns None, so that the caller takes `parse_lines`, if a line is faulty or a word holds a
-    space.
+    Returns None if a line is faulty or a word holds a space, so that the caller uses `parse_lines`.
 
     >>> parse_block([b"cat 1 0.5", b"dog 2 -1"], 2)[:2]
     ([b'cat', b'dog'], array([[ 1. ,  0.5],

@@ -44,7 +44,7 @@ class Vectors(NamedTuple):
     Attributes:
         words: n words, in the order of the file: usually the most frequent first.
         matrix: float32 [n, D].
-        notes: what of their file was not read, in words.
+        notes: lines for the log about the parts of the file that were not read.
     """
 
     words: list[str]
@@ -59,24 +59,24 @@ def read_vectors(
     limit: int | None = None,
     strict: bool = False,
 ) -> Vectors:
-    """Reads a file of word vectors; its content tells its format and whether gzip packed it.
+    """Reads a file of word vectors and recognises its format, and gzip, by its content.
 
-    Published files have their faults: a wrong number of vectors in the first line, a line with a
-    value too few, an empty one at the end. What can be read is read, and the notes say what was
+    Published files have faults: a wrong number of vectors in the first line, a line with a value
+    too few, an empty line at the end. All readable vectors are read, and the notes say what was
     not.
 
     Args:
         path: the file.
         wanted: the words to keep; the others take neither memory nor the time to parse them, and
             their faults are not looked for. None keeps all words.
-        limit: the number of vectors after which the file is read no further; None reads it all.
+        limit: the number of vectors after which reading stops; None reads the whole file.
         strict: whether any fault is an error.
 
     Raises:
-        InputError: when the file is damaged or empty or none of its vectors can be read, and for
-            any fault of a strict reading: a vector that is not D finite numbers, or another number
-            of them than the first line says. The message names the file, the line or word, and the
-            fault.
+        InputError: when the file is damaged or empty or none of its vectors can be read, and in
+            strict reading for any fault: a vector that is not D finite numbers, or a number of
+            vectors that differs from the first line. The message names the file, the line or word,
+            and the fault.
     """
     name = os.fspath(path)
     words: list[str] = []
@@ -107,10 +107,10 @@ def read_vectors(
 
 
 def check_words(words: Iterable[str], format: str) -> None:
-    """Checks that words can be written in a format, see `write_vectors`.
+    """Checks that words can be written in a format; see `write_vectors`.
 
     Raises:
-        InputError: when the format is unknown, or one of the words cannot.
+        InputError: when the format is unknown, or one of the words cannot be written.
     """
     pick("format of word vectors", format, FORMATS)
     wrong = {name: re.compile(r"[ \n]|^$" if FORMATS[name] else r"\n|^ | $|^$") for name in FORMATS}
@@ -183,10 +183,10 @@ def write_vectors(
 def embedding_matrix(
     vectors: Vectors, tokens: Sequence[str], *, seed: int
 ) -> tuple[np.ndarray, int]:
-    """Makes an embedding matrix to start training from out of the vectors of the tokens.
+    """Makes an embedding matrix for the start of training from vectors of the tokens.
 
-    Tokens without a vector get normal noise of the same standard deviation as the vectors that are
-    used. Of several vectors of one word the first is used.
+    Tokens without a vector get normal noise with the same standard deviation as the vectors used.
+    If a word has several vectors, the first is used.
 
     Args:
         vectors: the vectors of some words.
@@ -220,7 +220,7 @@ def embedding_matrix(
 
 
 class _Layout(NamedTuple):
-    """The layout of a file by its first lines: n, if there is a header, D, and what reads it."""
+    """The layout of a file by its first lines: n if there is a header, D, and the reader to use."""
 
     size: int | None
     dimension: int
@@ -237,7 +237,7 @@ def _decoded(word: bytes) -> str:
 
 @contextlib.contextmanager
 def _packed(name: str, pack: bool) -> Iterator[IO[bytes] | gzip.GzipFile]:
-    """Opens a file to write; a packed one does not hold its name and the time, which differ."""
+    """Opens a file to write; a packed one holds no name and no time, which would differ."""
     with open(name, "wb") as file:
         if pack:
             with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
@@ -247,7 +247,7 @@ def _packed(name: str, pack: bool) -> Iterator[IO[bytes] | gzip.GzipFile]:
 
 
 def _layout(file: io.BufferedReader, name: str, strict: bool) -> _Layout:
-    """Finds the layout of a file and leaves it at the first vector."""
+    """Finds the layout of a file, and leaves the file at the first vector."""
     start = len(codecs.BOM_UTF8) if file.peek(3)[:3] == codecs.BOM_UTF8 else 0
     file.seek(start)
     first = file.readline(_BLOCK)

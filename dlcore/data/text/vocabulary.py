@@ -37,17 +37,17 @@ _FINDERS = {"word": find_tokens, "space": str.split}
 class Vocabulary:
     """The tokens of a level; the id of a token is its index among them.
 
-    Id 0 is "<unk>", which stands for every token that is not listed, and id 1 is "<eos>", the end
+    Id 0 is "<unk>", which represents every token that is not listed, and id 1 is "<eos>", the end
     of a line or sequence. The others follow by falling frequency in the training text, ties in the
     order of their code points. Vocabularies are equal when they encode every text alike.
 
     The levels are:
 
     - word: words and runs of punctuation; a line end is "<eos>", other white space is dropped.
-    - space: what stands between white space, for text that was split into tokens before, such
+    - space: the strings between white space, for text that was split into tokens before, such
       as WikiText or the Penn Treebank; a line end is "<eos>".
-    - char: characters, line ends and spaces too.
-    - bpe: byte pairs (Sennrich et al. 2016, on bytes); decoding gives every text back, and no
+    - char: characters, including line ends and spaces.
+    - bpe: byte pairs (Sennrich et al. 2016, on bytes); decoding restores every text, and no
       token is unknown. Lines are encoded one by one.
 
     Attributes:
@@ -120,7 +120,7 @@ class Vocabulary:
         min_count: int = 1,
         lower: bool = False,
     ) -> "Vocabulary":
-        """Builds the vocabulary, of level "word", of a text that is split already; see `build`."""
+        """Builds a vocabulary of level "word" from text that is split already; see `build`."""
         counts = collections.Counter(token.lower() if lower else token for token in tokens)
         return cls("word", _most_frequent(counts, "word", size, min_count), lower)
 
@@ -150,7 +150,7 @@ class Vocabulary:
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of ids: words with spaces between them, other tokens without.
 
-        "<eos>" becomes a line end; bytes that form no character become U+FFFD.
+        "<eos>" becomes a line end; bytes that do not form a character become U+FFFD.
         """
         lines: list[list[int]] = [[]]
         for token in ids:
@@ -166,16 +166,16 @@ class Vocabulary:
 
     @property
     def separator(self) -> str:
-        """What stands between the tokens of a line: a space, or nothing where they are spelt."""
+        """The text between the tokens of a line: a space, or nothing at levels that spell words."""
         return " " if self.level in _FINDERS else ""
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that are the same for equal vocabularies."""
+        """A text of 16 hexadecimal digits that is the same for equal vocabularies."""
         return hashlib.sha256(json.dumps(dataclasses.astuple(self)).encode()).hexdigest()[:16]
 
     def check(self, fingerprint: str, *, owner: str) -> None:
-        """Refuses to serve a model that was trained with another vocabulary.
+        """Checks that a model was trained with this vocabulary.
 
         Args:
             fingerprint: the fingerprint of the vocabulary that the model was trained with.
@@ -263,7 +263,7 @@ class Vocabulary:
 
 
 class _Ids(dict[str, int]):
-    """The ids of tokens; that of all others is `UNKNOWN`."""
+    """The ids of tokens; all other tokens have the id `UNKNOWN`."""
 
     def __missing__(self, token: str) -> int:
         return UNKNOWN
@@ -272,8 +272,8 @@ class _Ids(dict[str, int]):
 def _pieces(text: str, *, whole_lines: bool = False) -> Iterator[str]:
     """Yields a text, at least once, in pieces whose tokens are those of the text.
 
-    So what is made of a piece takes little memory, whatever the size of the text. A piece ends at
-    a line end, or at a space where a line is longer, unless lines have to be whole.
+    So the results of a piece take little memory, whatever the size of the text. A piece ends at a
+    line end, or at a space where a line is longer, unless lines have to stay whole.
     """
     start = 0
     while len(text) - start > _PIECE:

@@ -1,4 +1,4 @@
-"""The training batches of word2vec: stretches of a corpus with frequent words thinned out.
+"""The training batches of word2vec: stretches of a corpus with fewer of its frequent words.
 
 Shapes: N tokens of the corpus, V words, L words of a batch, W words of its margin on either side, S
 steps of an epoch.
@@ -51,16 +51,16 @@ def keep_probabilities(counts: np.ndarray, *, threshold: float, rule: str) -> np
 
 
 class WordStream:
-    """The batches of exactly L words, each a pure function of (seed, step).
+    """A loader of batches of exactly L words; a batch is a pure function of (seed, step).
 
     The corpus is cut once, by the expected number of words that are kept, into S stretches that
     fill a batch each. Every epoch takes them in another order, keeps other occurrences of the
     frequent words and draws other windows. A window ends with its sentence and its stretch. The
-    number of words that are kept of a stretch has a standard deviation of sqrt(L) at most; a
-    stretch is cut so short that it loses words only when a draw is four of them too high.
+    number of words kept in a stretch has a standard deviation of at most sqrt(L); a stretch is so
+    short that it loses words only when a draw is four standard deviations above the mean.
 
     Args:
-        tokens: int32 [N], ids, and -1 after each sentence; may be a memory map.
+        tokens: int32 [N], ids of words, and -1 after each sentence; may be a memory map.
         keep: the probabilities of `keep_probabilities`, [V].
         size: L.
         window: W, the largest distance of two words of a pair.
@@ -184,7 +184,7 @@ def held_out_pairs(
     together: bool,
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """Draws a sample of the pairs of a batch that stays the same, to measure a model with.
+    """Draws a fixed sample of the pairs of a batch, to measure a model with.
 
     Args:
         batch: a batch of `WordStream.batch`.

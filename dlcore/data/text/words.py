@@ -1,4 +1,4 @@
-"""What a word is, in the scripts of all languages.
+"""The definition of a word in the scripts of all languages.
 
 A letter may carry marks that are characters of their own: the vowel signs of Devanagari, the tones
 of decomposed Vietnamese, the dot that lower-casing leaves on a Turkish i. Python's `\\w` knows
@@ -20,13 +20,13 @@ _HIDDEN = r"\u00ad\u061c\u200e\u200f\u2060\ufeff"
 
 
 def _runs(letters: str, between: str) -> str:
-    """Returns the pattern of letters with their marks; `between` stands inside of a word only."""
+    """Returns the pattern of letters with their marks; `between` matches only inside a word."""
     run = f"[{letters}][{letters}{_EXTENDERS}]*"
     return f"{run}(?:(?:[{_HIDDEN}]+{between}){run})*"
 
 
 def _finder(plain: str, full: str) -> Callable[[str], list[str]]:
-    """Returns a function from a line to what a rule finds in it, from left to right.
+    """Returns a function that finds the matches of a rule in a line, from left to right.
 
     Args:
         plain: the rule for lines in ASCII, which is quicker.

@@ -1,8 +1,8 @@
 """A split of trees, which become arrays when they are gathered.
 
-The leaves of a tree stand side by side, and its inner nodes in steps of a few (`schedule`), of
-which each needs only earlier ones: so one scan over the steps serves trees of all shapes, and each
-row of a batch is a tree, which may lie on any device.
+The leaves of a tree lie side by side, and its inner nodes in steps of a few nodes (`schedule`).
+Each step needs only earlier ones, so one scan over the steps serves trees of all shapes. Each row
+of a batch is a tree, which may lie on any device.
 
 Shapes: N trees of a split, n gathered trees, L leaves, S steps, W nodes of a step, C children.
 """
@@ -23,16 +23,16 @@ SLOTS = 2  # W; trees of sentences are about as deep as they have pairs of inner
 
 
 class Trees:
-    """A split of trees that lies in memory.
+    """A split of trees that is held in memory.
 
     Args:
         trees: N trees, none with more than C children at a node.
         words: maps words to their ids.
-        classes: the number of each label; a label that it lacks is class K, which no model gives.
+        classes: the number of each label; an unknown label is class K, which no model predicts.
         children: C.
         inner_words: whether inner nodes have words, as in dependency trees.
         slots: W.
-        buckets: S and L that batches can have, in rising order of both, of which the last holds all
+        buckets: the pairs (S, L) that batches can have, both in rising order; the last holds all
             trees. None chooses six by quantiles of the steps.
 
     Attributes:
@@ -85,14 +85,14 @@ class Trees:
 
         Args:
             indices: the numbers of the trees.
-            among: the trees of which the one with most steps decides L and S; None for `indices`.
+            among: the trees whose largest number of steps decides L and S; None for `indices`.
 
         Returns:
-            "words", int32 [n, L], of the leaves; "leaves", int32 [n], how many there are;
-            "children", int32 [n, S, W, C]: places of the children of each inner node, where 0 is no
-            child, 1 to L the leaves and the S W inner nodes follow; "label", int32 [n, L + S W],
-            -1 for none; "root", int32 [n], its place among these from 0 on; and "inner_words",
-            int32 [n, S, W], where the split has them.
+            "words", int32 [n, L], the words of the leaves; "leaves", int32 [n], the number of
+            leaves; "children", int32 [n, S, W, C], the positions of the children of each inner
+            node, where 0 is no child, 1 to L are the leaves, and the S W inner nodes follow;
+            "label", int32 [n, L + S W], -1 for none; "root", int32 [n], the root's index among the
+            labels; and "inner_words", int32 [n, S, W], where the split has them.
         """
         all_rows = indices if among is None else among
         most = int(self.lengths[all_rows].max()), int(self._leaves[all_rows].max())
@@ -130,7 +130,7 @@ class Trees:
         return batch
 
     def places(self, index: int, leaves: int) -> dict[int, int]:
-        """Returns where each node of a tree stands in a gathered row of L = `leaves` leaves."""
+        """Returns the position of each node of a tree in a gathered row of L = `leaves` leaves."""
         count = self._leaves[index]
         return {
             node: place if place < count else int(place - count + leaves)
@@ -150,7 +150,7 @@ class Trees:
 def _rows(tree: Tree, slots: int, width: int) -> tuple[list[int | None], int, np.ndarray, int]:
     """Returns nodes in the order of a row, the number of leaves, children by node, and the root.
 
-    Children and root are k for leaf k from 1 on, and -k for inner node k.
+    In children and root, k means leaf k, from 1 on, and -k means inner node k.
     """
     children = tree.children()
     order: list[int | None] = [node for node, kids in enumerate(children) if not kids]
@@ -180,7 +180,7 @@ def _buckets(steps: np.ndarray, leaves: np.ndarray) -> tuple[tuple[int, int], ..
 def powers(largest: tuple[int, int]) -> tuple[tuple[int, int], ...]:
     """Returns the steps and leaves of buckets that are powers of two, up to the largest trees.
 
-    So trees that are answered in many parts share few compiled programs.
+    So predictions for many trees share few compiled programs.
 
     >>> powers((3, 9))
     ((1, 16), (2, 16), (4, 16))

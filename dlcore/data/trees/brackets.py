@@ -15,14 +15,14 @@ def parse_brackets(
 ) -> Iterator[Tree]:
     """Yields the trees of a text: `(3 (2 It) (4 works))`.
 
-    A bracket opens a node, whose label comes first, "_" for none; a bracket that follows at once
-    says that it has none. Then come its children, which are nodes or words: a leaf with a word is
-    `(2 It)`, or a word alone, which has no label. A word alone in brackets is a leaf without a
+    A bracket opens a node, whose label comes first, "_" for none; a node that starts with another
+    bracket has no label either. Its children follow, which are nodes or words: a leaf with a word
+    is `(2 It)`, or a word alone, which has no label. A word alone in brackets is a leaf without a
     label, and so `(It)` is a tree. -LRB- and -RRB- are the words "(" and ")".
 
     Args:
         text: trees, on one line or on several.
-        place: says in words where the character of a number from 0 on stands.
+        place: returns in words the place of a character, given its index from 0 on.
 
     Raises:
         InputError: for brackets that do not match, a word outside of them, or an empty node.

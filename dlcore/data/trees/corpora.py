@@ -21,14 +21,14 @@ class TreeData(NamedTuple):
     """Trees to train on and to test with.
 
     Attributes:
-        name: of the data.
+        name: the name of the data.
         train: the trees to train on.
-        test: those to test with.
+        test: the trees to test with.
         class_names: the labels of nodes, in the order of their numbers.
         valid: trees to choose a model with, if the data has some of its own.
         further: other test sets by name.
         words_inside: whether inner nodes have words, as in dependency trees.
-        notes: what is to be said of the data.
+        notes: lines for the log about the data.
     """
 
     name: str
@@ -58,8 +58,8 @@ def load_trees(
             begin with a numbered line of ten columns, else trees in brackets.
 
     Raises:
-        InputError: for data that is missing or cannot be read, labels that are not those of the
-            training part where these are numbers, and fewer than two of them.
+        InputError: for data that is missing or cannot be read, for labels that the training part
+            lacks where its labels are numbers, and for fewer than two labels.
     """
     path = None if data_path is None else files.existing(data_path)
     if path is None:
@@ -137,7 +137,7 @@ def read_trees(path: pathlib.Path) -> tuple[list[Tree], bool, tuple[str, ...]]:
         The trees, whether they are dependency trees, and notes.
 
     Raises:
-        InputError: for a file that cannot be read or has no tree, and as the parsers.
+        InputError: for a file that cannot be read or has no tree, and as for the parsers.
     """
     text = files.read_text(path)
     lines = text.split("\n")
@@ -163,7 +163,7 @@ def read_trees(path: pathlib.Path) -> tuple[list[Tree], bool, tuple[str, ...]]:
 
 
 def is_dependencies(lines: Iterable[str]) -> bool:
-    """Returns whether lines are in the columns of CoNLL-U, by the first that is no comment."""
+    """Returns whether lines are in CoNLL-U, judging by the first that is not a comment."""
     first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
     return "\t" in first and not first.lstrip().startswith("(")
 
@@ -173,7 +173,7 @@ def _unlabelled(tree: Tree) -> Tree:
 
 
 class _Places:
-    """Says in words where a character of a file stands."""
+    """A function that returns in words the place of a character of a file."""
 
     def __init__(self, lines: Sequence[str], path: pathlib.Path):
         self._starts = [0]
@@ -191,7 +191,7 @@ def _labels(trees: Iterable[Tree]) -> Iterator[tuple[str, Tree]]:
 
 
 def _classes(name: str, parts: Sequence[Sequence[Tree]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns the labels of the first part, which is trained on, and notes on those of others."""
+    """Returns the labels of the first part, for training, and notes on the labels of the others."""
     known = {label for label, _ in _labels(parts[0])}
     if len(known) < 2:
         what = f"the one label {known.pop()!r}" if known else "no labels"

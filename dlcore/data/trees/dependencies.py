@@ -22,12 +22,13 @@ def parse_dependencies(
     `# label = NAME` the root has that label and the other nodes have none.
 
     Args:
-        lines: without their ends.
-        place: says in words where the line of a number from 1 on stands.
+        lines: the lines, without their line ends.
+        place: returns in words the place of a line, given its number from 1 on.
 
     Raises:
-        InputError: for a line that has no ten columns or whose ID does not follow, a HEAD that is
-            no word of the sentence, a sentence without a root or with two, and a cycle.
+        InputError: for a line that does not have ten columns or whose ID is not the next number, a
+            HEAD that is not a word of the sentence, a sentence without a root or with two, and a
+            cycle.
     """
     rows: list[tuple[int, list[str]]] = []
     label: str | None = None
@@ -88,7 +89,7 @@ def _tree(
 
 
 def _in_cycle(parents: list[int]) -> int | None:
-    """Returns a node on a cycle of parents, None where all lead to a root."""
+    """Returns a node on a cycle of parents, or None where all nodes lead to a root."""
     state = [0] * len(parents)  # 0 new, else the number of the walk that came by
     for start in range(len(parents)):
         node = start

@@ -1,4 +1,4 @@
-"""Puts the inner nodes of a tree into steps, so that children are computed before their parents."""
+"""Schedules the inner nodes of a tree in steps, so that children come before their parents."""
 
 import heapq
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from dlcore.data.trees.tree import Tree, from_the_root
 def schedule(tree: Tree, slots: int) -> list[list[int]]:
     """Returns the inner nodes of each step, at most `slots` of them.
 
-    Of the nodes whose children are there, those farthest from the root come first, which needs the
-    fewest steps of all orders (Hu 1961). Leaves, which wait for nobody, are in no step.
+    Of the nodes whose children are done, those farthest from the root come first, which needs the
+    fewest steps of all orders (Hu 1961). Leaves, which need no other node, are in no step.
 
     Args:
         tree: any tree.

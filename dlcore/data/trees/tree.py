@@ -1,4 +1,4 @@
-"""Trees of words as flat lists; nothing here calls itself, so that a tree may be of any depth."""
+"""Trees of words as flat lists; no function here is recursive, so trees may have any depth."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ BRACKETS = {"(": "-LRB-", ")": "-RRB-"}
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """A tree of words; the nodes are numbered so that children of a node are in order.
+    """A tree of words whose nodes are numbered so that the children of a node are in order.
 
     Attributes:
-        parents: the number of each node's parent, -1 of the one root.
+        parents: the number of each node's parent, -1 for the root.
         words: the word of each node, None where it has none; in a constituency tree the leaves have
             one, in a dependency tree all nodes.
         labels: the label of each node, None where it has none.
-        place: where it was read, for error messages.
+        place: where the tree was read, for error messages.
 
     >>> Tree((-1, 0, 0), (None, "It", "works"), ("3", "2", "3")).children()
     [[1, 2], [], []]
@@ -35,7 +35,7 @@ class Tree:
 
     @property
     def root(self) -> int:
-        """The number of the root."""
+        """The number of the root node."""
         return self.parents.index(-1)
 
     def children(self) -> list[list[int]]:
@@ -48,7 +48,7 @@ class Tree:
 
     @property
     def words_inside(self) -> bool:
-        """True where all nodes have a word, as in a dependency tree."""
+        """Whether all nodes have a word, as in a dependency tree."""
         return all(word is not None for word in self.words)
 
     def text(self) -> str:
@@ -56,7 +56,7 @@ class Tree:
         return " ".join(self.leaf_words())
 
     def leaf_words(self) -> list[str]:
-        """Returns the words from left to right, of a dependency tree those of all nodes."""
+        """Returns the words from left to right: of the leaves, or of all nodes of dependencies."""
         if self.words_inside:
             return [word or "" for word in self.words]
         children, words, open_nodes = self.children(), [], [self.root]
@@ -93,12 +93,12 @@ class Tree:
 
 
 class Narrow(NamedTuple):
-    """A tree that was made narrow.
+    """A tree whose nodes were limited to a number of children.
 
     Attributes:
-        tree: with nodes between wide ones and their children.
-        origin: the number that each node had before, -1 for those between.
-        wide: the number of nodes that were too wide.
+        tree: the tree, with new nodes between wide nodes and their children.
+        origin: the number that each node had before, -1 for new nodes.
+        wide: the number of nodes that had too many children.
     """
 
     tree: Tree
@@ -107,14 +107,14 @@ class Narrow(NamedTuple):
 
 
 def at_most(tree: Tree, children: int) -> Narrow:
-    """Returns a tree whose nodes have at most so many children.
+    """Returns a tree whose nodes have at most `children` children.
 
-    The first children of a node that is too wide become those of a new node without a label, which
-    takes their place, and so on until they are few enough.
+    The first children of a node that has too many move under a new node without a label, which
+    takes their place, and so on until there are few enough.
 
     Args:
         tree: any tree.
-        children: at least 2.
+        children: the largest number of children, at least 2.
 
     >>> wide = Tree((-1, 0, 0, 0), (None, "a", "b", "c"), ("x", None, None, None))
     >>> at_most(wide, 2).tree.brackets()
@@ -142,13 +142,13 @@ def at_most(tree: Tree, children: int) -> Narrow:
 def joined(
     words: Sequence[str], joins: Sequence[tuple[int, int]], label: str | None = None
 ) -> tuple[Tree, list[int]]:
-    """Returns the tree of words that were joined two by two, and where its nodes come from.
+    """Returns the tree of words that were joined two by two, and the origin of its nodes.
 
     Args:
-        words: at least one.
+        words: the words, at least one.
         joins: the two nodes of each join: the words have the numbers from 0 on, the joins follow.
-            The last one is the root.
-        label: of the root.
+            The last join is the root.
+        label: the label of the root.
 
     >>> joined(["a", "b", "c"], [(1, 2), (0, 3)], "x")[0].brackets()
     '(x a (_ b c))'
@@ -191,7 +191,7 @@ def heights(tree: Tree) -> list[int]:
 
 
 def from_the_root(tree: Tree) -> list[int]:
-    """Returns the nodes in an order in which each stands after its parent."""
+    """Returns the nodes in an order in which each comes after its parent."""
     children, order = tree.children(), [tree.root]
     for node in order:
         order += children[node]
