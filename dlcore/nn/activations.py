@@ -163,17 +163,17 @@ LEARNED: dict[str, type[nn.Module]] = {"prelu": PReLU}
 
 
 def activation(name: str, *, layer: str | None = None) -> Activation:
-    """Returns the activation of that name: a function, or a new layer where it is learned.
+    """Returns the named activation: a function, or a new layer where it is learned.
 
-    A layer must be asked for in the compact method that calls it, once for each place where it
-    stands, or places share its parameters.
+    A layer must be made in the compact method that calls it, once for each place where it is used;
+    otherwise several places would share its parameters.
 
     Args:
-        name: in `ACTIVATIONS` or `LEARNED`.
-        layer: the name of the layer, if it becomes one; by default Flax's.
+        name: a name in `ACTIVATIONS` or `LEARNED`.
+        layer: the name of the layer, where it is one; by default Flax's.
 
     Raises:
-        InputError: for another name.
+        InputError: for an unknown name.
     """
     if name in LEARNED:
         return LEARNED[name](name=layer)

@@ -41,7 +41,7 @@ Residuals = tuple[jax.Array, jax.Array]
 
 
 class Windows(NamedTuple):
-    """Strides, (start, end) pads and dilation of the windows in each spatial dimension."""
+    """The strides, (start, end) pads and dilation of the windows in each spatial dimension."""
 
     strides: tuple[int, ...]
     pads: Pads
@@ -58,7 +58,7 @@ def conv_general_dilated(
     feature_group_count: int,
     **kwargs: Any,
 ) -> jax.Array:
-    """Stands in for `jax.lax.conv_general_dilated` in Flax's `Conv`.
+    """Replaces `jax.lax.conv_general_dilated` in Flax's `Conv`.
 
     It calls `convolve` where there are no groups, and JAX's function where there are.
     """
@@ -80,7 +80,8 @@ def conv_general_dilated(
 def convolve(x: jax.Array, kernel: jax.Array, windows: Windows) -> jax.Array:
     """Maps (B, I..., C) by a kernel (F..., C, K) to (B, O..., K).
 
-    Differentiable in reverse mode, and its gradient in both (`jax.hessian`); not by `jax.jvp`.
+    It is differentiable in reverse mode, and its gradient in both modes (`jax.hessian`), but not by
+    `jax.jvp`.
     """
     return _to_output(windows, x, kernel)
 
@@ -101,7 +102,7 @@ def _to_output(windows: Windows, x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _on_cpu(
     fast: Callable[..., jax.Array], plain: Callable[..., jax.Array], *arrays: jax.Array
 ) -> jax.Array:
-    """Returns `fast` of the arrays on a CPU, else `plain`, and has the derivatives of `plain`."""
+    """Returns `fast` of the arrays on a CPU, else `plain`, with the derivatives of `plain`."""
 
     @jax.custom_jvp
     def choose(*arrays: jax.Array) -> jax.Array:
@@ -184,8 +185,8 @@ def _kernel_gradient(windows: Windows, x: jax.Array, kernel: jax.Array, g: jax.A
 def _to_image(windows: Windows, sizes: Sequence[int], kernel: jax.Array, g: jax.Array) -> jax.Array:
     """Returns the gradient with respect to an image of these sizes.
 
-    It is the mirrored kernel over g, with zeros filling the strides of g. Through position f of its
-    window, output o sees the pixel i = o stride + f dilation - start.
+    It slides the mirrored kernel over g, with zeros filling the strides of g. Through position f of
+    its window, output o sees the pixel i = o stride + f dilation - start.
     """
     pads = []
     for axis, (stride, (start, _), step) in enumerate(zip(*windows, strict=True)):
@@ -199,7 +200,7 @@ def _to_image(windows: Windows, sizes: Sequence[int], kernel: jax.Array, g: jax.
 def _to_kernel(windows: Windows, x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
     """Returns the gradient with respect to the kernel.
 
-    It is x correlated with g dilated by the stride, the batch taking the part of the channels, over
+    It is x correlated with g dilated by the stride. The batch takes the role of the channels, over
     which a convolution sums.
     """
     pads = []
@@ -236,9 +237,9 @@ def convolve_transposed(
 ) -> jax.Array:
     """Maps (B, I..., C) by a kernel (F..., K, C) to (B, O..., K): the transpose of `convolve`.
 
-    It is the linear map that takes the gradient of a convolution's output to that of its input; the
-    convolution has this kernel and these windows and leads from the sizes O to I. Differentiable as
-    `convolve`.
+    It is the linear map from the gradient of a convolution's output to the gradient of its input;
+    the convolution has this kernel and these windows and maps the sizes O to I. It is
+    differentiable in the same modes as `convolve`.
     """
     return _transposed(windows, sizes, kernel, x)
 
@@ -337,13 +338,13 @@ class Conv(nn.Module):
 
 
 class ConvTranspose(nn.Module):
-    """The transpose of a convolution: each input adds a multiple of K kernels to a window of the
-    output (Zeiler et al. 2010; Dumoulin & Visin 2016, chapter 4).
+    """The transpose of a convolution: each input adds a multiple of K kernels to an output window.
 
-    Through position f of its window, input i adds to the output o = i S + f - Ps. That is the
-    gradient of a convolution with that window, stride and padding with respect to its input. A
-    window that the stride S divides covers all outputs equally often; others leave a chequered
-    pattern (Odena et al. 2016).
+    The sources are Zeiler et al. 2010 and Dumoulin & Visin 2016, chapter 4. Through position f of
+    its window, input i adds to the output o = i S + f - Ps. This is the gradient of a convolution
+    with that window, stride and padding with respect to its input. If the stride S divides the
+    window, it covers all outputs equally often; other windows leave a chequered pattern (Odena et
+    al. 2016).
 
     Parameters: `kernel` (F..., C, K) and `bias` (K,).
 
@@ -352,9 +353,10 @@ class ConvTranspose(nn.Module):
         kernel_size: F in each spatial dimension.
         stride: S, the distance of the windows of neighbouring inputs in the output; one number
             stands for all dimensions.
-        padding: of the convolution that this one transposes: it cuts off the edges of the output.
-        output_size: O in each dimension, where it is not the one of `windows.transposed_windows`.
-        use_bias: whether each of the K adds a learned bias.
+        padding: the padding of the convolution that this one transposes; it cuts off the edges of
+            the output.
+        output_size: O in each dimension, where it differs from `windows.transposed_windows`.
+        use_bias: whether each of the K features adds a learned bias.
         kernel_init: draws the kernel.
         bias_init: draws the bias.
     """

@@ -1,4 +1,4 @@
-"""Noise that denoising autoencoders are to remove. Shapes: B examples, `...` the axes of one."""
+"""Noise that denoising autoencoders learn to remove. Shapes: B examples, `...` the axes of one."""
 
 from collections.abc import Callable
 
@@ -35,18 +35,18 @@ def corrupt(kind: str, key: jax.Array, x: jax.Array, amount: float) -> jax.Array
 
     - "masking" sets a share `amount` of them to 0.
     - "gaussian" adds normal noise of the standard deviation `amount`.
-    - "salt_and_pepper" sets a share `amount` of them to 0 or 1, each as often.
+    - "salt_and_pepper" sets a share `amount` of them to 0 or 1, with equal probability.
 
     The noise of an example depends on the key and on its position in the global batch alone.
 
     Args:
         kind: one of `CORRUPTIONS`.
-        key: of the noise.
-        x: (B, ...), of which 0 and 1 are the extremes.
+        key: the key of the noise.
+        x: the values (B, ...), whose extremes are 0 and 1.
         amount: 0 or more; at most 1 where it is a share.
 
     Raises:
-        InputError: when there is no such noise.
+        InputError: for an unknown kind.
 
     >>> corrupt("masking", jax.random.key(0), jnp.ones((1, 3)), 1.0).tolist()
     [[0.0, 0.0, 0.0]]

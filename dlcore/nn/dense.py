@@ -1,9 +1,9 @@
 """Products of rows with a matrix, and the dense layer. Shapes: C channels, K outputs.
 
-The gradient with respect to the matrix sums over all axes of the input but the last. Where these
-are several, XLA's CPU backend first makes one of them by a transposing copy, into which it fuses
-the layers that the gradient came through, to compute them once more element by element. So the rows
-here lie along one axis, and nothing is copied.
+The gradient with respect to the matrix sums over all axes of the input except the last. Where these
+are several, XLA's CPU backend first merges them by a transposing copy, into which it fuses the
+layers that the gradient came through, so that they are computed once more, element by element. Here
+the rows lie along one axis, so that nothing is copied.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ def sum_outer(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _dot_general(x: jax.Array, kernel: jax.Array, dimensions: Any, **options: Any) -> jax.Array:
-    """`multiply_rows` as Flax's layer asks for it, whose dimensions are always these."""
+    """Calls `multiply_rows` in the form that Flax's layer needs, whose dimensions are fixed."""
     del dimensions
     rows = x.reshape(-1, x.shape[-1])
     y = lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), **options)
@@ -41,9 +41,9 @@ def _dot_general(x: jax.Array, kernel: jax.Array, dimensions: Any, **options: An
 
 
 class Dense(nn.Dense):
-    """y = x W + b, with the parameters `kernel` (C, K) and `bias` (K,).
+    """A dense layer, y = x W + b, with the parameters `kernel` (C, K) and `bias` (K,).
 
-    It is Flax's own layer, which multiplies rows as `multiply_rows` does.
+    It is Flax's own layer, except that it multiplies rows by `multiply_rows`.
     """
 
     dot_general: DotGeneralT | None = _dot_general

@@ -19,14 +19,15 @@ _sampled: contextvars.ContextVar[list[float] | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def sampled_dropout() -> Iterator[list[float]]:
-    """Lets dropout draw in evaluation too, while a model is called or traced inside.
+    """Makes dropout draw in evaluation too, for models called or traced while open.
 
-    Everything else evaluates, so that batch normalisation uses its running statistics. All examples
-    share one mask for each key: a key stands for one thinned network, and an example's output does
-    not depend on those beside it (Monte Carlo dropout, Gal & Ghahramani 2016).
+    Everything else behaves as in evaluation, so that batch normalisation uses its running
+    statistics. All examples share one mask for each key: a key selects one thinned network, and an
+    example's output does not depend on the other examples (Monte Carlo dropout, Gal & Ghahramani
+    2016).
 
     Yields:
-        The rates of the dropout that drew, in order; none where the model has no dropout.
+        The rates of the dropout layers that drew, in order; none where the model has no dropout.
 
     >>> with sampled_dropout() as rates:
     ...     y = Dropout(0.5).apply({}, jnp.ones((2, 3)), rngs={"dropout": jax.random.key(0)})
@@ -42,7 +43,7 @@ def sampled_dropout() -> Iterator[list[float]]:
 
 
 def draws(rate: float, train: bool) -> bool:
-    """Returns whether dropout of this rate draws: in training, or where evaluation samples it."""
+    """Returns whether dropout of a rate draws: in training, or where evaluation samples it."""
     rates = _sampled.get()
     if rate == 0 or (rates is None and not train):
         return False
@@ -82,7 +83,7 @@ def drop(x: jax.Array, kept: jax.Array, rate: float) -> jax.Array:
 
 
 class Dropout(nn.Module):
-    """Zeroes each value with probability `rate` in training (Srivastava et al. 2014).
+    """A layer that zeroes each value with probability `rate` in training (Srivastava et al. 2014).
 
     It divides the others by 1 - rate, which keeps the expectation, so evaluation needs no change.
     The mask of an example depends on the key and on its position in the global batch alone, so it

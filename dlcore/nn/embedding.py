@@ -9,7 +9,7 @@ from dlcore.nn.dropout import draws, drop, mask_positions, require_rate
 
 
 class Embedding(nn.Module):
-    """Looks up the row of a table for each token.
+    """A layer that looks up the row of a table for each token.
 
     In training, the layer drops a word type with probability `dropout`, at all its occurrences in a
     row of the batch, and divides the others by 1 - dropout (Gal & Ghahramani 2016, section 4.2).
@@ -38,7 +38,7 @@ class Embedding(nn.Module):
     def __call__(self, tokens: jax.Array, train: bool = False) -> jax.Array:
         """Maps ids int [B, T] to [B, T, D]; draws from the stream "dropout".
 
-        An id outside the vocabulary gives NaN.
+        The features of an id outside the vocabulary are NaN.
 
         Raises:
             InputError: when the dropout rate is outside [0, 1].

@@ -12,7 +12,7 @@ FEED_FORWARDS = (*ACTIVATIONS, *LEARNED, *GATED)
 
 
 class FeedForward(nn.Module):
-    """Two dense layers, applied to each step alone: C -> F -> C (Vaswani et al. 2017, eq. 2).
+    """Two dense layers, applied to each step separately: C -> F -> C (Vaswani et al. 2017, eq. 2).
 
     Parameters: kernels `up` (C, F), `down` (F, C) and, with a gated activation, `gate` (C, F);
     their biases if `bias`; `activation/negative_slope` (F,) with the activation "prelu".

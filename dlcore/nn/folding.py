@@ -27,7 +27,7 @@ _LAYER, _NORM = "folding layer ", "folding norm "
 
 
 class Forward(Protocol):
-    """Calls a model in evaluation mode: (variables, inputs) -> outputs."""
+    """A call of a model in evaluation mode: (variables, inputs) -> outputs."""
 
     def __call__(self, variables: Variables, inputs: jax.Array, /) -> Any: ...
 
@@ -36,10 +36,11 @@ class Folded(NamedTuple):
     """A model whose batch normalisation is folded.
 
     Attributes:
-        variables: those of the model, to be applied under `folded_norms`: the kernels are scaled,
-            and of a folded norm its bias alone is left.
+        variables: the variables of the model, to be applied under `folded_norms`: the kernels are
+            scaled, and a folded norm keeps only its bias.
         norms: the paths of the norms that are folded.
-        kept: the paths of those that are not, because they follow no layer that nothing else reads.
+        kept: the paths of the norms that are not folded, because they follow no layer, or a layer
+            that something else reads too.
     """
 
     variables: Variables
@@ -53,9 +54,9 @@ def fold_batch_norm(forward: Forward, variables: Variables, inputs: Any) -> Fold
     Blocks whose parameters are stacked are folded together.
 
     Args:
-        forward: calls the model and returns the outputs that shall stay the same; layers that only
+        forward: calls the model and returns the outputs that are to stay the same; layers that only
             other outputs read may be folded.
-        variables: of the model.
+        variables: the variables of the model.
         inputs: some inputs, or their shape and type.
     """
     norms = _trace(forward, variables, inputs)
@@ -91,7 +92,7 @@ def fold_batch_norm(forward: Forward, variables: Variables, inputs: Any) -> Fold
 
 @contextlib.contextmanager
 def folded_norms() -> Iterator[None]:
-    """Lets a model be applied, or traced, with the variables of `fold_batch_norm`."""
+    """Makes a model work with the variables of `fold_batch_norm`, when applied or traced inside."""
 
     def call(next_call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
@@ -112,10 +113,10 @@ def folded_norms() -> Iterator[None]:
 def _trace(
     forward: Forward, variables: Variables, inputs: Any
 ) -> dict[Path, tuple[Path | None, float]]:
-    """Returns for the path of each norm its epsilon, and the layer it can be folded into, if any.
+    """Returns the epsilon of each norm by path, and the layer it can be folded into, if any.
 
-    Blocks of stacked parameters run as modules of their own inside of another one, under their name
-    (see `models.cnn.residual.Stage`), perhaps several times; their paths begin with that of the
+    Blocks of stacked parameters run as separate modules inside of another module, under their name
+    (see `models.cnn.residual.Stage`), perhaps several times; their paths begin with the path of the
     module around them.
     """
     # Of each call in progress: the variables that its module's path is in (a root scope), where
@@ -161,9 +162,9 @@ def _trace(
 
 
 def _read(jaxpr: Any, readers: dict[str, set[str]]) -> None:
-    """Adds what reads the output of each layer: the names of norms, and "" for anything else.
+    """Records the readers of each layer's output: the names of norms, and "" for anything else.
 
-    Under the layer "" stand the norms whose input is the output of no layer.
+    The layer "" has the norms whose input is not the output of a layer.
     """
     layers, norms = {}, {}
     uses: dict[Any, list[str]] = {}

@@ -11,9 +11,9 @@ from dlcore.nn.dense import Dense
 
 
 class Highway(nn.Module):
-    """y = T(x) h(x) + (1 - T(x)) x: gates mix the input with a layer's output.
+    """A layer y = T(x) h(x) + (1 - T(x)) x, whose gates mix the input with a layer's output.
 
-    h is an ordinary layer with an activation, T another one with a sigmoid; the carry gate is
+    h is an ordinary layer with an activation, and T another layer with a sigmoid; the carry gate is
     coupled to the transform gate, 1 - T (equations 2-4). Both keep the shape of x, and both are
     dense or, with a kernel size, convolutions padded with zeros. The bias of T starts below 0, so
     that at first most of x passes through (section 2.2).

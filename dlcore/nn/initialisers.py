@@ -25,7 +25,7 @@ INITIALISERS: dict[str, Initializer] = {
 
 
 def initialiser(name: str) -> Initializer:
-    """Returns the initialiser of that name, a function (key, shape, dtype) -> array.
+    """Returns the named initialiser, a function (key, shape, dtype) -> array.
 
     Raises:
         InputError: for a name that is not in `INITIALISERS`.

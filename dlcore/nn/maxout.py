@@ -10,10 +10,10 @@ from dlcore.nn.windows import Padding, PerDimension
 
 
 class Maxout(nn.Module):
-    """max over k of (x W_k + b_k), a learned convex, piecewise linear function.
+    """A layer max over k of (x W_k + b_k), a learned convex, piecewise linear function.
 
-    Each feature is the largest of `pieces` affine functions, dense ones or, with a kernel size,
-    convolutions; it has `pieces` times the parameters of one (Goodfellow et al. 2013, eq. 4).
+    Each feature is the largest of `pieces` affine functions, which are dense or, with a kernel
+    size, convolutions; it has `pieces` times the parameters of one (Goodfellow et al. 2013, eq. 4).
 
     Attributes:
         features: K.

@@ -12,11 +12,11 @@ from dlcore.types import at_least_float32
 
 
 class BatchNorm(nn.Module):
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias, for each channel.
+    """A layer (x - mean) / sqrt(variance + epsilon) * scale + bias, for each channel.
 
     Training uses the mean and (biased) variance of the whole batch, which under pmap lies on all
-    devices; under gradient accumulation it uses those of the micro-batch. Examples of weight 0 in
-    the batch, its padding, do not count in them (`parallel.row_weights`). Evaluation uses
+    devices; under gradient accumulation it uses those of the micro-batch. Examples of weight 0,
+    the padding of the batch, do not count in them (`parallel.row_weights`). Evaluation uses
     the running statistics in the collection `batch_stats`, which training updates by
     running = momentum * running + (1 - momentum) * batch. (PyTorch calls 1 - momentum the
     momentum.) The layer learns `scale` and `bias`, the paper's gamma and beta
@@ -82,10 +82,10 @@ def batch_average(
     The mean is (1, C), over all devices.
 
     Args:
-        x: (B, ..., C), of which N = B times all axes between are the rows.
-        weight: (B,), 0 for examples that do not count; by default that of the batch that the
+        x: (B, ..., C); its rows are all N positions, B times the axes in between.
+        weight: (B,), 0 for examples that do not count; by default the weights of the batch that the
             training step traces.
-        alone: whether other devices' parts of the batch are left out, as when variables are made.
+        alone: whether to leave out other devices' parts of the batch, as when variables are made.
     """
     axis = None if alone else parallel.axis_name()
     weight = parallel.row_weights(len(x)) if weight is None else weight
@@ -112,7 +112,7 @@ def batch_average(
 
 
 class LayerNorm(nn.Module):
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias, over the channels of each position.
+    """A layer (x - mean) / sqrt(variance + epsilon) * scale + bias, over each position's channels.
 
     The layer learns `scale` and, where it has one, `bias`, the paper's g and b (Ba et al. 2016).
 
@@ -138,11 +138,11 @@ class LayerNorm(nn.Module):
 
 
 class InstanceNorm(nn.Module):
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias, for each channel of each example.
+    """A layer (x - mean) / sqrt(variance + epsilon) * scale + bias, for each example's channels.
 
-    Mean and (biased) variance are those of the example's own places, in training and after it, so
-    that the contrast of a picture does not count (Ulyanov et al. 2016, Instance Normalization: The
-    Missing Ingredient for Fast Stylization, equation 4). The layer learns `scale` and `bias`.
+    Mean and (biased) variance are taken over the example's own positions, in training and after it,
+    so that the contrast of a picture does not count (Ulyanov et al. 2016, Instance Normalization:
+    The Missing Ingredient for Fast Stylization, equation 4). The layer learns `scale` and `bias`.
 
     Attributes:
         epsilon: added to the variance.
@@ -152,7 +152,7 @@ class InstanceNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (B, ..., C) to (B, ..., C), with one axis or more of places between."""
+        """Maps (B, ..., C) to (B, ..., C), with one or more axes of positions in between."""
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones_init(), channels)
         bias = self.param("bias", nn.initializers.zeros_init(), channels)
@@ -175,7 +175,7 @@ def centre(
 
     Args:
         x: float32 at least.
-        average: takes the mean over what shares its statistics, with axes of size 1 for those.
+        average: takes the mean over the axes that share statistics and keeps them with size 1.
     """
     shift = jax.lax.stop_gradient(average(x))
     x = x - shift
@@ -197,5 +197,5 @@ def _scaled(
 
 
 def _along(leaf: jax.Array, x: jax.Array) -> jax.Array:
-    """Returns a leaf (C,), or an array of the rank of x already, as it broadcasts to x."""
+    """Returns a leaf (C,), or an array with the rank of x, in a shape that broadcasts to x."""
     return leaf.astype(x.dtype).reshape((1,) * (x.ndim - leaf.ndim) + leaf.shape)

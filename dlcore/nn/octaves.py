@@ -1,9 +1,9 @@
-"""Octaves: a picture at several sizes, with details that are carried from one size to the next.
+"""Octaves: a picture at several sizes, with details that carry over from one size to the next.
 
-Mordvintsev et al. 2015 (Inceptionism) dream on the smallest size first, so that what appears there
-is enlarged and refined on the larger ones. Here each octave has details of its own, and the picture
-of an octave is the original at its size plus the details of all octaves up to it, enlarged. So the
-carrying is a function of the details, and needs no moment at which it happens.
+Mordvintsev et al. 2015 (Inceptionism) dream on the smallest size first, so that the shapes that
+appear there are enlarged and refined on the larger sizes. Here each octave has details of its own,
+and the picture of an octave is the original at its size plus the enlarged details of all octaves up
+to it. So carrying details over is a function of the details, not a separate step of training.
 
 Shapes: B batch, H W picture, C channels; h w the size of an octave.
 """
@@ -26,11 +26,11 @@ def octave_sizes(height: int, width: int, *, octaves: int, scale: float) -> tupl
     Args:
         height: H.
         width: W.
-        octaves: how many there are.
+        octaves: the number of octaves.
         scale: the factor from each size to the next; sizes are rounded to whole pixels.
 
     Raises:
-        InputError: when two octaves would have one size, or one of them no pixel.
+        InputError: when two octaves would have the same size, or one of them no pixel.
 
     >>> octave_sizes(427, 640, octaves=3, scale=1.4)
     ((218, 327), (305, 457), (427, 640))
@@ -49,7 +49,7 @@ def octave_sizes(height: int, width: int, *, octaves: int, scale: float) -> tupl
 
 
 def resize(pictures: jax.Array, size: Size) -> jax.Array:
-    """Resizes pictures (B, H, W, C) to (B, h, w, C), bilinearly, and smoothed where they shrink."""
+    """Resizes pictures (B, H, W, C) to (B, h, w, C), bilinearly, and smooths if they shrink."""
     return jax.image.resize(
         pictures, (pictures.shape[0], *size, pictures.shape[3]), "bilinear", antialias=True
     )
@@ -58,10 +58,10 @@ def resize(pictures: jax.Array, size: Size) -> jax.Array:
 def carried(details: Sequence[jax.Array]) -> jax.Array:
     """Returns the sum of the details of octaves, at the size of the last one.
 
-    D_1 = d_1 and D_o = resize(D_(o-1)) + d_o.
+    The sums are D_1 = d_1 and D_o = resize(D_(o-1)) + d_o.
 
     Args:
-        details: (B, h, w, C) of each octave, the smallest first.
+        details: the details (B, h, w, C) of each octave, the smallest first.
     """
     total = details[0]
     for own in details[1:]:
@@ -70,24 +70,25 @@ def carried(details: Sequence[jax.Array]) -> jax.Array:
 
 
 def roll(pictures: jax.Array, key: jax.Array, most: int) -> jax.Array:
-    """Moves pictures by as many pixels as are drawn, what leaves at one side enters at the other.
+    """Shifts pictures by a random number of pixels, cyclically.
 
-    Mordvintsev et al. call it jitter: the network's strides and borders then favour no place.
+    Mordvintsev et al. call this jitter; it keeps the network's strides and borders from favouring
+    any position.
 
     Args:
         pictures: (B, H, W, C).
-        key: of the step.
+        key: the key of the step.
         most: the largest shift along each axis, to either side.
     """
     return jnp.roll(pictures, jax.random.randint(key, (2,), -most, most + 1), (1, 2))
 
 
 def zoom_in(pictures: jax.Array, share: float) -> jax.Array:
-    """Cuts the same share off all sides together and enlarges the rest to the old size.
+    """Cuts off a share of the height and the width and enlarges the rest to the old size.
 
     Args:
         pictures: (B, H, W, C).
-        share: of the height and of the width, from 0 to below 1, half of it at each end.
+        share: the share of the height and of the width, from 0 to below 1, half of it at each end.
     """
     count, height, width, _ = pictures.shape
     to_input = about_centre(height, width, yy=1 - share, xx=1 - share)

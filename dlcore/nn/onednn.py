@@ -1,8 +1,8 @@
 """Convolutions of float32 numbers on a CPU by oneDNN, where the extra `onednn` is installed.
 
-oneDNN's kernels are up to four times as fast as those of XLA, above all with few channels; PyTorch
-has the same. XLA calls them through its foreign function interface. The calls are in `onednn.cc`,
-which is compiled at their first use, see `dlcore.native`; that needs g++.
+oneDNN's kernels are up to four times as fast as XLA's, above all with few channels; PyTorch uses
+the same kernels. XLA calls them through its foreign function interface. The calls are in
+`onednn.cc`, which is compiled at their first use (see `dlcore.native`) and needs g++.
 
 Shapes: B batch, I... image, O... output, F... window, C channels, K filters.
 """
@@ -36,15 +36,15 @@ def takes(
 ) -> bool:
     """Returns whether oneDNN computes the convolution of x by the kernel, and its gradients.
 
-    It leaves to XLA other types than float32, empty arrays, pads as wide as the window, and
-    programs for several devices, over which XLA cannot split a foreign call.
+    It leaves types other than float32, empty arrays, pads as wide as the window, and programs for
+    several devices to XLA, which cannot split a foreign call over devices.
 
     Args:
         x: (B, I..., C).
         kernel: (F..., C, K).
-        strides: of the windows.
+        strides: the strides of the windows.
         pads: (start, end) in each dimension.
-        dilation: of the windows.
+        dilation: the dilation of the windows.
     """
     reaches = [(f - 1) * d + 1 for f, d in zip(kernel.shape[:-2], dilation, strict=True)]
     return (
@@ -129,7 +129,7 @@ def _call(
 
 
 def _installed(distribution: str, end: str) -> pathlib.Path:
-    """Returns the path of the file of a distribution that ends so."""
+    """Returns the path of the file with a suffix in an installed distribution."""
     for file in importlib.metadata.files(distribution) or []:
         if file.name == end and "oneapi" not in file.parts:
             return pathlib.Path(str(file.locate())).resolve()

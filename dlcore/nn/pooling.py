@@ -1,5 +1,4 @@
-"""Max and average pooling over windows that slide over the spatial dimensions, and the move of
-squares of pixels into channels.
+"""Max and average pooling over sliding windows, and squares of pixels moved into channels.
 
 Shapes: B batch, C channels, I input and O output sizes (`windows.output_size`), F window, S stride;
 each spatial dimension has its own I, O, F and S; images (B, H, W, C) have two.
@@ -26,10 +25,10 @@ Pads = tuple[tuple[int, int], ...]
 
 @contextlib.contextmanager
 def average_for_max() -> Iterator[None]:
-    """Lets `max_pool` average, in a model that is applied or traced within.
+    """Makes `max_pool` average in a model that is applied or traced while open.
 
-    Style transfer has it in a network that was trained with maxima, since all values of a window
-    then share the gradient (Gatys et al. 2015, section 2). Padding does not count.
+    Style transfer does this in a network that was trained with maxima, because then all values of a
+    window share the gradient (Gatys et al. 2015, section 2). Padding does not count.
     """
     token = _averaging.set(True)
     try:
@@ -105,14 +104,14 @@ def average_pool(
 
 
 def space_to_depth(x: jax.Array, side: int) -> jax.Array:
-    """Lays the pixels of each square one after the other; maps (B, H, W, C) to (B, h, w, F^2 C).
+    """Puts the pixels of each square into the channels; maps (B, H, W, C) to (B, h, w, F^2 C).
 
-    h and w are H / F and W / F rounded up; what lies beyond the image is 0. The pixels of a square
-    come by rows (the reorganisation of Redmon & Farhadi 2017, section 2, passthrough).
+    h and w are H / F and W / F rounded up; pixels beyond the image are 0. The pixels of a square
+    are in row-major order (the passthrough reorganisation of Redmon & Farhadi 2017, section 2).
 
     Args:
         x: the images.
-        side: F.
+        side: F, the side of a square.
 
     >>> space_to_depth(jnp.arange(8.0).reshape(1, 2, 4, 1), 2).tolist()
     [[[[0.0, 1.0, 4.0, 5.0], [2.0, 3.0, 6.0, 7.0]]]]

@@ -1,4 +1,4 @@
-"""Features of regions: what a map has in a box, in a fixed number of bins.
+"""Features of regions: the features of a map inside a box, in a fixed number of bins.
 
 Shapes: B pictures, H W C the map, R boxes of each picture, P Q rows and columns of bins. Boxes are
 (..., 4) in form "corners" (see `dlcore.boxes`), in pixels of the picture, which are `stride` to a
@@ -22,7 +22,7 @@ def roi_align(
     samples: int = 2,
     aligned: bool = True,
 ) -> jax.Array:
-    """Averages bilinear samples of a map in each bin: RoIAlign (He et al. 2017).
+    """Returns the mean of bilinear samples of a map in each bin: RoIAlign (He et al. 2017).
 
     The samples of a bin form a regular grid, and a bilinear sample is a product of one weight by
     row and one by column. So the mean over a bin is A_y F A_x^T, with the mean weights A_y (P, H)
@@ -33,18 +33,18 @@ def roi_align(
     Args:
         features: (B, H, W, C).
         boxes: (B, R, 4).
-        stride: pixels of a cell.
+        stride: the number of pixels of a cell.
         size: P and Q.
-        samples: along each side of a bin.
-        aligned: whether the middle of the first cell lies half a cell from the edge, as it does;
-            else at the edge itself, and boxes have a side of one cell at least, as in the first
-            implementations.
+        samples: the number of samples along each side of a bin.
+        aligned: whether the middle of the first cell lies half a cell from the edge, which is
+            correct; else it lies at the edge itself, and boxes have sides of at least one cell, as
+            in the first implementations.
 
     Returns:
         (B, R, P, Q, C).
 
     Raises:
-        InputError: for less than one sample or bin.
+        InputError: for fewer than one sample or bin.
     """
     if min(samples, *size) < 1:
         raise InputError(
@@ -84,27 +84,27 @@ def _bilinear(low: jax.Array, high: jax.Array, bins: int, samples: int, cells: i
 def roi_pool(
     features: jax.Array, boxes: jax.Array, *, stride: float, size: tuple[int, int] = (7, 7)
 ) -> jax.Array:
-    """Takes the maximum of a map in each bin: RoI pooling (Girshick 2015).
+    """Returns the maximum of a map in each bin: RoI pooling (Girshick 2015).
 
-    As published, a box is rounded to whole cells, of which it has the first and the last, and each
-    bin reaches from the floor of its beginning to the ceiling of its end. Bins outside of the map
-    are 0. The gradient goes to the first of equal maxima, row by row; none flows to the boxes.
+    As published, a box is rounded to whole cells, including the first and the last, and each bin
+    reaches from the floor of its beginning to the ceiling of its end. Bins outside of the map are
+    0. The gradient goes to the first of equal maxima, in row-major order; none flows to the boxes.
 
     The maxima of all windows of 2^i x 2^j cells are computed once, and each bin is the maximum of
-    the four windows in its corners. A rule of our own has the gradient, since JAX's would go back
-    through all windows. It has no forward mode.
+    the four windows in its corners. The function has its own gradient rule, because JAX's would go
+    back through all windows. It has no forward mode.
 
     Args:
         features: (B, H, W, C).
         boxes: (B, R, 4).
-        stride: pixels of a cell.
+        stride: the number of pixels of a cell.
         size: P and Q.
 
     Returns:
         (B, R, P, Q, C).
 
     Raises:
-        InputError: for less than one bin.
+        InputError: for fewer than one bin.
     """
     if min(size) < 1:
         raise InputError(f"regions of {size[0]} x {size[1]} bins; both must be 1 or more")
@@ -127,7 +127,7 @@ def roi_pool(
 
 @jax.custom_vjp
 def _largest(features: jax.Array, places: jax.Array, filled: jax.Array) -> jax.Array:
-    """Returns the maxima of bins (B, R, P, Q, C), each of four windows: places (B, 4, R, P, Q)."""
+    """Returns the maxima of bins (B, R, P, Q, C), each over four windows at (B, 4, R, P, Q)."""
     return _maxima((features,), places, filled)[0]
 
 
@@ -172,9 +172,10 @@ def _maxima(values: _Values, places: jax.Array, filled: jax.Array) -> _Values:
 
 
 def _windows(values: _Values, axis: int) -> _Values:
-    """Maxima of windows of 1, 2, 4 ... along an axis: a new axis before it counts the powers.
+    """Returns the maxima of windows of 1, 2, 4 ... along an axis, with a new axis for the powers.
 
-    A window that begins too near to the end for its length is not to be read.
+    The new axis comes before the old one. A window that begins too near the end for its length must
+    not be read.
     """
     levels, length = [values], 1
     while 2 * length <= values[0].shape[axis]:
@@ -185,7 +186,7 @@ def _windows(values: _Values, axis: int) -> _Values:
 
 
 def _larger(a: _Values, b: _Values) -> _Values:
-    """Returns the larger of two values; of equals the one of the lower cell."""
+    """Returns the larger of two values, or of equal values the one in the lower cell."""
     if len(a) == 1:
         return (jnp.maximum(a[0], b[0]),)
     second = (b[0] > a[0]) | ((b[0] == a[0]) & (b[1] < a[1]))
@@ -195,9 +196,9 @@ def _larger(a: _Values, b: _Values) -> _Values:
 def _bins(
     low: jax.Array, high: jax.Array, bins: int, cells: int
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array, jax.Array]:
-    """The two windows that fill each bin along one axis: first cells, power of 2, any at all.
+    """Returns the two windows that fill each bin along an axis: first cells, powers, any at all.
 
-    All of shape (B, R, bins).
+    All have the shape (B, R, bins).
     """
     low, high = (
         (jnp.sign(x) * jnp.floor(jnp.abs(x) + 0.5)).astype(jnp.int32)[..., None]

@@ -11,18 +11,19 @@ EPSILON = 1e-5
 
 
 class ReversibleNorm(nn.Module):
-    """Takes level and scale off each window of a series, and gives them back to its forecast.
+    """A layer that removes level and scale from each window of a series and restores its forecast.
 
-    Each column of a window gets the mean 0 and the variance 1 over its steps and then a learned
-    scale and bias (Kim et al. 2022, eq. 2); `restore` undoes both on what was forecast of it (eq.
-    3). A series whose level drifts so looks alike everywhere. The scale is the exponential of its
-    parameter, which the paper learns as it is: so it is never 0, by which `restore` would divide.
+    Each column of a window gets mean 0 and variance 1 over its steps and then a learned scale and
+    bias (Kim et al. 2022, eq. 2); `restore` undoes both on the forecast from the window (eq. 3). So
+    a series whose level drifts looks alike everywhere. The scale is the exponential of its
+    parameter, while the paper learns the scale itself: so it is never 0, by which `restore` would
+    divide.
 
     Parameters: `log_scale` (D,) and `bias` (D,), both 0 at first.
 
     Attributes:
         columns: D.
-        epsilon: what is added to the variance, in the square of the columns' unit.
+        epsilon: the constant added to the variance, in the square of the columns' unit.
     """
 
     columns: int
@@ -42,7 +43,7 @@ class ReversibleNorm(nn.Module):
         return ((wide - mean) / deviation * scale + bias).astype(x.dtype), (mean, deviation)
 
     def restore(self, y: jax.Array, moments: tuple[jax.Array, jax.Array]) -> jax.Array:
-        """Maps forecasts [B, H, D] of normalised windows to those of the windows themselves."""
+        """Maps forecasts [B, H, D] from normalised windows to forecasts of the series itself."""
         mean, deviation = moments
         wide = y.astype(mean.dtype)
         scale, bias = self._affine(wide)

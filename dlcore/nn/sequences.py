@@ -1,7 +1,7 @@
 """Masks of padded sequences, and pooling over their steps.
 
-Values past a sequence's length, even NaN, change nothing and get no gradient. A sequence of length
-0 gives zeros. Shapes: B batch, T time, D features, A attention features.
+Values past a sequence's length, even NaN, change nothing and get no gradient. The results for a
+sequence of length 0 are zeros. Shapes: B batch, T time, D features, A attention features.
 """
 
 import flax.linen as nn
@@ -26,8 +26,8 @@ def last_over_time(x: jax.Array, lengths: jax.Array, *, bidirectional: bool = Fa
     Args:
         x: the outputs [B, T, D].
         lengths: int [B].
-        bidirectional: whether the second half of D comes from a net that ran backwards, so that
-            its final output is that of the first step.
+        bidirectional: whether the second half of D comes from a net that ran backwards, whose
+            final output is at the first step.
 
     >>> last_over_time(jnp.array([[[1.0], [2.0], [9.0]]]), jnp.array([2])).tolist()
     [[2.0]]
@@ -57,7 +57,7 @@ def mean_over_time(x: jax.Array, lengths: jax.Array) -> jax.Array:
 
 
 class AttentionPooling(nn.Module):
-    """The mean of all steps, weighted by the softmax over t of v . tanh(x_t W + b).
+    """A layer that averages all steps, weighted by the softmax over t of v . tanh(x_t W + b).
 
     This is the word attention of Yang et al. 2016 (eqs. 5-7), and one hop of Lin et al. 2017.
 

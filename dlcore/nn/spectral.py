@@ -1,4 +1,4 @@
-"""Spectral normalisation: layers whose matrix stretches no vector (Miyato et al. 2018)."""
+"""Spectral normalisation, for layers whose matrix stretches no vector (Miyato et al. 2018)."""
 
 from typing import Any
 
@@ -16,25 +16,25 @@ _EPSILON = 1e-12
 class SpectralNorm(nn.Module):
     """A layer with its `kernel` divided by the kernel's largest singular value, sigma.
 
-    The kernel of a convolution counts as a matrix of one column for each filter. Sigma comes from
-    the power method (algorithm 1): v = W u / |W u|, u = W' v / |W' v|, sigma = v' W u, one turn
-    with each call in training, which goes on from the vector u of the call before, in the
-    collection `spectral`. Evaluation takes |W u|. The gradient takes u and v for constants
-    (eq. 11).
+    The kernel of a convolution counts as a matrix with one column for each filter. Sigma comes from
+    the power method (algorithm 1): v = W u / |W u|, u = W' v / |W' v|, sigma = v' W u. Each call in
+    training makes one iteration, which starts from the vector u of the call before, in the
+    collection `spectral`. Evaluation takes |W u|. The gradient treats u and v as constants (eq.
+    11).
 
     Attributes:
-        layer: such as `Dense` or `Conv`; its own parameters lie under "layer".
+        layer: a layer such as `Dense` or `Conv`; its own parameters are under "layer".
     """
 
     layer: nn.Module
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Maps what the layer maps.
+        """Applies the layer with the normalised kernel.
 
         Args:
             x: the layer's input.
-            train: whether u takes a turn of the power method.
+            train: whether to make an iteration of the power method.
         """
 
         def normalised(variables: PyTree) -> PyTree:

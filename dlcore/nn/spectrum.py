@@ -1,8 +1,8 @@
-"""Pictures as spectra of decorrelated colours, in which gradients find no high frequencies first.
+"""Pictures as spectra of decorrelated colours, where gradients do not favour high frequencies.
 
 Olah et al. 2017 (Feature Visualization, "Preconditioning and Parameterization") change the
-coefficients of a Fourier transform, each scaled so that all frequencies have the energy that they
-have in photographs, and colours along the axes along which those of photographs do not correlate.
+coefficients of a Fourier transform, each scaled so that all frequencies have the same energy as in
+photographs, and colours along axes along which the colours of photographs do not correlate.
 
 Shapes: B pictures, H W their size, C channels, F = W // 2 + 1 frequencies along a row.
 """
@@ -30,8 +30,8 @@ def start_spectrum(key: jax.Array, shape: tuple[int, int, int, int]) -> jax.Arra
 def spectrum_scale(height: int, width: int, *, decay: float = 1.0) -> np.ndarray:
     """Returns the factors of the coefficients, float32 (H, F).
 
-    They are sqrt(H W) / max(f, 1 / max(H, W))^decay at the frequency f, in cycles a pixel:
-    amplitudes of photographs fall with 1 / f (Field 1987), a decay of 1.
+    They are sqrt(H W) / max(f, 1 / max(H, W))^decay at the frequency f, in cycles per pixel.
+    Amplitudes of photographs fall with 1 / f (Field 1987), which is a decay of 1.
 
     Args:
         height: H.
@@ -48,8 +48,8 @@ def from_spectrum(spectrum: jax.Array, width: int, *, decay: float = 1.0) -> jax
 
     Args:
         spectrum: the coefficients, before they are scaled by frequency.
-        width: W, which F leaves open by one pixel.
-        decay: as of `spectrum_scale`.
+        width: W, which F determines only up to one pixel.
+        decay: as for `spectrum_scale`.
     """
     height = spectrum.shape[1]
     scale = jnp.asarray(spectrum_scale(height, width, decay=decay))[None, :, :, None]
@@ -60,12 +60,12 @@ def from_spectrum(spectrum: jax.Array, width: int, *, decay: float = 1.0) -> jax
 def colour_axes(pixels: np.ndarray) -> np.ndarray:
     """Returns the square root of the covariance of colours, float32 (C, C), scaled.
 
-    Its columns are the principal axes of the colours, each as long as its deviation, and the
-    longest of length 1. Independent values of one deviation, times its transpose, have colours that
-    correlate as the given ones do.
+    Its columns are the principal axes of the colours, each with its deviation as length, scaled so
+    that the longest has length 1. Independent values of equal deviation, times its transpose, are
+    colours that correlate like the given ones.
 
     Args:
-        pixels: (N, C) of photographs, of any scale.
+        pixels: the pixels (N, C) of photographs, of any scale.
     """
     values, axes = np.linalg.eigh(np.cov(np.asarray(pixels, np.float64), rowvar=False))
     order = np.argsort(values)[::-1]

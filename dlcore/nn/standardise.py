@@ -1,4 +1,4 @@
-"""The scale of images at the entrance of a network. Shapes: B batch, H W image, C channels."""
+"""The scaling of images at the input of a network. Shapes: B batch, H W image, C channels."""
 
 from typing import Any
 
@@ -10,15 +10,15 @@ from dlcore.types import PyTree
 
 
 def standardise(images: Any, mean: np.ndarray, deviation: np.ndarray, params: PyTree) -> jax.Array:
-    """Returns images less their mean, in units of their deviation.
+    """Returns images minus the mean, in units of the deviation.
 
     The result has the type of the parameters, since models compute in that. A deviation below 1
     counts as 1, so that channels which are constant in training stay finite.
 
     Args:
-        images: of 0..255, [B, H, W, C].
-        mean: of each channel, [C], in the same units.
-        deviation: of each channel, [C].
+        images: images of 0..255, [B, H, W, C].
+        mean: the mean of each channel, [C], in the same units.
+        deviation: the standard deviation of each channel, [C].
         params: the parameters of the network.
 
     >>> image, one = np.full((1, 1, 1, 1), 30), np.ones(1)

@@ -32,12 +32,12 @@ def survival_probabilities(blocks: int, last: float) -> tuple[float, ...]:
 
 
 class StochasticDepth(nn.Module):
-    """Drops the branch of a residual block with probability 1 - p in training.
+    """A layer that drops the branch of a residual block with probability 1 - p in training.
 
-    In evaluation the branch is multiplied by p, which gives its expectation (equation 5). Whether
-    an example keeps its branch depends on the key and on its position in the global batch alone, as
-    for `Dropout`. A dropped branch is still computed, so it moves the running statistics of its
-    batch normalisation.
+    In evaluation the branch is multiplied by p, which is its expectation (equation 5). As for
+    `Dropout`, only the key and the position of an example in the global batch decide whether the
+    example keeps its branch. A dropped branch is still computed, so it moves the running statistics
+    of its batch normalisation.
 
     Attributes:
         survival: p, in [0, 1]; may be a traced scalar.

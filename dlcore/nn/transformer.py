@@ -34,7 +34,7 @@ NORMS: dict[str, Callable[..., nn.Module]] = {"layer": LayerNorm, "rms": nn.RMSN
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
-    """The options of a transformer's blocks; the defaults are today's usual form.
+    """The options of a transformer's blocks; the defaults are the usual form today.
 
     Vaswani et al. 2017 is norm="layer", norm_first=False, activation="relu",
     position="sinusoidal", bias=True; GPT-2 is norm="layer", activation="gelu",
@@ -113,7 +113,7 @@ class TransformerConfig:
 
 
 class Block(nn.Module):
-    """Self-attention, attention to a memory if there is one, and a feed-forward net.
+    """A block of self-attention, attention to a memory if there is one, and a feed-forward net.
 
     Attributes:
         config: the options.

@@ -22,7 +22,7 @@ def _mirrored(images: jax.Array) -> jax.Array:
 
 
 def _crop(images: jax.Array, *, down: float, right: float) -> jax.Array:
-    """Cuts out 7/8 of each side, at the offset down, right in 0..1, and resizes it to full size."""
+    """Cuts out 7/8 of each side, at an offset (down, right) in 0..1, and resizes the result."""
     height, width = images.shape[1:3]
     size = -(-7 * height // 8), -(-7 * width // 8)
     top, left = round(down * (height - size[0])), round(right * (width - size[1]))
@@ -68,8 +68,8 @@ def over_views(
     Args:
         predict: images (B, H, W, C) -> logits (B, K).
         views: a value of `VIEWS`; a single view leaves the logits as they are.
-        mean: logits (views, B, K) -> (B, K), those of the mean probabilities: `mean_softmax`, or
-            `mean_sigmoid` for independent labels.
+        mean: maps logits (views, B, K) to the logits (B, K) of the mean probabilities:
+            `mean_softmax`, or `mean_sigmoid` for independent labels.
     """
     if len(views) == 1:
         return lambda images: predict(views[0](images))

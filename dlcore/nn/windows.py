@@ -44,7 +44,7 @@ def pad_sizes(
         sizes: I of each dimension.
         window: F of each dimension.
         stride: S of each dimension.
-        padding: one of those names, or the explicit (Ps, Pe) pairs.
+        padding: one of these names, or the explicit (Ps, Pe) pairs.
         dilation: D of each dimension.
 
     Raises:
@@ -82,18 +82,18 @@ def transposed_windows(
     """Returns the sizes O of a transposed convolution and the padding (Ps, Pe) of its convolution.
 
     A transposed convolution from I to O has the windows of a convolution from O to I. A stride
-    S > 1 leads S sizes O to the same I. Of these the smallest is taken, S (I - 1) + F - Ps - Pe,
-    but for the padding "same" the largest, S I, unless `output` says which.
+    S > 1 leads S sizes O to the same I. By default this is the smallest of them,
+    S (I - 1) + F - Ps - Pe, or for the padding "same" the largest, S I; `output` chooses another.
 
     Args:
         sizes: I of each dimension.
         window: F of each dimension.
         stride: S of each dimension.
-        padding: of the convolution, see `pad_sizes`.
+        padding: the padding of the convolution, see `pad_sizes`.
         output: O of each dimension.
 
     Raises:
-        InputError: for an unknown padding, or sizes O that no such convolution leads to I.
+        InputError: for an unknown padding, or sizes O that no such convolution maps to I.
         ValueError: when explicit pairs or sizes do not fit the number of dimensions.
 
     >>> transposed_windows((4,), (3,), stride=(2,), padding="valid")

@@ -1,8 +1,8 @@
-"""A recurrent cell that reads, beside its input, what its old state attends to.
+"""A recurrent cell that reads its input and the context that its old state attends to.
 
-This is the placement of Bahdanau et al. 2015 (appendix A.1.2) and of soft attention to pictures (Xu
-et al. 2015, section 3.1.2); that of Luong et al. 2015, where the new state attends, is in
-`dlcore.nn.attention.decoder`.
+Bahdanau et al. 2015 (appendix A.1.2) and soft attention to pictures (Xu et al. 2015, section 3.1.2)
+place the attention in this way; `dlcore.nn.attention.decoder` places it like Luong et al. 2015,
+where the new state attends.
 
 Shapes: B batch, W hypotheses of each example, R = B W rows, T steps, S memory steps, E input
 features, F features of the state h, M memory features.
@@ -29,7 +29,7 @@ class Read(NamedTuple):
 
     Attributes:
         states: h after each step, [R, T, F].
-        contexts: z, what the state before it attended to, [R, T, M].
+        contexts: z, the contexts that the old states attended to, [R, T, M].
         weights: the attention weights [R, T, S], exactly 0 at padding.
     """
 
@@ -40,18 +40,19 @@ class Read(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AttendingCell(Cell):
-    """A cell with the inputs [x; z], where z is what its old state h attends to.
+    """A cell with the inputs [x; z], where z is the context that its old state h attends to.
 
     With `gated`, z is multiplied by beta = sigmoid(h W + b), a number for each step (Xu et al.
     2015, section 4.2.1).
 
-    Parameters: `cell` are those of the cell, but for its `input_kernel` (E + M, ...), `attention`
-    those of the attention, and with a gate `gate_kernel` (F, 1) and `gate_bias` (1,).
+    Parameters: `cell` holds the parameters of the cell, with an `input_kernel` (E + M, ...),
+    `attention` those of the attention; with a gate there are `gate_kernel` (F, 1) and `gate_bias`
+    (1,).
 
     Attributes:
         features: F.
         cell: a cell without running statistics.
-        attention: one whose scores do not depend on the attention so far.
+        attention: an attention whose scores do not depend on the attention so far.
         memory: M.
         gated: whether there is a gate.
     """
@@ -87,7 +88,7 @@ class AttendingCell(Cell):
 
         Args:
             params: as `init` returns them.
-            carry: of the cell, before these steps.
+            carry: the carry of the cell before these steps.
             x: [R, T, E].
             attended: the result of `attention.prepare` for B examples; row b W + w of x attends to
                 example b.

@@ -101,7 +101,7 @@ def _pad_to_multiple(x: jax.Array, size: int, axis: int) -> jax.Array:
 
 
 def _slice(x: jax.Array, index: jax.Array, size: int, axis: int) -> jax.Array:
-    """Returns the tile of that index along an axis, unless the axis has size 1 and broadcasts."""
+    """Returns the tile with an index along an axis, unless the axis has size 1 and broadcasts."""
     return x if x.shape[axis] == 1 else lax.dynamic_slice_in_dim(x, index * size, size, axis)
 
 

@@ -50,8 +50,10 @@ class Steps(NamedTuple):
 class Decoder(Cell):
     """A stack of cells with attention on top.
 
-    Parameters: `layer_0`, ... are those of the cells; with attention, `attention` are its own and
-    `combine_kernel` (M + F, F) is W. With input feeding the lowest cell has E + F inputs, h~ last.
+    Parameters: `layer_0`, ... hold the parameters of the cells; with attention, `attention` holds
+        its
+    parameters, and `combine_kernel` (M + F, F) is W. With input feeding the lowest cell has E + F
+    inputs, h~ last.
 
     The carry holds the cells' carries as `layers` and, with attention, the number of steps so far
     as `step` [R], the sum of their weights as `covered` [R, S] and, with input feeding, the last h~
@@ -72,7 +74,7 @@ class Decoder(Cell):
 
     @property
     def sequential(self) -> bool:
-        """Is true when a step needs the attention of earlier steps."""
+        """Whether a step needs the attention of earlier steps."""
         return self.attention is not None and (self.input_feeding or self.attention.coverage)
 
     @property
@@ -89,7 +91,7 @@ class Decoder(Cell):
         """Draws the parameters for E = `inputs`.
 
         Raises:
-            InputError: as `Attention.init`.
+            InputError: as for `Attention.init`.
         """
         attention_key, combine_key, *keys = jax.random.split(key, 2 + len(self.cells))
         params: dict[str, PyTree] = {}
@@ -130,8 +132,8 @@ class Decoder(Cell):
             x: [R, T, E].
             attended: the result of `attention.prepare` for B examples; row b W + w of x attends to
                 example b.
-            kept: dropout masks (R, T, width), of 0 and 1 / (1 - rate), of the inputs of all layers
-                but the lowest; none by default.
+            kept: dropout masks (R, T, width), of 0 and 1 / (1 - rate), for the inputs of all layers
+                except the lowest; none by default.
 
         Returns:
             The carry after the last step, and the outputs of the steps.
@@ -234,7 +236,7 @@ class Decoder(Cell):
 
 
 class KnownProduct:
-    """Takes the place of a cell's input kernel: `x @ kernel` returns a product computed before."""
+    """A replacement of a cell's input kernel: `x @ kernel` returns a product computed before."""
 
     def __init__(self, product: jax.Array) -> None:
         self.product = product
@@ -244,7 +246,7 @@ class KnownProduct:
 
 
 def by_rows(product: Product) -> Product:
-    """Makes a product that takes matrices [R, F] take arrays [..., F]."""
+    """Makes a product of matrices [R, F] accept arrays [..., F]."""
 
     def reshaped(name: str, x: jax.Array) -> jax.Array:
         return product(name, x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)

@@ -55,7 +55,7 @@ def attention_weights(
 def weighted_sum(weights: jax.Array, value: jax.Array) -> jax.Array:
     """Sums the values [B, K, G, E] with the weights [B, H, Q, K] to [B, Q, H, E].
 
-    After `attention_weights` it gives `attention`, for callers that use or change the weights.
+    With `attention_weights` it makes up `attention`, for callers that use or change the weights.
     """
     batch, heads, queries, keys = weights.shape
     grouped = weights.reshape(batch, value.shape[2], -1, queries, keys).transpose(0, 1, 4, 2, 3)

@@ -19,7 +19,7 @@ ATTENTIONS = ("additive", "dot", "general", "scaled", "local_monotonic", "local_
 def attention(
     name: str, *, features: int = 256, window: int = 10, coverage: bool = False
 ) -> Attention:
-    """Returns the attention of that name.
+    """Returns the named attention.
 
     Args:
         name: one of `ATTENTIONS`.
@@ -28,8 +28,8 @@ def attention(
         coverage: whether scores depend on the attention so far; only for "additive".
 
     Raises:
-        InputError: for an unknown name, coverage of another attention, features or a window below
-            1.
+        InputError: for an unknown name, coverage with another attention than "additive", and
+            features or a window below 1.
     """
     if coverage and name in ATTENTIONS and name != "additive":
         raise errors.InputError(

@@ -1,7 +1,7 @@
 """Attention of recurrent decoders: pure functions that score the steps of a memory.
 
 Like a recurrent cell, an attention has no state of its own: `init` draws its parameters, `prepare`
-does once per memory the work that needs no query, and the call does the rest for any number of
+does the work that needs no query once per memory, and the call does the rest for any number of
 queries. So one step of a scan, all steps at once and the hypotheses of a beam use the same
 functions.
 
@@ -58,7 +58,7 @@ class Queries(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Attention(abc.ABC):
-    """Weighs the steps of a memory for each query and averages its values with these weights.
+    """An attention, which weighs the steps of a memory for each query and averages its values.
 
     Attributes:
         matrices: the names of the parameters that multiply queries, always through a `Product`.
@@ -98,7 +98,7 @@ class Attention(abc.ABC):
         return masked_softmax(scores, mask[:, None])
 
     def prepare(self, params: Params, memory: jax.Array, mask: jax.Array) -> Attended:
-        """Computes all that depends on the memory [B, S, M] and its mask bool [B, S] alone."""
+        """Computes all that depends only on the memory [B, S, M] and its mask bool [B, S]."""
         # A weight of 0 times padding that is not finite would be NaN.
         memory = jnp.where(mask[..., None], memory, 0)
         return Attended(memory, self.keys(params, memory), mask)
@@ -145,7 +145,7 @@ def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 class Dot(Attention):
-    """s . h, where M is F (Luong et al. 2015, section 3.1)."""
+    """An attention with the scores s . h, where M is F (Luong et al. 2015, section 3.1)."""
 
     def init(self, key: jax.Array, queries: int, memory: int) -> dict[str, jax.Array]:
         if queries != memory:
@@ -162,7 +162,7 @@ class Dot(Attention):
 
 
 class ScaledDot(Dot):
-    """s . h / sqrt(F), where M is F (Vaswani et al. 2017, eq. 1)."""
+    """An attention with the scores s . h / sqrt(F), where M is F (Vaswani et al. 2017, eq. 1)."""
 
     def scores(
         self, params: Params, queries: Queries, keys: jax.Array, product: Product
@@ -172,7 +172,7 @@ class ScaledDot(Dot):
 
 
 class General(Dot):
-    """s W h (Luong et al. 2015, section 3.1).
+    """An attention with the scores s W h (Luong et al. 2015, section 3.1).
 
     Parameter: `memory_kernel` (M, F); W h is computed once per memory.
     """
@@ -186,7 +186,7 @@ class General(Dot):
 
 @dataclasses.dataclass(frozen=True)
 class LocalMonotonic(General):
-    """General attention to memory steps at most D from the query's own step t.
+    """A general attention to memory steps at most D from the query's own step t.
 
     This is local-m of Luong et al. 2015, section 3.2. Queries more than D steps past the end of the
     memory attend to nothing.
@@ -208,7 +208,7 @@ class LocalMonotonic(General):
 
 @dataclasses.dataclass(frozen=True)
 class LocalPredictive(General):
-    """General attention to memory steps at most D from a predicted p = S sigmoid(v . tanh(s W)).
+    """A general attention to steps at most D from a predicted p = S sigmoid(v . tanh(s W)).
 
     This is local-p of Luong et al. 2015, section 3.2, where S is the memory's length (eq. 9). The
     weights of the window are multiplied by exp(-(s - p)^2 / (2 sigma^2)), sigma = D / 2 (eq. 10),
@@ -248,10 +248,10 @@ class LocalPredictive(General):
 
 @dataclasses.dataclass(frozen=True)
 class Additive(Attention):
-    """A net of one hidden layer, v . tanh(s W + h U + b) (Bahdanau et al. 2015, appendix A.1.2).
+    """An attention whose scores are a net with one hidden layer, v . tanh(s W + h U + b).
 
-    Parameters: `query_kernel` (F, A), `memory_kernel` (M, A), `bias` (A,), `score_kernel` (A,).
-    h U + b is computed once per memory.
+    The source is Bahdanau et al. 2015, appendix A.1.2. Parameters: `query_kernel` (F, A),
+    `memory_kernel` (M, A), `bias` (A,), `score_kernel` (A,). h U + b is computed once per memory.
 
     Attributes:
         features: A.
@@ -290,9 +290,10 @@ class Additive(Attention):
 
 
 class AdditiveCoverage(Additive):
-    """v . tanh(s W + h U + c w + b), where c is the attention so far (See et al. 2017, eq. 11).
+    """An additive attention with coverage: its scores depend on the attention so far, c.
 
-    Parameters beside those of `Additive`: `coverage_kernel` (A,), which is w and starts at 0.
+    They are v . tanh(s W + h U + c w + b) (See et al. 2017, eq. 11). Parameters beside those of
+    `Additive`: `coverage_kernel` (A,), which is w and starts at 0.
     """
 
     coverage = True

@@ -1,7 +1,7 @@
 """Scores, softmax and gradients of one tile of attention, some queries by some keys.
 
-Full attention is one tile, chunked attention many. The axis of heads comes before time, so that
-every product is a batch of matrix products; a group's heads share one matrix. The axis of keys
+Full attention is one tile, chunked attention many tiles. The axis of heads comes before time, so
+that every product is a batch of matrix products; a group's heads share one matrix. The axis of keys
 comes before queries, so that sums over the keys run along the processor's vector lanes. Both
 together save a tenth of the time of a small model's attention on the CPU.
 
@@ -40,7 +40,7 @@ def arrange(
     slopes: jax.typing.ArrayLike | None,
     positions: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array, View]:
-    """Brings the arguments of `attention_weights` to [B, G, R, Q, D], [B, G, K, D] and a view.
+    """Rearranges the arguments of `attention_weights` to [B, G, R, Q, D], [B, G, K, D] and a view.
 
     Raises:
         ValueError: for shapes that do not fit each other.
@@ -75,7 +75,7 @@ def arrange(
 
 
 def arrange_value(value: jax.Array, key: jax.Array) -> jax.Array:
-    """Brings the value [B, K, G, E] to [B, G, K, E].
+    """Rearranges the value [B, K, G, E] to [B, G, K, E].
 
     Raises:
         ValueError: when the value does not fit the key [B, K, G, D].
@@ -86,7 +86,7 @@ def arrange_value(value: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def restore(out: jax.Array) -> jax.Array:
-    """Brings the output [B, G, R, Q, E] to the order of the public functions, [B, Q, H, E]."""
+    """Rearranges the output [B, G, R, Q, E] to [B, Q, H, E], as in the public functions."""
     batch, groups, shared, queries, features = out.shape
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, queries, groups * shared, features)
 

@@ -77,7 +77,7 @@ def lighting(
         key: the example's key.
         image: (H, W, C).
         deviation: the standard deviation of each a.
-        eigenvalues: l, (C,), as `principal_colours` gives them.
+        eigenvalues: l, (C,), as `principal_colours` returns them.
         eigenvectors: p, (C, C), one in each column.
 
     Raises:
@@ -110,14 +110,14 @@ def principal_colours(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def noise(key: jax.Array, image: jax.Array, *, deviation: float = 8.0) -> jax.Array:
-    """Adds independent Gaussian noise of this standard deviation to every value."""
+    """Adds independent Gaussian noise with a given standard deviation to every value."""
     return _clip(image + deviation * jax.random.normal(key, image.shape))
 
 
 def cutout(key: jax.Array, image: jax.Array, *, size: int = 8, fill: Fill = 0.0) -> jax.Array:
     """Fills a square whose centre is any pixel, so that it may reach over the edge.
 
-    DeVries & Taylor 2017 fill images of mean 0 with 0, 16 pixels wide for the 10 classes of CIFAR.
+    DeVries & Taylor 2017 fill images of mean 0 with 0, in squares 16 pixels wide for CIFAR-10.
 
     Args:
         key: the example's key.

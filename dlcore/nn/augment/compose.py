@@ -104,13 +104,12 @@ def augmentation(
 
     - "label": integers (B,) or probabilities (B, K). Mixing turns integers into probabilities.
     - "boxes" (B, N, 4), y_min, x_min, y_max, x_max in pixels, and "boxes_mask" (B, N), true for
-      real boxes: see `warp_boxes`.
-      "object_crop" needs them, and "mosaic" makes 4 N of N, with their "labels", "difficult" and
-      "crowd" (B, N).
-    - "candidates" and "candidates_mask": further boxes, which move as those do.
+      real boxes: see `warp_boxes`. "object_crop" needs boxes, and "mosaic" turns N of them into 4
+      N, with their "labels", "difficult" and "crowd" (B, N).
+    - "candidates" and "candidates_mask": further boxes, which move in the same way.
     - "landmarks" (B, M, 2), y, x in pixels, and "landmarks_mask" (B, M), true for visible ones:
-      see `warp_landmarks`. Those of boxes are (B, N, M, 2); where their box becomes padding, they
-      are not visible.
+      see `warp_landmarks`. Landmarks of boxes are (B, N, M, 2); where their box becomes padding,
+      they are not visible.
 
     Pixel (i, j) covers [i, i + 1) x [j, j + 1). Cutout changes neither boxes nor landmarks.
 
@@ -127,7 +126,7 @@ def augmentation(
         A pure function that runs under jit; it returns the images as float32 (B, H, W, C).
 
     Raises:
-        InputError: for unknown or repeated steps and values that are no numbers or out of range.
+        InputError: for unknown or repeated steps, and values that are not numbers or out of range.
 
     >>> flip = augmentation("flip:1")
     >>> batch = {"image": jnp.array([[[[1.0], [2.0]]]]), "label": jnp.array([3])}
@@ -205,7 +204,7 @@ def augmentation(
 
 
 def _objects(name: str, step: Step, batch: Batch) -> tuple[jax.Array, ...]:
-    """Returns the boxes of a batch and their mask for a step that takes them, else nothing."""
+    """Returns the boxes of a batch and their mask for a step that needs them, else nothing."""
     if "boxes" not in inspect.signature(step).parameters:
         return ()
     if "boxes" not in batch:
@@ -225,7 +224,7 @@ def augmentation_of_one(text: str) -> Augment:
     """Returns `augmentation(text)` for pictures that must not be mixed with each other.
 
     Raises:
-        InputError: for steps that mix pictures, beside the mistakes of `augmentation`.
+        InputError: for steps that mix pictures, and as for `augmentation`.
     """
     for name in _parse(text):
         if name in MIXERS:

@@ -6,8 +6,8 @@ input that appears there. Points are in pixels from the image's upper left corne
 first @ second does the first augmentation, then the second, and costs only one interpolation.
 `warp` applies maps to images, boxes and landmarks.
 
-Every function takes the example's own key and the image's height H and width W in pixels, and
-`object_crop` the boxes of the objects as the maps before it leave them.
+Every function takes the example's own key and the image's height H and width W in pixels;
+`object_crop` also takes the boxes of the objects as the maps before it leave them.
 """
 
 import jax
@@ -93,11 +93,11 @@ def object_crop(
 ) -> jax.Array:
     """Cuts out a rectangle that keeps a share of an object, and resizes it to the image's size.
 
-    Like the patches of Liu et al. 2016 (SSD, section 2.2), but for an object that is drawn first,
-    each as likely as the others. Rectangles are drawn as `resized_crop` does, until one fits into
-    the image and has the share of the object's area in it; after 50 the image stays whole. In an
-    image without an object the first that fits is taken. What becomes of the boxes that are cut is
-    the rule of `warp_boxes`.
+    It resembles the patches of Liu et al. 2016 (SSD, section 2.2), but first draws an object, all
+    with equal probability. It then draws rectangles as `resized_crop` does, until one fits into the
+    image and contains the share of the object's area; after 50 the image stays whole. In an image
+    without an object it takes the first rectangle that fits. `warp_boxes` has the rule for boxes
+    that are cut.
 
     Args:
         key: the example's key.
@@ -172,7 +172,7 @@ def affine(
     shear: float = 0.1,
     shift: float = 0.0625,
 ) -> jax.Array:
-    """Turns, stretches, shears and shifts the image by a little.
+    """Turns, stretches, shears and shifts the image by small amounts.
 
     Args:
         key: the example's key.

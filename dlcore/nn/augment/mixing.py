@@ -20,7 +20,7 @@ Batch = dict[str, jax.Array]
 def mixup(
     keys: jax.Array, batch: Batch, *, alpha: float = 0.2, num_classes: int | None = None
 ) -> Batch:
-    """Makes images and labels share * example + (1 - share) * partner (Zhang et al. 2018).
+    """Mixes images and labels to share * example + (1 - share) * partner (Zhang et al. 2018).
 
     Args:
         keys: one key for each example.
@@ -84,15 +84,15 @@ def cutmix(
 
 
 def partners(rows: jax.Array, part: int = 1, parts: int = 2) -> jax.Array:
-    """Returns for each row the row that lies a part of the global batch away, such as a half.
+    """Returns for each row its partner, the row a part (such as half) of the global batch away.
 
     Args:
         rows: (B, ...), or this device's part of them.
-        part: how many of the parts away.
-        parts: how many of them are the batch; partners are mutual sets of so many rows.
+        part: the distance of the partner, in parts of the batch.
+        parts: the number of parts that make up the batch; partners form sets of this many rows.
 
     Raises:
-        InputError: when the number of rows is no multiple of the parts.
+        InputError: when the number of rows is not a multiple of the parts.
 
     >>> partners(jnp.array([1, 2, 3, 4])).tolist()
     [3, 4, 1, 2]

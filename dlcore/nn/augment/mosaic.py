@@ -39,8 +39,8 @@ def mosaic(
 
     The four images are made smaller by one factor z, uniform from 1/2 to `zoom`, and meet in one
     point, which is uniform where they leave no gap: at (1 - z) to z of each side. The example is at
-    the upper left, then come the upper right, lower left and lower right. What lies beyond the
-    edges is cut off, boxes too.
+    the upper left; its partners are at the upper right, lower left and lower right. Parts of images
+    and boxes beyond the edges are cut off.
 
     Args:
         keys: one key for each example.
@@ -48,15 +48,15 @@ def mosaic(
             "landmarks" (B, N, M, 2) and "landmarks_mask"; see `augmentation`. Where a partner is a
             row of "weight" 0, the example stays as it is.
         probability: the probability that an example becomes a mosaic at all.
-        zoom: the largest factor; at 1/2 all four are seen whole.
+        zoom: the largest factor; at 1/2 all four images are visible as a whole.
         least_visible: the share of a box that must be inside its quarter, or it becomes padding.
 
     Returns:
-        The batch with 4 N boxes for each example, of which its own come first.
+        The batch with 4 N boxes for each example; its own boxes come first.
 
     Raises:
-        InputError: for examples without boxes, or with candidates, landmarks of their own or one
-            label, and where the number of examples is no multiple of four.
+        InputError: for examples without boxes, or with candidates, landmarks of the image or a
+            label of the image, and when the number of examples is not a multiple of four.
     """
     single = sorted({"label", "candidates"} & batch.keys())
     if "landmarks" in batch and batch["landmarks"].ndim != 4:
@@ -111,7 +111,7 @@ def mosaic(
 
 
 def _to_input(factor: jax.Array, corner: jax.Array) -> jax.Array:
-    """Returns the maps (B, 3, 3) of images that are made smaller and put to a corner (B, 2)."""
+    """Returns the maps (B, 3, 3) of images that are shrunk and moved to a corner (B, 2)."""
     inverse = 1 / factor
     zero, one = jnp.zeros_like(factor), jnp.ones_like(factor)
     lines = [
@@ -130,9 +130,9 @@ def _moved(
     high: jax.Array,
     least_visible: float,
 ) -> Batch:
-    """Returns the objects of images that were made smaller by a factor (B,) and put to a corner.
+    """Returns the objects of images that were shrunk by a factor (B,) and moved to a corner.
 
-    They are cut off at the rectangle from `low` to `high`, y and x (B, 2) each.
+    They are clipped to the rectangle from `low` to `high`, y and x (B, 2) each.
     """
     mask = objects["boxes_mask"].astype(bool)
     whole = objects["boxes"] * factor[:, None, None] + jnp.tile(corner, 2)[:, None]

@@ -1,22 +1,22 @@
-"""RandAugment: a few operations drawn from fourteen, all of one magnitude (Cubuk et al. 2020).
+"""RandAugment: a few operations drawn from fourteen, all with one magnitude (Cubuk et al. 2020).
 
-Each image gets N operations, each drawn alike from the fourteen of the paper, with replacement. The
-magnitude M runs from 0 to `LARGEST`; with m = M / LARGEST and a sign drawn for each operation they
-are:
+Each image gets N operations, drawn uniformly and with replacement from the fourteen of the paper.
+The magnitude M runs from 0 to `LARGEST`; with m = M / LARGEST and a sign drawn for each operation
+they are:
   - identity, autocontrast, equalize: no magnitude.
   - rotate: by +-30 m degrees about the centre.
   - shear_x, shear_y: by a tangent of +-0.3 m about the centre.
   - translate_x, translate_y: by +-0.45 m of the side.
   - posterize: keeps the highest 8 - round(4 m) bits of each value.
-  - solarize: takes values v from 256 (1 - m) on to 255 - v.
+  - solarize: maps values v from 256 (1 - m) on to 255 - v.
   - color, contrast, brightness, sharpness: keep 1 +- 0.9 m of the distance from the grey image, its
     mean, black, and the smoothed image.
-These are the ranges of AutoAugment (Cubuk et al. 2019, table 6), and the operations those of the
-Pillow library, without its rounding.
+These are the ranges of AutoAugment (Cubuk et al. 2019, table 6), and the operations of the Pillow
+library, without its rounding.
 
-As all augmentation here, maps of pixels share one interpolation before the colours: of the drawn
-operations those that move pixels come first, then the others, both in their order. Boxes and
-landmarks follow.
+As in all augmentation here, maps of pixels share one interpolation and come before the colours: of
+the drawn operations those that move pixels come first, then the others, both in their order. Boxes
+and landmarks follow the pixels.
 
 Every function takes the example's own key; images (H, W, C) are floats of 0..255.
 """
@@ -39,7 +39,7 @@ def _kept(image: jax.Array, m: jax.Array) -> jax.Array:
 
 
 def autocontrast(image: jax.Array, m: jax.Array) -> jax.Array:
-    """Stretches the values of each channel to 0..255; a channel of one value stays."""
+    """Stretches the values of each channel to 0..255; a constant channel stays as it is."""
     del m
     low, high = image.min((0, 1), keepdims=True), image.max((0, 1), keepdims=True)
     stretched = (image - low) * (255 / jnp.where(high > low, high - low, 1))
@@ -87,9 +87,9 @@ def brightness(image: jax.Array, m: jax.Array) -> jax.Array:
 
 
 def sharpness(image: jax.Array, m: jax.Array) -> jax.Array:
-    """Keeps 1 + 0.9 m of the distance from the smoothed image, whose outermost pixels are the same.
+    """Keeps 1 + 0.9 m of the distance from the smoothed image, which keeps its outermost pixels.
 
-    A smoothed pixel is the mean of its 3x3 neighbours, itself weighing 5.
+    A smoothed pixel is the mean of its 3x3 neighbourhood, in which its own weight is 5.
     """
     height, width = image.shape[:2]
     if min(height, width) < 3:
@@ -117,7 +117,7 @@ OPERATIONS = (*COLOURS, *GEOMETRY)
 
 
 def drawn(key: jax.Array, number: int, magnitude: float) -> tuple[jax.Array, jax.Array]:
-    """Returns the indices in `OPERATIONS` of an example, (N,), and their signed m, (N,)."""
+    """Returns the indices in `OPERATIONS` for an example, (N,), and their signed m, (N,)."""
     which_key, sign_key = jax.random.split(key)
     which = jax.random.randint(which_key, (number,), 0, len(OPERATIONS))
     signs = jnp.where(jax.random.bernoulli(sign_key, shape=(number,)), 1.0, -1.0)
@@ -133,7 +133,7 @@ def rand_map(
         key: the example's key.
         height: H.
         width: W.
-        number: N, the operations of an image.
+        number: N, the number of operations per image.
         magnitude: M.
     """
     which, strengths = drawn(key, number, magnitude)
@@ -167,7 +167,7 @@ def rand_colours(
     Args:
         key: the example's key.
         image: (H, W, C).
-        number: N, the operations of an image.
+        number: N, the number of operations per image.
         magnitude: M.
     """
     which, strengths = drawn(key, number, magnitude)

@@ -2,7 +2,7 @@
 
 `geometry` defines the maps (B, 3, 3): they take points of the result to points of the input, in
 pixels from the upper left corner. Shapes: B batch, H W image, C channels, N boxes, M landmarks.
-Landmarks may be those of images, (B, M, 2), or of boxes, (B, N, M, 2).
+Landmarks may belong to images, (B, M, 2), or to boxes, (B, N, M, 2).
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ def warp_images(
 ) -> jax.Array:
     """Reads images through maps, interpolating bilinearly between the centres of the pixels.
 
-    Between the outermost centres and the image's edge the outermost pixels count. A shift by whole
-    pixels keeps their bits.
+    Between the outermost centres and the image's edge the outermost pixels are used. A shift by
+    whole pixels keeps their bits.
 
     Args:
         images: floats (B, H, W, C).
@@ -67,7 +67,7 @@ def warp_images(
 def computed_once(images: jax.Array) -> jax.Array:
     """Returns the same images, bit for bit, behind a division that XLA computes only once.
 
-    XLA on the CPU fuses operations that it thinks cheap, even gathers, into each use and so
+    XLA on the CPU fuses operations that it considers cheap, even gathers, into each use and so
     repeats them: "flip,crop:4,mixup" took three times as long. It does not repeat a division.
     """
     return images / jnp.where(images < jnp.inf, 1.0, 2.0)
@@ -108,13 +108,13 @@ def warp_boxes(
 def cut_boxes(
     whole: jax.Array, mask: jax.Array, low: jax.Array, high: jax.Array, least_visible: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Cuts boxes off at the edges of a rectangle.
+    """Clips boxes at the edges of a rectangle.
 
     Args:
         whole: floats (B, N, 4).
         mask: (B, N), true for real boxes.
         low: y, x, y, x of the rectangle's upper left corner, of a shape that broadcasts.
-        high: the same of its lower right corner.
+        high: the same for its lower right corner.
         least_visible: as in `warp_boxes`.
 
     Returns:
@@ -178,7 +178,7 @@ def fill_values(fill: Fill) -> jax.Array:
 
 
 def _neighbours(source: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the two pixels between whose centres a point lies, and the second's share."""
+    """Returns the two pixels whose centres enclose a point, and the share of the second."""
     centre = jnp.clip(source - 0.5, 0, size - 1)
     first = jnp.floor(centre)
     index = first.astype(jnp.int32)
@@ -186,7 +186,7 @@ def _neighbours(source: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax
 
 
 def _interpolated(image: jax.Array, source: jax.Array, axis: int) -> jax.Array:
-    """Returns an image (H, W, C) whose rows or columns are those at the points `source`."""
+    """Returns an image (H, W, C) with its rows or columns taken at the points `source`."""
     first, second, share = _neighbours(source, image.shape[axis])
     share = jnp.expand_dims(share[..., 0], tuple({0, 1, 2} - {axis}))
 
@@ -209,7 +209,7 @@ def _determinant(maps: jax.Array) -> jax.Array:
 
 
 def _to_result(maps: jax.Array, y: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Applies the inverse map: takes points of the input, y and x (B, n) each, to the result."""
+    """Applies the inverse map to points of the input, y and x (B, n) each."""
     (yy, yx, down), (xy, xx, right) = jnp.moveaxis(maps[:, :2, :, None], 0, 2)
     y, x = y - down, x - right
     determinant = _determinant(maps)[:, None]

@@ -3,7 +3,7 @@
 A cell has no state of its own. `init` draws its parameters, `initial_carry` returns its initial
 state, `project` multiplies the inputs of all steps by the input weights in one large product, which
 needs no carry, and `step` does the rest of one step. So the scan, a stack, a bidirectional pair,
-truncated back-propagation through time, attention and a decoder take any cell.
+truncated back-propagation through time, attention and a decoder work with any cell.
 
 Shapes: B batch, T time, D input features, F output features, G the width of the projected input,
 `...` any leading axes.
@@ -33,8 +33,8 @@ class Hooks:
         product: (name, h) -> h @ params[name], for every product with a recurrent matrix. The scan
             computes the gradient of these matrices for all steps at once, and variational dropout
             masks h here.
-        candidate: maps the values that the step will add to the carry to themselves; recurrent
-            dropout masks them here.
+        candidate: the identity on the values that the step will add to the carry; recurrent dropout
+            masks them here.
     """
 
     product: Product
@@ -86,7 +86,7 @@ class Cell(abc.ABC):
     def prepare(
         self, params: Params, state: Params, x: jax.Array, mask: jax.Array | None, train: bool
     ) -> PyTree:
-        """Returns the steps' arguments `projected`, a tree of leading axis T.
+        """Returns the steps' arguments `projected`, a tree with leading axis T.
 
         Args:
             params: the parameters.

@@ -1,9 +1,9 @@
 """Converts parameters of cells to and from the layouts of PyTorch and Flax, without either library.
 
 The cells that these libraries have are `Vanilla`, `LSTM`, `GRUAfter` and, in PyTorch,
-`ProjectionLSTM`. PyTorch has the gates in rows and two biases, of which only the sum matters except
-for the candidate of its GRU. Flax has one small kernel per gate. The update gate of both keeps the
-share z = 1 - u; as sigmoid(-x) = 1 - sigmoid(x), its weights and biases change their sign.
+`ProjectionLSTM`. PyTorch stores the gates in rows and has two biases; only their sum matters,
+except for the candidate of its GRU. Flax has one small kernel per gate. In both, the update gate
+keeps the share z = 1 - u; as sigmoid(-x) = 1 - sigmoid(x), its weights and biases change sign.
 
 Shapes: D inputs, H features, P outputs, G gates times features.
 """
@@ -96,7 +96,7 @@ def stack_to_pytorch(cell: Cell, layers: Mapping[str, Params]) -> dict[str, np.n
         layers: parameters by PyTorch's suffixes: "l0", "l0_reverse", "l1", ...
 
     Raises:
-        InputError: as `to_pytorch`.
+        InputError: as for `to_pytorch`.
     """
     return {
         f"{name}_{suffix}": array
@@ -116,7 +116,7 @@ def stack_from_pytorch(cell: Cell, state: Arrays) -> dict[str, dict[str, jax.Arr
         The parameters by PyTorch's suffixes: "l0", "l0_reverse", "l1", ...
 
     Raises:
-        InputError: for a name without such a suffix, and as `from_pytorch`.
+        InputError: for a name without such a suffix, and as for `from_pytorch`.
     """
     layers: dict[str, dict[str, npt.ArrayLike]] = {}
     for key, array in state.items():
@@ -200,7 +200,7 @@ def _checked(
 ) -> dict[str, np.ndarray]:
     """Returns the arrays of a tree by path if they have the names and shapes that the cell needs.
 
-    The size of the array `kernel` along `axis` tells the width of the inputs.
+    The size of the array `kernel` along `axis` is the width of the inputs.
     """
     arrays = {name: np.asarray(array) for name, array in flatten_dict(tree, sep="/").items()}
     inputs = np.atleast_2d(arrays[kernel]).shape[axis] if kernel in arrays else 1

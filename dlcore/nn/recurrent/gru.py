@@ -1,4 +1,4 @@
-"""The two gated recurrent units in use. Shapes: B batch, D inputs, H features.
+"""The two common gated recurrent units. Shapes: B batch, D inputs, H features.
 
 Both keep a share 1 - u of the old state: h' = u h~ + (1 - u) h (Chung et al. 2014). The first paper
 (Cho et al. 2014), PyTorch and Flax call that share z = 1 - u. The reset gate r acts before the
@@ -19,10 +19,11 @@ from dlcore.nn.recurrent.initial import input_kernel, recurrent_kernel
 
 @dataclasses.dataclass(frozen=True)
 class GRU(Cell):
-    """The paper's GRU, reset before the product: h~ = tanh(x W + (r h) U + b) (Cho et al. 2014).
+    """The paper's GRU, with reset before the product: h~ = tanh(x W + (r h) U + b).
 
-    r, u = sigmoid(x W + h U + b). Parameters: `input_kernel` (D, 3H) and `bias` (3H,) in the order
-    r, u, h~; `recurrent_kernel` (H, 2H) for r, u; `candidate_kernel` (H, H).
+    The source is Cho et al. 2014. r, u = sigmoid(x W + h U + b). Parameters: `input_kernel` (D, 3H)
+    and `bias` (3H,) in the order r, u, h~; `recurrent_kernel` (H, 2H) for r, u; `candidate_kernel`
+    (H, H).
 
     Attributes:
         features: H.
@@ -56,7 +57,7 @@ class GRU(Cell):
 
 @dataclasses.dataclass(frozen=True)
 class GRUAfter(Cell):
-    """The GRU of cuDNN, PyTorch and Flax, reset after: h~ = tanh(x W + b + r (h U + b')).
+    """The GRU of cuDNN, PyTorch and Flax, with reset after: h~ = tanh(x W + b + r (h U + b')).
 
     It has a single recurrent product, which makes it the faster of the two. Parameters:
     `input_kernel` (D, 3H), `recurrent_kernel` (H, 3H) and `bias` (3H,) in the order r, u, h~;
@@ -116,7 +117,7 @@ def gru_update(
 ) -> jax.Array:
     """Computes `plain_gru_update` without a mask, by a gradient that needs less memory.
 
-    It keeps five arrays (B, H) per step; automatic differentiation keeps the derivatives too.
+    It keeps five arrays (B, H) per step; automatic differentiation would keep derivatives too.
     """
     return _forward(projected, product, bias, h)[0]
 

@@ -11,7 +11,7 @@ from dlcore.nn.recurrent.initial import input_kernel, recurrent_kernel
 
 @dataclasses.dataclass(frozen=True)
 class Highway(Cell):
-    """Several highway layers in each step of time (Zilly et al. 2017, eq. 6-9).
+    """A cell with several highway layers in each step of time (Zilly et al. 2017, eq. 6-9).
 
     From s = h, the layers l = 1..L compute s' = g t + s (1 - t), where g = tanh(x W + s U_l + b_l),
     and t is a sigmoid of the same form with its own columns; only the first layer sees x. The carry

@@ -34,7 +34,7 @@ StackCarry = dict[str, PyTree]
 
 
 class Recurrent(nn.Module):
-    """Runs a cell over time.
+    """A layer that runs a cell over time.
 
     The parameters have the cell's names; the cell's running statistics, if it has any, are in the
     collection "batch_stats".
@@ -144,7 +144,7 @@ class Bidirectional(nn.Module):
     Attributes:
         cell: the cell; each direction has its own parameters.
         merge: one of `MERGES`: "concat" puts the outputs side by side, forwards first; "sum",
-            "product" and "mean" are of each feature.
+            "product" and "mean" combine each feature.
         state_dropout: see `Recurrent`.
         candidate_dropout: see there.
     """
@@ -167,7 +167,7 @@ class Bidirectional(nn.Module):
         """Runs over x as `Recurrent` does, with the carry {"forward": ..., "backward": ...}.
 
         Raises:
-            InputError: for an unknown merge, and as `Recurrent`.
+            InputError: for an unknown merge, and as for `Recurrent`.
         """
         merged = errors.pick("merge", self.merge, MERGES)
         carries, outputs = {}, []
@@ -197,8 +197,8 @@ class RecurrentStack(nn.Module):
         cells: the cell of each layer, from the lowest up.
         bidirectional: whether each layer runs in both directions.
         merge: see `Bidirectional`.
-        residual: whether each layer but the lowest adds its input to its output; both must have one
-            width.
+        residual: whether each layer except the lowest adds its input to its output, which must have
+            the same width.
         dropout: the share of values dropped between the layers (Zaremba et al. 2014), not before
             the lowest or after the highest.
         variational: whether `dropout` drops the same features at all steps (Gal & Ghahramani 2016).
@@ -232,8 +232,8 @@ class RecurrentStack(nn.Module):
             each layer, "layer_0" the lowest.
 
         Raises:
-            ValueError: when `residual` meets widths that differ.
-            InputError: as `Bidirectional`.
+            ValueError: when widths differ with `residual`.
+            InputError: as for `Bidirectional`.
         """
         carries, activations = {}, {}
         for i, cell in enumerate(self.cells):

@@ -15,7 +15,7 @@ from dlcore.types import PyTree
 
 @dataclasses.dataclass(frozen=True)
 class LSTM(Cell):
-    """c' = f c + i g, h' = o tanh(c') (Hochreiter & Schmidhuber 1997; forget gate: Gers 1999).
+    """A cell c' = f c + i g, h' = o tanh(c') (Hochreiter & Schmidhuber 1997; Gers 1999 for f).
 
     i, f, o = sigmoid(x W + h U + b) and g = tanh(x W + h U + b), all four in one product, in the
     order i, f, g, o, which is PyTorch's. Parameters: `input_kernel` (D, 4H), `recurrent_kernel`
@@ -163,7 +163,7 @@ def lstm_update(pre: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Computes `plain_lstm_update` without a mask, by a gradient that needs less memory.
 
     It keeps six arrays (B, H) per step, from which all derivatives follow; automatic
-    differentiation keeps the derivatives too.
+    differentiation would keep the derivatives too.
     """
     return _forward(pre, c)[0]
 

@@ -27,11 +27,12 @@ Moments = dict[str, jax.Array]
 class LayerNormLSTM(LSTM):
     """An LSTM with layer normalisation (Ba et al. 2016, eq. 20-22).
 
-    i, f, g, o come from N(x W; a) + N(h U; a') + b and h' = o tanh(N(c'; a'', b'')), where N brings
-    each example's vector (4H,) or (H,) to mean 0 and variance 1 and multiplies it by its gains.
+    i, f, g, o are computed from N(x W; a) + N(h U; a') + b, and h' = o tanh(N(c'; a'', b'')), where
+    N brings each example's vector (4H,) or (H,) to mean 0 and variance 1 and multiplies it by its
+    gains.
 
-    With gains of 1 a wide net is chaotic: it enlarges the smallest difference of two carries from
-    step to step, so that long sequences in two precisions have nothing in common in the end.
+    With gains of 1 a wide net is chaotic: it enlarges the smallest difference between two carries
+    from step to step, so that long sequences computed in two precisions diverge completely.
 
     Parameters beside the LSTM's: the gains `input_scale` (4H,), `recurrent_scale` (4H,) and
     `cell_scale` (H,), initially 1, and `cell_bias` (H,). The first two normalisations have no
@@ -79,12 +80,12 @@ class _Prepared(struct.PyTreeNode):
 class BatchNormLSTM(LSTM):
     """An LSTM with batch normalisation, separate for each step (Cooijmans et al. 2016, eq. 6-8).
 
-    i, f, g, o come from N(x W; a) + N(h U; a') + b and h' = o tanh(N(c'; a'', b'')), where N brings
-    each feature to mean 0 and variance 1 over the batch and multiplies it by its gain. Each of the
-    first S steps has its own running statistics, because the state is not yet in equilibrium;
-    later steps use those of step S. Training uses the statistics of the batch, of all devices, and
-    updates running = momentum * running + (1 - momentum) * batch; evaluation uses the running ones.
-    Rows without an input at a step do not count there.
+    i, f, g, o are computed from N(x W; a) + N(h U; a') + b, and h' = o tanh(N(c'; a'', b'')), where
+    N brings each feature to mean 0 and variance 1 over the batch and multiplies it by its gain.
+    Each of the first S steps has its own running statistics, because the state is not yet in
+    equilibrium; later steps use those of step S. Training uses the statistics of the batch, over
+    all devices, and updates running = momentum * running + (1 - momentum) * batch; evaluation uses
+    the running ones. Rows without an input at a step do not count there.
 
     Steps are counted from the start of the scan, so the sequences must start together: a backward
     net reverses its sequences by length (`reverse_by_length`) and scans them forwards, and each
@@ -169,7 +170,7 @@ class BatchNormLSTM(LSTM):
         return y, jax.tree.map(follow, dict(state), jax.lax.stop_gradient(batch))
 
     def __call__(self, params: Params, carry: Carry, x: jax.Array) -> NoReturn:
-        """Fails, because a single step does not know its statistics.
+        """Raises an error, because a single step does not know its statistics.
 
         Raises:
             ValueError: always.

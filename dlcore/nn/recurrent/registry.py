@@ -29,7 +29,7 @@ CELLS: dict[str, Callable[..., Cell]] = {
 
 
 def cell(name: str, features: int, **options: float | str | None) -> Cell:
-    """Makes the cell of that name.
+    """Makes the named cell.
 
     Args:
         name: one of `CELLS`.

@@ -73,7 +73,7 @@ def scan(
         cell: the cell.
         params: its parameters.
         carry: the carry before the first step, each leaf (B, ...).
-        prepared: the result of `cell.prepare`, a tree of leading axis T.
+        prepared: the result of `cell.prepare`, a tree with leading axis T.
         mask: (T, B), true where there is an input; None where there is one everywhere.
         reverse: whether to run from the last step to the first.
         detach: the number of steps after which the gradient through the carry is cut; None never

@@ -1,9 +1,9 @@
 """The neural Turing machine (Graves, Wayne & Danihelka 2014): a controller beside a memory.
 
-At each step the controller sees the input and what was read before, and moves its heads: each
-addresses the rows of the memory by content and by place, softly, so that all of it has a gradient.
-All heads address the memory as it was, then the writing heads change it, and what the reading heads
-read is what was written. Everything is finite by construction, whatever the numbers.
+At each step the controller sees the input and the last reads, and moves its heads: each head
+addresses the rows of the memory by content and by location, softly, so that all rows have a
+gradient. All heads address the memory as it was, then the writing heads change it, and then the
+reading heads read the new content. All values are finite by construction, whatever the inputs.
 
 Shapes: B batch, T time, D inputs, H controller features, N rows of the memory, W width of a row,
 R reading heads, K heads in all, the reading ones first, S shifts.
@@ -29,16 +29,16 @@ _NORM_EPS, _LOG_EPS = 1e-8, 1e-12
 
 
 class Heads(NamedTuple):
-    """The orders of the controller to the heads, after its squashing functions.
+    """The commands of the controller to the heads, after the squashing functions.
 
     Attributes:
-        key: (B, K, W), what to look for.
+        key: (B, K, W), the content to search for.
         strength: (B, K) above 0, the sharpness of the search.
-        gate: (B, K) in 0..1, the share of the search in the address, beside that of before.
-        shift: (B, K, S), how far to move, a distribution.
-        sharpening: (B, K) of 1 or more.
-        erase: (B, K - R, W) in 0..1, what the writing heads take off.
-        add: (B, K - R, W), what they add.
+        gate: (B, K) in 0..1, the share of the search in the address; the rest is the last address.
+        shift: (B, K, S), a distribution over shifts.
+        sharpening: (B, K), powers of 1 or more.
+        erase: (B, K - R, W) in 0..1, the shares that the writing heads erase.
+        add: (B, K - R, W), the values that they add.
     """
 
     key: jax.Array
@@ -77,7 +77,7 @@ def circular_convolution(weights: jax.Array, shift: jax.Array) -> jax.Array:
 def sharpen(weights: jax.Array, sharpening: jax.Array) -> jax.Array:
     """Returns w^g / sum(w^g) of weights (B, K, N) and powers (B, K); eq. 9.
 
-    It is the softmax of g log(w + 1e-12), which has no 0 / 0.
+    It is computed as the softmax of g log(w + 1e-12), which avoids 0 / 0.
     """
     return jax.nn.softmax(sharpening[..., None] * jnp.log(weights + _LOG_EPS))
 
@@ -93,9 +93,9 @@ def address(
     """Returns the weights of the rows by head, (B, K, N): eqs. 5 and 7 to 9.
 
     Args:
-        cosines: of the keys with the rows, (B, K, N).
+        cosines: the cosines of the keys with the rows, (B, K, N).
         before: the weights of the step before, (B, K, N).
-        strength: as in `Heads`, like those that follow.
+        strength: as in `Heads`, like the following arguments.
         gate: (B, K).
         shift: (B, K, S).
         sharpening: (B, K).
@@ -110,7 +110,7 @@ def write(memory: jax.Array, weights: jax.Array, erase: jax.Array, add: jax.Arra
 
     Args:
         memory: (B, W, N).
-        weights: (B, K, N), of the writing heads.
+        weights: the weights of the writing heads, (B, K, N).
         erase: (B, K, W).
         add: (B, K, W).
     """
@@ -119,12 +119,12 @@ def write(memory: jax.Array, weights: jax.Array, erase: jax.Array, add: jax.Arra
 
 
 def _kept(weights: jax.Array, erase: jax.Array) -> jax.Array:
-    """Returns the share that each head leaves of each number, (B, K, W, N)."""
+    """Returns the share of each number that each head leaves, (B, K, W, N)."""
     return 1 - erase[..., None] * weights[:, :, None]
 
 
 def read(memory: jax.Array, weights: jax.Array) -> jax.Array:
-    """Returns what heads of weights (B, R, N) read of a memory (B, W, N), (B, R, W); eq. 2."""
+    """Returns what heads with weights (B, R, N) read from a memory (B, W, N), (B, R, W); eq. 2."""
     return jnp.einsum("brn,bwn->brw", weights, memory)
 
 
@@ -132,7 +132,7 @@ def read(memory: jax.Array, weights: jax.Array) -> jax.Array:
 def access(
     memory: jax.Array, before: jax.Array, heads: Heads
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Takes one step of all heads, by a gradient that passes over the memory few times.
+    """Computes one step of all heads, with a gradient that passes over the memory few times.
 
     Automatic differentiation would keep several arrays as large as the memory at each step; the
     gradient here needs the memory alone, and takes a quarter of the time.
@@ -140,10 +140,10 @@ def access(
     Args:
         memory: (B, W, N).
         before: the weights of the step before, (B, K, N).
-        heads: what the controller tells them.
+        heads: the commands of the controller.
 
     Returns:
-        The memory after it was written, the weights (B, K, N), and what was read (B, R, W).
+        The memory after writing, the weights (B, K, N), and the reads (B, R, W).
     """
     return _access(memory, before, heads)[0]
 
@@ -207,15 +207,15 @@ access.defvjp(_access, _access_backward)
 
 @dataclasses.dataclass(frozen=True)
 class TuringMachine(Cell):
-    """A neural Turing machine as a recurrent cell; its output is the controller's and all reads.
+    """A neural Turing machine as a recurrent cell, whose output is the controller's and all reads.
 
     Parameters: `input_kernel` (D, G) and `bias` (G,) of the controller, whose pre-activation has G
-    numbers, and its recurrent kernels; `read_kernel` (R W, G) for what was read; `head_kernel`
-    (H, P) and `head_bias` (P,) for all that the heads are told. The memory starts with the same
-    small number everywhere, and all heads on row 0. The biases start so that each head moves on by
-    one row at a time and searches little: then what was written stands in rows of its own from the
-    first step of training, and most runs learn to use it. With biases of 0 all heads blur, and more
-    runs are left with what the controller can do alone.
+    numbers, and its recurrent kernels; `read_kernel` (R W, G) for the last reads; `head_kernel`
+    (H, P) and `head_bias` (P,) for the commands to the heads. The memory starts with the same
+    small number everywhere, and all heads start on row 0. The biases start so that each head moves
+    on by one row at a time and searches little: then each write has a row of its own from the first
+    step of training, and most runs learn to use the memory. With biases of 0 all heads blur, and in
+    more runs the controller learns to do without the memory.
 
     The carry has, beside the controller's own: `memory` (B, W, N), whose columns are the rows of
     the paper, so that the long axis is contiguous, `weights` (B, K, N) and `reads` (B, R W).
@@ -231,7 +231,7 @@ class TuringMachine(Cell):
         reach: the farthest shift; there are S = 2 * reach + 1 of them.
 
     Raises:
-        InputError: for less than one row, number or head, and for shifts that go around.
+        InputError: for fewer than one row, number or head, and for shifts that wrap around.
     """
 
     controller: Cell | None = None
@@ -270,12 +270,12 @@ class TuringMachine(Cell):
 
     @property
     def heads(self) -> int:
-        """K."""
+        """K, the number of heads."""
         return self.read_heads + self.write_heads
 
     @property
     def told(self) -> tuple[int, ...]:
-        """How many numbers each field of `Heads` has, in its order."""
+        """The number of values in each field of `Heads`, in its order."""
         k, w = self.heads, self.width
         return k * w, k, k, k * (2 * self.reach + 1), k, self.write_heads * w, self.write_heads * w
 
@@ -326,7 +326,7 @@ class TuringMachine(Cell):
         return new, jnp.concatenate([h, reads.astype(h.dtype)], axis=-1)
 
     def _tell(self, pre: jax.Array) -> Heads:
-        """Returns what the heads are told by pre-activations (B, P)."""
+        """Returns the commands to the heads, given their pre-activations (B, P)."""
         pre = pre.astype(at_least_float32(pre.dtype))
         ends = [sum(self.told[: n + 1]) for n in range(len(self.told) - 1)]
         key, strength, gate, shift, sharpening, erase, add = jnp.split(pre, ends, axis=-1)
@@ -343,7 +343,7 @@ class TuringMachine(Cell):
 
 
 def trace(cell: TuringMachine, params: Params, x: jax.Array) -> Carry:
-    """Returns the carry after each step of x (B, T, D), each leaf (B, T, ...), to look at."""
+    """Returns the carry after each step of x (B, T, D), each leaf (B, T, ...), for inspection."""
 
     def body(carry: Carry, now: jax.Array) -> tuple[Carry, Carry]:
         after, _ = cell(params, carry, now)

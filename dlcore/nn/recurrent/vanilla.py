@@ -14,10 +14,10 @@ _ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 @dataclasses.dataclass(frozen=True)
 class Vanilla(Cell):
-    """h' = activation(x W + h U + b) (Elman 1990).
+    """A cell h' = activation(x W + h U + b) (Elman 1990).
 
     With ReLU it is the IRNN: U starts as the identity and b as 0, so that at first the state stays
-    and inputs add to it (Le, Jaitly & Hinton 2015). With tanh U starts orthogonal.
+    and inputs add to it (Le, Jaitly & Hinton 2015). With tanh, U starts orthogonal.
     Parameters: `input_kernel` (D, H), `recurrent_kernel` (H, H), `bias` (H,).
 
     The new state keeps no part of the old one, so recurrent dropout masks all of h'.
@@ -27,7 +27,7 @@ class Vanilla(Cell):
         activation: "tanh" or "relu".
 
     Raises:
-        InputError: for another activation.
+        InputError: for any other activation.
     """
 
     activation: str = "tanh"

@@ -1,4 +1,4 @@
-"""Recursive networks: cells that compute a node of a tree from its children."""
+"""Recursive networks, whose cells compute a node of a tree from its children."""
 
 from dlcore.nn.tree.autoencoder import Autoencoder
 from dlcore.nn.tree.cells import (

@@ -12,9 +12,9 @@ _TINY = 1e-12  # below the square of any length that is divided by
 
 @dataclasses.dataclass(frozen=True)
 class Autoencoder(Recursive):
-    """p = tanh(W [c1; c2] + b) of length 1, from which V p + d reconstructs the children.
+    """A cell p = tanh(W [c1; c2] + b), scaled to length 1; V p + d reconstructs the children.
 
-    Leaves are words of length 1, so that no node makes its error small by being short (Socher et
+    Leaves are words of length 1, so that no node can make its error small by being short (Socher et
     al. 2011, "Semi-supervised recursive autoencoders", eq. 4-6 and section 2.2). Parameters: those
     of `Recursive`, `decoder` (D, 2 D) and `decoder_bias` (2 D,).
     """
@@ -38,9 +38,10 @@ class Autoencoder(Recursive):
     def error(
         self, params: Params, node: jax.Array, children: jax.Array, sizes: jax.Array
     ) -> jax.Array:
-        """Returns the error of reconstruction (...) of nodes (..., D).
+        """Returns the reconstruction error (...) of nodes (..., D).
 
-        Squared distances to the children, weighted by their words (ibid., eq. 10).
+        It sums the squared distances to the children, weighted by their numbers of words (ibid.,
+        eq. 10).
 
         Args:
             params: the parameters.

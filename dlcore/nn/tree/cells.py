@@ -1,8 +1,8 @@
-"""Cells of recursive networks: each computes the state of a node from those of its children.
+"""Cells of recursive networks, which compute the state of a node from those of its children.
 
-A cell has no state of its own, and is cut in two: `project`, which has all products with the
-parameters, and `combine`, which has none. So the scan over the steps of a tree saves the products,
-and computes the gradient of the parameters for all nodes at once.
+A cell has no state of its own, and is split in two: `project` has all products with the parameters,
+and `combine` has none. So the scan over the steps of a tree saves the products, and computes the
+gradient of the parameters for all nodes at once.
 
 Shapes: C children, D features of a node, F numbers of its state, E features of a word, G the width
 of the products, `...` any leading axes.
@@ -37,7 +37,7 @@ class TreeCell(abc.ABC):
 
     @property
     def state_features(self) -> int:
-        """F."""
+        """F, the number of values of a state."""
         return self.features
 
     @abc.abstractmethod
@@ -49,7 +49,7 @@ class TreeCell(abc.ABC):
         """Maps words (..., E) to the states of leaves (..., F)."""
 
     def read(self, params: Params, x: jax.Array) -> jax.Array:
-        """Maps words (..., E) of inner nodes to what `combine` takes of them."""
+        """Maps words (..., E) of inner nodes to the values that `combine` needs of them."""
         raise TypeError(f"{type(self).__name__} reads words at leaves only")
 
     @abc.abstractmethod
@@ -60,7 +60,7 @@ class TreeCell(abc.ABC):
     def combine(
         self, projected: jax.Array, word: jax.Array | None, children: jax.Array
     ) -> jax.Array:
-        """Maps products (..., G), what was read, and the children to the state (..., F)."""
+        """Maps products (..., G), the result of `read`, and the children to the state (..., F)."""
 
     def output(self, state: jax.Array) -> jax.Array:
         """Maps states (..., F) to the vectors of the nodes (..., D)."""
@@ -72,7 +72,7 @@ def _uniform(key: jax.Array, shape: tuple[int, ...], bound: float) -> jax.Array:
 
 
 def _averaging(key: jax.Array, features: int, children: int) -> jax.Array:
-    """Draws a matrix (C D, D) by which a node is at first about the mean of its children."""
+    """Draws a matrix (C D, D) with which a node is at first about the mean of its children."""
     noise = _uniform(key, (children * features, features), 1 / (2 * features**0.5))
     return noise + jnp.tile(jnp.eye(features), (children, 1)) / children
 
@@ -84,7 +84,7 @@ def _flat(children: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Recursive(TreeCell):
-    """tanh(W [c1; ...; cC] + b) (Socher et al. 2011, eq. 2); a leaf is tanh of its word.
+    """A cell tanh(W [c1; ...; cC] + b) (Socher et al. 2011, eq. 2); a leaf is tanh of its word.
 
     Parameters: `kernel` (C D, D), `bias` (D,).
     """
@@ -110,10 +110,10 @@ class Recursive(TreeCell):
 
 @dataclasses.dataclass(frozen=True)
 class TensorRecursive(Recursive):
-    """tanh(h V h + W h + b) of h = [c1; c2], with a slice of V for each feature.
+    """A cell tanh(h V h + W h + b) with h = [c1; c2] and a slice of V for each feature.
 
-    The recursive neural tensor network (Socher et al. 2013, section 4.3). Parameters: those of
-    `Recursive`, and `tensor` (C D, C D, D).
+    It is the recursive neural tensor network (Socher et al. 2013, section 4.3). Parameters: those
+    of `Recursive`, and `tensor` (C D, C D, D).
     """
 
     def init(self, key: jax.Array, inputs: int) -> dict[str, jax.Array]:
@@ -145,7 +145,7 @@ def _row(vector: jax.Array, rank: int) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class _TreeLSTM(TreeCell):
-    """The gates i, o and f and the update u of a word stand side by side in this order: i o u f.
+    """A base of LSTM cells; the gates i, o, f and the update u of a word are in the order i o u f.
 
     A state is [h; c]. Parameters: `input_kernel` (E, 4 D), `bias` (4 D,), and those of the kind.
     """
@@ -188,7 +188,7 @@ class _TreeLSTM(TreeCell):
         return _state(o, jax.nn.sigmoid(i) * jnp.tanh(u) + kept)
 
     def _with_bias(self, params: Params, own: jax.Array, forget: jax.Array) -> jax.Array:
-        """Joins products (..., 3 D) and (..., C D) and adds the bias, which children share."""
+        """Joins products (..., 3 D) and (..., C D) and adds the bias, which all children share."""
         bias, size = params["bias"], 3 * self.features
         whole = jnp.concatenate([bias[:size], *[bias[size:]] * self.children])
         joined = jnp.concatenate([own, forget], axis=-1)
@@ -201,9 +201,10 @@ def _state(o: jax.Array, c: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class ChildSumTreeLSTM(_TreeLSTM):
-    """A node reads the sum of its children, and forgets each by itself (Tai et al. 2015, eq. 2-8).
+    """A cell that reads the sum of the children and forgets each separately (Tai et al. 2015).
 
-    Parameters beside those of words: `sum_kernel` (D, 3 D) and `forget_kernel` (D, D).
+    It follows their eq. 2-8. Parameters beside those of words: `sum_kernel` (D, 3 D) and
+    `forget_kernel` (D, D).
     """
 
     def init(self, key: jax.Array, inputs: int) -> dict[str, jax.Array]:
@@ -223,7 +224,7 @@ class ChildSumTreeLSTM(_TreeLSTM):
 
 @dataclasses.dataclass(frozen=True)
 class NaryTreeLSTM(_TreeLSTM):
-    """Each place among the children has matrices of its own (Tai et al. 2015, eq. 9-14).
+    """A cell with separate matrices for each child position (Tai et al. 2015, eq. 9-14).
 
     Parameter beside those of words: `kernel` (C D, (3 + C) D).
     """

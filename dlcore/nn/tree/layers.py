@@ -11,7 +11,7 @@ from dlcore.nn.tree.scan import scan_tree
 
 
 class TreeRecursion(nn.Module):
-    """Runs a cell over a batch of trees; the parameters have the cell's names.
+    """A layer that runs a cell over a batch of trees; its parameters have the cell's names.
 
     Shapes: B batch, L leaves, S steps, W nodes of a step, C children, E features of a word, D of a
     node.
@@ -31,7 +31,7 @@ class TreeRecursion(nn.Module):
         Args:
             x: the words of the leaves.
             children: int [B, S, W, C], see `scan_tree`.
-            inner: the words of inner nodes, [B, S, W, E], for a cell that reads them there.
+            inner: the words of inner nodes, [B, S, W, E], for a cell that reads such words.
         """
         draw = functools.partial(self.cell.init, inputs=x.shape[-1])
         if self.is_initializing():

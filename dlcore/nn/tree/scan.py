@@ -1,10 +1,10 @@
 """Runs a cell over the steps of a batch of trees.
 
-The states of all nodes are one array, of which each step reads its children and writes its own
-nodes. Automatic differentiation of such a scan would add a gradient of the whole array at each
-step; but every node has one parent, so its gradient stands in one place. The backward scan reads it
-there and writes the gradients of the children, and the gradient of the parameters is computed after
-it, for all nodes at once.
+The states of all nodes are one array; each step reads the states of children and writes those of
+its own nodes. Automatic differentiation of such a scan would add a gradient of the whole array at
+each step; but every node has one parent, so its gradient is in one place. The backward scan reads
+it there and writes the gradients of the children, and the gradient of the parameters is computed
+after the scan, for all nodes at once.
 
 Shapes: B batch, L leaves, S steps, W nodes of a step, C children, F numbers of a state, G products.
 """
@@ -22,7 +22,7 @@ class _Places(NamedTuple):
     """Rows of the arrays that the scan reads and writes, in the order of steps.
 
     Attributes:
-        children: (S, W B, C) rows of states, of which the first B are zeros.
+        children: (S, W B, C), rows of states; the first B rows are zeros.
         parents: (R,), for each state the row of its gradient as a child; row 0 is zeros.
     """
 
@@ -43,13 +43,13 @@ def scan_tree(
         cell: the cell.
         params: its parameters.
         leaves: states of the leaves, (B, L, F).
-        read: what the cell read of the words of inner nodes, (B, S, W, ...); None for none.
-        children: the places of the children of each inner node, int (B, S, W, C): 0 for none, 1 to
-            L for leaves, then inner nodes by step. A node has one parent at most.
+        read: the result of the cell's `read` for inner nodes, (B, S, W, ...), or None.
+        children: the positions of the children of each inner node, int (B, S, W, C): 0 for none, 1
+            to L for leaves, then inner nodes by step. A node has at most one parent.
 
     Returns:
         The states of leaves and inner nodes, (B, L + S W, F). Inner nodes without children, which
-        pad, have some state that depends on no other node.
+        are padding, have some state that depends on no other node.
     """
     batch, steps, slots, width = children.shape
     count = leaves.shape[1]
