@@ -143,7 +143,7 @@ class Copy(Algorithm):
 
 @dataclasses.dataclass(frozen=True)
 class Sort(Copy):
-    """The task to sort vectors in ascending order as whole numbers, whose first bit is the highest."""
+    """The task to sort vectors as whole numbers in ascending order; the first bit counts most."""
 
     bits: int = 4
     usual: ClassVar[int] = 8

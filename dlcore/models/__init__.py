@@ -1,8 +1,8 @@
-"""Architectures, one file each: Linen modules (images, train) -> (logits, activations by name).
+"""Architectures, one per file: Linen modules (images, train) -> (logits, activations by name).
 
-The image classifiers are here by name; the other kinds lie in packages of their own. A model
-computes in the type of its parameters and returns every activation, which style transfer, reports
-and checks read.
+This package has the image classifiers by name; the other kinds are in packages of their own. A
+model computes in the type of its parameters and returns every activation, which style transfer,
+reports and checks read.
 
 >>> import jax, jax.numpy as jnp
 >>> from dlcore.models import image_model
@@ -118,7 +118,7 @@ IMAGE_MODELS: dict[str, ImageModel] = {
 
 
 def image_spec(name: str) -> ImageModel:
-    """Returns the entry of `IMAGE_MODELS` of that name.
+    """Returns the entry of `IMAGE_MODELS` with a name.
 
     Raises:
         InputError: for a name that is not in `IMAGE_MODELS`.
@@ -127,7 +127,7 @@ def image_spec(name: str) -> ImageModel:
 
 
 def image_model(name: str, *, num_classes: int) -> nn.Module:
-    """Builds the image classifier of that name with its defaults; errors as `image_spec`.
+    """Builds the named image classifier with its defaults; raises the errors of `image_spec`.
 
     >>> image_model("lenet5", num_classes=10).num_classes
     10

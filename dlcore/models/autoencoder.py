@@ -1,9 +1,9 @@
 """Autoencoders of images: plain ones, whose code is a point, and variational ones.
 
-An encoder is an image classifier with numbers of a code in place of its classes, and lies under
-the name `ENCODER`, so that a classifier can start from it.
+An encoder is an image classifier with the values of a code in place of its classes. Its parameters
+are under the name `ENCODER`, so that a classifier can start from them.
 
-Shapes: B batch, H W image, C channels, K numbers of a code, S samples, `...` the axes of an image.
+Shapes: B batch, H W image, C channels, K values of a code, S samples, `...` the axes of an image.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,11 +38,11 @@ LIKELIHOODS = ("bernoulli", "gaussian")
 
 
 class DenseEncoder(nn.Module):
-    """Dense layers with rectifiers and a linear one; its parameters are those of `MLP`.
+    """Dense layers with rectifiers and a linear layer, with the same parameters as `MLP`.
 
     Attributes:
         outputs: K.
-        hidden: the widths of the layers before.
+        hidden: the widths of the hidden layers.
     """
 
     outputs: int
@@ -59,7 +59,7 @@ class DenseEncoder(nn.Module):
         return nn.relu(self.dense[number](x))
 
     def kernels(self) -> list[jax.Array]:
-        """Returns the kernels [D, D'] of the layers in order, which a first call makes."""
+        """Returns the kernels [D, D'] of the layers in order, which exist after a first call."""
         return [layer.variables["params"]["kernel"] for layer in (*self.dense, self.output)]
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, Activations]:
@@ -73,12 +73,13 @@ class DenseEncoder(nn.Module):
 
 
 class DenseDecoder(nn.Module):
-    """Dense layers with rectifiers and a linear one that gives an image.
+    """Dense layers with rectifiers and a linear layer that outputs an image.
 
     Attributes:
-        shape: of the image.
-        hidden: the widths of the layers that it mirrors, in their order.
-        tied: whether its kernels are those of the encoder, transposed; then it has only biases.
+        shape: the shape of the image.
+        hidden: the widths of the encoder's layers that it mirrors, in their order.
+        tied: whether its kernels are the encoder's, transposed; then its only parameters are
+            biases.
     """
 
     shape: tuple[int, ...]
@@ -96,7 +97,7 @@ class DenseDecoder(nn.Module):
     def layer(self, number: int, x: jax.Array, kernels: Sequence[jax.Array] = ()) -> jax.Array:
         """Maps the input of a layer to its output, [B, D] to [B, D'].
 
-        Tied kernels are those of the encoder, in its order.
+        Tied kernels are passed in the encoder's order.
         """
         if self.tied:
             x = x @ kernels[len(self.hidden) - number].T + self.biases[number][None]
@@ -118,7 +119,7 @@ class Autoencoder(nn.Module):
     Attributes:
         encoder: maps (B, ...) to (B, K) and activations.
         decoder: maps (B, K) to (B, ...).
-        code_activation: of the code, one of `CODE_ACTIVATIONS`.
+        code_activation: the activation of the code, one of `CODE_ACTIVATIONS`.
     """
 
     encoder: nn.Module
@@ -134,7 +135,7 @@ class Autoencoder(nn.Module):
         return pick("activation of the code", self.code_activation, CODE_ACTIVATIONS)(code)
 
     def _kernels(self) -> tuple[Sequence[jax.Array], ...]:
-        """Returns the decoder's second argument, where it has one."""
+        """Returns the decoder's second argument, if it has one."""
         return (self.encoder.kernels(),) if getattr(self.decoder, "tied", False) else ()
 
     def decode(self, code: jax.Array) -> jax.Array:
@@ -143,7 +144,7 @@ class Autoencoder(nn.Module):
         return images
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, Activations]:
-        """Maps images (B, ...) to what is drawn again, (B, ...), and the activations by name."""
+        """Maps images (B, ...) to reconstructions (B, ...) and the activations by name."""
         code, activations = self.encode(x)
         return self.decode(code), {**activations, "code": code}
 
@@ -161,7 +162,7 @@ class Autoencoder(nn.Module):
         return x
 
     def redraw_layer(self, number: int, x: jax.Array) -> jax.Array:
-        """Maps the input of a layer through it and the decoder's layer that mirrors it, [B, D]."""
+        """Maps the input of a layer through it and its mirror layer of the decoder, [B, D]."""
         last = len(self.encoder.hidden)
         code = self.encoder.layer(number, x)
         code = self._active(code) if number == last else code
@@ -239,7 +240,7 @@ class VariationalAutoencoder(nn.Module):
         return nn.sigmoid(outputs) if self.likelihood == "bernoulli" else outputs
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, Activations]:
-        """Maps images to those drawn again from the means of q(z | x), and activations by name."""
+        """Maps images to reconstructions from the means of q(z | x), and activations by name."""
         posterior, activations = self.encode(x)
         return self.decode(posterior.mean), {**activations, "code": posterior.mean}
 
@@ -254,7 +255,7 @@ class VariationalAutoencoder(nn.Module):
         return found.reshape(z.shape[:2])
 
     def terms(self, x: jax.Array, key: jax.Array, samples: int = 1) -> Terms:
-        """Returns the terms of a bound for images (B, ...) by so many samples."""
+        """Returns the terms of a bound for images (B, ...), estimated by S samples."""
         posterior, _ = self.encode(x)
         z = posterior.sample(key, samples)
         ratio = standard_log_density(z) - posterior.log_density(z)
@@ -293,9 +294,9 @@ def make_autoencoder(
 
     Args:
         body: one of `BODIES`.
-        shape: (H, W, C) of the images.
+        shape: the shape (H, W, C) of the images.
         code: K.
-        hidden: the widths of the hidden layers, or their filters; none for a linear autoencoder.
+        hidden: the widths or filters of the hidden layers; none for a linear autoencoder.
         tied: whether a dense decoder has the encoder's kernels.
         code_activation: one of `CODE_ACTIVATIONS`.
     """
@@ -310,6 +311,6 @@ def make_variational(
     hidden: tuple[int, ...],
     likelihood: str = "bernoulli",
 ) -> VariationalAutoencoder:
-    """Returns a variational autoencoder of K = `code` latent units; see `make_autoencoder`."""
+    """Returns a variational autoencoder with K = `code` latent units; see `make_autoencoder`."""
     encoder, decoder = pick("body", body, BODIES)(shape, 2 * code, hidden, False)
     return VariationalAutoencoder(encoder, decoder, likelihood)

@@ -1,11 +1,11 @@
 """Captions of pictures: an image classifier without its head, and three decoders.
 
-A map of the classifier's activations has a vector for each place, which decoders attend to, and the
-mean of which stands for the whole picture.
+A map of the classifier's activations has a vector for each position. Decoders attend to these
+vectors, and their mean represents the whole picture.
 
-Shapes: B batch, H W image, C channels, h w places of the map, L = h w, D channels of the map, T
-steps, W hypotheses of each picture, R = B W rows, E embedding
-features, F features of a decoder's state, V vocabulary.
+Shapes: B batch, H W image, C channels, h w positions of the map, L = h w, D channels of the map, T
+steps, W hypotheses of each picture, R = B W rows, E embedding features, F features of a decoder's
+state, V vocabulary.
 """
 
 from typing import Any, NamedTuple
@@ -29,11 +29,13 @@ from dlcore.types import Activations, Carry
 
 
 class Seen(NamedTuple):
-    """The picture, as the decoder reads it.
+    """The picture in the form that the decoder reads.
 
     Attributes:
-        places: what the decoder prepared of the map, of leading axis B; None where it reads none.
-        start: the decoder's first carry, or what it adds to its inputs, of leading axis B.
+        places: the decoder's preparation of the map, with leading axis B; None where it attends to
+            no map.
+        start: the decoder's first carry, or the term that it adds to its inputs, with leading axis
+            B.
         columns: the transposed kernel of the output layer [F, V], see `log_probs`.
     """
 
@@ -73,7 +75,7 @@ class Words(nn.Module):
 
 
 class Captioner(nn.Module):
-    """A caption from a picture.
+    """A model that writes a caption for a picture.
 
         prediction, activations = model.apply(variables, images, inputs)
         nats_of_targets = nats(prediction, targets)
@@ -85,8 +87,8 @@ class Captioner(nn.Module):
     Inputs past the end of a caption change nothing before it.
 
     Attributes:
-        body: gives the map, see `dlcore.models.detection.body.make_body`.
-        decoder: one of those below.
+        body: the network that outputs the map, see `dlcore.models.detection.body.make_body`.
+        decoder: one of the decoders below.
     """
 
     body: Body
@@ -98,8 +100,8 @@ class Captioner(nn.Module):
         """Reads images [B, H, W, C] and predicts each token from those before it, int [B, T].
 
         Returns:
-            The prediction and the activations: those of the body and, but for `ShowAndTell`,
-            "attention" [B, heads, T, L], the weights of the places at each step.
+            The prediction and the activations: those of the body and, except for `ShowAndTell`,
+            "attention" [B, heads, T, L], the weights of the positions at each step.
         """
         memory, activations = self._encode(images, train)
         prediction, of_decoder = self.decoder(memory, inputs, train)
@@ -131,7 +133,8 @@ class Captioner(nn.Module):
 class ShowAndTell(nn.Module):
     """An LSTM that sees the picture once, as the input before the first word (Vinyals et al. 2015).
 
-    x_-1 = W_I CNN(I), and then x_t = W_e S_t (eqs. 10-12), whose output is a softmax over words.
+    The inputs are x_-1 = W_I CNN(I), and then x_t = W_e S_t (eqs. 10-12); the output is a softmax
+    over words.
 
     Attributes:
         words: the embedding and the output layer.
@@ -148,7 +151,7 @@ class ShowAndTell(nn.Module):
         self.output = Dense(self.words.features)
 
     def look(self, places: jax.Array, mean: jax.Array, train: bool) -> Seen:
-        """Reads the mean of the places [B, D] alone."""
+        """Reads only the mean over the positions [B, D]."""
         del places
         cell = LSTM(self.features)
         first = self.words.drop(self.image(mean), train)
@@ -179,18 +182,18 @@ class ShowAndTell(nn.Module):
 
 
 class ShowAttendAndTell(nn.Module):
-    """An LSTM that attends to the picture at each word, softly (Xu et al. 2015).
+    """An LSTM with soft attention to the picture at each word (Xu et al. 2015).
 
     e_ti = f_att(a_i, h_t-1), alpha_t = softmax(e_t), z_t = beta_t sum of alpha_ti a_i (eqs. 4-5 and
     13, with the gate of section 4.2.1); the first state and cell are layers of tanh on the
     mean of all a_i (section 3.1.2); the next word has the logits L_o (E y_t-1 + L_h h_t + L_z z_t)
-    (eq. 7). Beyond the paper, whose network sees far more around a place, a_i has a learned vector
-    of its place added, so that words such as "left" and "below" can be told.
+    (eq. 7). Beyond the paper, whose network sees a far larger region around a position, a learned
+    vector of its position is added to a_i, so that words such as "left" and "below" can be learned.
 
     Attributes:
         words: the embedding and the output layer L_o.
         features: F.
-        shape: (L, D) of the map.
+        shape: the shape (L, D) of the map.
         gated: whether there is a gate beta.
     """
 
@@ -215,7 +218,7 @@ class ShowAttendAndTell(nn.Module):
         return AttendingCell(self.features, cell, attention, self.shape[1], self.gated)
 
     def look(self, places: jax.Array, mean: jax.Array, train: bool) -> Seen:
-        """Reads the places [B, L, D] and their mean [B, D]."""
+        """Reads the positions [B, L, D] and their mean [B, D]."""
         del train
         mask = jnp.ones(places.shape[:2], bool)
         y = places + self.places[None]
@@ -247,14 +250,15 @@ class ShowAttendAndTell(nn.Module):
 
 
 class TransformerTeller(nn.Module):
-    """A causal transformer that attends to the places of the picture.
+    """A causal transformer that attends to the positions of the picture.
 
-    Places have learned positions, and a linear map of their mean is added to each input.
+    The positions have learned encodings, and a linear map of the mean over them is added to each
+    input.
 
     Attributes:
         words: the embedding and the output layer, E = `config.features`.
-        config: of the blocks.
-        places: L.
+        config: the options of the blocks.
+        places: L, the number of positions.
     """
 
     words: Words
@@ -270,7 +274,7 @@ class TransformerTeller(nn.Module):
         self.blocks = Transformer(self.config, reads_memory=True)
 
     def look(self, places: jax.Array, mean: jax.Array, train: bool) -> Seen:
-        """Reads the places [B, L, D] and their mean [B, D]."""
+        """Reads the positions [B, L, D] and their mean [B, D]."""
         del train
         y = self.of_place(places) + self.positions[None]
         keys_values = self.blocks.project_keys_values(y)
@@ -290,7 +294,7 @@ class TransformerTeller(nn.Module):
     ) -> tuple[Carry, Prediction, jax.Array]:
         """Reads tokens [R, T]; returns the carry, the prediction and the highest block's weights.
 
-        These are [B, heads, W T, L].
+        The weights are [B, heads, W T, L].
         """
         keys_values: tuple[KeyValue, ...] = memory.places
         x = self.config.features**0.5 * self.words(tokens, train)

@@ -1,14 +1,14 @@
-"""The laws of a chord: which of V pitches sound together, given what a network knows.
+"""Distributions of a chord: which of V pitches sound together, given a network's output.
 
-Each is a tree of arrays that says how likely a chord is and draws one, and a Linen layer makes it
-of the network's output:
+A distribution, called a law here, is a tree of arrays that computes the probability of a chord and
+draws chords. A Linen layer makes it from the network's output:
 
-- `Independent`: each pitch sounds by a probability of its own.
-- `NADE`: the pitches one after the other, from the highest down, each given those above it
-  (Larochelle & Murray 2011), with biases by the network (Boulanger-Lewandowski et al. 2012,
+- `Independent`: each pitch sounds with a probability of its own.
+- `NADE`: the pitches are drawn one after the other, from the highest down, each given those above
+  it (Larochelle & Murray 2011), with biases from the network (Boulanger-Lewandowski et al. 2012,
   section 4.3: the RNN-NADE).
-- `Machines`: a restricted Boltzmann machine with biases by the network (the same, section 4.1: the
-  RNN-RBM), trained by contrastive divergence.
+- `Machines`: a restricted Boltzmann machine with biases from the network (the same paper, section
+  4.1: the RNN-RBM), trained by contrastive divergence.
 
 Shapes: B rows, T time, D features, V pitches, H hidden units; `...` any leading axes.
 """
@@ -38,7 +38,7 @@ DRAWN = -1
 
 
 class Law(flax.struct.PyTreeNode, abc.ABC):
-    """The law of chords, of each of some places [...]."""
+    """A law of chords for each of some positions [...]."""
 
     @abc.abstractmethod
     def log_prob(self, v: jax.Array, keys: jax.Array) -> jax.Array:
@@ -46,17 +46,17 @@ class Law(flax.struct.PyTreeNode, abc.ABC):
 
         Args:
             v: bits, [..., V].
-            keys: [...]; used where the law is estimated.
+            keys: keys [...], used where the probability is estimated.
         """
 
     @abc.abstractmethod
     def draw(self, keys: jax.Array, given: jax.Array, temperature: float = 1.0) -> jax.Array:
-        """Returns chords that are drawn, float32 [..., V].
+        """Draws chords, float32 [..., V].
 
         Args:
-            keys: [...].
-            given: what is told of each pitch, int [..., V]: 0, 1 or `DRAWN`.
-            temperature: divides the log-odds; 0 takes the likelier of the two, pitch by pitch.
+            keys: keys [...].
+            given: the given value of each pitch, int [..., V]: 0, 1 or `DRAWN`.
+            temperature: divides the log-odds; 0 takes the likelier value, pitch by pitch.
         """
 
     def loss(self, v: jax.Array, real: jax.Array, rng: jax.Array) -> Mean:
@@ -71,10 +71,10 @@ class Law(flax.struct.PyTreeNode, abc.ABC):
 
 
 class Independent(Law):
-    """Each pitch sounds or not, whatever the others do.
+    """A law under which each pitch sounds independently of the others.
 
     Attributes:
-        logits: [..., V].
+        logits: the log-odds, [..., V].
     """
 
     logits: jax.Array
@@ -90,17 +90,17 @@ class Independent(Law):
 class NADE(Law):
     """The neural autoregressive distribution estimator, from the highest pitch down.
 
-    p(v_i = 1 | those above) = sigmoid(b_i + U_i . sigmoid(c + sum of W_j v_j over the j above i)).
-    The arrays are in the order of the pitches, the lowest first.
+    It has p(v_i = 1 | those above) = sigmoid(b_i + U_i . sigmoid(c + sum of W_j v_j over the j
+    above i)). The arrays are in the order of the pitches, the lowest first.
 
     Attributes:
         kernel: W, [V, H].
         back: U, [V, H].
         visible_bias: b, [..., V].
         hidden_bias: c, [..., H].
-        notes: the most notes of a chord whose probability is asked for; that of one with more is
-            NaN. The hidden units change with each note that sounds and not in between, so that
-            there are as many states of them as notes and one.
+        notes: the largest number of notes of a chord whose probability can be computed; it is NaN
+            for chords with more. The hidden units change only with each note that sounds, so that
+            they have one state more than there are notes.
     """
 
     kernel: jax.Array
@@ -142,17 +142,17 @@ class NADE(Law):
 
 
 class Machines(Law):
-    """Restricted Boltzmann machines that share their weights and have biases of their own.
+    """Restricted Boltzmann machines with shared weights and separate biases.
 
-    Their log p is exact for at most 8 hidden units, else by annealed importance sampling, which on
-    the average makes it too large.
+    Their log p is exact for at most 8 hidden units; else it is estimated by annealed importance
+    sampling, which on average makes it too large.
 
     Attributes:
-        machine: with biases [..., V] and [..., H].
-        k: the steps of Gibbs sampling of contrastive divergence.
-        gibbs: those of a chord that is drawn.
-        chains: of each step's annealing.
-        annealing: the distributions that these pass through.
+        machine: the machine, with biases [..., V] and [..., H].
+        k: the steps of Gibbs sampling in contrastive divergence.
+        gibbs: the steps of Gibbs sampling that draw a chord.
+        chains: the number of chains of each step's annealing.
+        annealing: the number of distributions that these chains pass through.
     """
 
     machine: Machine
@@ -163,7 +163,7 @@ class Machines(Law):
 
     @property
     def rows(self) -> Machine:
-        """The machines one below the other, with biases [N, V] and [N, H]."""
+        """The machines in one row each, with biases [N, V] and [N, H]."""
         visible, hidden = self.machine.visible_bias, self.machine.hidden_bias
         return self.machine.replace(
             visible_bias=visible.reshape(-1, visible.shape[-1]),
@@ -176,7 +176,7 @@ class Machines(Law):
         return (-rows.free_energy(flat) - log_z).reshape(v.shape[:-1])
 
     def log_prob_below(self, v: jax.Array, keys: jax.Array) -> jax.Array:
-        """Returns what log p is at least on the average, by annealing from v, [...]."""
+        """Returns a lower bound of log p on average, by annealing from v, [...]."""
         flat, rows = v.reshape(-1, v.shape[-1]), self.rows
         log_z = row_log_partitions_above(rows, flat, keys.reshape(-1), steps=self.annealing)
         return (-rows.free_energy(flat) - log_z).reshape(v.shape[:-1])
@@ -199,8 +199,9 @@ class Machines(Law):
         return jax.lax.fori_loop(0, self.gibbs, step, start).reshape(given.shape)
 
     def loss(self, v: jax.Array, real: jax.Array, rng: jax.Array) -> Mean:
-        """Returns a loss whose gradient is that of CD-k; its value is the error of chords [B, T, V]
-        that are drawn again from hidden units, in nats."""
+        """Returns a loss with the gradient of CD-k.
+
+        Its value is the error of chords [B, T, V] reconstructed from hidden units, in nats."""
         pitches, hidden = self.machine.kernel.shape
         rbm, contrast = RBM(Binary(), pitches, hidden), Contrast(self.k)
 
@@ -225,12 +226,12 @@ class Output(Protocol):
     """A Linen layer that makes the law of the next chord."""
 
     def __call__(self, y: jax.Array) -> Law:
-        """Maps the network's output [..., D] to a law of places [...]."""
+        """Maps the network's output [..., D] to a law for positions [...]."""
         ...
 
 
 class IndependentOutput(nn.Module):
-    """Makes `Independent`.
+    """A layer that makes an `Independent` law.
 
     Attributes:
         pitches: V.
@@ -244,7 +245,7 @@ class IndependentOutput(nn.Module):
 
 
 class NADEOutput(nn.Module):
-    """Makes `NADE`.
+    """A layer that makes a `NADE` law.
 
     Attributes:
         pitches: V.
@@ -270,12 +271,12 @@ class NADEOutput(nn.Module):
 
 
 class MachinesOutput(nn.Module):
-    """Makes `Machines`.
+    """A layer that makes a `Machines` law.
 
     Attributes:
         pitches: V.
         hidden: H.
-        k: see `Machines`, as the others.
+        k: see `Machines`, as for the others.
         gibbs: see there.
         chains: see there.
         annealing: see there.
@@ -303,7 +304,7 @@ def _biases(features: int, y: jax.Array) -> jax.Array:
 
 
 def _log_bernoulli(logits: jax.Array, v: jax.Array) -> jax.Array:
-    """Returns log p of bits [..., V] that are independent given their log-odds, [...]."""
+    """Returns log p of independent bits [..., V], given their log-odds, [...]."""
     return (logits * v.astype(logits.dtype) - jax.nn.softplus(logits)).sum(-1)
 
 

@@ -1,4 +1,4 @@
-"""Boltzmann machines: restricted ones, their training and likelihood, and deep belief networks."""
+"""Restricted Boltzmann machines, their training and likelihood, and deep belief networks."""
 
 from dlcore.models.boltzmann.belief import DeepBelief, Stack, bound, layer_name
 from dlcore.models.boltzmann.contrastive import SPARSITIES, Contrast, contrastive_loss

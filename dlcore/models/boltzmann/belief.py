@@ -1,11 +1,12 @@
-"""The deep belief network (Hinton, Osindero & Teh 2006): RBMs, each on the units of the one below.
+"""The deep belief network (Hinton, Osindero & Teh 2006), a stack of restricted Boltzmann machines.
 
-The lowest layers are directed downwards, the two uppermost ones are an RBM. The parameters are
-{"dense_0": those of the lowest RBM, "dense_1": ...}, whose kernels and biases are the dense layers
-of a classifier with sigmoid units. Up-down training adds {"up_0", "down_0", ..., "top"}, in which
-recognition and generation no longer share their weights.
+Each machine is trained on the units of the one below. The lower layers are directed downwards; the
+two uppermost ones are an RBM. The parameters are {"dense_0": those of the lowest RBM,
+"dense_1": ...}, whose kernels and biases are the dense layers of a classifier with sigmoid units.
+Up-down training adds {"up_0", "down_0", ..., "top"}, in which recognition and generation no longer
+share their weights.
 
-Shapes: B rows, V visible numbers, H units of a layer, L layers.
+Shapes: B rows, V visible units, H units of a layer, L layers.
 """
 
 import dataclasses
@@ -32,7 +33,7 @@ UNTIED = rf"^((up|down)_\d+|{TOP})/"
 
 
 def layer_name(number: int) -> str:
-    """Returns the name of the parameters of a layer's RBM, that of a dense layer."""
+    """Returns the name of the parameters of a layer's RBM, the name of a dense layer."""
     return f"dense_{number}"
 
 
@@ -55,10 +56,10 @@ class DeepBelief:
     """The sizes and the kind of a network.
 
     Attributes:
-        units: the kind of the visible units; all others are binary.
+        units: the kind of the visible units; all other units are binary.
         visible: V.
-        hidden: the units of each layer, from below; one layer is an RBM.
-        learned_variance: as that of `RBM`, of the lowest.
+        hidden: the number of units of each layer, from below; a network of one layer is an RBM.
+        learned_variance: as for `RBM`, for the lowest layer.
     """
 
     units: Units
@@ -74,7 +75,7 @@ class DeepBelief:
         return (lowest, *(RBM(Binary(), below, above) for below, above in pairs))
 
     def init(self, key: jax.Array, *, up_down: bool = False) -> dict[str, Params]:
-        """Returns the first parameters, those of up-down training too where it is wanted."""
+        """Returns the initial parameters, including those of up-down training if it is wanted."""
         keys = jax.random.split(key, len(self.hidden))
         params = {
             layer_name(n): rbm.init(key)
@@ -83,11 +84,11 @@ class DeepBelief:
         return self.untied(params) if up_down else params
 
     def started(self, params: Mapping[str, Params], number: int) -> dict[str, Params]:
-        """Returns parameters with which a layer can begin, the one below having been trained.
+        """Returns parameters with which a layer can start once the layer below is trained.
 
-        Its visible biases are the hidden ones below. Where it has as many units as the one below
-        has visible ones, it starts as that machine upside down, which leaves the distribution as it
-        was, so that what it learns can only raise the bound (Hinton et al. 2006, section 4).
+        Its visible biases are the hidden biases of the layer below. If it has as many units as that
+        layer has visible units, it starts as that machine upside down, which keeps the
+        distribution, so that learning can only raise the bound (Hinton et al. 2006, section 4).
         """
         below, layer = params[layer_name(number - 1)], params[layer_name(number)]
         new = {**layer, "visible_bias": below["bias"]}
@@ -97,7 +98,7 @@ class DeepBelief:
         return {**params, layer_name(number): new}
 
     def untied(self, params: Mapping[str, Params]) -> dict[str, Params]:
-        """Returns parameters in which up-down training starts from the layers."""
+        """Returns parameters for up-down training that start from the trained layers."""
         new = {name: tree for name, tree in params.items() if name.startswith("dense_")}
         for n in range(len(self.hidden) - 1):
             layer = new[layer_name(n)]
@@ -108,7 +109,7 @@ class DeepBelief:
         return jax.tree.map(lambda leaf: leaf + jnp.zeros((), leaf.dtype), new)
 
     def machines(self, params: Mapping[str, Params]) -> list[Machine]:
-        """Returns the machine of each layer, from below, as they were trained one by one."""
+        """Returns the machine of each layer, from below, as trained one by one."""
         return [rbm.machine(params[layer_name(n)]) for n, rbm in enumerate(self.layers)]
 
     def stack(self, params: Mapping[str, Params], layers: int | None = None) -> Stack:
@@ -116,7 +117,7 @@ class DeepBelief:
 
         Args:
             params: the parameters.
-            layers: how many, from below; all by default.
+            layers: the number of layers, from below; all by default.
         """
         *lower, top = self.machines(params)[:layers]
         return Stack(tuple(machine.replace(precision=None) for machine in lower), (*lower,), top)
@@ -144,15 +145,15 @@ class DeepBelief:
         rng: jax.Array,
         chains: jax.Array | None = None,
     ) -> Found:
-        """Returns the loss of a layer on what the layers below make of the data.
+        """Returns the loss of a layer on the data as transformed by the layers below.
 
         Args:
-            number: of the layer, from 0; those below are drawn from, and get no gradient.
-            contrast: of the layer, as all that follows; see `contrastive_loss`.
-            params: of all layers.
+            number: the number of the layer, from 0; the layers below are drawn and get no gradient.
+            contrast: the options of the layer's chains; see `contrastive_loss`.
+            params: the parameters of all layers.
             means: running means of the layer's units.
             v: the data, [B, V].
-            weight: of the rows, [B].
+            weight: the weights of the rows, [B].
             rng: the key.
             chains: persistent chains of the layer.
         """
@@ -173,17 +174,17 @@ class DeepBelief:
     ) -> Mean:
         """Returns the loss of a step of the up-down algorithm (Hinton et al. 2006, appendix B).
 
-        Upwards, the layers are drawn by recognition, and generation learns to draw each from the
-        one above. The top learns by contrastive divergence from there. Downwards, the layers are
-        drawn by generation from where the top's chains ended, and recognition learns to draw each
-        from the one below. The value is that of the upward part for the data, -log p(v | h) above
-        its least, in nats.
+        Upwards, the layers are drawn by recognition, and generation learns to draw each layer from
+        the one above. The top learns by contrastive divergence from there. Downwards, the layers
+        are drawn by generation from the ends of the top's chains, and recognition learns to draw
+        each layer from the one below. The value is the upward part for the data, -log p(v | h)
+        above its minimum, in nats.
 
         Args:
-            contrast: of the top.
-            params: with those of up-down training.
+            contrast: the options of the top's chains.
+            params: the parameters, with those of up-down training.
             v: the data, [B, V].
-            weight: of the rows, [B].
+            weight: the weights of the rows, [B].
             rng: the key.
         """
         stack = self.untied_stack(params)
@@ -232,7 +233,7 @@ def drawn_down(stack: Stack, units: jax.Array, rng: jax.Array) -> list[jax.Array
 
 
 def means_up(stack: Stack, v: jax.Array) -> list[jax.Array]:
-    """Returns the means of each layer's units above the data, given those of the one below."""
+    """Returns the means of each layer's units above the data, given the means one layer below."""
     layers: list[jax.Array] = []
     for machine in (*stack.up, stack.top):
         layers.append(jax.nn.sigmoid(machine.hidden_field(layers[-1] if layers else v)))
@@ -240,7 +241,7 @@ def means_up(stack: Stack, v: jax.Array) -> list[jax.Array]:
 
 
 def drawn_again(stack: Stack, v: jax.Array) -> jax.Array:
-    """Returns the field of the data that goes up to the last layer and down again by means."""
+    """Returns the field of the data after a pass up to the last layer and down again by means."""
     x = means_up(stack, v)[-1]
     for n, machine in reversed([*enumerate((*stack.down, stack.top))]):
         field = machine.visible_field(x)
@@ -251,18 +252,18 @@ def drawn_again(stack: Stack, v: jax.Array) -> jax.Array:
 def bound(
     stack: Stack, v: jax.Array, log_z: float, rng: jax.Array, *, samples: int = 10
 ) -> jax.Array:
-    """Returns a lower bound of log p(v), or log p(v) itself of a single RBM, in nats [B].
+    """Returns a lower bound of log p(v), or for a single RBM log p(v) itself, in nats [B].
 
-    E log p(v | h) + H(q(h | v)) + E log p(h) with h drawn by recognition q, for each layer in turn;
-    log p(h) of the top is that of its RBM (Hinton et al. 2006, eq. 8; Salakhutdinov & Murray 2008,
-    section 3). It is an estimate without bias from a few draws of h.
+    The bound is E log p(v | h) + H(q(h | v)) + E log p(h) with h drawn by recognition q, for each
+    layer in turn; the RBM at the top defines its log p(h) (Hinton et al. 2006, eq. 8; Salakhutdinov
+    & Murray 2008, section 3). The result is an unbiased estimate from a few draws of h.
 
     Args:
         stack: the network.
-        v: [B, V].
+        v: the data, [B, V].
         log_z: log Z of the top.
         rng: the key.
-        samples: how many h are drawn for each row.
+        samples: the number of draws of h for each row.
     """
 
     def one(rng: jax.Array) -> jax.Array:
@@ -279,13 +280,13 @@ def bound(
 
 
 def generated(stack: Stack, v: jax.Array, h: jax.Array, rng: jax.Array) -> jax.Array:
-    """Returns the means of the data that the network makes of a state of its top, [B, V].
+    """Returns the means of the data that the network generates from a state of its top, [B, V].
 
     Args:
         stack: the network.
         v: the visible units of the top.
         h: the hidden units of the top that v was drawn from.
-        rng: the key of what is drawn in between.
+        rng: the key of the layers in between.
     """
     lowest = (*stack.down, stack.top)[0]
     above = drawn_down(stack, v, rng)[1] if stack.down else h
@@ -293,7 +294,7 @@ def generated(stack: Stack, v: jax.Array, h: jax.Array, rng: jax.Array) -> jax.A
 
 
 def reconstruction(stack: Stack, v: jax.Array) -> jax.Array:
-    """Returns the error of the data drawn again through all layers by means, in nats [B]."""
+    """Returns the error of the data reconstructed through all layers by means, in nats [B]."""
     machines: Sequence[Machine] = (*stack.down, stack.top)
     lowest = machines[0]
     return lowest.units.deviance(v, drawn_again(stack, v), lowest.precision)

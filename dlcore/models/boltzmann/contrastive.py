@@ -1,12 +1,12 @@
-"""Contrastive divergence: the gradient of log p with the model's part taken from short chains.
+"""Contrastive divergence: the gradient of log p, with the model's part estimated by short chains.
 
-The gradient of -log p(v) is that of F(v) less its mean over the model (Hinton 2002, eq. 5). Chains
-stand in for the model: those that start at the data (CD-k), or those that go on from step to step
-(persistent CD, Tieleman 2008), at several temperatures too (parallel tempering, Desjardins et al.
-2010). With the chains held fixed it is the gradient of a mean over rows, so that what takes
-gradients of losses takes this one.
+The gradient of -log p(v) is the gradient of F(v) minus its mean over the model (Hinton 2002, eq.
+5). Chains replace the model: chains that start at the data (CD-k), or chains that continue from
+step to step (persistent CD, Tieleman 2008), also at several temperatures (parallel tempering,
+Desjardins et al. 2010). With the chains held fixed it is the gradient of a mean over rows, so that
+the ordinary step for gradients of losses can use it.
 
-Shapes: B rows, V visible numbers, H hidden units, M chains of a row, T temperatures.
+Shapes: B rows, V visible units, H hidden units, M chains of a row, T temperatures.
 """
 
 import dataclasses
@@ -36,20 +36,20 @@ SPARSITIES = ("cross_entropy", "squared")
 
 @dataclasses.dataclass(frozen=True)
 class Contrast:
-    """How the chains of a step are drawn, and what is added to the gradient.
+    """The options of the chains of a step, and of terms that are added to the gradient.
 
     Attributes:
         steps: k, the steps of block Gibbs sampling of each chain.
-        mean_field: whether visible units of chains that start at the data have their means instead
-            of being drawn.
+        mean_field: whether visible units of chains that start at the data are set to their means
+            instead of being drawn.
         chains: M, the persistent chains of each row; 0 for chains that start at the data.
         temperatures: T, the temperatures of persistent chains, evenly from independent units to the
             machine; 1 for the machine alone.
-        centre: whether the gradient is that of units less their running means (Montavon & Müller
+        centre: whether the gradient is for units minus their running means (Montavon & Müller
             2012), see `centred`.
-        sparsity: how rarely hidden units should be on is asked for: "cross_entropy" with the target
-            moves biases and weights (Hinton 2010, section 11), "squared" distance from it biases
-            alone (Lee et al. 2008); None for not at all. Both look at running means.
+        sparsity: the penalty that keeps hidden units rarely on: "cross_entropy" with the target
+            changes biases and weights (Hinton 2010, section 11), "squared" distance from it changes
+            biases alone (Lee et al. 2008), and None penalises nothing. Both use running means.
         target: the share of the data for which a hidden unit should be on.
         cost: the weight of the sparsity.
     """
@@ -68,11 +68,11 @@ class Found(NamedTuple):
     """The results of a contrastive loss.
 
     Attributes:
-        loss: its value is the error of the data drawn again from hidden units, in nats; its
-            gradient that of contrastive divergence.
+        loss: the loss; its value is the error of the data reconstructed from hidden units, in nats,
+            and its gradient the one of contrastive divergence.
         means: the new running means of the units.
         chains: the new persistent chains.
-        ends: where the chains of the machine are, [B, M, V]; M is 1 of those from the data.
+        ends: the last states of the machine's chains, [B, M, V]; M is 1 for chains from the data.
         metrics: "free_energy" of the data.
     """
 
@@ -84,7 +84,7 @@ class Found(NamedTuple):
 
 
 def first_means(rbm: RBM, contrast: Contrast) -> dict[str, jax.Array]:
-    """Returns the running means of the units before the first step; none where nothing asks."""
+    """Returns the running means of the units before the first step, if an option needs them."""
     if not (contrast.centre or contrast.sparsity):
         return {}
     visible = rbm.units.mean(jnp.zeros(rbm.visible), _ones(rbm))
@@ -92,7 +92,7 @@ def first_means(rbm: RBM, contrast: Contrast) -> dict[str, jax.Array]:
 
 
 def first_chains(rbm: RBM, contrast: Contrast, rows: int, key: jax.Array) -> jax.Array | None:
-    """Returns persistent chains [B, M, T, V] of units that are drawn without a field, or None."""
+    """Returns persistent chains [B, M, T, V] of units drawn without a field, or None."""
     if not contrast.chains:
         return None
     shape = rows, contrast.chains, contrast.temperatures, rbm.visible
@@ -113,17 +113,17 @@ def contrastive_loss(
     rng: jax.Array,
     chains: jax.Array | None = None,
 ) -> Found:
-    """Returns a loss whose gradient is that of contrastive divergence.
+    """Returns a loss whose gradient is the one of contrastive divergence.
 
     Args:
         rbm: the machine.
-        contrast: how the chains are drawn.
-        params: of `rbm`.
-        means: of `first_means`, or of the step before.
+        contrast: the options of the chains.
+        params: the parameters of `rbm`.
+        means: the running means from `first_means`, or from the step before.
         v: the data, [B, V].
-        weight: of the rows, [B].
+        weight: the weights of the rows, [B].
         rng: the key.
-        chains: of `first_chains`, or of the step before.
+        chains: the chains from `first_chains`, or from the step before.
     """
     machine = rbm.machine(params)
     if contrast.centre:
@@ -164,13 +164,13 @@ def contrastive_loss(
 def moved(
     means: Mapping[str, jax.Array], v: jax.Array, hidden: jax.Array, weight: jax.Array
 ) -> dict[str, jax.Array]:
-    """Returns running means after the rows of all devices.
+    """Returns the running means after taking in the rows of all devices.
 
     Args:
-        means: "visible" [V] and "hidden" [H].
-        v: [B, V].
+        means: the running means "visible" [V] and "hidden" [H].
+        v: the data, [B, V].
         hidden: the means of hidden units given v, [B, H].
-        weight: [B].
+        weight: the weights of the rows, [B].
     """
     rows = {"visible": v, "hidden": hidden}
     sums = {name: weight.astype(x.dtype) @ x for name, x in rows.items()}
@@ -182,7 +182,7 @@ def moved(
 
 
 def _sparsity(contrast: Contrast, machine: Machine, v: jax.Array, activity: jax.Array) -> jax.Array:
-    """Returns, [B], what has the gradient of the sparsity's cost of the running activity [H]."""
+    """Returns values [B] with the gradient of the sparsity's cost of the running activity [H]."""
     excess = activity - contrast.target
     if contrast.sparsity == "cross_entropy":
         # The derivative of the cross-entropy by a logistic unit's field.
@@ -196,12 +196,12 @@ def _sparsity(contrast: Contrast, machine: Machine, v: jax.Array, activity: jax.
 
 @jax.custom_vjp
 def centred(machine: Machine, visible: jax.Array, hidden: jax.Array) -> Machine:
-    """Returns the machine itself, whose gradient arrives as the centred one.
+    """Returns the machine itself, but with its gradient replaced by the centred one.
 
-    A machine of units less their offsets, (v - m) W (h - l) in the energy, is the same machine with
-    other biases. A step along its gradient is, in the parameters of the plain machine, one along
-    W' = W - m c^T - b l^T, b' = b - W' l and c' = c - W'^T m, where W, b, c are the plain gradient
-    (Montavon & Müller 2012; Melchior et al. 2016, section 4).
+    A machine of units minus their offsets, with (v - m) W (h - l) in the energy, is the same
+    machine with other biases. A step along its gradient is, in the parameters of the plain machine,
+    a step along W' = W - m c^T - b l^T, b' = b - W' l and c' = c - W'^T m, where W, b, c are the
+    plain gradient (Montavon & Müller 2012; Melchior et al. 2016, section 4).
 
     Args:
         machine: the machine.
@@ -234,7 +234,7 @@ centred.defvjp(_centred_forward, _centred_backward)
 
 
 def tempered(machine: Machine, chains: jax.Array, rng: jax.Array, *, steps: int) -> jax.Array:
-    """Returns chains after Gibbs steps at their temperatures, and after exchanges between these.
+    """Returns chains after Gibbs steps at their temperatures and exchanges between these.
 
     A chain at b, from 0 of the first temperature to 1 of the last, has b times the biases and
     weights of hidden units. Neighbours x, y at b < b' exchange states with the probability
@@ -243,9 +243,9 @@ def tempered(machine: Machine, chains: jax.Array, rng: jax.Array, *, steps: int)
 
     Args:
         machine: the machine.
-        chains: [B, M, T, V].
+        chains: the chains, [B, M, T, V].
         rng: the key.
-        steps: of block Gibbs sampling.
+        steps: the number of steps of block Gibbs sampling.
     """
     count = chains.shape[2]
     going, exchange = jax.random.split(rng)

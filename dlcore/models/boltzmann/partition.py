@@ -1,6 +1,6 @@
-"""The partition function of a restricted Boltzmann machine: exactly, and by annealing both ways.
+"""The partition function of a restricted Boltzmann machine, exact and by annealing both ways.
 
-Shapes: V visible numbers, H hidden units, M chains, K places on the way, N examples.
+Shapes: V visible units, H hidden units, M chains, K temperatures on the way, N examples.
 """
 
 import functools
@@ -30,9 +30,9 @@ class LogPartition(NamedTuple):
 
     Attributes:
         value: log of the mean of the chains' weights.
-        low: log of that mean less three of its standard deviations; -inf where that is below 0.
-        high: log of that mean and three of its standard deviations.
-        effective: how many chains of equal weights would tell as much, from 1 to M.
+        low: log of that mean minus three of its standard deviations; -inf where this is below 0.
+        high: log of that mean plus three of its standard deviations.
+        effective: the number of equally weighted chains that would be as informative, from 1 to M.
     """
 
     value: float
@@ -42,9 +42,9 @@ class LogPartition(NamedTuple):
 
 
 def enumerated(units: Units, visible: int, hidden: int) -> int:
-    """Returns how many units the exact log Z enumerates: those of the smaller side.
+    """Returns how many units the exact log Z enumerates, the units of the smaller side.
 
-    Visible units are enumerated where they are binary.
+    Visible units are enumerated only where they are binary.
     """
     return min(visible, hidden) if isinstance(units, Binary) else hidden
 
@@ -69,7 +69,7 @@ def log_partition(machine: Machine) -> float:
     """Returns log Z exactly, by the sum over all states of the smaller side.
 
     Raises:
-        InputError: for more than 20 units on it.
+        InputError: for more than 20 units on that side.
     """
     visible, hidden = machine.kernel.shape
     require_enumerable(machine.units, visible, hidden)
@@ -80,7 +80,7 @@ def log_partition(machine: Machine) -> float:
 
 
 def annealing_cost(visible: int, hidden: int, chains: int = 100, steps: int = 1000) -> float:
-    """Returns what annealed importance sampling costs, in GFLOP: two products at each place."""
+    """Returns the cost of annealed importance sampling in GFLOP: two products per temperature."""
     return 4e-9 * chains * steps * visible * hidden
 
 
@@ -119,11 +119,11 @@ def _free_energies(machine: Machine, v: jax.Array) -> jax.Array:
 def places(count: int) -> np.ndarray:
     """Returns the inverse temperatures of an annealing, from 0 to 1, denser towards the end.
 
-    Salakhutdinov & Murray 2008, section 4.2, spend 1/29 of the places on 0 to 0.5, 8/29 on 0.5 to
-    0.9 and 20/29 on 0.9 to 1.
+    Salakhutdinov & Murray 2008, section 4.2, spend 1/29 of them on 0 to 0.5, 8/29 on 0.5 to 0.9 and
+    20/29 on 0.9 to 1.
 
     Args:
-        count: K, of the steps between places.
+        count: K, the number of steps between temperatures.
     """
     first, second = max(1, count // 29), max(1, 8 * count // 29)
     ends = (0.0, first), (0.5, second), (0.9, max(1, count - first - second)), (1.0, 0)
@@ -139,14 +139,14 @@ def ais(
 ) -> LogPartition:
     """Returns log Z by annealed importance sampling (Neal 2001; Salakhutdinov & Murray 2008).
 
-    The chains start as independent units. The mean of their weights is unbiased for Z, so that the
-    log of it is on the average too small, and likelihoods are too large.
+    The chains start as independent units. The mean of their weights is unbiased for Z, so that its
+    logarithm is on average too small, and likelihoods are too large.
 
     Args:
         machine: the machine.
-        base: the field of the visible units where the chains start, [V], such as `Units.field_of`
-            of the data's means.
-        key: of the chains.
+        base: the field of the visible units at the start of the chains, [V], such as
+            `Units.field_of` of the data's means.
+        key: the key of the chains.
         chains: M, two or more.
         steps: K.
     """
@@ -171,13 +171,13 @@ def row_log_partitions(
 ) -> jax.Array:
     """Returns log Z of machines that share their weights, by annealing each, float32 [N].
 
-    It is exact where the machines have few hidden units, and else, as that of `ais`, on the average
-    too small. The chains start from independent units that have the field of a mean-field step.
+    It is exact where the machines have few hidden units; else it is on average too small, as for
+    `ais`. The chains start from independent units that have the field of a mean-field step.
 
     Args:
-        machines: with biases [N, V] and [N, H].
-        keys: of the rows, [N].
-        chains: M, of each row.
+        machines: the machines, with biases [N, V] and [N, H].
+        keys: the keys of the rows, [N].
+        chains: M, the number of chains of each row.
         steps: K.
     """
     hidden = machines.kernel.shape[1]
@@ -199,12 +199,12 @@ def row_log_partitions(
 def row_log_partitions_above(
     machines: Machine, v: jax.Array, keys: jax.Array, *, steps: int = 100
 ) -> jax.Array:
-    """Returns what log Z of each row is at most on the average, by `reverse_ais` of its v, [N].
+    """Returns a bound above log Z of each row on average, by `reverse_ais` of its v, [N].
 
     Args:
-        machines: as those of `row_log_partitions`; exact for the same ones.
+        machines: as for `row_log_partitions`; the result is exact for the same machines.
         v: an example of each row, [N, V].
-        keys: of the rows, [N].
+        keys: the keys of the rows, [N].
         steps: K.
     """
     if machines.kernel.shape[1] <= _FEW:
@@ -223,7 +223,7 @@ def row_log_partitions_above(
 
 
 def mean_field(machine: Machine) -> jax.Array:
-    """Returns the field of the visible units by the means of hidden ones of a step, [V]."""
+    """Returns the field of the visible units given the means of hidden units after a step, [V]."""
     means = machine.units.mean(machine.visible_bias, machine.precision)
     return machine.visible_field(jax.nn.sigmoid(machine.hidden_field(means)))
 
@@ -236,17 +236,18 @@ def reverse_ais(
     *,
     steps: int = 1000,
 ) -> tuple[float, float]:
-    """Returns what log Z is at most, by the reverse annealing of examples (RAISE).
+    """Returns an upper bound of log Z on average, by reverse annealing of examples (RAISE).
 
     The chains start at examples and are annealed to independent units. Their weights are unbiased
-    for the probability that the forward annealing gives an example, so that log p is on the average
-    too small (Burda et al. 2015, section 3), and the log Z that follows, -F(v) - log p, too large.
+    for the probability that the forward annealing assigns to an example, so that log p is on
+    average too small (Burda et al. 2015, section 3), and the resulting log Z, -F(v) - log p, too
+    large.
 
     Args:
         machine: the machine.
-        base: as that of `ais`.
-        v: examples, such as those of a test, [N, V], two or more.
-        key: of the chains.
+        base: as for `ais`.
+        v: two or more examples, such as those of a test, [N, V].
+        key: the key of the chains.
         steps: K.
 
     Returns:
@@ -285,7 +286,7 @@ def _forward(
 def _backward(
     machine: Machine, base: jax.Array, v: jax.Array, key: jax.Array, betas: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the increments [K, N] of the way back from examples, and log Z of the start."""
+    """Returns the increments [K, N] of the annealing back from examples, and log Z of the start."""
     base, move, change, start = _annealing(machine, base)
 
     def step(field: jax.Array, x: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
@@ -301,7 +302,7 @@ def _backward(
 def _annealing(
     machine: Machine, base: jax.Array
 ) -> tuple[jax.Array, Callable[..., jax.Array], Callable[..., jax.Array], jax.Array]:
-    """Returns base, a step at a place, the change of log f between two, and log Z of the start.
+    """Returns base, a step at b, the change of log f between two b, and log Z of the start.
 
     At b, log f(v) = (1 - b) base.v + b bias.v - sum l v^2 / 2 + sum softplus(b (c + v W)).
     """

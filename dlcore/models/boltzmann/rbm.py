@@ -1,11 +1,11 @@
 """The restricted Boltzmann machine (Smolensky 1986; Hinton 2002).
 
 Its energy is E(v, h) = - b.v - c.h - v W h + sum l v^2 / 2, and p(v, h) = exp(-E(v, h)) / Z with
-binary hidden units h. The precision l is there for Gaussian visible units alone (Welling et al.
-2005), whose learned variance is that of Cho et al. 2011: with s = log variance, l = exp(-s),
-W = exp(-s) W', b = exp(-s) b', so that the mean of v given h is b' + W' h.
+binary hidden units h. Only Gaussian visible units have the precision l (Welling et al. 2005). Their
+variance is learned as in Cho et al. 2011: with s = log variance, l = exp(-s), W = exp(-s) W',
+b = exp(-s) b', so that the mean of v given h is b' + W' h.
 
-Shapes: V visible numbers, H hidden units, B rows, `...` any leading axes.
+Shapes: V visible units, H hidden units, B rows, `...` any leading axes.
 """
 
 import dataclasses
@@ -25,13 +25,13 @@ _DEVIATION = 0.01
 
 
 class Machine(flax.struct.PyTreeNode):
-    """An RBM by its natural parameters, in which -E is linear.
+    """An RBM in terms of its natural parameters, in which -E is linear.
 
     Attributes:
         kernel: W, [V, H].
         visible_bias: b, [V], or [B, V] where each row of the units [B, ...] has biases of its own.
         hidden_bias: c, [H], or [B, H].
-        precision: l, [V], of Gaussian visible units; else None.
+        precision: l, [V], for Gaussian visible units; else None.
         units: the kind of the visible units.
     """
 
@@ -64,19 +64,19 @@ class Machine(flax.struct.PyTreeNode):
         return self.visible_energy(v) - jax.nn.softplus(self.hidden_field(v)).sum(-1)
 
     def deviance(self, v: jax.Array, h: jax.Array) -> jax.Array:
-        """Returns the error of v drawn again from h, see `Units.deviance`; in nats [...]."""
+        """Returns the error of reconstructing v from h, see `Units.deviance`; in nats [...]."""
         return self.units.deviance(v, self.visible_field(h), self.precision)
 
 
 def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """Returns x W + bias, the product in the kernel's type, the sum in float32 at least."""
+    """Returns x W + bias, with the product in the kernel's type and the sum in float32 at least."""
     product = x.astype(kernel.dtype) @ kernel
     kind = at_least_float32(product.dtype)
     return product.astype(kind) + _of_rows(bias.astype(kind), product.shape)
 
 
 def _of_rows(bias: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Returns a bias [V], or one of each row [B, V], in the shape of units [B, ..., V]."""
+    """Returns a bias [V], or one for each row [B, V], in the shape of units [B, ..., V]."""
     if bias.ndim > 1:
         bias = bias.reshape(bias.shape[0], *(1,) * (len(shape) - 2), bias.shape[-1])
     return jnp.broadcast_to(bias, shape)
@@ -84,17 +84,17 @@ def _of_rows(bias: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class RBM:
-    """The size and kind of a machine: makes its parameters, and reads them.
+    """The size and kind of a machine, which makes and reads its parameters.
 
-    The parameters are {"kernel": W [V, H], "bias": c [H], "visible_bias": b [V]}, and of Gaussian
-    units whose variance is learned "log_variance" [V]. Names and shapes of the first two are those
-    of a dense layer, which takes them over as they are.
+    The parameters are {"kernel": W [V, H], "bias": c [H], "visible_bias": b [V]}, and for Gaussian
+    units with learned variance "log_variance" [V]. The first two have the names and shapes of a
+    dense layer, which can take them over as they are.
 
     Attributes:
         units: the kind of the visible units.
         visible: V.
         hidden: H.
-        learned_variance: whether that of Gaussian units is learned; otherwise it is 1.
+        learned_variance: whether the variance of Gaussian units is learned; otherwise it is 1.
 
     >>> rbm = RBM(Binary(), visible=3, hidden=2)
     >>> machine = rbm.machine(rbm.init(jax.random.key(0)))
@@ -108,7 +108,7 @@ class RBM:
     learned_variance: bool = False
 
     def init(self, key: jax.Array) -> Params:
-        """Returns the first parameters: small random weights, and biases of 0."""
+        """Returns the initial parameters: small random weights, and biases of 0."""
         params = {
             "kernel": _DEVIATION * jax.random.normal(key, (self.visible, self.hidden)),
             "bias": jnp.zeros(self.hidden),
@@ -130,9 +130,9 @@ class RBM:
         return Machine(kernel, visible_bias * precision, bias, precision, self.units)
 
     def with_mean(self, params: Params, mean: np.ndarray) -> Params:
-        """Returns parameters whose visible units have the mean [V] of the data by their biases.
+        """Returns parameters whose visible biases give the units the mean [V] of the data.
 
-        That is what Hinton 2010, section 8.1, starts from.
+        This is the start of training in Hinton 2010, section 8.1.
         """
         unit = np.ones_like(mean) if self.units.has_precision else None
         field = self.units.field_of(mean, unit)
@@ -140,39 +140,39 @@ class RBM:
 
 
 class Path(NamedTuple):
-    """A place on the way from units that are independent to a machine.
+    """A point on the path from independent units to a machine.
 
     Attributes:
-        base: the field of the visible units at the start, where there is no other, [V].
-        beta: from 0, there, to 1, the machine; of a shape that broadcasts with [..., 1].
+        base: the only field of the visible units at the start of the path, [V].
+        beta: from 0, the start, to 1, the machine; in a shape that broadcasts with [..., 1].
     """
 
     base: jax.Array
     beta: jax.Array
 
     def hidden(self, field: jax.Array) -> jax.Array:
-        """Returns the field of the hidden units at the place, [..., H]."""
+        """Returns the field of the hidden units at the point, [..., H]."""
         return jnp.broadcast_to(self.beta, field.shape) * field
 
     def visible(self, field: jax.Array) -> jax.Array:
-        """Returns the field of the visible units at the place, [..., V]."""
+        """Returns the field of the visible units at the point, [..., V]."""
         beta = jnp.broadcast_to(self.beta, field.shape)
         return (1 - beta) * jnp.broadcast_to(self.base, field.shape) + beta * field
 
 
 def row_keys(rng: jax.Array, count: int) -> jax.Array:
-    """Returns the key of each of the rows at hand, the same in every layout."""
+    """Returns the key of each local row, which is the same in every layout."""
     return jax.vmap(lambda position: jax.random.fold_in(rng, position))(parallel.positions(count))
 
 
 def draw_hidden(field: jax.Array, keys: jax.Array) -> jax.Array:
-    """Returns hidden units [B, ..., H] that are drawn given their field, by the keys [B]."""
+    """Returns hidden units [B, ..., H] drawn given their field, by the keys [B]."""
     units = Binary()
     return units.draw(field, None, jax.vmap(lambda key: units.noise(key, field.shape[1:]))(keys))
 
 
 def draw_visible(machine: Machine, field: jax.Array, keys: jax.Array) -> jax.Array:
-    """Returns visible units [B, ..., V] that are drawn given their field, by the keys [B]."""
+    """Returns visible units [B, ..., V] drawn given their field, by the keys [B]."""
     units = machine.units
     noise = jax.vmap(lambda key: units.noise(key, field.shape[1:]))(keys)
     return units.draw(field, machine.precision, noise)
@@ -187,19 +187,20 @@ def gibbs(
     mean_field: bool = False,
     path: Path | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Takes steps of block Gibbs sampling: all hidden units given the visible ones, and back.
+    """Makes steps of block Gibbs sampling: all hidden units given the visible ones, and back.
 
     Args:
         machine: the machine.
-        v: [B, ..., V], where the chains are.
-        rng: the key; a row's noise comes from its place in the batch.
-        steps: how many.
-        mean_field: whether visible units have their means instead of being drawn (Hinton 2010,
-            section 3.2).
-        path: the place of each chain between independent units and the machine; default the latter.
+        v: the states of the chains, [B, ..., V].
+        rng: the key; the noise of a row depends on its position in the batch.
+        steps: the number of steps.
+        mean_field: whether visible units are set to their means instead of being drawn (Hinton
+            2010, section 3.2).
+        path: the point of each chain between independent units and the machine; by default the
+            machine.
 
     Returns:
-        v [B, ..., V] after the steps, and h [B, ..., H] that the last of them was drawn from.
+        v [B, ..., V] after the steps, and h [B, ..., H] from which the last v was drawn.
     """
     # A product inside of a loop is slow on a matrix that must be read transposed.
     back = machine.kernel.T
@@ -225,11 +226,11 @@ def pseudo_log_likelihood(machine: Machine, v: jax.Array) -> jax.Array:
     """Returns the sum over the units of log p(unit | all other units) (Besag 1975), [B].
 
     Args:
-        machine: of binary or softmax units.
+        machine: a machine of binary or softmax units.
         v: [B, V].
 
     Raises:
-        TypeError: for Gaussian units, of which p(unit | others) has no closed form.
+        TypeError: for Gaussian units, whose p(unit | others) has no closed form.
     """
     field, bias = machine.hidden_field(v), machine.visible_bias.astype(jnp.float32)
     v, kernel = v.astype(field.dtype), machine.kernel.astype(field.dtype)

@@ -1,9 +1,10 @@
-"""The kinds of visible units: laws of an exponential family with one field for each number.
+"""The kinds of visible units: distributions of an exponential family with a field per unit.
 
-Given its field f and its precision l, a number v has p(v | f) proportional to exp(f v - l v^2 / 2).
-Binary and softmax units have no precision: their v are bits, which the field alone tells apart.
+Given its field f and its precision l, a unit v has p(v | f) proportional to exp(f v - l v^2 / 2).
+Binary and softmax units have no precision: their v are bits, whose distribution the field alone
+determines.
 
-Shapes: V visible numbers, `...` any leading axes.
+Shapes: V visible units, `...` any leading axes.
 """
 
 import abc
@@ -24,7 +25,7 @@ class Units(abc.ABC):
     """A kind of visible units.
 
     Attributes:
-        has_precision: whether they have a precision, [V]; it is None of those that have none.
+        has_precision: whether they have a precision [V]; for units without one it is None.
     """
 
     has_precision: ClassVar[bool] = False
@@ -39,19 +40,19 @@ class Units(abc.ABC):
 
     @abc.abstractmethod
     def noise(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Returns the random numbers that a draw of this shape takes."""
+        """Returns the random numbers that a draw of some shape needs."""
 
     @abc.abstractmethod
     def draw(self, field: jax.Array, precision: jax.Array | None, noise: jax.Array) -> jax.Array:
-        """Returns v that are drawn given the field [..., V]."""
+        """Returns v drawn given the field [..., V]."""
 
     @abc.abstractmethod
     def deviance(self, v: jax.Array, field: jax.Array, precision: jax.Array | None) -> jax.Array:
-        """Returns -log p(v | f) above that of the field which suits v best, in nats [...]."""
+        """Returns -log p(v | f) minus its minimum over all fields, in nats [...]."""
 
     @abc.abstractmethod
     def field_of(self, mean: np.ndarray, precision: np.ndarray | None) -> np.ndarray:
-        """Returns the field [V] under which v has this mean, less extreme where it is 0 or 1."""
+        """Returns the field [V] under which v has a mean, less extreme for means of 0 or 1."""
 
     def log_prob(self, v: jax.Array, field: jax.Array, precision: jax.Array | None) -> jax.Array:
         """Returns log p(v | f), [...]."""
@@ -63,7 +64,7 @@ class Units(abc.ABC):
 
 
 def self_energy(v: jax.Array, precision: jax.Array | None) -> jax.Array:
-    """Returns the part of the energy that neither bias nor hidden units have, [...]."""
+    """Returns the part of the energy that involves neither biases nor hidden units, [...]."""
     if precision is None:
         return jnp.zeros(v.shape[:-1], at_least_float32(v.dtype))
     v = v.astype(at_least_float32(v.dtype))
@@ -96,10 +97,11 @@ class Binary(Units):
 
 @dataclasses.dataclass(frozen=True)
 class Softmax(Units):
-    """Groups of bits, of which one is 1: units of several levels.
+    """Groups of bits with a single 1 in each, which are units of several levels.
 
     Attributes:
-        levels: of a unit; V is a multiple of it, and the levels of a unit are neighbours.
+        levels: the number of levels of a unit; V is a multiple of it, and the levels of a unit are
+            neighbours.
     """
 
     levels: int
@@ -129,7 +131,7 @@ class Softmax(Units):
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(Units):
-    """Numbers with a normal distribution of mean f / l and variance 1 / l."""
+    """Real units with a normal distribution of mean f / l and variance 1 / l."""
 
     has_precision: ClassVar[bool] = True
 

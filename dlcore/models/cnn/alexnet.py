@@ -35,10 +35,10 @@ class AlexNet(nn.Module):
         width: a factor of the numbers of channels, which stay even, for small variants.
         hidden: the features of fc6 and fc7.
         dropout: the share of their features that is dropped in training.
-        initialiser: the name of the initialiser of all weights but the output's. That of the
-            "paper", normal with deviation 0.01, suits its width only: at an eighth of the width the
-            logits of two images differ by 1e-7 of their size, at the paper's by 1e-4. Choose
-            "he_normal" for narrow networks.
+        initialiser: the name of the initialiser of all weights except the output's. "paper", normal
+            with deviation 0.01, suits the paper's width only: at an eighth of that width the logits
+            of two images differ by 1e-7 of their size, at full width by 1e-4. Choose "he_normal"
+            for narrow networks.
     """
 
     num_classes: int
@@ -98,10 +98,10 @@ class AlexNet(nn.Module):
 class AlexNetOneTower(nn.Module):
     """AlexNet with one tower, as in torchvision.
 
-    61,100,840 parameters at 1,000 classes and 224x224x3. No groups, no response normalisation,
-    fewer filters, and dropout on the inputs of fc6 and fc7. torchvision averages maps of other
-    sizes to 6x6 before fc6; here fc6 takes the map as it is. Images of 223x223 to 254x254 have a
-    map of 6x6, so that the two agree.
+    It has 61,100,840 parameters at 1,000 classes and 224x224x3. It has no groups, no response
+    normalisation, fewer filters, and dropout on the inputs of fc6 and fc7. torchvision averages
+    maps of other sizes to 6x6 before fc6; here fc6 takes the map as it is. Images of 223x223 to
+    254x254 have a map of 6x6, so that the two agree.
 
     Attributes:
         num_classes: K.

@@ -15,10 +15,11 @@ _FILTERS = 64
 
 
 class Conv4(nn.Module):
-    """Four times a 3x3 convolution, batch normalisation, ReLU and 2x2 max pool; then a dense layer.
+    """Four blocks of convolution, batch normalisation, ReLU and max pool, and a dense layer.
 
-    The papers embed a picture of 28x28 in the 64 numbers that the last pool leaves. Without the
-    dense layer there are 111,936 parameters at one channel.
+    The convolutions are 3x3 and the pools 2x2. The papers embed a picture of 28x28 as the 64
+    numbers after the last pool. Without the dense layer there are 111,936 parameters at one
+    channel.
 
     Attributes:
         num_classes: K.

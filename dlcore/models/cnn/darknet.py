@@ -32,7 +32,7 @@ class ConvUnit(nn.Module):
 
     Attributes:
         features: the number of filters.
-        window: the side of the window; the image keeps its size, but for the stride.
+        window: the side of the window; only the stride changes the size of the image.
         stride: the step of the window.
     """
 
@@ -57,14 +57,14 @@ class ConvUnit(nn.Module):
 
 
 class Darknet(nn.Module):
-    """Stages of 3x3 convolutions with 1x1 ones between them, and the mean of K maps of classes.
+    """A network of stages of 3x3 convolutions with 1x1 ones in between, and the mean of K maps.
 
     Darknet-19 has 20,842,376 parameters at 1,000 classes and three channels.
 
     Attributes:
         num_classes: K.
         stages: the filters of each stage's convolutions: the first is 3x3, the second 1x1, and so
-            on. A 2x2 max pool stands between two stages.
+            on. A 2x2 max pool comes between two stages.
         stem_stride: the stride of the first convolution; 2 saves most of the work at full size.
         width: a factor of the numbers of channels, for small variants.
     """
@@ -82,7 +82,7 @@ class Darknet(nn.Module):
         pool before it.
 
         Raises:
-            InputError: for images that the pools would halve to nothing.
+            InputError: for images too small for the pools to halve.
         """
         name = DARKNET_NAMES.get(self.stages, "a Darknet of these stages")
         # A convolution rounds up, a pool down.

@@ -47,11 +47,11 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Module):
-    """BN-ReLU-conv 1x1 and a 2x2 average pool between two dense blocks.
+    """A BN-ReLU-conv 1x1 and a 2x2 average pool between two dense blocks.
 
     Attributes:
         features: the number of filters of the convolution.
-        dropout: the dropout rate after it.
+        dropout: the dropout rate after the convolution.
     """
 
     features: int
@@ -68,8 +68,9 @@ class Transition(nn.Module):
 class DenseTrunk(nn.Module):
     """Dense blocks with transitions between them, then BN-ReLU, the global mean and the classifier.
 
-    A layer of a block sees the maps of all layers before it: from C maps L layers make C + L k. A
-    transition keeps the share `compression` of them. Its parameters are those of the network.
+    A layer of a block sees the maps of all layers before it: from C maps L layers make C + L k
+    maps. A transition keeps the share `compression` of them. The trunk's parameters are directly
+    those of the network.
 
     Attributes:
         num_classes: K.
@@ -79,8 +80,8 @@ class DenseTrunk(nn.Module):
         compression: the share of maps that a transition keeps, in (0, 1].
         dropout: the dropout rate after each convolution of layers and transitions.
         remat: the inner values of layers that the backward pass computes again, see
-            `dlcore.nn.remat`; in a block of L layers they are on the order of L^2 maps (Pleiss et
-            al. 2017).
+            `dlcore.nn.remat`; in a block of L layers there are on the order of L^2 such maps
+            (Pleiss et al. 2017).
     """
 
     num_classes: int
@@ -129,7 +130,7 @@ class DenseTrunk(nn.Module):
 class DenseNet(nn.Module):
     """A strided 7x7 convolution, a max pool and four dense blocks, for ImageNet (table 1).
 
-    7,978,856 parameters with 121 layers, at 1000 classes and 3 channels.
+    It has 7,978,856 parameters with 121 layers, at 1000 classes and 3 channels.
 
     Attributes:
         num_classes: K.
@@ -157,8 +158,8 @@ class DenseNet(nn.Module):
         """Maps (B, H, W, C) to logits (B, K) and the activations by name.
 
         Raises:
-            InputError: for images that the transitions would halve to nothing, smaller than 29x29
-                with four blocks; for an unknown depth or a compression outside (0, 1].
+            InputError: for images too small for the transitions, which is smaller than 29x29 with
+                four blocks; for an unknown depth or a compression outside (0, 1].
         """
         layers = self.layers
         if layers is None:
@@ -180,7 +181,7 @@ class DenseNet(nn.Module):
 class SmallDenseNet(nn.Module):
     """A 3x3 convolution and three equal dense blocks, for small images (section 4.2).
 
-    1,019,722 parameters with 40 layers, at ten classes and 3 channels.
+    It has 1,019,722 parameters with 40 layers, at ten classes and 3 channels.
 
     Attributes:
         num_classes: K.
@@ -207,8 +208,8 @@ class SmallDenseNet(nn.Module):
         """Maps (B, H, W, C) to logits (B, K) and the activations by name.
 
         Raises:
-            InputError: for images smaller than 4x4, which two transitions would halve to nothing;
-                for a depth that does not fit, or a compression outside (0, 1].
+            InputError: for images smaller than 4x4, which are too small for two transitions; for a
+                depth that does not fit, or a compression outside (0, 1].
         """
         require_image_size(f"densenet{self.depth}", x, 4)
         step = 6 if self.bottleneck else 3

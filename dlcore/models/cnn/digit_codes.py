@@ -1,7 +1,7 @@
 """The fixed target codes of LeNet-5's output units: 84 numbers of +-1 for each class.
 
-The paper draws each digit as a bitmap of 7x12 pixels, so that digits that look alike get codes that
-are alike. These bitmaps are drawn in the same spirit, not copied from its figure 3.
+The paper draws each digit as a bitmap of 7x12 pixels, so that similar digits get similar codes.
+These bitmaps are drawn in the same spirit, not copied from its figure 3.
 """
 
 import numpy as np

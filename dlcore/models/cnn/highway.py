@@ -44,7 +44,7 @@ class HighwayMLP(nn.Module):
     layer. Its plain networks, `gated=False`, have the same layers without gates and 71 features, so
     that a layer has about as many parameters, 5,112 instead of 5,100.
 
-    The equal layers run in a loop, so that the time to compile does not grow with the depth; their
+    The equal layers run in a loop, so that the compile time does not grow with the depth; their
     parameters are stacked: those under `layers` have a leading axis of `depth` - 1.
 
     Attributes:
@@ -114,7 +114,8 @@ class HighwayCNN(nn.Module):
 
     Attributes:
         num_classes: K.
-        depth: the number of layers with the output; 1 more than a multiple of 3 divides evenly.
+        depth: the number of layers including the output; 1 more than a multiple of 3 divides
+            evenly.
         features: the number of filters of each convolution.
         gated: whether the convolutions after the first are highway layers; False makes them plain.
         width: a factor of `features`.

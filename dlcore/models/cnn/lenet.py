@@ -1,5 +1,7 @@
-"""LeNet-5, the paper's and today's (LeCun et al. 1998, Gradient-based learning applied to document
-recognition, section II.B). Shapes: B batch, H W image, C channels, K classes.
+"""LeNet-5, in the paper's form and in today's.
+
+The paper is LeCun et al. 1998, Gradient-based learning applied to document recognition, section
+II.B. Shapes: B batch, H W image, C channels, K classes.
 """
 
 import math
@@ -36,7 +38,7 @@ def paper_uniform(fan_in: int | np.ndarray) -> Initializer:
 
 
 class TrainableSubsampling(nn.Module):
-    """The sum of 2x2 inputs, times a coefficient, plus a bias: two parameters per map (S2, S4)."""
+    """A layer that sums 2x2 inputs, times a coefficient, plus a bias: two parameters per map."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -124,7 +126,7 @@ class LeNet5(nn.Module):
 class LeNet5Modern(nn.Module):
     """LeNet-5 as it is trained today: ReLU, max pooling, full connections and softmax.
 
-    61,706 parameters at 10 classes and 32x32x1.
+    It has 61,706 parameters at 10 classes and 32x32x1.
 
     Attributes:
         num_classes: K.

@@ -1,7 +1,7 @@
 """Maxout networks (Goodfellow et al. 2013). Shapes: B batch, H W image, C channels, K classes.
 
-The paper gives no sizes; those here are its authors' published configurations. Their limit on the
-norm of each unit's weights is left out.
+The paper does not state the sizes; those here are from its authors' published configurations. Their
+limit on the norm of each unit's weights is left out.
 """
 
 import flax.linen as nn
@@ -15,7 +15,7 @@ from dlcore.types import Activations
 class MaxoutMLP(nn.Module):
     """Two dense maxout layers and a linear output, with dropout before each of the three.
 
-    The network of section 5.1 for permutation-invariant MNIST: 0.94 % error there.
+    This is the network of section 5.1 for permutation-invariant MNIST, with 0.94 % error there.
 
     Attributes:
         num_classes: K.
@@ -53,9 +53,10 @@ class MaxoutMLP(nn.Module):
 class MaxoutCNN(nn.Module):
     """Three convolutional maxout layers with max pools, a dense maxout layer, a linear output.
 
-    The network of section 5.2 for CIFAR-10, with dropout before each layer: 11.68 % error there
-    without augmentation. Convolutions are padded to keep every size and pools to halve it, so that
-    the network takes 8x8 images as well as 32x32; the published paddings differ by up to a pixel.
+    This is the network of section 5.2 for CIFAR-10, with dropout before each layer and 11.68 %
+    error there without augmentation. Convolutions are padded to keep every size and pools to halve
+    it, so that the network takes 8x8 images as well as 32x32; the published paddings differ by up
+    to a pixel.
 
     Attributes:
         num_classes: K.

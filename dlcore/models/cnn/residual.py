@@ -52,10 +52,10 @@ def bottleneck(features: int, stride: int = 1, *, stride_in: str = "3x3") -> tup
         features: the filters of the first two.
         stride: S.
         stride_in: the convolution that strides: "1x1", the first one, as in the paper; or "3x3", as
-            in later practice (ResNet v1.5), which costs more and misses no pixel.
+            in later practice (ResNet v1.5), which costs more and skips no pixel.
 
     Raises:
-        InputError: for another `stride_in`.
+        InputError: for any other `stride_in`.
     """
     if stride_in not in STRIDE_PLACES:
         raise errors.choose("stride_in", stride_in, STRIDE_PLACES)
@@ -69,7 +69,7 @@ def convolution(unit: Unit, name: str, *, zero: bool = False) -> Conv:
     It has no bias, since the batch normalisation beside it has one.
 
     Args:
-        unit: its filters, window and stride.
+        unit: the filters, window and stride of the convolution.
         name: the name of the module.
         zero: whether the kernel starts at zero.
     """
@@ -86,10 +86,10 @@ def convolution(unit: Unit, name: str, *, zero: bool = False) -> Conv:
 
 
 class ResidualBlock(nn.Module):
-    """A branch f of convolutions beside a shortcut h.
+    """A residual block: a branch f of convolutions beside a shortcut h.
 
     Version 1 is relu(h(x) + f(x)); in f each convolution is followed by batch normalisation and,
-    but for the last, ReLU. Version 2 is h(x) + f(x); in f each convolution follows a batch
+    except for the last, ReLU. Version 2 is h(x) + f(x); in f each convolution follows a batch
     normalisation and ReLU.
 
     Attributes:
@@ -159,17 +159,17 @@ class ResidualBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks one after another, all but the first equal.
+    """A stage of blocks one after another, which are equal except for the first.
 
     The variables of the N equal blocks are stacked: those under `rest` have a leading axis of N.
     Where N is at least `scan_from`, one traced block runs in a loop (`jax.lax.scan`), so that the
-    time to compile does not grow with the depth; fewer blocks are unrolled. Neither the variables
-    nor the results depend on it.
+    compile time does not grow with the depth; fewer blocks are unrolled. Neither the variables nor
+    the results depend on this.
 
     Attributes:
         first: makes the first block from its `name`, `parent` and `survival`.
-        rest: makes each of the others; it keeps the shape of its input.
-        survival: the survival probability of each block; their number is 1 + N.
+        rest: makes each of the other blocks, which keep the shape of their input.
+        survival: the survival probabilities of the 1 + N blocks.
         remat: the inner values of blocks that the backward pass computes again, see
             `dlcore.nn.remat`.
         scan_from: the N from which on the blocks are scanned.
@@ -262,8 +262,8 @@ def stage_of(
 
     Args:
         net: the network, whose stem ends with an activation.
-        number: the number of the stage; all but stage 0 halve the image.
-        features: the features that `units` gets.
+        number: the number of the stage; all stages except 0 halve the image.
+        features: the features to pass to `units`.
         units: (features, stride) -> the convolutions of a block.
         survival: the survival probability of each block.
         shortcut: see `ResidualBlock`.

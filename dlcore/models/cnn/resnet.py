@@ -27,7 +27,7 @@ STAGES = {
 class ResNet(nn.Module):
     """A strided 7x7 convolution, a max pool and four stages of residual blocks.
 
-    11,689,512 parameters with 18 layers, 25,557,032 with 50, at 1000 classes and 3 channels.
+    It has 11,689,512 parameters with 18 layers, 25,557,032 with 50, at 1000 classes and 3 channels.
 
     Attributes:
         num_classes: K.

@@ -24,7 +24,7 @@ class SmallResNet(nn.Module):
         version: 1, or 2 with normalisation and ReLU before the convolutions (`ResidualBlock`).
         shortcut: the shortcut of a block that changes the shape: "identity", which has no
             parameters, or "projection".
-        plain: whether all shortcuts are left out, to measure their effect.
+        plain: whether to leave out all shortcuts, to measure their effect.
         width: a factor of all channel counts.
         zero_init: whether each block starts as its shortcut.
         survival: p_L of stochastic depth (Huang et al. 2016: 0.5); 1 is none.

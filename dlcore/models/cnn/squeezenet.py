@@ -21,9 +21,9 @@ class Version(NamedTuple):
     """A version of the network.
 
     Attributes:
-        stem: filters of the first convolution, whose stride is 2.
-        window: its side.
-        pools: numbers of the layers that a pool follows; the first convolution is layer 1.
+        stem: the number of filters of the first convolution, whose stride is 2.
+        window: the side of its window.
+        pools: the numbers of the layers that a pool follows; the first convolution is layer 1.
     """
 
     stem: int
@@ -40,11 +40,11 @@ FIRES = {2: (16, 64), 3: (16, 64), 4: (32, 128), 5: (32, 128),
 
 
 class Fire(nn.Module):
-    """A 1x1 convolution to few filters, then 1x1 and 3x3 ones beside each other.
+    """A fire module: a 1x1 convolution to few filters, then 1x1 and 3x3 ones side by side.
 
     Attributes:
-        squeeze: filters of the first one.
-        expand: filters of each of the two others.
+        squeeze: the number of filters of the first convolution.
+        expand: the number of filters of each of the two others.
     """
 
     squeeze: int
@@ -92,8 +92,7 @@ class SqueezeNet(nn.Module):
         fire2 is the first module, after its rectifiers, and pool1 the pool that follows conv1.
 
         Raises:
-            InputError: for images that the pools would leave nothing of, and for an unknown
-                version.
+            InputError: for images that are too small for the pools, and for an unknown version.
         """
         version = errors.pick("SqueezeNet version", self.version, VERSIONS)
         (name,) = (name for name, number in SQUEEZENET_NAMES.items() if number == self.version)

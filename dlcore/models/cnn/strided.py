@@ -1,7 +1,7 @@
 """A convolutional network without pooling, and the decoder that mirrors it.
 
-Convolutions of stride 2 in place of pools are those of Radford et al. 2016 (DCGAN). Shapes: B
-batch, H W image, C channels, K classes or numbers of a code.
+Convolutions of stride 2 replace pools, as in Radford et al. 2016 (DCGAN). Shapes: B batch, H W
+image, C channels, K classes or values of a code.
 """
 
 import flax.linen as nn
@@ -21,7 +21,7 @@ class StridedCNN(nn.Module):
 
     Attributes:
         num_classes: K.
-        filters: of each convolution.
+        filters: the number of filters of each convolution.
     """
 
     num_classes: int
@@ -42,8 +42,8 @@ class TransposedCNN(nn.Module):
     """A dense layer and transposed convolutions that double the image.
 
     Attributes:
-        shape: (H, W, C) of the image.
-        filters: of the convolutions that it mirrors, in their order.
+        shape: the shape (H, W, C) of the image.
+        filters: the numbers of filters of the convolutions that it mirrors, in their order.
     """
 
     shape: tuple[int, int, int]

@@ -1,9 +1,10 @@
-"""The names that torchvision and timm give to the arrays of the networks that dlcore has too.
+"""The names that torchvision and timm use for the arrays of networks that dlcore has too.
 
-Rules, pairs (regular expression, replacement), turn a path of dlcore into PyTorch's name: each in
-turn rewrites all its matches. In a replacement {1} is the first group of the expression, and {1+1}
-the number in it plus one. The stacked blocks of a residual network are separated first:
-`stage_0/first` and `stage_0/rest` become `stage_0/block_0`, `stage_0/block_1` and so on.
+Rules are pairs (regular expression, replacement) that turn a path of dlcore into PyTorch's name:
+each rule in turn rewrites all its matches. In a replacement {1} is the first group of the
+expression, and {1+1} is the number in that group plus one. The stacked blocks of a residual network
+are separated first: `stage_0/first` and `stage_0/rest` become `stage_0/block_0`, `stage_0/block_1`
+and so on.
 """
 
 import re
@@ -35,8 +36,8 @@ class Family(NamedTuple):
     Attributes:
         rules: the rules on the paths of the network's arrays.
         stem: the path of the convolution that sees the image.
-        flattened: the dense layers that read a flattened map, each with the convolution that has
-            its channels: PyTorch flattens channel by channel, dlcore pixel by pixel.
+        flattened: the dense layers that read a flattened map, each with the convolution whose
+            channels it reads: PyTorch flattens channel by channel, dlcore pixel by pixel.
         only: the values of attributes that PyTorch's network has; the model must have the same.
         older: rules that turn the names of older files into today's.
         ignored: a regular expression for names in a file that the model does not need.
@@ -149,7 +150,7 @@ def family_of(model: nn.Module) -> Family:
     """Returns the rules by which the names in a model become PyTorch's.
 
     Raises:
-        InputError: when PyTorch has no such model, or not with its attributes.
+        InputError: when PyTorch has no such model, or has it only with other attributes.
     """
     if type(model) not in _FAMILIES:
         raise InputError(
@@ -183,5 +184,5 @@ def rewritten(path: str, rules: Rules) -> str:
 
 
 def name_of(family: Family, path: str) -> str:
-    """Returns PyTorch's name of the array at a path that begins with its collection."""
+    """Returns PyTorch's name of the array at a path, which begins with the array's collection."""
     return rewritten(path.partition("/")[2], (*family.rules, *_LEAVES))

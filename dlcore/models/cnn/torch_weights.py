@@ -1,4 +1,4 @@
-"""Converts weights from and to PyTorch's names and layouts (`torch_names`).
+"""Converts weights between dlcore's and PyTorch's names and layouts (`torch_names`).
 
 Shapes: H W a filter or a map, I input and O output channels or features.
 """
@@ -37,10 +37,10 @@ class Found(NamedTuple):
 
     Attributes:
         arrays: the arrays by the names that `from_torch` knows.
-        prefix: what stood before these names, such as "model._orig_mod.".
+        prefix: the prefix of these names in the file, such as "model._orig_mod.".
         others: further prefixes under which the file has as many of the names.
-        extra: names in the file that are not of this model, but of what was trained beside it,
-            measured or counted.
+        extra: names in the file that are not the model's, such as those of other modules that were
+            trained with it, or of measurements and counters.
     """
 
     arrays: dict[str, np.ndarray]
@@ -60,22 +60,22 @@ class Found(NamedTuple):
 def find_weights(
     model: nn.Module, arrays: Mapping[str, np.ndarray], within: str = "", *, output: bool = True
 ) -> Found:
-    """Finds the arrays of a model in a file, whatever single prefix their names have there.
+    """Finds the arrays of a model in a file, whichever prefix their names share there.
 
-    The prefix is the one under which most of the model's names are found, such as that of the dict
-    that holds them (`state_dict.`), of a module that wraps the model (`module.`, `model.`) or of
-    several of these. Where several have as many, averages (`model_ema.`) come last. What PyTorch's
-    own wrappers add within the model, as torch.compile does, is removed.
+    The prefix is the one under which most of the model's names are found, such as the name of the
+    dict that holds them (`state_dict.`), of a module that wraps the model (`module.`, `model.`) or
+    several of these. Among prefixes with equally many names, averages (`model_ema.`) come last.
+    Names that PyTorch's own wrappers, such as torch.compile, add within the model are removed.
 
     Args:
         model: as for `from_torch`.
         arrays: arrays by name, such as `torch_files.read_torch_file` reads.
-        within: the beginning of the prefix, without which any is taken.
-        output: whether the output layers are wanted; without them whatever stands in their place,
-            or beside the model's modules, is left out.
+        within: the beginning of the prefix; without it any prefix is taken.
+        output: whether the output layers are wanted; if not, arrays in their place or beside the
+            model's modules are left out.
 
     Raises:
-        InputError: for another model, or when no name begins like that.
+        InputError: for any other model, or when no name has that beginning.
     """
     family = family_of(model)
     start = within and within.removesuffix(".") + "."
@@ -132,20 +132,20 @@ def from_torch(
 ) -> Variables:
     """Makes the variables of a model from arrays by torchvision's names.
 
-    The number of classes, the channels of the images and the map that a dense layer reads follow
-    the arrays, not the model. The scaling of images is not part of the weights: torchvision brings
-    them to 0..1 and then each channel to mean 0 and deviation 1 on ImageNet; its GoogLeNet takes
-    -1..1.
+    The arrays, not the model, determine the number of classes, the channels of the images and the
+    map that a dense layer reads. The scaling of images is not part of the weights: torchvision
+    scales them to 0..1 and then each channel to mean 0 and deviation 1 on ImageNet; its GoogLeNet
+    takes -1..1.
 
     Args:
         model: AlexNetOneTower, VGG, GoogLeNet with batch_norm, ResNet or DenseNet.
         arrays: arrays by name, such as `torch_files.read_torch_file` reads; see `find_weights` for
-            what may stand before the names, and beside them.
-        output: whether the output layers are wanted; without them the variables have none, and
-            neither need the arrays.
+            allowed prefixes and further names.
+        output: whether the output layers are wanted; if not, the variables have none, and the
+            arrays need not have them.
 
     Raises:
-        InputError: for another model, or names and shapes that are not its own.
+        InputError: for any other model, or names and shapes that are not its own.
     """
     family = family_of(model)
     arrays = find_weights(model, arrays, output=output).arrays
@@ -179,10 +179,10 @@ def to_torch(model: nn.Module, variables: Variables) -> dict[str, np.ndarray]:
 
     Args:
         model: as for `from_torch`.
-        variables: its "params" and "batch_stats". A flattened map is taken to be square.
+        variables: the model's "params" and "batch_stats". A flattened map is assumed to be square.
 
     Raises:
-        InputError: for another model, or variables that are not its own.
+        InputError: for any other model, or variables that are not its own.
     """
     family = family_of(model)
     leaves = leaves_by_path(variables)
@@ -223,7 +223,7 @@ def _leaves(
 
 
 def _plain(name: str, family: Family) -> str:
-    """Returns a name in a file as today's PyTorch has it in a model that nothing wraps."""
+    """Returns a name in a file in the form of today's PyTorch, for a model without wrappers."""
     return rewritten(_WRAPPERS.sub("", name), family.older)
 
 
@@ -256,7 +256,7 @@ def _torch_shape(part: _Part) -> tuple[int, ...]:
 
 
 def _fits(shape: tuple[int, ...], part: _Part, channels: int | None) -> bool:
-    """Returns whether PyTorch's array of that shape fits; a flattened map may have any size."""
+    """Returns whether PyTorch's array of a shape fits; a flattened map may have any size."""
     if channels is None or len(shape) != 2:
         return shape == _torch_shape(part)
     pixels, rest = divmod(shape[1], channels)
@@ -286,7 +286,7 @@ def _to_torch(part: _Part, value: np.ndarray, channels: int | None) -> np.ndarra
 
 
 def _require(model: nn.Module, **problems: list[str]) -> None:
-    """Raises for names that are missing, unexpected or of another shape."""
+    """Raises InputError for names that are missing, unexpected or of another shape."""
     if any(problems.values()):
         listed = "; ".join(
             f"{len(names)} {kind}: {_some(names)}" for kind, names in problems.items() if names

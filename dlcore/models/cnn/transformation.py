@@ -1,4 +1,4 @@
-"""Networks that turn a picture into another one of the same size.
+"""A network that turns a picture into another one of the same size.
 
 Shapes: B pictures, H W their height and width, 3 channels.
 """
@@ -23,19 +23,19 @@ _SMALLEST = 5  # the picture must be larger than what the 9x9 window mirrors
 class TransformationNetwork(nn.Module):
     """The image transformation network of Johnson et al. 2016, with instance normalisation.
 
-    A 9x9 convolution, two 3x3 ones that halve the picture, residual blocks, two 3x3 ones that
-    double it, and a 9x9 one to the picture; the table of architectures is in their supplement.
-    After all but the last come a normalisation and, but for the second of a block, a rectifier;
-    nothing follows the sum of a block. Instance normalisation stands for their batch normalisation
-    (Ulyanov et al. 2016), and each window sees the mirrored picture beyond an edge. A convolution
-    before a normalisation has no bias, which that would take away; so at width 1 and 5 blocks there
-    are 1,677,635 parameters.
+    It has a 9x9 convolution, two 3x3 ones that halve the picture, residual blocks, two 3x3 ones
+    that double it, and a 9x9 one to the picture; the table of architectures is in the paper's
+    supplement. A normalisation follows each convolution except the last, and then a rectifier,
+    except for the second convolution of a block; nothing follows the sum of a block. Instance
+    normalisation replaces the paper's batch normalisation (Ulyanov et al. 2016), and each window
+    sees the mirrored picture beyond an edge. A convolution before a normalisation has no bias,
+    which the normalisation would remove; so at width 1 and 5 blocks there are 1,677,635 parameters.
 
     Attributes:
         width: a factor of all numbers of filters, for small variants.
         blocks: the number of residual blocks.
-        upsampling: "nearest", a repeated pixel and then a convolution, which leaves no chequered
-            pattern (Odena et al. 2016); "transposed", a transposed convolution as in the paper.
+        upsampling: "nearest" repeats pixels and then convolves, which leaves no chequered pattern
+            (Odena et al. 2016); "transposed" is a transposed convolution as in the paper.
     """
 
     width: float = 1.0

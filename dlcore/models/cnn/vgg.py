@@ -30,14 +30,14 @@ class VGG(nn.Module):
     Parameters at 1,000 classes and 224x224x3: A 132,863,336; B 133,047,848; C 133,638,952;
     D 138,357,544; E 143,667,240.
 
-    The paper trained A first and started the deeper ones from its layers. That is history: with the
-    initialisation of He et al. (2015) all of them train from the start.
+    The paper trained A first and started the deeper networks from its layers. This is no longer
+    needed: with the initialisation of He et al. (2015) all of them train from scratch.
 
     Attributes:
         num_classes: K.
         config: the column of the paper's table 1: A, B, C, D or E.
         batch_norm: whether each convolution, which keeps its bias, is followed by batch
-            normalisation: not in the paper, and today's usual form.
+            normalisation, which is not in the paper but usual today.
         width: a factor of the numbers of channels, for small variants.
         hidden: the features of fc6 and fc7.
         dropout: the share of the outputs of fc6 and fc7 that is dropped in training.

@@ -1,9 +1,8 @@
-"""Anchors: boxes of set shapes on a grid, which of them answers for which object, and a sample of
-them for a loss. Shapes: A anchors, N objects, k shapes.
+"""Anchors: boxes of fixed shapes on a grid, their assignment to objects, and samples for a loss.
 
-A shape is a height and a width in pixels, boxes are (..., 4) in form "corners" (see
-`dlcore.boxes`). What is done before training is NumPy, what belongs to a step is JAX and takes one
-picture; `jax.vmap` takes a batch.
+Shapes: A anchors, N objects, k shapes. A shape is a height and a width in pixels, boxes are (...,
+4) in form "corners" (see `dlcore.boxes`). Functions for the time before training use NumPy;
+functions for a step use JAX and take one picture, or a batch by `jax.vmap`.
 """
 
 from collections.abc import Sequence
@@ -21,11 +20,11 @@ _STARTS = 10
 
 
 def shapes_of(sides: Sequence[float], ratios: Sequence[float] = (0.5, 1.0, 2.0)) -> np.ndarray:
-    """Returns float32 (k, 2), each side with each ratio (Ren et al. 2015).
+    """Returns the shapes, float32 (k, 2), of each side with each ratio (Ren et al. 2015).
 
     Args:
-        sides: of the squares of the same area, in pixels.
-        ratios: of height to width.
+        sides: the sides of the squares with the same area, in pixels.
+        ratios: the ratios of height to width.
 
     >>> shapes_of([32], [1, 4]).tolist()
     [[32.0, 32.0], [64.0, 16.0]]
@@ -38,13 +37,13 @@ def shapes_of(sides: Sequence[float], ratios: Sequence[float] = (0.5, 1.0, 2.0))
 def grid(size: tuple[int, int], stride: int, shapes: np.ndarray) -> np.ndarray:
     """Returns the anchors of a map, float32 (rows * columns * k, 4), in the order of its outputs.
 
-    An anchor of each shape lies around the middle of each cell, (i + 1/2, j + 1/2) * stride. The
-    anchors of several levels are those of each, concatenated.
+    An anchor of each shape lies around the middle of each cell, (i + 1/2, j + 1/2) * stride.
+    Concatenate the anchors of several levels.
 
     Args:
-        size: rows and columns of the map.
-        stride: pixels from one cell to the next.
-        shapes: (k, 2).
+        size: the rows and columns of the map.
+        stride: the number of pixels from one cell to the next.
+        shapes: the shapes (k, 2).
 
     >>> grid((1, 2), 8, np.array([[4.0, 2.0]])).tolist()
     [[2.0, 3.0, 6.0, 5.0], [2.0, 11.0, 6.0, 13.0]]
@@ -60,8 +59,8 @@ class Fitted(NamedTuple):
 
     Attributes:
         shapes: float32 (k, 2), the smallest area first.
-        mean_iou: of each object with the best of the shapes around the same centre.
-        recall: the share of the objects for which that is at least 1/2.
+        mean_iou: the mean over objects of the IoU with the best shape around the same centre.
+        recall: the share of the objects for which this IoU is at least 1/2.
     """
 
     shapes: np.ndarray
@@ -76,9 +75,10 @@ def fit(sizes: np.ndarray, count: int, *, seed: int = 0) -> Fitted:
     members. Of ten starts, drawn as k-means++ does by that distance, the best mean IoU wins.
 
     Args:
-        sizes: (N, 2), height and width of each object, in pixels; those without area are left out.
+        sizes: (N, 2), height and width of each object, in pixels; objects without area are left
+            out.
         count: k.
-        seed: of the starts.
+        seed: the seed of the starts.
 
     Raises:
         InputError: when there are fewer than k different sizes.
@@ -100,12 +100,12 @@ def fit(sizes: np.ndarray, count: int, *, seed: int = 0) -> Fitted:
 
 
 def fit_each(sizes: np.ndarray, counts: Sequence[int], *, seed: int = 0) -> dict[int, Fitted]:
-    """Returns the `fit` for each of these k, to choose one by its recall; errors as `fit`."""
+    """Returns the `fit` for each of some k, to choose one by its recall; raises as `fit` does."""
     return {count: fit(sizes, count, seed=seed) for count in counts}
 
 
 def render(fits: dict[int, Fitted]) -> str:
-    """Returns a table of what `fit_each` found, a line for each k.
+    """Returns a table of the results of `fit_each`, with a line for each k.
 
     >>> print(render(fit_each(np.array([[10.0, 10], [20, 40]]), [1, 2])))
       k  mean IoU  recall at 0.5  height x width
@@ -145,14 +145,14 @@ def _shape_iou(sizes: np.ndarray, shapes: np.ndarray) -> np.ndarray:
 
 
 class Assignment(NamedTuple):
-    """Which object each of A anchors answers for.
+    """The assignment of A anchors to objects.
 
     Attributes:
-        matched: int32 (A,), the object of a positive anchor; of the others the one with the highest
-            IoU.
+        matched: int32 (A,), the object of a positive anchor; for other anchors the object with the
+            highest IoU.
         positive: bool (A,), the anchors that must find their object.
-        negative: bool (A,), those that must find nothing. An anchor that is neither has no part in
-            the loss.
+        negative: bool (A,), the anchors that must find nothing. An anchor that is neither has no
+            part in the loss.
     """
 
     matched: jax.Array
@@ -172,13 +172,13 @@ def assign(
 ) -> Assignment:
     """Assigns anchors to the objects of one picture by their IoU (Ren et al. 2015).
 
-    An anchor is positive for the object of its highest IoU where that is at least `positive`, and
-    negative where the highest lies in the range `negative`. And each object has its best anchor,
-    however low their IoU, unless it is 0: in the order of their highest IoU, objects take the best
-    of the anchors that no object before took in this way. So two objects with the same best anchor
-    have one each, which the usual rule, by which anchors keep the object of their own highest IoU,
-    does not give. Other anchors of exactly an object's highest IoU are then positive for it too.
-    Ties go to the lower index.
+    An anchor is positive for the object with its highest IoU if this is at least `positive`, and
+    negative if its highest IoU lies in the range `negative`. In addition each object gets its best
+    anchor, however low the IoU, unless it is 0: in the order of their highest IoU, objects take the
+    best of the anchors that no earlier object took in this way. So two objects with the same best
+    anchor have one each. The usual rule, by which anchors keep the object of their own highest IoU,
+    does not ensure this. Other anchors with exactly an object's highest IoU are then positive for
+    it too. Ties go to the lower index.
 
     Args:
         anchors: (A, 4), or the proposals of a first stage.
@@ -186,10 +186,10 @@ def assign(
         mask: bool (N,), false for padding.
         positive: the least IoU of a positive anchor.
         negative: the range [low, high) of the highest IoU of negative anchors.
-        best_of_each: whether objects have their best anchor below `positive`.
+        best_of_each: whether objects get their best anchor even below `positive`.
         ignored: bool (N,), objects that are neither right nor wrong to find, such as crowds and
-            difficult ones; they have no anchors, and an anchor that lies in one by half of its area
-            or more is not negative.
+            difficult ones; they get no anchors, and an anchor with half of its area or more inside
+            one is not negative.
 
     >>> anchors = jnp.array([[0.0, 0, 4, 4], [0, 4, 4, 8], [8, 8, 9, 9]])
     >>> found = assign(anchors, jnp.array([[0.0, 0, 4, 6]]), jnp.array([True]))
@@ -216,7 +216,7 @@ def assign(
 
 
 def _best_of_each(overlap: jax.Array) -> jax.Array:
-    """The object that takes each anchor as one of its best, or -1: int32 (A,), of IoUs (N, A)."""
+    """Returns the object that takes each anchor as its best, or -1: int32 (A,), of IoUs (N, A)."""
     highest = overlap.max(1)
 
     def take(taken: jax.Array, one: jax.Array) -> tuple[jax.Array, None]:
@@ -235,9 +235,9 @@ class Sample(NamedTuple):
     """A part of the anchors of one picture.
 
     Attributes:
-        places: int32 (S,), the anchors.
-        positive: bool (S,), those that are positive.
-        mask: bool (S,), false for places that no anchor is left for.
+        places: int32 (S,), the indices of the anchors.
+        positive: bool (S,), true for positive anchors.
+        mask: bool (S,), false for entries for which no anchor is left.
     """
 
     places: jax.Array
@@ -248,14 +248,14 @@ class Sample(NamedTuple):
 def sample(
     key: jax.Array, assignment: Assignment, *, count: int, positive_share: float = 0.5
 ) -> Sample:
-    """Draws anchors of one picture at random, so that negatives do not rule the loss.
+    """Draws anchors of one picture at random, so that negatives do not dominate the loss.
 
-    At most the given share is positive, the rest is filled with negatives (Girshick 2015; Ren et
+    At most the given share is positive; the rest is filled with negatives (Girshick 2015; Ren et
     al. 2015).
 
     Args:
         key: the random key.
-        assignment: of the A anchors.
+        assignment: the assignment of the A anchors.
         count: S, at most A.
         positive_share: the largest share of positive anchors.
     """

@@ -1,8 +1,8 @@
 """The body of a detector: an image classifier without its head.
 
-Any of `IMAGE_MODELS` will do. The body has those of its parameters, by their own names, that the
-wanted maps depend on, so that `--init_from` takes them from a classifier. Shapes: B batch, H W
-image, C channels of the image; h w, F height, width and channels of a map.
+It can be any of `IMAGE_MODELS`. The body has only the classifier's parameters on which the wanted
+maps depend, by their own names, so that `--init_from` can take them from a classifier. Shapes: B
+batch, H W image, C channels of the image; h w, F height, width and channels of a map.
 """
 
 import functools
@@ -26,12 +26,12 @@ BODY = "body"
 
 
 class FeatureMap(NamedTuple):
-    """A map of features that a classifier has inside.
+    """A map of features inside of a classifier.
 
     Attributes:
-        name: of the activation.
-        stride: pixels of the image for each cell of the map, the nearest power of 2.
-        shape: (h, w, F).
+        name: the name of the activation.
+        stride: the pixels of the image per cell of the map, as the nearest power of 2.
+        shape: the shape (h, w, F).
     """
 
     name: str
@@ -43,7 +43,7 @@ class Body(nn.Module):
     """The part of a classifier that leads to some of its activations.
 
     Attributes:
-        build: makes the classifier, without an argument.
+        build: makes the classifier; takes no argument.
         layers: the names of the activations.
     """
 
@@ -89,15 +89,15 @@ class Body(nn.Module):
 
 
 def passthrough(maps: tuple[jax.Array, ...], filters: int, train: bool) -> jax.Array:
-    """Lays a finer map beside the coarse one (Redmon & Farhadi 2017, section 2).
+    """Joins a finer map to the coarse one (Redmon & Farhadi 2017, section 2).
 
-    A 1x1 convolution brings the finer map to so many filters, and its four cells that are one cell
-    of the coarse map become channels of that. To be called in a compact module.
+    A 1x1 convolution brings the finer map to `filters` channels, and its four cells that make up
+    one cell of the coarse map become channels of that cell. Call this in a compact module.
 
     Args:
-        maps: the coarse map (B, h, w, F), and before it one of half its stride where there are
+        maps: the coarse map (B, h, w, F), preceded by a map of half its stride if there are
             filters.
-        filters: 64 in the authors' program; 0 for the coarse map alone.
+        filters: the number of filters, 64 in the authors' program; 0 for the coarse map alone.
         train: whether this is training.
 
     Returns:
@@ -118,13 +118,13 @@ def make_body(
     """Returns the body of an image model, and the last map of each stride.
 
     Args:
-        name: of `IMAGE_MODELS`.
-        strides: powers of 2.
-        image_shape: (H, W, C).
-        options: of the model.
+        name: a name in `IMAGE_MODELS`.
+        strides: the wanted strides, powers of 2.
+        image_shape: the shape (H, W, C) of the images.
+        options: the options of the model.
 
     Raises:
-        InputError: for an unknown model, and one that has no map of a stride.
+        InputError: for an unknown model, or one without a map of a wanted stride.
     """
     build = functools.partial(image_spec(name).build, num_classes=1, **options)
     maps = feature_maps(build(), image_shape)
@@ -167,7 +167,7 @@ def _abstract(network: nn.Module, x: jax.Array) -> Variables:
 def _needed(
     network: nn.Module, layers: tuple[str, ...], variables: Variables, x: jax.Array
 ) -> set[tuple[str, ...]]:
-    """The paths of the variables that some activations depend on, such as ("params", "conv1")."""
+    """Returns the paths of variables that activations depend on, such as ("params", "conv1")."""
 
     def wanted(variables: Variables, x: jax.Array) -> list[jax.Array]:
         activations = network.apply(variables, x)[1]
@@ -200,7 +200,7 @@ def _only(tree: PyTree, prefix: tuple[str, ...], needed: set[tuple[str, ...]]) -
 
 
 def _filled(abstract: PyTree, own: PyTree, dtype: Any) -> PyTree:
-    """Returns the variables of the whole classifier: its own where there are any, else zeros."""
+    """Returns the variables of the whole classifier: the given ones, and zeros for the others."""
     if not isinstance(abstract, dict):
         return jnp.zeros(abstract.shape, dtype) if own is None else own
     own = own or {}

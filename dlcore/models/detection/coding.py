@@ -1,8 +1,8 @@
-"""How boxes are coded for regression, and back.
+"""The coding of boxes for regression, and its inverse.
 
 Boxes are (..., 4) in form "corners" (see `dlcore.boxes`), codes (..., 4) are t_y, t_x, t_h, t_w.
-Sizes come back as exp(t) times a size that was there before, and t is cut at log(1000 / 16), so
-that no prediction, however wild, makes an infinite box; its gradient is 0 from there on.
+Sizes are decoded as exp(t) times a reference size, and t is cut at log(1000 / 16), so that no
+prediction, however wild, makes an infinite box; beyond the cut the gradient is 0.
 """
 
 import math
@@ -22,16 +22,18 @@ UNIT: Deviations = (1.0, 1.0, 1.0, 1.0)
 def encode(boxes: jax.Array, anchors: jax.Array, *, deviations: Deviations = UNIT) -> jax.Array:
     """Codes boxes relative to anchors or proposals (Girshick et al. 2014, appendix C).
 
-    t_y = (y - y_a) / h_a, t_x = (x - x_a) / w_a, t_h = log(h / h_a), t_w = log(w / w_a), for
-    centres y, x, heights and widths, each divided by its standard deviation.
+    The codes are t_y = (y - y_a) / h_a, t_x = (x - x_a) / w_a, t_h = log(h / h_a) and
+    t_w = log(w / w_a), for centres y, x, heights and widths, each divided by its standard
+    deviation.
 
     Args:
-        boxes: (..., 4); shapes broadcast.
-        anchors: (..., 4).
-        deviations: of t_y, t_x, t_h, t_w; Faster R-CNN's second stage has 0.1, 0.1, 0.2, 0.2.
+        boxes: the boxes (..., 4); shapes broadcast.
+        anchors: the anchors (..., 4).
+        deviations: the standard deviations of t_y, t_x, t_h, t_w; Faster R-CNN's second stage has
+            0.1, 0.1, 0.2, 0.2.
 
     Returns:
-        (..., 4), finite for boxes without area too.
+        Codes (..., 4), which are finite even for boxes without area.
 
     >>> anchor = jnp.array([0.0, 0, 10, 10])
     >>> encode(jnp.array([5.0, 0, 15, 10]), anchor).tolist()
@@ -59,17 +61,17 @@ def decode(codes: jax.Array, anchors: jax.Array, *, deviations: Deviations = UNI
 
 
 def encode_cells(boxes: jax.Array, cells: jax.Array, shapes: jax.Array, stride: int) -> jax.Array:
-    """Codes boxes as YOLO v2 does: the inverse of `decode_cells`, but for centres at a cell's edge.
+    """Codes boxes as YOLO v2 does: the inverse of `decode_cells`, except at a cell's edge.
 
     Args:
-        boxes: (..., 4), in pixels.
-        cells: int (..., 2), row and column of the cell that each centre lies in.
+        boxes: the boxes (..., 4), in pixels.
+        cells: int (..., 2), row and column of the cell that contains each centre.
         shapes: (..., 2), height and width of the anchors, in pixels.
-        stride: pixels of a cell.
+        stride: the number of pixels of a cell.
 
     Returns:
-        (..., 4); t_y and t_x, which would be infinite at the edges of the cell, end at a 10,000th
-        of it.
+        Codes (..., 4); t_y and t_x, which would be infinite at the edges of the cell, are limited
+        to a distance of a 10,000th of the cell from them.
     """
     y, x, height, width = _centres(boxes)
     offsets = jnp.stack([y, x], -1) / stride - cells.astype(boxes.dtype)
@@ -81,14 +83,14 @@ def encode_cells(boxes: jax.Array, cells: jax.Array, shapes: jax.Array, stride: 
 def decode_cells(codes: jax.Array, cells: jax.Array, shapes: jax.Array, stride: int) -> jax.Array:
     """Returns the boxes (..., 4) of codes (..., 4) in cells of a grid (Redmon & Farhadi 2017).
 
-    b_y = (c_y + sigmoid(t_y)) stride, b_x alike, b_h = p_h exp(t_h), b_w = p_w exp(t_w), so that a
-    centre never leaves its cell.
+    The boxes are b_y = (c_y + sigmoid(t_y)) stride, b_x likewise, b_h = p_h exp(t_h),
+    b_w = p_w exp(t_w), so that a centre never leaves its cell.
 
     Args:
-        codes: (..., 4); shapes broadcast.
+        codes: the codes (..., 4); shapes broadcast.
         cells: int (..., 2), row and column.
         shapes: (..., 2), height and width of the anchors, in pixels.
-        stride: pixels of a cell.
+        stride: the number of pixels of a cell.
 
     >>> zero = jnp.zeros(4)
     >>> decode_cells(zero, jnp.array([0, 1]), jnp.array([4.0, 2.0]), 8).tolist()

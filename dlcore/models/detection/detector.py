@@ -1,12 +1,12 @@
-"""What detectors have in common. Shapes: B pictures, S their side, C channels, N objects.
+"""Parts that all detectors share. Shapes: B pictures, S their side, C channels, N objects.
 
 A detector is a Linen module with two methods beside its forward pass:
-  - `losses(images, batch, key, train)` gives the terms of the loss of each picture, (B,) each;
-  - `detect(images, batch)` gives `Detections` (or `Landmarks`), all in one compiled call.
+  - `losses(images, batch, key, train)` returns the terms of the loss of each picture, (B,) each;
+  - `detect(images, batch)` returns `Detections` (or `Landmarks`), all in one compiled call.
 
-A batch is that of `dlcore.data.detection`, boxes in pixels of the square. Objects that are
-difficult, and crowds, are neither right nor wrong to find: nothing is to find them, and what lies
-on them does not count as background.
+A batch is as in `dlcore.data.detection`, with boxes in pixels of the square. Difficult objects and
+crowds are neither right nor wrong to find: no prediction has to find them, and predictions on them
+do not count as background.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ class Objects(NamedTuple):
     Attributes:
         boxes: float32 (B, N, 4).
         labels: int32 (B, N).
-        real: bool (B, N), those that are to be found.
-        ignored: bool (B, N), difficult ones and crowds.
+        real: bool (B, N), true for objects that are to be found.
+        ignored: bool (B, N), true for difficult objects and crowds.
         crowds: bool (B, N), boxes around many objects.
     """
 
@@ -50,16 +50,16 @@ def objects_of(batch: Batch) -> Objects:
 
 
 def largest(objects: Objects) -> tuple[jax.Array, jax.Array]:
-    """Returns the place of the largest real object of each picture (B,), and whether there is one.
+    """Returns the index of the largest real object of each picture (B,), and whether it exists.
 
-    Of equal areas it is the first.
+    Among equal areas it is the first.
     """
     area = jnp.where(objects.real, geometry.area(objects.boxes), -1)
     return jnp.argmax(area, axis=1).astype(jnp.int32), objects.real.any(1)
 
 
 def of_place(values: jax.Array, place: jax.Array) -> jax.Array:
-    """Returns values[b, place[b]] of values (B, N, ...) for places (B,)."""
+    """Returns values[b, place[b]] of values (B, N, ...) for indices (B,)."""
     index = place.reshape(-1, *[1] * (values.ndim - 1))
     return jnp.take_along_axis(values, index, 1)[:, 0]
 
@@ -68,9 +68,9 @@ def cells_of(boxes: jax.Array, stride: float, size: tuple[int, int]) -> jax.Arra
     """Returns row and column of the cell with the centre of each box (..., 4), int32 (..., 2).
 
     Args:
-        boxes: in pixels.
-        stride: pixels of a cell.
-        size: rows and columns; centres on the far edges belong to the last ones.
+        boxes: the boxes, in pixels.
+        stride: the number of pixels of a cell.
+        size: the numbers of rows and columns; centres on the far edges belong to the last ones.
     """
     middle = (boxes[..., :2] + boxes[..., 2:]) / 2
     cell = jnp.floor(middle / stride).astype(jnp.int32)
@@ -89,14 +89,14 @@ BOX_LOSSES = ("squares", *OVERLAP_LOSSES)
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """How detections are made of what a network says.
+    """The options by which detections are made from a network's outputs.
 
     Attributes:
-        score_threshold: what the score of a detection must pass.
+        score_threshold: the threshold that the score of a detection must pass.
         iou_threshold: the overlap at which the weaker of two boxes of a class is dropped.
         comparison: ">" or ">=", for both thresholds, see `suppress`.
-        candidates: boxes of each picture that take part, those of the best scores.
-        most: detections of each picture.
+        candidates: the number of best-scored boxes of each picture that take part.
+        most: the largest number of detections of a picture.
     """
 
     score_threshold: float = 0.001
@@ -106,12 +106,12 @@ class Decoding:
     most: int = 100
 
     def __call__(self, boxes: jax.Array, scores: jax.Array, side: int) -> Detections:
-        """Returns what suppression leaves of boxes that have a score for each class.
+        """Returns the detections that suppression keeps of boxes with a score for each class.
 
         Args:
             boxes: (B, ..., p, 4), or (B, ..., 1, 4) where all classes have the same boxes.
-            scores: (B, ..., p), of each of the p classes.
-            side: S, at which boxes are cut off.
+            scores: (B, ..., p), the scores for the p classes.
+            side: S, at which boxes are clipped.
         """
         count, classes = len(boxes), scores.shape[-1]
         labels = jnp.broadcast_to(jnp.arange(classes, dtype=jnp.int32), scores.shape)

@@ -1,13 +1,13 @@
 """Fast R-CNN (Girshick 2015): one pass over a picture, then a look at each candidate box.
 
 Shapes: B pictures, S their side, C channels, K classes, R candidates, N objects, h w F a map.
-Boxes are (..., 4) in form "corners" (see `dlcore.boxes`). The label K is that of the background.
-What detectors have in common is in `detector`. A batch has "candidates" float32 (B, R, 4) and
+Boxes are (..., 4) in form "corners" (see `dlcore.boxes`). The label K means background. `detector`
+has the parts that detectors share. A batch has "candidates" float32 (B, R, 4) and
 "candidates_mask" bool (B, R) here.
 
-No candidate is to find what is difficult or a crowd, and one that lies in it by half of its area or
-more does not count as background (`anchors.assign`). Pictures without an object are trained on: all
-that is in them is background.
+No candidate has to find a difficult object or a crowd, and a candidate with half of its area or
+more inside one does not count as background (`anchors.assign`). Pictures without an object are
+trained on: everything in them is background.
 """
 
 import dataclasses
@@ -36,30 +36,30 @@ DEVIATIONS: coding.Deviations = (0.1, 0.1, 0.2, 0.2)
 
 
 class RegionOutputs(NamedTuple):
-    """What a head says of R regions.
+    """The outputs of a head for R regions.
 
     Attributes:
         logits: (B, R, K + 1), the background last.
-        codes: (B, R, K, 4), the box of each class, relative to the region.
+        codes: (B, R, K, 4), the box of each class relative to the region.
     """
 
     logits: jax.Array
     codes: jax.Array
 
     def named(self) -> Activations:
-        """Returns both by the names that they have among activations."""
+        """Returns both by their names among the activations."""
         return {"class": self.logits, "place": self.codes}
 
 
 class RegionHead(nn.Module):
-    """Two hidden layers on the pooled features of a region, then its class and its boxes.
+    """A head with two hidden layers on a region's pooled features, for its class and its boxes.
 
     Attributes:
         num_classes: K.
-        strides: of the maps, the finest first.
-        width: of the hidden layers; the paper's networks have 4,096.
-        pooling: "pool", the paper's, or "align".
-        size: rows and columns of the pooled features.
+        strides: the strides of the maps, the finest first.
+        width: the width of the hidden layers; the paper's networks have 4,096.
+        pooling: "pool", as in the paper, or "align".
+        size: the numbers of rows and columns of the pooled features.
     """
 
     num_classes: int
@@ -72,7 +72,8 @@ class RegionHead(nn.Module):
     def __call__(self, maps: tuple[jax.Array, ...], boxes: jax.Array) -> RegionOutputs:
         """Maps features (B, h, w, F), the finest first, and boxes (B, R, 4) to `RegionOutputs`.
 
-        With several levels every box is pooled from all of them, and that of its size is taken.
+        With several levels every box is pooled from all of them, and the level for its size is
+        taken.
         """
         pool = POOLINGS[self.pooling]
         pooled = [
@@ -97,14 +98,15 @@ class RegionHead(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """Which candidates of a picture a step looks at.
+    """The options by which a step samples candidates of a picture.
 
     Attributes:
-        count: how many; the paper has 64 of each of two pictures.
-        positive_share: the largest share of those that hold an object.
-        positive: the least IoU with an object of those.
-        background: the range [low, high) of the highest IoU of the others; the lower end leaves out
-            what is easy (Fast R-CNN; Faster R-CNN has 0). In pictures without an object it is 0.
+        count: the number of candidates; the paper has 64 for each of two pictures.
+        positive_share: the largest share of candidates that hold an object.
+        positive: the least IoU of these with an object.
+        background: the range [low, high) of the highest IoU of the other candidates; the lower end
+            leaves out easy ones (Fast R-CNN; Faster R-CNN has 0). In pictures without an object it
+            is 0.
     """
 
     count: int = 64
@@ -120,7 +122,7 @@ class RegionTargets(NamedTuple):
         boxes: (B, S, 4).
         labels: int32 (B, S), K for the background.
         codes: (B, S, 4), the object's box relative to the region.
-        mask: bool (B, S), false for places that no candidate is left for.
+        mask: bool (B, S), false for entries for which no candidate is left.
     """
 
     boxes: jax.Array
@@ -142,10 +144,10 @@ def region_targets(
     Args:
         key: the random key.
         boxes: (B, R, 4), the candidates.
-        mask: bool (B, R), which are there.
-        batch: with the objects.
+        mask: bool (B, R), true for candidates that exist.
+        batch: a batch with the objects.
         num_classes: K.
-        sampling: how they are drawn.
+        sampling: the options of the draw.
     """
     found = objects_of(batch)
 
@@ -204,7 +206,7 @@ def candidate_targets(
 def region_losses(outputs: RegionOutputs, targets: RegionTargets) -> dict[str, jax.Array]:
     """Returns the two terms of the multi-task loss of each picture (equation 1), (B,) each.
 
-    "class" is the mean log loss of its regions, "place" the smooth L1 loss of the boxes of their
+    "class" is the mean log loss of its regions. "place" is the smooth L1 loss of the boxes of their
     true classes, summed over the four codes and the regions that hold an object, divided by the
     number of all regions.
     """
@@ -222,7 +224,7 @@ def region_losses(outputs: RegionOutputs, targets: RegionTargets) -> dict[str, j
 
 
 def share(values: jax.Array, chosen: jax.Array, counted: jax.Array) -> jax.Array:
-    """Returns the sum of the chosen values (B, S) divided by the number that is counted, (B,)."""
+    """Returns the sum of the chosen values (B, S) divided by the number of counted ones, (B,)."""
     count = counted.sum(1, dtype=values.dtype)
     return jnp.where(chosen, values, 0).sum(1) / jnp.maximum(count, 1)
 
@@ -242,11 +244,11 @@ def decode_regions(
     """Returns the detections of B pictures: the box of each class of each region, suppressed.
 
     Args:
-        outputs: of R regions.
+        outputs: the outputs for R regions.
         boxes: (B, R, 4), the regions.
-        mask: bool (B, R).
-        side: S, at which boxes are cut off.
-        decoding: how.
+        mask: bool (B, R), true for regions that exist.
+        side: S, at which boxes are clipped.
+        decoding: the options of the decoding.
     """
     logits, codes = (x.astype(at_least_float32(x.dtype)) for x in outputs)
     scores = jnp.where(mask[..., None], jax.nn.softmax(logits)[..., :-1], -jnp.inf)
@@ -258,10 +260,10 @@ class FastRCNN(nn.Module):
     """Fast R-CNN on the last map of a body.
 
     Attributes:
-        body: the network that gives the map.
-        regions: the head of the regions.
-        sampling: of the regions that a step looks at.
-        decoding: of the detections.
+        body: the network that outputs the map.
+        regions: the head for the regions.
+        sampling: the sampling of regions in a step.
+        decoding: the options of the decoding.
     """
 
     body: Body
@@ -272,12 +274,12 @@ class FastRCNN(nn.Module):
     def __call__(
         self, images: jax.Array, train: bool = False, boxes: jax.Array | None = None
     ) -> tuple[RegionOutputs, Activations]:
-        """Maps images (B, S, S, C) to what is said of regions, and the activations by name.
+        """Maps images (B, S, S, C) to the outputs for regions, and the activations by name.
 
         Args:
             images: the pictures.
             train: whether this is training.
-            boxes: (B, R, 4), the regions; None stands for the whole picture.
+            boxes: (B, R, 4), the regions; None means the whole picture.
         """
         maps, activations = self.body(images, train)
         if boxes is None:
@@ -293,7 +295,7 @@ class FastRCNN(nn.Module):
         return region_losses(self(images, train, targets.boxes)[0], targets)
 
     def detect(self, images: jax.Array, batch: Batch) -> Detections:
-        """Returns what is found in images (B, S, S, C) among the candidates of a batch."""
+        """Returns the detections in images (B, S, S, C) among the candidates of a batch."""
         boxes = batch["candidates"]
         outputs, _ = self(images, boxes=boxes)
         return decode_regions(

@@ -2,7 +2,7 @@
 
 Shapes: B pictures, S their side, C channels, K classes, A anchors of all levels, k shapes of each
 level, N objects, h w F a map. The rules for difficult objects, crowds and pictures without an
-object are those of `fast_rcnn`.
+object are the same as in `fast_rcnn`.
 """
 
 import dataclasses
@@ -44,10 +44,10 @@ _SMALLEST = 1.0  # side of a proposal in pixels
 
 
 class ProposalOutputs(NamedTuple):
-    """What the proposal network says of each anchor.
+    """The outputs of the proposal network for each anchor.
 
     Attributes:
-        logits: (B, A), of holding an object.
+        logits: (B, A), the logits of holding an object.
         codes: (B, A, 4), the object's box relative to the anchor.
     """
 
@@ -56,11 +56,11 @@ class ProposalOutputs(NamedTuple):
 
 
 class ProposalHead(nn.Module):
-    """A 3x3 convolution, then two 1x1 ones: whether an anchor holds an object, and its box.
+    """A 3x3 convolution, and 1x1 ones for whether an anchor holds an object and for its box.
 
     Attributes:
-        shapes: k, of the anchors of each level.
-        features: of the 3x3 convolution; the paper's networks have 256 and 512.
+        shapes: k, the number of anchor shapes of each level.
+        features: the filters of the 3x3 convolution; the paper's networks have 256 and 512.
     """
 
     shapes: int
@@ -68,7 +68,7 @@ class ProposalHead(nn.Module):
 
     @nn.compact
     def __call__(self, maps: tuple[jax.Array, ...]) -> ProposalOutputs:
-        """Maps features (B, h, w, F) of all levels, by the same filters, to `ProposalOutputs`."""
+        """Maps features (B, h, w, F) of all levels, with the same filters, to `ProposalOutputs`."""
         init = nn.initializers.normal(0.01)
         hidden = Conv(self.features, (3, 3), padding="same", kernel_init=init, name="hidden")
         classes = Conv(self.shapes, (1, 1), kernel_init=init, name="classes")
@@ -83,19 +83,19 @@ class ProposalHead(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class ProposalRules:
-    """How proposals are made and learned.
+    """The options by which proposals are made and learned.
 
     Attributes:
-        sample: anchors of each picture that a step looks at, half of them positive where there are
-            as many.
+        sample: the number of anchors of each picture that a step looks at, half of them positive if
+            there are enough.
         positive: the least IoU with an object of a positive anchor; the best anchor of each object
             is positive too.
-        negative: below which highest IoU an anchor is negative.
-        iou_threshold: above which overlap the weaker of two proposals is dropped.
-        candidates: anchors of each picture that take part in it, those of the best scores; the
-            paper's pictures of 600 x 1,000 pixels have 6,000.
-        train: proposals of each picture in training; the paper has 2,000.
-        detect: proposals of each picture in detection; the paper has 300.
+        negative: the bound below which the highest IoU makes an anchor negative.
+        iou_threshold: the overlap above which the weaker of two proposals is dropped.
+        candidates: the number of best-scored anchors of each picture that take part in suppression;
+            the paper's pictures of 600 x 1,000 pixels have 6,000.
+        train: the number of proposals of each picture in training; the paper has 2,000.
+        detect: the number of proposals of each picture in detection; the paper has 300.
     """
 
     sample: int = 256
@@ -112,18 +112,18 @@ def proposal_losses(
 ) -> dict[str, jax.Array]:
     """Returns the two terms of the proposals' loss of each picture (equation 1), (B,) each.
 
-    "objectness" is the mean log loss of the sampled anchors; "proposal" the smooth L1 loss of the
-    positive ones, summed over the four codes. Both are divided by the number of sampled anchors,
-    which the paper calls a possible simplification of its own balance of the two: that one hangs on
-    the size of the map. Anchors that cross the edge take part; the paper leaves them out of
-    training, which in small pictures are most.
+    "objectness" is the mean log loss of the sampled anchors; "proposal" is the smooth L1 loss of
+    the positive ones, summed over the four codes. Both are divided by the number of sampled
+    anchors. The paper calls this a possible simplification of its own balance of the two, which
+    depends on the size of the map. Anchors that cross the edge take part; the paper leaves them out
+    of training, but in small pictures most anchors cross it.
 
     Args:
         key: the random key.
-        outputs: of A anchors.
+        outputs: the outputs for A anchors.
         grid: (A, 4), the anchors.
-        batch: with the objects.
-        rules: which anchors count.
+        batch: a batch with the objects.
+        rules: the rules for which anchors count.
     """
     logits, codes = (x.astype(at_least_float32(x.dtype)) for x in outputs)
     objects = objects_of(batch)
@@ -167,16 +167,16 @@ def proposal_losses(
 def propose(
     outputs: ProposalOutputs, grid: jax.Array, side: int, rules: ProposalRules, most: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the proposals of each picture, the best first, and which are there.
+    """Returns the proposals of each picture, the best first, and which of them exist.
 
-    Boxes are cut off at the edge of the picture, those of a side below a pixel are dropped, and of
-    those that overlap the best one is kept. No gradient flows through them.
+    Boxes are clipped at the edge of the picture, boxes with a side below a pixel are dropped, and
+    of overlapping boxes the best one is kept. No gradient flows through them.
 
     Args:
-        outputs: of A anchors.
+        outputs: the outputs for A anchors.
         grid: (A, 4), the anchors.
         side: S.
-        rules: of the suppression.
+        rules: the rules of the suppression.
         most: M, the number of proposals.
 
     Returns:
@@ -201,14 +201,14 @@ class FasterRCNN(nn.Module):
     """Faster R-CNN on one map of a body or on a pyramid of several.
 
     Attributes:
-        body: the network that gives the maps, the finest first.
-        regions: the head of the regions.
-        shapes: (k, 2) of the anchors of each map, as nested tuples; see `shapes_by_level`.
-        width: of the convolution that proposes.
+        body: the network that outputs the maps, the finest first.
+        regions: the head for the regions.
+        shapes: the anchor shapes (k, 2) of each map, as nested tuples; see `shapes_by_level`.
+        width: the width of the convolution that proposes.
         pyramid: the width of a feature pyramid; None for none.
-        rules: of the proposals.
-        sampling: of the regions that a step looks at.
-        decoding: of the detections.
+        rules: the rules of the proposals.
+        sampling: the sampling of regions in a step.
+        decoding: the options of the decoding.
     """
 
     body: Body
@@ -248,11 +248,11 @@ class FasterRCNN(nn.Module):
     def __call__(
         self, images: jax.Array, train: bool = False
     ) -> tuple[tuple[RegionOutputs, jax.Array, jax.Array], Activations]:
-        """Maps images (B, S, S, C) to what is said of the proposed regions.
+        """Maps images (B, S, S, C) to the outputs for the proposed regions.
 
         Returns:
-            (`RegionOutputs`, the proposals (B, M, 4), and which are there, bool (B, M)), and the
-            activations by name.
+            (`RegionOutputs`, the proposals (B, M, 4), and which of them exist, bool (B, M)), and
+            the activations by name.
         """
         maps, activations = self.features(images, train)
         proposed = self.proposals(maps)
@@ -264,7 +264,7 @@ class FasterRCNN(nn.Module):
         return (outputs, boxes, mask), {**activations, **outputs.named()}
 
     def detect(self, images: jax.Array, batch: Batch) -> Detections:
-        """Returns what is found in images (B, S, S, C), in one pass."""
+        """Returns the detections in images (B, S, S, C), in one pass."""
         (outputs, boxes, mask), _ = self(images)
         return decode_regions(outputs, boxes, mask, images.shape[1], self.decoding)
 
@@ -290,15 +290,15 @@ class FasterRCNN(nn.Module):
         key: jax.Array,
         train: bool = True,
     ) -> dict[str, jax.Array]:
-        """Returns the terms of the loss of Fast R-CNN on proposals that are given, (B,) each."""
+        """Returns the terms of the loss of Fast R-CNN on given proposals, (B,) each."""
         return self._region_losses(self.features(images, train)[0], batch, proposals, key)
 
     def losses(
         self, images: jax.Array, batch: Batch, key: jax.Array, train: bool = True
     ) -> dict[str, jax.Array]:
-        """Returns the terms of the joint loss, (B,) each: those of both networks.
+        """Returns the terms of the joint loss of both networks, (B,) each.
 
-        This is the paper's approximate joint training, which takes the proposals as constants.
+        This is the paper's approximate joint training, which treats the proposals as constants.
         """
         anchor_key, region_key = jax.random.split(key)
         maps, _ = self.features(images, train)
@@ -321,10 +321,10 @@ class FasterRCNN(nn.Module):
 
 
 def shapes_by_level(shapes: np.ndarray, levels: int) -> tuple[tuple[tuple[float, float], ...], ...]:
-    """Shares shapes (k, 2) out to the levels of a pyramid, the smallest to the finest.
+    """Distributes shapes (k, 2) over the levels of a pyramid, the smallest to the finest.
 
     Raises:
-        InputError: where the levels do not divide them.
+        InputError: when the number of levels does not divide the number of shapes.
 
     >>> shapes_by_level(np.array([[8.0, 8.0], [4.0, 4.0]]), 2)
     (((4.0, 4.0),), ((8.0, 8.0),))

@@ -1,5 +1,6 @@
-"""Landmarks: where the parts of an object are. Shapes: B pictures, S their side, C channels, N
-objects, P landmarks, h w F a map.
+"""Landmarks, the positions of the parts of an object.
+
+Shapes: B pictures, S their side, C channels, N objects, P landmarks, h w F a map.
 """
 
 from typing import NamedTuple
@@ -32,30 +33,30 @@ class Landmarks(NamedTuple):
 
 
 class LandmarkNet(nn.Module):
-    """P landmarks of the largest object of a picture, in one of three forms.
+    """A network for P landmarks of the largest object of a picture, in one of three forms.
 
       - "coordinates": a hidden dense layer on the whole map, and two numbers for each landmark,
-        whose sigmoids are its place in shares of the picture.
-      - "soft_argmax": a heat map for each, whose softmax is a probability of each cell; the place
-        is the mean of the cells' middles (Sun et al. 2018, Integral human pose regression). It is
-        trained by the places alone.
+        whose sigmoids are its position in shares of the picture.
+      - "soft_argmax": a heat map for each landmark, whose softmax is a probability of each cell;
+        the position is the mean of the cells' middles (Sun et al. 2018, Integral human pose
+        regression). It is trained by the positions alone.
       - "heat_map": the same maps, each trained towards a Gaussian around the landmark by the
-        cross-entropy of all cells. The place is the middle of the highest cell, moved to the peak
-        of the parabola through the logarithms of its neighbours, which is exact for a Gaussian
+        cross-entropy of all cells. The position is the middle of the highest cell, moved to the
+        peak of the parabola through the logarithms of its neighbours, which is exact for a Gaussian
         (Zhang et al. 2020, Distribution-aware coordinate representation).
 
-    The heat maps have twice the resolution of the body's map: it is enlarged and convolved once
-    more, as a lighter form of Xiao et al. 2018. With a passthrough a finer map of the body, which
-    knows better where edges are, stands beside the enlarged one (Newell et al. 2016, Stacked
-    hourglass networks).
+    The heat maps have twice the resolution of the body's map, which is enlarged and convolved once
+    more, in a lighter form of Xiao et al. 2018. With a passthrough, a finer map of the body, which
+    locates edges better, is joined to the enlarged one (Newell et al. 2016, Stacked hourglass
+    networks).
 
     Attributes:
-        body: gives one map, or with a passthrough two, the finer first.
+        body: a network that outputs one map, or with a passthrough two, the finer first.
         num_landmarks: P.
         form: one of `FORMS`.
-        hidden: units of the hidden layer, or filters before the heat maps.
-        passthrough: filters that the finer map is brought to; 0 for none.
-        deviation: of the Gaussians, in cells of the heat maps.
+        hidden: the units of the hidden layer, or the filters before the heat maps.
+        passthrough: the number of filters that the finer map is brought to; 0 for none.
+        deviation: the standard deviation of the Gaussians, in cells of the heat maps.
     """
 
     body: Body
@@ -100,8 +101,8 @@ class LandmarkNet(nn.Module):
     ) -> dict[str, jax.Array]:
         """Returns the loss of each picture, "place", the mean over its visible landmarks.
 
-        It is the distance in shares of the picture, squared and times 1,000, or the cross-entropy
-        of a heat map in nats. Landmarks are those of the largest object that is to be found.
+        It is 1,000 times the squared distance in shares of the picture, or the cross-entropy of a
+        heat map in nats. The landmarks are those of the largest object that is to be found.
         """
         outputs = self(images, train)[0]
         outputs = outputs.astype(at_least_float32(outputs.dtype))
@@ -118,7 +119,7 @@ class LandmarkNet(nn.Module):
         return {"place": total / jnp.maximum(count, 1)}
 
     def points(self, outputs: jax.Array, side: int) -> jax.Array:
-        """Returns the places (B, P, 2) in pixels of outputs, see `__call__`."""
+        """Returns the positions (B, P, 2), in pixels, that outputs of `__call__` describe."""
         if self.form == "coordinates":
             return side * jax.nn.sigmoid(outputs)
         rows, columns = outputs.shape[1:3]
@@ -145,7 +146,7 @@ class LandmarkNet(nn.Module):
         return Landmarks(points, scores)
 
     def _gaussians(self, points: jax.Array, size: tuple[int, int], side: int) -> jax.Array:
-        """Heat maps (B, P, h w) that sum to 1 around points (B, P, 2)."""
+        """Returns heat maps (B, P, h w) that sum to 1, around points (B, P, 2)."""
         parts = []
         for axis, count in enumerate(size):
             middle = jnp.arange(count, dtype=points.dtype) + 0.5
@@ -164,12 +165,12 @@ def truth(batch: Batch) -> tuple[jax.Array, jax.Array]:
 
 
 def _flat(maps: jax.Array) -> jax.Array:
-    """Maps (B, h, w, P) as (B, P, h w)."""
+    """Reshapes maps (B, h, w, P) to (B, P, h w)."""
     return jnp.moveaxis(maps, -1, 1).reshape(len(maps), maps.shape[-1], -1)
 
 
 def _peaks(maps: jax.Array) -> list[jax.Array]:
-    """Rows and columns (B, P) of the peaks of maps (B, P, h, w), in cells."""
+    """Returns rows and columns (B, P) of the peaks of maps (B, P, h, w), in cells."""
     rows, columns = maps.shape[2:]
     logs = jnp.log(maps + _LEAST)
     best = jnp.argmax(maps.reshape(*maps.shape[:2], -1), -1).astype(jnp.int32)

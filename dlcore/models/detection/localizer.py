@@ -1,5 +1,6 @@
-"""Classification with localisation: what is in a picture, if anything, and where (Sermanet et al.
-2013). Shapes: B pictures, S their side, C channels, p classes, h w F a map.
+"""Classification with localisation of one object in a picture (Sermanet et al. 2013).
+
+Shapes: B pictures, S their side, C channels, p classes, h w F a map.
 """
 
 import flax.linen as nn
@@ -24,26 +25,28 @@ from dlcore.types import Activations, Batch, at_least_float32
 
 
 class Localizer(nn.Module):
-    """One object of a picture: its score, its box and its class.
+    """A network for one object of a picture, with its score, its box and its class.
 
     The outputs are p_c, b_y, b_x, b_h, b_w, c_1 ... c_p: sigmoid(p_c) is the probability of an
-    object, b are its centre and sides in shares of the picture, and the softmax of c is its class,
-    given that there is one.
+    object, b are its centre and sides in shares of the picture, and the softmax of c are the
+    probabilities of its class, given that there is an object.
 
     The net is a body and a 3x3 convolution. A softmax over all cells of the map, trained towards
-    the cell of the object's centre, says where to look: the mean of the features by it says what is
-    there and how large, and the mean of the cells' middles, moved by what the features say, where
-    (a spatial soft-argmax, Finn et al. 2016). A dense layer on the whole map, as in the first nets
-    of this kind, has to learn each class anew at each place.
+    the cell of the object's centre, decides where to look. The mean of the features, weighted by
+    it, determines the class and the size; the mean of the cells' middles, shifted by an offset from
+    the features, is the centre (a spatial soft-argmax, Finn et al. 2016). A dense layer on the
+    whole map, as in the first nets of this kind, would have to learn each class anew at each
+    position.
 
     Attributes:
-        body: gives one map, or with a passthrough two, the finer first.
+        body: a network that outputs one map, or with a passthrough two, the finer first.
         num_classes: p.
-        hidden: filters of the convolution.
-        passthrough: filters that the finer map is brought to, see `body.passthrough`; 0 for none.
-        box_loss: "squares" of the four shares, or 1 less an overlap of `boxes.OVERLAPS`.
-        box_weight: of the box in the loss.
-        decoding: of the detections, of which there is one.
+        hidden: the number of filters of the convolution.
+        passthrough: the number of filters that the finer map is brought to, see
+            `body.passthrough`; 0 for none.
+        box_loss: "squares" of the four shares, or 1 minus an overlap of `boxes.OVERLAPS`.
+        box_weight: the weight of the box in the loss.
+        decoding: the options of the decoding to a single detection.
     """
 
     body: Body
@@ -83,8 +86,8 @@ class Localizer(nn.Module):
         """Returns the terms of the loss of each picture: "object", "where", "place" and "class".
 
         The object is the largest one that is to be found; "where" is the cross-entropy of its cell.
-        Without an object, where, place and class have no part in the loss, and with difficult
-        objects or crowds alone nothing has.
+        Without an object, "where", "place" and "class" have no part in the loss; with only
+        difficult objects or crowds no term has.
         """
         outputs, activations = self(images, train)
         outputs = outputs.astype(at_least_float32(outputs.dtype))
@@ -120,7 +123,7 @@ class Localizer(nn.Module):
         return geometry.convert(jnp.stack([x, y, height, width], -1), "centre", "corners")
 
     def detect(self, images: jax.Array, batch: Batch) -> Detections:
-        """Returns what is found in images (B, S, S, C): the one object, with the score p_c c_i."""
+        """Returns the one object found in images (B, S, S, C), with the score p_c c_i."""
         outputs = self(images)[0]
         outputs = outputs.astype(at_least_float32(outputs.dtype))
         scores = jax.nn.sigmoid(outputs[:, :1]) * jax.nn.softmax(outputs[:, 5:])

@@ -13,10 +13,10 @@ _CELLS = 14
 
 
 class Pyramid(nn.Module):
-    """Gives maps of every stride the meaning of the coarsest one.
+    """A feature pyramid, which gives maps of every stride the semantics of the coarsest one.
 
-    A 1x1 convolution brings each map to one width, each is added to the next coarser one enlarged
-    to its size (nearest cell), and a 3x3 convolution smooths what that leaves.
+    A 1x1 convolution brings each map to one width. Each map is added to the next coarser one
+    enlarged to its size (nearest cell), and a 3x3 convolution smooths the result.
 
     Attributes:
         features: the width of all levels.
@@ -26,7 +26,7 @@ class Pyramid(nn.Module):
 
     @nn.compact
     def __call__(self, maps: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        """Maps L maps (B, h, w, F), the finest first, to as many of `features` channels."""
+        """Maps L maps (B, h, w, F), the finest first, to L maps of `features` channels."""
         levels: list[jax.Array] = []
         for level in reversed(range(len(maps))):
             x = Conv(self.features, (1, 1), name=f"lateral{level}")(maps[level])
@@ -40,9 +40,9 @@ class Pyramid(nn.Module):
 
 
 def level_of(boxes: jax.Array, strides: tuple[int, ...]) -> jax.Array:
-    """Returns the level that each box (..., 4) is looked at in, int32 (...), from its area.
+    """Returns the level at which each box (..., 4) is read, int32 (...), by its area.
 
-    It is the last stride that is at most a fourteenth of the root of the area, or the first.
+    It is the last level whose stride is at most a fourteenth of the root of the area, or the first.
     """
     root = jnp.sqrt(geometry.area(boxes))
     starts = jnp.asarray([_CELLS * stride for stride in strides[1:]], root.dtype)

@@ -1,15 +1,13 @@
-"""R-CNN (Girshick et al. 2014): a network reads each candidate on its own, and linear machines
-judge what it says.
+"""R-CNN (Girshick et al. 2014): linear machines on a network's features of each candidate.
 
 The network learns to classify candidates that are warped to one size (`RCNN.losses`, the paper's
-fine-tuning). Then a support vector machine for each class and a regression of boxes for each class
-are fitted to its features (`fit_machines`); until then `RCNN.detect` goes by the network's own
-probabilities.
+fine-tuning). Then a support vector machine and a regression of boxes for each class are fitted to
+its features (`fit_machines`); until then `RCNN.detect` uses the network's own probabilities.
 
 Shapes: B pictures, S their side, C channels, K classes, R candidates, N objects, W the side of a
 warped candidate, F features that the machines judge, P features that the boxes are corrected by.
-Boxes are (..., 4) in form "corners" (see `dlcore.boxes`). What is common with other detectors is in
-`detector`, what is ignored and how candidates are drawn in `fast_rcnn`.
+Boxes are (..., 4) in form "corners" (see `dlcore.boxes`). `detector` has the parts that detectors
+share; `fast_rcnn` has the rules for ignored objects and for drawing candidates.
 """
 
 import dataclasses
@@ -44,7 +42,7 @@ class Warped(NamedTuple):
 
     Attributes:
         logits: (B, R, K + 1), the background last.
-        features: (B, R, F), of the last hidden layer, the paper's fc7.
+        features: (B, R, F), the last hidden layer, the paper's fc7.
         places: (B, R, P), the map of the body, the paper's pool5.
     """
 
@@ -57,8 +55,8 @@ def warp(images: jax.Array, boxes: jax.Array, side: int) -> jax.Array:
     """Warps boxes with context to squares, by bilinear samples (the paper's appendix A).
 
     Args:
-        images: (B, S, S, C), of mean 0, which is what lies outside of a picture.
-        boxes: (B, R, 4).
+        images: (B, S, S, C), of mean 0, the value outside of a picture.
+        boxes: the boxes (B, R, 4).
         side: W.
 
     Returns:
@@ -74,13 +72,13 @@ class RCNN(nn.Module):
     """R-CNN with a body that reads warped candidates.
 
     Attributes:
-        body: gives one map of a warped candidate.
+        body: a network that outputs one map of a warped candidate.
         num_classes: K.
         side: W; 227 in the paper.
         hidden: F; 4,096 in the paper.
-        sampling: of the candidates that a step looks at: a quarter with an IoU of at least 0.5 with
-            an object, the rest below it.
-        decoding: of the detections.
+        sampling: the sampling of candidates in a step: a quarter have an IoU of at least 0.5 with
+            an object, the rest a lower one.
+        decoding: the options of the decoding.
     """
 
     body: Body
@@ -94,12 +92,12 @@ class RCNN(nn.Module):
     def __call__(
         self, images: jax.Array, train: bool = False, boxes: jax.Array | None = None
     ) -> tuple[Warped, Activations]:
-        """Maps images (B, S, S, C) to what is said of boxes, and the activations by name.
+        """Maps images (B, S, S, C) to the outputs for boxes, and the activations by name.
 
         Args:
             images: the pictures.
             train: whether this is training.
-            boxes: (B, R, 4); None stands for the whole picture.
+            boxes: (B, R, 4); None means the whole picture.
         """
         if boxes is None:
             boxes = whole_pictures(images)
@@ -136,10 +134,10 @@ class RCNN(nn.Module):
         return {"class": share(losses, targets.mask, targets.mask)}
 
     def detect(self, images: jax.Array, batch: Batch) -> Detections:
-        """Returns what is found in images (B, S, S, C) among the candidates of a batch.
+        """Returns the detections in images (B, S, S, C) among the candidates of a batch.
 
-        The score of a class is the sigmoid of its machine's margin. It goes by the candidate, and
-        the box is corrected after that.
+        The score of a class is the sigmoid of its machine's margin for the candidate; the box is
+        corrected after that.
         """
         boxes = batch["candidates"]
         said, _ = self(images, boxes=boxes)
@@ -161,11 +159,11 @@ class Machines(NamedTuple):
     """The weights that `fit_machines` fits to the features; zeros correct no box.
 
     Attributes:
-        weights: (F, K), of the support vector machines.
-        biases: (K,).
-        place_weights: (P, 4 K), of the regression of t_y, t_x, t_h, t_w.
-        place_biases: (4 K,).
-        fitted: (), 1 when they are.
+        weights: (F, K), the weights of the support vector machines.
+        biases: (K,), their biases.
+        place_weights: (P, 4 K), the weights of the regression of t_y, t_x, t_h, t_w.
+        place_biases: (4 K,), their biases.
+        fitted: (), 1 once the machines are fitted.
     """
 
     weights: jax.Array
@@ -176,22 +174,23 @@ class Machines(NamedTuple):
 
     @classmethod
     def shapes(cls, classes: int, features: int, places: int) -> "Machines":
-        """Returns the shape of each, as a tuple in its place."""
+        """Returns the machines with the shape of each array, as a tuple, in its place."""
         sizes = (features, classes), (classes,), (places, 4 * classes), (4 * classes,), ()
         return cls(*sizes)  # type: ignore[arg-type]
 
 
 class Candidates(NamedTuple):
-    """Candidates of a picture, n, and its true boxes, m, as `fit_machines` learns from them.
+    """The n candidates and the m true boxes of a picture, from which `fit_machines` learns.
 
     Attributes:
         boxes: (n, 4).
         features: (n, F).
         places: (n, P).
-        objects: (m, 4), those that are to be found.
-        labels: (m,).
-        object_features: (m, F), of the true boxes themselves.
-        ignored: bool (n,), candidates that lie in what is difficult or a crowd by half or more.
+        objects: (m, 4), the objects that are to be found.
+        labels: (m,), their labels.
+        object_features: (m, F), the features of the true boxes themselves.
+        ignored: bool (n,), candidates with half of their area or more in a difficult object or a
+            crowd.
     """
 
     boxes: np.ndarray
@@ -207,9 +206,9 @@ def candidates_of_rows(batch: Batch, said: Warped, true: Warped) -> Iterable[Can
     """Yields the candidates of each picture of a batch.
 
     Args:
-        batch: of B pictures; those of weight 0 are left out.
-        said: of its candidates.
-        true: of its objects.
+        batch: a batch of B pictures; those of weight 0 are left out.
+        said: the outputs for its candidates.
+        true: the outputs for its objects.
     """
     objects = objects_of(batch)
     real, ignored = np.asarray(objects.real), np.asarray(objects.ignored)
@@ -231,17 +230,18 @@ def candidates_of_rows(batch: Batch, said: Warped, true: Warped) -> Iterable[Can
 
 @dataclasses.dataclass(frozen=True)
 class Fitting:
-    """How the machines are fitted.
+    """The options by which the machines are fitted.
 
     Attributes:
-        background: the IoU with every object of a class below which a candidate is none of it.
+        background: a candidate is a negative of a class if its IoU with each of the class's objects
+            is below this.
         near: the IoU with an object above which a candidate learns to correct its box.
         cost: C of the support vector machines.
         ridge: lambda of the regression.
-        norm: what the mean norm of the features is brought to before `cost` means anything.
-        hard: the margin above which a negative is a hard one; those below `easy` are dropped.
+        norm: the mean norm that features are scaled to, so that `cost` has a fixed meaning.
+        hard: the margin above which a negative is hard; those below `easy` are dropped.
         easy: see `hard`.
-        renewal: hard negatives of a class after which its machine is fitted again.
+        renewal: the number of hard negatives of a class after which its machine is fitted again.
     """
 
     background: float = 0.3
@@ -259,19 +259,18 @@ def fit_machines(
 ) -> Machines:
     """Fits the machines in one pass over pictures, in which hard negatives are mined.
 
-    The positives of a class are its true boxes, its negatives the candidates that overlap none of
-    them by 0.3. Its machine is fitted first to what the first pictures have, then again whenever
-    enough negatives were found that it takes for the class or is not sure of, by margins above -1;
-    negatives with margins below -1.2 are dropped then. A class without an object has the margin -1
-    everywhere.
+    The positives of a class are its true boxes; its negatives are the candidates that overlap none
+    of them by 0.3. Its machine is fitted first to the examples of the first pictures, then again
+    whenever enough hard negatives were found, with margins above -1; negatives with margins below
+    -1.2 are dropped then. A class without an object has the margin -1 everywhere.
 
     The regression is ridge regression from the features of the map to t_y, t_x, t_h, t_w of the
     object with the highest IoU, which must be above 0.6 (appendix C).
 
     Args:
-        pictures: with their candidates.
+        pictures: the pictures with their candidates.
         num_classes: K.
-        fitting: the numbers.
+        fitting: the options.
 
     Returns:
         The machines, float32.
@@ -318,7 +317,7 @@ class _OneClass:
         self._machine: tuple[np.ndarray, float] | None = None
 
     def mine(self, candidates: np.ndarray) -> None:
-        """Keeps the hard ones of negatives (n, F), all of them until there is a machine."""
+        """Keeps the hard negatives among (n, F), or all of them until there is a machine."""
         if self._machine is not None:
             weights, bias = self._machine
             candidates = candidates[candidates @ weights + bias > self._fitting.hard]
@@ -357,7 +356,7 @@ class _OneClass:
 
 
 def _code(box: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    """t_y, t_x, t_h, t_w of a box relative to a candidate, in NumPy."""
+    """Returns t_y, t_x, t_h, t_w of a box relative to a candidate, in NumPy."""
     sides, old = (np.maximum(one[2:] - one[:2], coding.SMALLEST) for one in (box, candidate))
     middle = (box[:2] + box[2:] - candidate[:2] - candidate[2:]) / 2
     return np.concatenate([middle / old, np.log(sides / old)])

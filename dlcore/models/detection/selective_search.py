@@ -1,12 +1,12 @@
 """Selective search: candidate boxes from the parts of a picture (Uijlings et al. 2013).
 
-A graph-based segmentation (Felzenszwalb & Huttenlocher 2004, scikit-image's) cuts a picture into
-small regions. Then the two neighbours that are most alike are merged, again and again, until one
-region is left, and the box of every region on the way is a candidate. Several colour spaces, scales
-and similarities, each a hierarchy of its own, find what one of them misses.
+A graph-based segmentation (Felzenszwalb & Huttenlocher 2004, by scikit-image) cuts a picture into
+small regions. Then the two most similar neighbours are merged repeatedly until one region is left,
+and the box of every region on the way is a candidate. Several colour spaces, scales and
+similarities, each with a hierarchy of its own, find objects that a single one would miss.
 
-Shapes: H W picture, C channels, R regions, D numbers of a histogram, n candidates. All of it is
-NumPy.
+Shapes: H W picture, C channels, R regions, D values of a histogram, n candidates. Everything here
+uses NumPy.
 """
 
 import concurrent.futures
@@ -72,8 +72,8 @@ class Diversity:
 
     Attributes:
         colours: names of `COLOURS`.
-        scales: k of the segmentation, which is also the fewest pixels of a region; larger ones make
-            larger regions.
+        scales: values of k in the segmentation, which is also the fewest pixels of a region; larger
+            ones make larger regions.
         similarities: sets of `SIMILARITIES`.
     """
 
@@ -107,7 +107,7 @@ MODES: dict[str, Diversity] = {
 
 
 class Regions(NamedTuple):
-    """What the merging needs to know of R regions.
+    """The properties of R regions that merging needs.
 
     Attributes:
         sizes: float64 (R,), in pixels.
@@ -129,15 +129,15 @@ def search(
 ) -> np.ndarray:
     """Returns the candidates of a picture, float32 (n, 4) y_min, x_min, y_max, x_max in pixels.
 
-    The paper's order: in each hierarchy the i-th region from the top has the value i times a random
-    number from 0 to 1, and candidates are sorted by it, so that large regions tend to come first
-    and no hierarchy is at the end. A box that comes more than once stays where it came first.
+    The order is the paper's: in each hierarchy the i-th region from the top has the value i times a
+    random number from 0 to 1, and candidates are sorted by it, so that large regions tend to come
+    first and no hierarchy comes last. Of equal boxes only the first is kept.
 
     Args:
-        image: uint8 (H, W, C) with C = 1, 3 or 4; a fourth channel is not looked at. A grey picture
-            has no colours but its intensity.
+        image: uint8 (H, W, C) with C = 1, 3 or 4; a fourth channel is ignored. The only colour of a
+            grey picture is its intensity.
         diversity: the hierarchies; `MODES` has the paper's.
-        seed: of the random numbers.
+        seed: the seed of the random numbers.
 
     Raises:
         InputError: for a picture of another type or shape.
@@ -177,16 +177,17 @@ def search_all(
     """Searches many pictures, on all processor cores where there are enough of them.
 
     Args:
-        images: gives the pictures uint8 (B, H, W, C) of numbers (B,).
-        count: how many pictures there are.
+        images: returns the pictures uint8 (B, H, W, C) for indices (B,).
+        count: the number of pictures.
         diversity: the hierarchies.
-        most: M, how many of the first candidates are kept.
-        seed: of the run; each picture has random numbers of its own, whatever the processes.
-        title: of the progress bar.
+        most: M, the number of first candidates to keep.
+        seed: the seed of the run; each picture has random numbers of its own, whatever the number
+            of processes.
+        title: the title of the progress bar.
 
     Returns:
-        Candidates float32 (count, M, 4), zeros where a picture has fewer, and which of them are
-        there, bool (count, M).
+        Candidates float32 (count, M, 4), zeros where a picture has fewer, and which of them exist,
+        bool (count, M).
     """
     boxes = np.zeros((count, most, 4), np.float32)
     mask = np.zeros((count, most), bool)
@@ -245,7 +246,7 @@ def describe(picture: np.ndarray, labels: np.ndarray, texture: np.ndarray) -> Re
     Args:
         picture: float64 (H, W, C) from 0 to 1.
         labels: int (H, W), the region of each pixel.
-        texture: int (H, W, E), in which of its ten bins each derivative is.
+        texture: int (H, W, E), the bin of each derivative, one of ten.
     """
     from scipy import ndimage
 
@@ -276,14 +277,15 @@ def merge(regions: Regions, similarities: Sequence[str] = SIMILARITIES) -> np.nd
     """Merges the most similar neighbours until one region is left.
 
     The similarities are those of the paper, from 0 to 1 each, and they are added: the intersection
-    of the histograms of colour and of texture; size, 1 less the share of the picture that both
-    cover; fill, 1 less the share of it that the box around both has beside them. The histograms of
-    a merged region are the means of both, by their sizes. Of equal similarities the pair of the
-    lower numbers goes first; merged regions have the numbers from R on.
+    of the histograms of colour and of texture; size, 1 minus the share of the picture that both
+    cover; fill, 1 minus the share of the picture in the box around both that neither covers. The
+    histograms of a merged region are the means of both, weighted by their sizes. Of equal
+    similarities the pair with the lower numbers goes first; merged regions have the numbers from R
+    on.
 
     Args:
-        regions: R of them.
-        similarities: of `SIMILARITIES`.
+        regions: the R regions.
+        similarities: names in `SIMILARITIES`.
 
     Returns:
         The boxes of the first regions and of the merged ones, float64 (2 R - 1, 4), in order. A
@@ -361,10 +363,10 @@ def merge(regions: Regions, similarities: Sequence[str] = SIMILARITIES) -> np.nd
 
 
 def derivatives(picture: np.ndarray) -> np.ndarray:
-    """In which bin each Gaussian derivative is, int (H, W, 8 C), in 8 directions of each channel.
+    """Returns the bin of each Gaussian derivative, int (H, W, 8 C), in 8 directions per channel.
 
-    As in the paper: of the derivative in each of 8 directions its positive part counts, which is
-    what SIFT-like measurements in eight orientations are.
+    As in the paper, only the positive part of the derivative in each of 8 directions counts, as in
+    SIFT-like measurements in eight orientations.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -385,7 +387,7 @@ def derivatives(picture: np.ndarray) -> np.ndarray:
 
 
 def _histograms(flat: np.ndarray, bins: np.ndarray, most: int, count: int) -> np.ndarray:
-    """Histograms (count, channels * most) of sum 1, of the pixels with each number in `flat`."""
+    """Returns histograms (count, channels * most), of sum 1, of the pixels by their label `flat`."""
     channels = bins.shape[-1]
     places = (flat[:, None] * channels + np.arange(channels)) * most + bins.reshape(-1, channels)
     counts = np.bincount(places.ravel(), minlength=count * channels * most)

@@ -1,11 +1,10 @@
-"""Non-max suppression with fixed sizes, inside of a compiled function. Shapes: B pictures, N
-candidate boxes of each, M detections of each.
+"""Non-max suppression with fixed sizes, inside of a compiled function.
 
-Boxes are (..., 4) in form "corners" (see `dlcore.boxes`). One comparison decides at both
-thresholds: under ">" a candidate stays in play where its score > the threshold, and drops a weaker
-one where their IoU > the threshold, as the libraries have it; under ">=" what is exactly at a
-threshold counts too, which is the form with the score 0.6 and the IoU 0.5 in which courses teach
-it.
+Shapes: B pictures, N candidate boxes of each, M detections of each. Boxes are (..., 4) in form
+"corners" (see `dlcore.boxes`). One comparison applies to both thresholds. Under ">" a candidate
+counts if its score > the threshold, and drops a weaker one if their IoU > the threshold, as in the
+usual libraries; under ">=" values exactly at a threshold count too, as in the form with the score
+0.6 and the IoU 0.5 that courses teach.
 """
 
 import functools
@@ -33,13 +32,13 @@ _BLOCK = 32  # candidates that are decided at once
 
 
 class Detections(NamedTuple):
-    """What a detector found in each of B pictures, the best first.
+    """The detections in each of B pictures, the best first.
 
     Attributes:
         boxes: (B, M, 4) in form "corners", in pixels.
         scores: (B, M).
         labels: int32 (B, M), from 0.
-        mask: bool (B, M), false for places that nothing fills; all else there is 0.
+        mask: bool (B, M), false for unused entries, whose other values are 0.
     """
 
     boxes: jax.Array
@@ -73,24 +72,25 @@ def suppress(
 ) -> Detections:
     """Keeps the best of the boxes that overlap: greedy non-max suppression.
 
-    The candidate of the best score is kept and drops the weaker ones that overlap it, then the best
-    of the rest is, and so on. Of equal scores, the lower index is the better one.
+    The candidate with the best score is kept and drops the weaker ones that overlap it, then the
+    best of the rest does the same, and so on. Of equal scores, the lower index is the better one.
 
-    The loop takes the best of those that wait in blocks, so that the time hangs on how many are
-    kept. Within a block, rounds of "kept is what nothing kept drops" begin with all kept; after
-    round n the best n are decided, so that the rounds end in the result of the greedy loop, as a
-    rule after a handful. Then the kept ones drop what waits behind them.
+    The loop takes the best waiting candidates in blocks, so that the time depends on how many are
+    kept. Within a block all start as kept, and rounds apply the rule that a candidate is kept if no
+    kept one drops it; after round n the best n are decided, so that the rounds end in the result of
+    the greedy loop, usually after a handful. Then the kept ones drop candidates that wait behind
+    them.
 
     Args:
-        boxes: (B, N, 4).
-        scores: (B, N); candidates of score -inf or NaN never count.
+        boxes: the boxes (B, N, 4).
+        scores: (B, N); candidates with score -inf or NaN never count.
         labels: int32 (B, N).
-        score_threshold: what a score must pass.
-        iou_threshold: at which overlap the weaker box is dropped.
+        score_threshold: the threshold that a score must pass.
+        iou_threshold: the overlap at which the weaker box is dropped.
         comparison: ">" or ">=", for both thresholds.
         most: M, the number of detections that each picture has room for.
-        candidates: how many of the best scores of each picture take part; by default all.
-        per_class: whether boxes drop those of their own label only.
+        candidates: the number of best-scored boxes of each picture that take part; by default all.
+        per_class: whether boxes drop only boxes with their own label.
 
     Raises:
         InputError: for an unknown comparison.
@@ -145,21 +145,21 @@ def soft_suppress(
 ) -> Detections:
     """Lowers the scores of boxes that overlap a better one: soft-NMS (Bodla et al. 2017).
 
-    Step by step the candidate of the best score is taken, and the scores of the others are
-    multiplied by 1 - IoU where that reaches the threshold ("linear"), or by exp(-IoU^2 / sigma)
-    ("gaussian"). It takes one step for each of the M detections.
+    Each step takes the candidate with the best score, and multiplies the scores of the others by
+    1 - IoU where the IoU reaches the threshold ("linear"), or by exp(-IoU^2 / sigma) ("gaussian").
+    There is one step for each of the M detections.
 
     Args:
         boxes: (B, N, 4).
         scores: (B, N), not negative; candidates of score -inf or NaN never count.
         labels: int32 (B, N).
         decay: "linear" or "gaussian".
-        score_threshold: what a score must pass, before and after it is lowered.
-        iou_threshold: of the linear decay.
-        sigma: of the Gaussian one.
+        score_threshold: the threshold that a score must pass, before and after it is lowered.
+        iou_threshold: the threshold of the linear decay.
+        sigma: the sigma of the Gaussian decay.
         comparison: ">" or ">=", for both thresholds.
         most: M.
-        per_class: whether boxes lower the scores of their own label only.
+        per_class: whether boxes lower only the scores of boxes with their own label.
 
     Returns:
         The detections with their lowered scores.
@@ -201,7 +201,7 @@ def _undropped(
     labels: jax.Array,
     most: int,
 ) -> jax.Array:
-    """Which of the boxes (B, N, 4) of a score above -inf are kept, at least the best `most`."""
+    """Returns which boxes (B, N, 4) with scores above -inf are kept, at least the best `most`."""
     size = min(_BLOCK, scores.shape[1])
     earlier = jnp.triu(jnp.ones((size, size), bool), 1)[None]
     picture = jnp.arange(len(scores), dtype=jnp.int32)[:, None]
@@ -224,7 +224,7 @@ def _undropped(
 
 
 def _rounds(drops: jax.Array, playing: jax.Array) -> jax.Array:
-    """Which of I boxes (B, I) that play are kept, where none drops one before it: (B, I, I)."""
+    """Returns which of I boxes (B, I) in play are kept, given which drop later ones, (B, I, I)."""
 
     def again(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         kept, _ = state
@@ -235,7 +235,7 @@ def _rounds(drops: jax.Array, playing: jax.Array) -> jax.Array:
 
 
 def _filled(boxes: jax.Array, scores: jax.Array, labels: jax.Array, most: int) -> Detections:
-    """M places for at most so many sorted candidates, of which those of score -inf are none."""
+    """Returns M detections from at most M sorted candidates, ignoring those of score -inf."""
     mask = scores > -jnp.inf
 
     def fill(x: jax.Array) -> jax.Array:
@@ -246,7 +246,7 @@ def _filled(boxes: jax.Array, scores: jax.Array, labels: jax.Array, most: int) -
 
 
 def _taken(arrays: tuple[jax.Array, ...], order: jax.Array) -> tuple[jax.Array, ...]:
-    """Rows of arrays (B, N, ...) by indices (B, M)."""
+    """Returns rows of arrays (B, N, ...) by indices (B, M)."""
     return tuple(
         jnp.take_along_axis(x, order.reshape(*order.shape, *[1] * (x.ndim - 2)), axis=1)
         for x in arrays

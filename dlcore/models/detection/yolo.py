@@ -1,10 +1,10 @@
-"""YOLO: one pass over a picture says what is where (Redmon et al. 2016; Redmon & Farhadi 2017).
+"""YOLO: detection in one pass over a picture (Redmon et al. 2016; Redmon & Farhadi 2017).
 
 Shapes: B pictures, S their side, C channels, G cells along a side, k anchors or predictors of a
 cell, p classes, N objects. Boxes are (..., 4) in form "corners" (see `dlcore.boxes`), in pixels.
 
-An object belongs to the cell that its centre lies in. Where several objects would belong to the
-same predictor, the first has it and the others have none.
+An object belongs to the cell that contains its centre. Where several objects would belong to the
+same predictor, the first one gets it and the others get none.
 """
 
 import math
@@ -37,32 +37,32 @@ PRIOR = 0.01
 
 
 class YOLOv2(nn.Module):
-    """k anchors in each cell, each with an object score, a box and its classes.
+    """A detector with k anchors in each cell, each with an object score, a box and classes.
 
-    The last axis of the outputs is p_c, b_y, b_x, b_h, b_w, c_1 ... c_p as the network says them:
+    The last axis of the outputs is p_c, b_y, b_x, b_h, b_w, c_1 ... c_p, before any activation:
     sigmoid(p_c) is the score of an object, trained towards the IoU of the predicted box with the
-    object; the box is that of `coding.decode_cells`; the softmax of c are the classes, given that
-    there is an object. The net is a body, a 3x3 convolution and a 1x1 one, so that it takes
-    pictures of any side that is a multiple of the stride. See `body.passthrough` for the finer map
-    that it may see too.
+    object; `coding.decode_cells` decodes the box; the softmax of c are the probabilities of the
+    classes, given that there is an object. The net is a body, a 3x3 convolution and a 1x1 one, so
+    that it takes pictures of any side that is a multiple of the stride. See `body.passthrough` for
+    the finer map that it may see too.
 
     Attributes:
-        body: gives one map, or with a passthrough two, the finer first.
+        body: a network that outputs one map, or with a passthrough two, the finer first.
         num_classes: p.
         shapes: (k, 2), height and width of the anchors, in pixels.
-        stride: pixels of a cell.
-        features: filters of the 3x3 convolution.
-        passthrough: filters that the finer map is brought to, 64 in the authors' program; 0 for
-            none.
+        stride: the number of pixels of a cell.
+        features: the number of filters of the 3x3 convolution.
+        passthrough: the number of filters that the finer map is brought to, 64 in the authors'
+            program; 0 for none.
         box_loss: "squares" of sigmoid(t) and t, weighted by 2 - the share of the picture that the
-            object takes, as in the authors' program; or 1 less an overlap of `boxes.OVERLAPS`.
-        box_weight: of the boxes in the loss.
-        object_weight: of the object scores of predictors that have an object.
-        background_weight: of the others.
+            object takes, as in the authors' program; or 1 minus an overlap of `boxes.OVERLAPS`.
+        box_weight: the weight of the boxes in the loss.
+        object_weight: the weight of the object scores of predictors that have an object.
+        background_weight: the weight of the object scores of the others.
         focal: the exponent of |target - score| by which the cross-entropy of each object score is
             weighted (Li et al. 2020; with targets 0 and 1 it is the focal loss of Lin et al. 2017);
-            0 weighs all alike. The authors' program has squared errors.
-        decoding: of the detections.
+            with 0 all have the same weight. The authors' program has squared errors.
+        decoding: the options of the decoding.
     """
 
     body: Body
@@ -101,11 +101,11 @@ class YOLOv2(nn.Module):
     ) -> dict[str, jax.Array]:
         """Returns the terms of the loss of each picture: "place", "object", "background", "class".
 
-        Place and class are summed over the objects, which are those of the predictor that the
-        object belongs to: in its cell, that of the anchor most like it in shape. The object score
-        is summed over all predictors: towards the IoU where there is an object, towards 0 where
-        there is none, but for those predictors whose boxes overlap any object by 0.6 or lie to
-        that share within a crowd.
+        Place and class are summed over the objects, each at the predictor that it belongs to: in
+        its cell, the one whose anchor is most like it in shape. The loss of the object score is
+        summed over all predictors: its target is the IoU where there is an object, and 0 where
+        there is none, except for predictors whose boxes overlap any object by 0.6 or lie to that
+        share within a crowd.
         """
         outputs = self(images, train)[0]
         return self.losses_of(outputs, objects_of(batch), images.shape[1])
@@ -153,11 +153,11 @@ class YOLOv2(nn.Module):
     def places(
         self, boxes: jax.Array, size: tuple[int, int]
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns the predictors that objects (B, N, 4) belong to on a grid of this size.
+        """Returns the predictors that objects (B, N, 4) belong to on a grid of a given size.
 
         Returns:
-            The place of each among all predictors, int32 (B, N); its cell, int32 (B, N, 2); and
-            its anchor, int32 (B, N).
+            The index of each object's predictor, int32 (B, N); its cell, int32 (B, N, 2); and its
+            anchor, int32 (B, N).
         """
         cell = cells_of(boxes, self.stride, size)
         sides = boxes[..., 2:] - boxes[..., :2]
@@ -181,13 +181,13 @@ class YOLOv2(nn.Module):
         return coding.decode_cells(outputs[..., 1:5], cells, shapes, self.stride)
 
     def detect(self, images: jax.Array, batch: Batch) -> Detections:
-        """Returns what is found in images (B, S, S, C)."""
+        """Returns the detections in images (B, S, S, C)."""
         return self.decode(self(images)[0], images.shape[1])
 
     def decode(self, outputs: jax.Array, side: int) -> Detections:
         """Returns the detections of outputs (B, G, G, k, 5 + p).
 
-        The score of each class of a box is that of the object times its probability.
+        The score of each class of a box is the object score times the class's probability.
         """
         outputs = outputs.astype(at_least_float32(outputs.dtype))
         scores = jax.nn.sigmoid(outputs[..., :1]) * jax.nn.softmax(outputs[..., 5:])
@@ -206,23 +206,23 @@ class YOLOv2(nn.Module):
 
 
 class YOLOv1(nn.Module):
-    """G x G cells, each with B boxes, how sure it is of each, and one set of class probabilities.
+    """A detector with G x G cells, each with k boxes and confidences and one set of classes.
 
     The last axis of the outputs, the paper's S x S x (B * 5 + C), is confidence, y, x, h, w of each
     box, then the classes: y and x are in shares of the cell, h and w the square roots of shares of
-    the picture; all are linear. The net is a body, a hidden dense layer and a dense layer of the
+    the picture; all are linear. The net is a body, a hidden dense layer and a dense layer for the
     outputs, as in the paper.
 
     Attributes:
-        body: gives one map.
-        num_classes: C.
-        grid: G, the paper's S; 7 there.
+        body: a network that outputs one map.
+        num_classes: p, the paper's C.
+        grid: G, the paper's S, which is 7 there.
         predictors: k, the paper's B.
-        hidden: units of the hidden layer; 4,096 in the paper.
+        hidden: the number of units of the hidden layer; 4,096 in the paper.
         dropout: the share of the hidden units that is dropped in training.
         box_weight: lambda_coord.
         background_weight: lambda_noobj.
-        decoding: of the detections.
+        decoding: the options of the decoding.
     """
 
     body: Body
@@ -258,9 +258,9 @@ class YOLOv1(nn.Module):
     ) -> dict[str, jax.Array]:
         """Returns the terms of the loss of each picture: "place", "object", "background", "class".
 
-        They are those of equation 3. Of the boxes of an object's cell, the one with the highest IoU
-        answers for it, and its confidence is trained towards that IoU. A cell whose middle lies in
-        a difficult object or a crowd is no background.
+        They are the terms of equation 3. Of the boxes of an object's cell, the one with the highest
+        IoU is responsible for it, and its confidence is trained towards that IoU. A cell whose
+        middle lies in a difficult object or a crowd is not background.
         """
         outputs = self(images, train)[0]
         return self.losses_of(outputs, objects_of(batch), images.shape[1])
@@ -338,7 +338,7 @@ class YOLOv1(nn.Module):
         return self.decoding(self.boxes(outputs, side)[..., None, :], scores, side)
 
     def _ignored(self, objects: Objects, side: int) -> jax.Array:
-        """The cells (B, G * G) whose middle lies in an object that is neither right nor wrong."""
+        """Returns which cells (B, G * G) have their middle in an ignored object."""
         middle = (jnp.arange(self.grid, dtype=jnp.float32) + 0.5) * (side / self.grid)
         boxes = objects.boxes[..., None]
         inside = [
@@ -350,7 +350,7 @@ class YOLOv1(nn.Module):
 
 
 def _taken(place: jax.Array, real: jax.Array) -> jax.Array:
-    """Which objects (B, N) have the place of one before them that is real."""
+    """Returns which objects (B, N) have the same index as a real one before them."""
     count = place.shape[1]
     before = jnp.tril(jnp.ones((count, count), bool), -1)
     same = place[:, :, None] == place[:, None, :]
@@ -358,7 +358,7 @@ def _taken(place: jax.Array, real: jax.Array) -> jax.Array:
 
 
 def _near(predicted: jax.Array, objects: Objects) -> jax.Array:
-    """Which of R predicted boxes are near an object, or in a crowd: bool (B, R)."""
+    """Returns which of R predicted boxes are near an object or in a crowd, bool (B, R)."""
     there = (objects.real | objects.ignored)[:, None]
     overlap = geometry.pairwise(geometry.iou, predicted, objects.boxes)
     inside = geometry.pairwise(geometry.intersection, predicted, objects.boxes)
