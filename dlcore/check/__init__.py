@@ -1,8 +1,8 @@
-"""The room that `--check` uses before a long run: it looks at a model without training it.
+"""The checks of `--check` before a long run, which examine a model without training it.
 
-A table of layers with parameters, multiply-adds and receptive fields, the initial loss against that
-of guessing, gradients against finite differences, overfitting of one batch, and units that are
-dead. Each function takes any Flax model; `check_model` calls all of them.
+There is a table of layers with parameters, multiply-adds and receptive fields, and checks of the
+initial loss against the loss of guessing, of gradients against finite differences, of overfitting
+one batch, and of dead units. Each function takes any Flax model; `check_model` calls all of them.
 
 >>> import jax, jax.numpy as jnp
 >>> from dlcore.check import layer_table, totals

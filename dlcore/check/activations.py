@@ -1,4 +1,4 @@
-"""Measures how large the signals are on their way through a model."""
+"""Measures the size of the signals on their way through a model."""
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,10 @@ from dlcore.types import Variables
 def activation_deviations(
     apply_fn: ApplyFn, variables: Variables, inputs: jax.Array
 ) -> dict[str, float]:
-    """Returns the standard deviation of each activation's numbers, in order of execution.
+    """Returns the standard deviation of each activation's values, in order of execution.
 
-    An initialiser that fits the activation function keeps it about the same through all layers
-    (Glorot & Bengio 2010; He et al. 2015).
+    With an initialiser that fits the activation function, it stays about the same through all
+    layers (Glorot & Bengio 2010; He et al. 2015).
 
     Args:
         apply_fn: (variables, inputs) -> (outputs, activations by name), in evaluation mode.

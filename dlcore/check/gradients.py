@@ -1,10 +1,10 @@
 """Checks derivatives against differences of the function itself, in float64.
 
 Along a direction v the central difference (f(p + h v) - f(p - h v)) / 2h differs from the slope
-<grad f, v> by O(h^2) for smooth f, and by about eps |f| / h of rounding. A sweep over h finds where
-the two are small together. At a kink (a rectifier at 0, a tie of a maximum) the slopes from the
-left and from the right stay apart however small h is; that is reported, not failed, as long as the
-derivative lies between them.
+<grad f, v> by O(h^2) for smooth f, and by about eps |f| / h through rounding. A sweep over h finds
+where both errors are small. At a kink (a rectifier at 0, a tie of a maximum) the slopes from the
+left and from the right stay apart however small h is; this is reported, but is no failure as long
+as the derivative lies between them.
 """
 
 import dataclasses
@@ -66,12 +66,12 @@ class GradientReport:
 
     @property
     def passed(self) -> bool:
-        """True when no probe is wrong, at least one met no kink, and both modes agree."""
+        """Whether no probe is wrong, at least one met no kink, and both modes agree."""
         modes_agree = self.jvp_error is None or self.jvp_error <= self.tolerance
         return modes_agree and not self.wrong and any(p.outcome == "ok" for p in self.probes)
 
     def render(self) -> str:
-        """Writes one aligned line for each probe."""
+        """Returns one aligned line for each probe."""
         width = max(len(probe.name) for probe in self.probes)
         lines = [
             f"{p.name:<{width}}  {p.outcome:<5}  derivative {p.derived:+.6e}  difference "
@@ -95,11 +95,12 @@ def check_gradients(
     """Compares the gradient of `loss` with central differences.
 
     Args:
-        loss: parameters -> scalar. It is called with float64 parameters and must compute in
-            float64 then (that is, follow the dtype of its parameters), without randomness.
+        loss: parameters -> scalar. It is called with float64 parameters and must then compute in
+            float64 (that is, follow the dtype of its parameters), without randomness.
         params: a pytree of floating-point arrays.
-        key: draws the directions.
-        directions: how many random directions in all leaves together; each leaf has one more.
+        key: the key that draws the directions.
+        directions: the number of random directions in all leaves together; each leaf has one more
+            of its own.
         steps: the displacements h to try, each along a direction of length 1.
         tolerance: the relative error allowed, beside the rounding of the difference itself.
 

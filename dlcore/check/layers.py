@@ -34,8 +34,8 @@ class Row:
         path: the module, as in the parameter tree; "" for the model itself.
         operation: its main operation, in a word or two.
         shape: the shape of the output.
-        parameters: how many numbers the module itself owns, counted where it first runs.
-        multiply_adds: of products and convolutions, for the whole batch.
+        parameters: the count of numbers that the module itself owns, listed where it first runs.
+        multiply_adds: the multiply-adds of products and convolutions, for the whole batch.
         bytes: the size of the output.
         receptive_field: pixels along each spatial axis of the input, padding included; clipped to
             the input where all outputs see the same. Empty if independent of the input.
@@ -65,7 +65,7 @@ def layer_table(
         apply_fn: (variables, inputs) -> outputs, in evaluation mode; only traced.
         variables: {"params": ..., other collections}; arrays or ShapeDtypeStructs.
         inputs: array or ShapeDtypeStruct (B, spatial axes..., C), or tokens (B, T). Multiply-adds
-            and bytes are of this batch: give B = 1 for those of one example.
+            and bytes are for this batch: use B = 1 for those of one example.
 
     Returns:
         One row for each layer. Their parameters sum to the number of elements in
@@ -171,7 +171,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def render(rows: Sequence[Row]) -> str:
-    """Writes the table as text in aligned columns, totals last."""
+    """Returns the table as text in aligned columns, totals last."""
     sums = ["total", "", "", *map(str, totals(rows)), "", ""]
     lines = [list(_HEADER), *(list(_cells(row)) for row in rows), sums]
     for line in lines[1:]:
@@ -195,7 +195,7 @@ def _aligned(lines: Sequence[Sequence[str]], *, left: int) -> str:
 
 
 def render_parameters(params: Params) -> str:
-    """Writes the arrays of a tree of parameters as text in aligned columns, their sum last.
+    """Returns the arrays of a tree of parameters as text in aligned columns, their sum last.
 
     >>> print(render_parameters({"dense": {"bias": np.zeros(3), "kernel": np.zeros((400, 3))}}))
     parameter     shape  dtype    numbers

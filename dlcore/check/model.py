@@ -1,4 +1,4 @@
-"""The checks of good practice before a long run: each finding names its likely cause."""
+"""The checks of good practice before a long run; each finding names its likely cause."""
 
 import dataclasses
 import math
@@ -54,7 +54,7 @@ class Finding:
     cause: str = ""
 
     def render(self) -> str:
-        """Writes the finding in one line, or two when it failed."""
+        """Returns the finding in one line, or two when it failed."""
         line = f"{'ok' if self.passed else 'FAIL':<4}  {self.name}: {self.value}"
         if self.expected:
             line += f" (expected {self.expected})"
@@ -87,31 +87,32 @@ def check_model(
 ) -> list[Finding]:
     """Checks a model and its training step on one small batch of any kind of data.
 
-    The checks compare numbers, so everything that is passed in should compute in float32, whatever
-    precision the run itself will use. A job whose step is not the gradient of one loss passes None
-    for what it does not have, and the checks that need it are left out.
+    The checks compare numbers, so all arguments should compute in float32, whatever precision the
+    run itself will use. A job whose step is not the gradient of one loss passes None for the
+    arguments that it lacks, and the checks that need them are left out.
 
     Args:
         forward: (variables, inputs as in the batch) -> (outputs, activations by name), in
-            evaluation mode; modules that its outputs do not depend on count as unused. Images
-            (B, H, W, C) it must also take in floating point, and then its receptive field is
-            checked too. None replaces the table of layers by one of parameters and leaves out the
-            receptive field and the dead units.
-        loss_fn: (params, model_state, batch, rng) -> (Mean, Aux); computes in float64 when its
-            parameters and its carry are. None leaves out the gradient check, and the initial loss
-            is then the one that the first step reports.
+            evaluation mode; modules that its outputs do not depend on count as unused. If the
+            inputs are images (B, H, W, C), it must also take them in floating point, and its
+            receptive field is checked too. None replaces the table of layers by one of parameters
+            and leaves out the receptive field and the dead units.
+        loss_fn: (params, model_state, batch, rng) -> (Mean, Aux), which computes in float64 when
+            its parameters and its carry are float64. None leaves out the gradient check, and the
+            initial loss is then the one that the first step reports.
         state: a fresh state.
-        batch: real data: `inputs`, what the loss and the step need and, where some rows are
-            padding, "weight" (B, ...).
+        batch: real data: `inputs`, the arrays that the loss and the step need and, where some rows
+            are padding, "weight" (B, ...).
         step: (state, batch) -> (state, metrics with "loss"), not donating.
         inputs: the name of the model's inputs in the batch; None together with `forward`.
-        chance: the loss of guessing evenly in nats, such as log K of K classes. None where there is
-            no such number: the initial loss must then only be finite.
+        chance: the loss of guessing evenly in nats, such as log K for K classes. None where it is
+            not defined: the initial loss must then only be finite.
         overfit_steps: the number of steps within which the loss of this batch must fall.
         overfit_share: the loss must fall below this share of `chance`, by default 0.1; without
             `chance` below this share of its first value, by default 0.5.
-        watch: tells of a trouble in the metrics of the last step of the attempt to overfit.
-        emit: is given the table and then each finding as text, as soon as it is known.
+        watch: returns the problem in the metrics of the last step of the attempt to overfit, if
+            any.
+        emit: gets the table and then each finding as text, as soon as it is known.
 
     Returns:
         The findings; the run should exit with status 1 unless all passed.
@@ -191,7 +192,7 @@ def _finite_parameters(params: Params) -> Finding:
 def _receptive_field(
     forward: ApplyFn, variables: Variables, image: jax.ShapeDtypeStruct, key: jax.Array
 ) -> Finding:
-    """Compares the activation that sees most of the image, yet not all of it."""
+    """Checks the activation that sees most of the image, but not all of it."""
     _, shapes = jax.eval_shape(forward, variables, image)
     boxes = {
         name: box

@@ -1,4 +1,4 @@
-"""Checks that a model can learn one batch by heart, and that it is healthy before and after."""
+"""Checks that a model can memorise one batch, and that it is healthy before and after."""
 
 import dataclasses
 import math
@@ -19,12 +19,12 @@ class Verdict:
         passed: whether the loss reached the target and every parameter moved.
         first_loss: the loss before the first update.
         last_loss: the loss at the last step that was taken.
-        target: the number that the loss had to fall below.
-        steps: how many steps were taken.
+        target: the value that the loss had to fall below.
+        steps: the number of steps taken.
         frozen: the paths of the parameters that did not change by one bit.
         causes: what probably went wrong, one line each; empty when it passed.
         state: the state at the end.
-        metrics: of the last step.
+        metrics: the metrics of the last step.
     """
 
     passed: bool
@@ -49,15 +49,15 @@ def overfit_one_batch(
 ) -> Verdict:
     """Trains on the same batch again and again until its loss is below the target.
 
-    A network that cannot fit a handful of examples cannot fit many: no augmentation, no shuffling,
-    and preferably no dropout stand in its way here.
+    A network that cannot fit a handful of examples cannot fit many. The batch should have no
+    augmentation, shuffling or, preferably, dropout that would make this harder.
 
     Args:
         step: (state, batch) -> (state, metrics with "loss"); jitted here, unless it already is.
             A step that donates its state consumes the given state.
         state: a fresh state.
-        batch: a small one.
-        steps: how many steps to take at most.
+        batch: a small batch.
+        steps: the largest number of steps to take.
         target: stop when the loss is below this, in the loss's own unit.
         share: without a target, stop when the loss has fallen from its first value L to below
             L - (1 - share) |L|: to this share of it where it is positive.
@@ -120,7 +120,7 @@ def _causes(losses: list[float], target: float, frozen: tuple[str, ...]) -> tupl
 
 
 def initial_loss_is_chance(loss: float, chance: float) -> bool:
-    """Returns whether the loss of a fresh model is near that of guessing evenly, both in nats.
+    """Returns whether the loss of a fresh model is near the loss of guessing evenly, in nats.
 
     Near means within a factor of 2: random logits of variance s^2 add about s^2 / 2 nats.
 
@@ -131,12 +131,12 @@ def initial_loss_is_chance(loss: float, chance: float) -> bool:
 
 
 def dead_units(activations: Activations) -> dict[str, float]:
-    """Returns the share of each activation's features that are 0 at every place of every example.
+    """Returns the share of each activation's features that are 0 everywhere in every example.
 
-    A feature that never leaves 0 behind a rectifier gets no gradient and stays dead.
+    A feature that is always 0 after a rectifier gets no gradient and stays dead.
 
     Args:
-        activations: by name, (B, ..., D).
+        activations: the activations by name, (B, ..., D).
     """
     return {
         name: float(np.mean(np.all(np.asarray(a) == 0, axis=tuple(range(a.ndim - 1)))))

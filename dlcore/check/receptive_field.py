@@ -1,4 +1,4 @@
-"""Computes receptive fields in three ways: in closed form, from the graph, and by gradient."""
+"""Computes receptive fields in three ways: in closed form, from the graph, and by gradients."""
 
 from collections.abc import Sequence
 
@@ -22,8 +22,8 @@ def receptive_field(
 
     Args:
         sizes: F_j, the window or filter sizes in order of execution.
-        strides: S_j.
-        dilations: D_j.
+        strides: S_j, the strides.
+        dilations: D_j, the dilations.
 
     Raises:
         ValueError: when the sequences differ in length.
@@ -84,18 +84,18 @@ def measured_receptive_field(
     key: jax.Array,
     draws: int = 16,
 ) -> Box:
-    """Measures the input pixels that the central unit of an activation has a gradient by.
+    """Measures the input pixels with a gradient from the central unit of an activation.
 
     They are collected over several random images, because a rectifier or a maximum hides some
-    pixels in each. All features of the unit count, each times a random factor.
+    pixels in each. All features of the unit count, each multiplied by a random factor.
 
     Args:
         apply_fn: (variables, images float (B, H, W, C)) -> (logits, activations by name), in
-            evaluation mode, so that the images of a batch do not meet.
+            evaluation mode, so that the images of a batch do not interact.
         variables: the model's arrays.
         shape: the shape of one image, (spatial axes..., C).
         activation: the name of the activation.
-        key: draws the images.
+        key: the key that draws the images.
         draws: the number of images.
 
     Returns:

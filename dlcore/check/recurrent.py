@@ -1,4 +1,4 @@
-"""Looks inside a recurrent net: measures how far gradients reach and how its gates behave.
+"""Measures how far gradients reach in a recurrent net and how its gates behave.
 
 Shapes: B batch, T time, D input features, H state features.
 """
@@ -47,16 +47,16 @@ def gradient_by_distance(
 
     Args:
         cell: any cell, run as in evaluation.
-        params: its parameters.
-        x: inputs [B, T, D].
-        key: the loss is the product of the last output with a random vector of length 1, one for
-            each example.
-        state: its running statistics; by default those it starts with.
+        params: the parameters of the cell.
+        x: the inputs [B, T, D].
+        key: the key that draws a random vector of length 1 for each example; the loss is its
+            product with the last output.
+        state: the running statistics of the cell, by default the initial ones.
 
     Returns:
-        [T + 1], the mean over the examples of the gradient's norm: at index 0 of the gradient by
-        the last output, which is 1; at k > 0 of that by the whole carry (of the LSTM both h and c)
-        before the last k steps.
+        [T + 1], the mean over the examples of the gradient's norm: at index 0 with respect to the
+        last output, which is 1; at k > 0 with respect to the whole carry (for the LSTM both h and
+        c) before the last k steps.
     """
 
     def loss(taps: Carry, params: Params, prepared: PyTree, direction: jax.Array) -> jax.Array:
@@ -89,8 +89,8 @@ def gate_statistics(
 ) -> dict[str, Saturation]:
     """Measures how often each gate is shut or open (Karpathy et al. 2015, section 4.2).
 
-    A forget gate that is always open remembers for long; one that is always shut makes its unit
-    forget everything at each step; one whose input or output gate is always shut is lost.
+    A unit whose forget gate is always open remembers for long; if it is always shut, the unit
+    forgets everything at each step; a unit whose input or output gate is always shut is lost.
 
     Args:
         cell: a cell with gates, one of `GATES`.

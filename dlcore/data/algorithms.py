@@ -143,7 +143,7 @@ class Copy(Algorithm):
 
 @dataclasses.dataclass(frozen=True)
 class Sort(Copy):
-    """The task to sort vectors as whole numbers in ascending order; the first bit counts most."""
+    """The task to sort vectors as whole numbers, ascending; their first bit is the highest."""
 
     bits: int = 4
     usual: ClassVar[int] = 8

@@ -1,7 +1,7 @@
 """Scores trained systems on a task: word analogies, word similarity, searches, codes, forecasts.
 
-These are scores of a whole system at a task with an answer; what can be merged over batches is in
-`dlcore.metrics`. The simple rivals that a system must beat are here as well.
+These scores rate a whole system at a task with an answer; `dlcore.metrics` has the metrics that can
+be merged over batches. The simple baselines that a system must beat are here as well.
 
 >>> import numpy as np
 >>> from dlcore.evaluation import find_period

@@ -6,7 +6,7 @@ import numpy as np
 
 
 class BagOfWords:
-    """Naive Bayes on the counts of words, smoothed by one (Wang & Manning 2012, section 2.1).
+    """A naive Bayes classifier on word counts, smoothed by one (Wang & Manning 2012, section 2.1).
 
     Args:
         texts: the ids of the words of each text to learn from, from 0 to V - 1.

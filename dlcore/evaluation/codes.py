@@ -1,6 +1,6 @@
-"""Scores of codes that were learned without labels, by how well labels can be read off them.
+"""Scores of codes that were learned without labels, by how well labels can be predicted from them.
 
-Shapes: N examples to learn from, M to test on, K numbers of a code.
+Shapes: N examples to learn from, M to test on, K values of a code.
 """
 
 import numpy as np
@@ -17,12 +17,12 @@ def linear_probe(
 
     Args:
         codes: [N, K].
-        labels: int [N], of two classes at least.
+        labels: int [N], of at least two classes.
         test_codes: [M, K].
         test_labels: int [M].
 
     Raises:
-        InputError: for labels of one class.
+        InputError: for labels of a single class.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -48,14 +48,14 @@ def nearest_neighbours(
 ) -> float:
     """Returns the accuracy of the vote of the nearest codes by L2 distance.
 
-    Of classes with as many votes that of the nearest neighbour among theirs wins.
+    Of classes with equally many votes, the one with the nearest neighbour wins.
 
     Args:
         codes: [N, K].
         labels: int [N].
         test_codes: [M, K].
         test_labels: int [M].
-        neighbours: that vote; all N where there are fewer.
+        neighbours: the number of neighbours that vote; all N where there are fewer.
 
     >>> codes = np.array([[0.0], [1.0], [5.0]])
     >>> nearest_neighbours(codes, np.array([3, 3, 4]), codes, np.array([3, 3, 4]), neighbours=1)

@@ -1,4 +1,4 @@
-"""Judges forecasts, and makes those that a forecaster must beat.
+"""Scores forecasts, and makes the baseline forecasts that a forecaster must beat.
 
 Shapes: n windows of a batch, C steps of the context, H steps of the horizon, D columns, Q
 quantiles, T steps of a series.
@@ -31,11 +31,11 @@ class ForecastScores(NamedTuple):
     """The errors of forecasts over all windows.
 
     Attributes:
-        mse: mean squared error of the point forecast by step ahead and column, float64 [H, D].
-        mae: mean absolute error, [H, D].
+        mse: the mean squared error of the point forecast by step ahead and column, float64 [H, D].
+        mae: the mean absolute error, [H, D].
         below: the share of true values that are at most the quantile, [Q].
         coverage: the share of true values from the lowest quantile to the highest.
-        width: the mean distance of these two.
+        width: the mean distance of these two quantiles.
     """
 
     mse: np.ndarray
@@ -51,7 +51,7 @@ def score_forecasts(forecast: Forecast, batches: Batches, *, point: int = 0) -> 
     Args:
         forecast: maps contexts [n, C, D] to forecasts [n, H, D, Q], quantiles in rising order.
         batches: {"context", "target"} and, where some rows are padding, "weight" of 0.
-        point: which of the Q is the point forecast.
+        point: the index of the point forecast among the Q outputs.
 
     Raises:
         ValueError: when there are no windows.
@@ -81,16 +81,16 @@ def score_forecasts(forecast: Forecast, batches: Batches, *, point: int = 0) -> 
 
 
 def persistence(horizon: int) -> Forecast:
-    """Returns the forecast that every next step is as the last one."""
+    """Returns the forecast that every next step equals the last one."""
     return seasonal_naive(horizon, 1)
 
 
 def seasonal_naive(horizon: int, period: int) -> Forecast:
-    """Returns the forecast that every next step is as the last one at that place of the period.
+    """Returns the forecast that every next step equals the last one at its place in the period.
 
     Args:
         horizon: H.
-        period: in steps, at most C.
+        period: the period in steps, at most C.
 
     >>> context = np.array([1.0, 2.0, 3.0]).reshape(1, 3, 1)
     >>> seasonal_naive(3, 2)(context).ravel().tolist()
@@ -112,7 +112,7 @@ def find_period(values: np.ndarray, longest: int) -> int:
 
     Args:
         values: [T, D].
-        longest: the longest lag that is looked at.
+        longest: the longest lag to look at.
 
     Returns:
         A lag from 2 on; 1 where there is no peak.
@@ -148,7 +148,7 @@ class LinearMap:
     Attributes:
         kernel: float64 [D, C, H], or [1, C, H] where all columns share it.
         bias: float64 [D, H], or [1, H].
-        form: says how it was fitted, in words.
+        form: how the map was fitted, in words.
     """
 
     kernel: np.ndarray
@@ -163,13 +163,13 @@ class LinearMap:
 
 
 class _Moments(NamedTuple):
-    """The second moments of contexts, with a 1 behind each, and of the steps after them.
+    """The second moments of contexts, with a 1 appended to each, and of the steps after them.
 
     Attributes:
         gram: [D, C + 1, C + 1].
         cross: [D, C + 1, H].
         square: [D, H].
-        windows: how many, of one column each.
+        windows: the number of windows, of one column each.
     """
 
     gram: np.ndarray
@@ -178,12 +178,12 @@ class _Moments(NamedTuple):
     windows: int
 
     def together(self) -> "_Moments":
-        """Returns those of all columns as if they were one."""
+        """Returns the moments of all columns as if they were one."""
         gram, cross, square = (each.sum(0, keepdims=True) for each in self[:3])
         return _Moments(gram, cross, square, self.windows * len(self.gram))
 
     def plus(self, other: "_Moments") -> "_Moments":
-        """Returns those of the windows of both."""
+        """Returns the moments of the windows of both."""
         return _Moments(
             self.gram + other.gram,
             self.cross + other.cross,
@@ -201,14 +201,14 @@ class _Moments(NamedTuple):
 def fit_linear(train: Batches, validation: Batches, *, shared: bool = False) -> LinearMap:
     """Returns the linear map of least squares that is best on the validation part.
 
-    The choice is among maps that all columns share and one for each, maps of the values and of
-    their differences from the last one, to which the forecast is then added (NLinear, Zeng et al.
-    2023), and six strengths of the ridge (Hoerl & Kennard 1970). Where the maps of single columns
-    would take more than half a gigabyte, the columns share one.
+    The choice is among one map for all columns and a map for each, among maps of the values and of
+    their differences from the last value, which is then added to the forecast (NLinear, Zeng et al.
+    2023), and among six strengths of the ridge (Hoerl & Kennard 1970). Where maps for single
+    columns would take more than half a gigabyte, the columns share one.
 
     Args:
         train: {"context", "target"} of the windows to fit.
-        validation: those of the windows to choose with.
+        validation: the same of the windows to choose with.
         shared: whether all columns must share one map.
     """
     fitted, judged = _moments(train), _moments(validation)

@@ -1,7 +1,7 @@
-"""Measures what the latent units of a variational autoencoder say of the data.
+"""Measures how much the latent units of a variational autoencoder tell about the data.
 
-A unit whose posterior is the prior says nothing of an image. When most are so, the posterior has
-collapsed: the decoder models the data without them.
+A unit whose posterior equals the prior tells nothing about an image. If this is so for most units,
+the posterior has collapsed: the decoder models the data without them.
 
 Shapes: N examples, K latent units.
 """
@@ -17,7 +17,7 @@ _ROWS = 64  # examples that are compared with all others at once
 class LatentUse(NamedTuple):
     """The information of each latent unit about the data, in nats.
 
-    KL = mutual information + distance from the prior, in the mean over the data (Hoffman & Johnson
+    On average over the data, KL = mutual information + distance from the prior (Hoffman & Johnson
     2016).
 
     Attributes:
@@ -32,7 +32,7 @@ class LatentUse(NamedTuple):
 
     @property
     def collapsed(self) -> bool:
-        """Tells whether fewer than a tenth of the units are active."""
+        """Whether fewer than a tenth of the units are active."""
         return bool(10 * self.active.sum() < len(self.active))
 
 
@@ -40,7 +40,7 @@ def active_units(means: np.ndarray) -> np.ndarray:
     """Returns which units are active, bool [K]: the variance of their mean is above 0.01.
 
     Args:
-        means: [N, K], of q(z | x) (Burda et al. 2016, section 5.2).
+        means: [N, K], the means of q(z | x) (Burda et al. 2016, section 5.2).
     """
     return np.asarray(np.asarray(means, np.float64).var(0) > ACTIVE)
 
@@ -52,9 +52,9 @@ def latent_use(means: np.ndarray, log_variances: np.ndarray, *, seed: int = 0) -
     with q(z) the mean of the posteriors of all N examples; it takes N^2 K steps.
 
     Args:
-        means: [N, K], of q(z | x).
-        log_variances: [N, K].
-        seed: of the samples.
+        means: [N, K], the means of q(z | x).
+        log_variances: [N, K], the logarithms of its variances.
+        seed: the seed of the samples.
     """
     means, log_variances = (np.asarray(a, np.float64) for a in (means, log_variances))
     kl = 0.5 * (means**2 + np.exp(log_variances) - 1 - log_variances)

@@ -1,7 +1,7 @@
-"""The Parzen window estimate of a log-likelihood, for comparison with old papers alone.
+"""The Parzen window estimate of a log-likelihood, only for comparison with old papers.
 
-It says little of a model of many pixels: samples that copy the training data score best (Theis et
-al. 2016, section 3.2).
+It says little about a model of many pixels: samples that copy the training data score best (Theis
+et al. 2016, section 3.2).
 
 Shapes: S samples, N examples, D pixels.
 """
@@ -16,12 +16,12 @@ _BANDWIDTHS = np.geomspace(0.05, 1.0, 10)
 
 
 class Parzen(NamedTuple):
-    """An estimate.
+    """A Parzen window estimate.
 
     Attributes:
-        mean: of the log-likelihood of the test data, in nats.
-        standard_error: of the mean.
-        bandwidth: that was chosen on the validation data.
+        mean: the mean log-likelihood of the test data, in nats.
+        standard_error: the standard error of the mean.
+        bandwidth: the bandwidth that was chosen on the validation data.
     """
 
     mean: float
@@ -33,8 +33,8 @@ def parzen_log_densities(samples: np.ndarray, x: np.ndarray, bandwidth: float) -
     """Returns log mean_s N(x; sample s, bandwidth^2 I), [N] (Breuleux et al. 2011).
 
     Args:
-        samples: [S, D], of the model.
-        x: [N, D].
+        samples: [S, D], samples of the model.
+        x: the examples [N, D].
         bandwidth: the standard deviation of each kernel.
     """
     samples, x = np.asarray(samples, np.float64), np.asarray(x, np.float64)
@@ -51,12 +51,12 @@ def parzen_log_densities(samples: np.ndarray, x: np.ndarray, bandwidth: float) -
 def parzen(samples: np.ndarray, validation: np.ndarray, test: np.ndarray) -> Parzen:
     """Returns the estimate with the bandwidth that suits the validation data best.
 
-    Goodfellow et al. 2014 (section 5) choose it so, with 10,000 samples.
+    Goodfellow et al. 2014 (section 5) choose it in this way, with 10,000 samples.
 
     Args:
-        samples: [S, D], of the model, pixels of 0 to 1.
-        validation: [N, D], of which none is in the test data.
-        test: [N', D].
+        samples: [S, D], samples of the model, with pixels from 0 to 1.
+        validation: [N, D], validation data, none of which is in the test data.
+        test: [N', D], the test data.
     """
     means = [parzen_log_densities(samples, validation, width).mean() for width in _BANDWIDTHS]
     bandwidth = float(_BANDWIDTHS[int(np.argmax(means))])

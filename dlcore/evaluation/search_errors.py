@@ -1,13 +1,13 @@
 """Decides whether a wrong output of beam search is the fault of the search or of the model.
 
-The model gives every sentence a score, and the search looks for the sentence with the greatest. So
-where the reference has a greater score than the output, the search has missed a better sentence,
-and a wider beam can help. Where it has not, even a perfect search would not have preferred the
-reference: the model is at fault, and with it its architecture, regularisation or data.
+The model assigns a score to every sentence, and the search looks for the sentence with the greatest
+score. So if the reference has a greater score than the output, the search has missed a better
+sentence, and a wider beam can help. Otherwise even a perfect search would not have preferred the
+reference: the model is at fault, that is, its architecture, regularisation or data.
 
-The score is the objective of the search, length normalisation and coverage penalty included. The
-rule is often stated with log P alone. That blames the search for preferring, as its objective says,
-a longer output over a reference of greater P, and the other way round.
+The score is the objective of the search, including length normalisation and coverage penalty. The
+rule is often stated with log P alone. But this blames the search for preferring, in accordance with
+its objective, a longer output over a reference of greater P, and vice versa.
 
 Shapes: N sentences.
 """
@@ -35,7 +35,7 @@ class SearchErrors(NamedTuple):
 
     Attributes:
         verdicts: (N,) keys of `VERDICTS`, by the objective of the search.
-        log_prob_verdicts: (N,) the verdicts that log P alone would give.
+        log_prob_verdicts: (N,) the verdicts by log P alone.
         reference_scores: (N,) the scores of the references.
         output_scores: (N,) the scores of the outputs.
     """
@@ -52,7 +52,7 @@ class SearchErrors(NamedTuple):
 
     @property
     def disagreements(self) -> int:
-        """The number of sentences on which log P alone gives another verdict."""
+        """The number of sentences for which log P alone leads to another verdict."""
         return int(np.sum(self.verdicts != self.log_prob_verdicts))
 
     @property
@@ -68,8 +68,8 @@ class SearchErrors(NamedTuple):
     def worst(self, verdict: str, most: int = 5) -> list[int]:
         """Returns the indices of the sentences of a verdict, the worst first.
 
-        For "search" and "model" these are where the two scores differ the most, for "right" where
-        the score is the least.
+        For "search" and "model" the worst are those whose two scores differ most, for "right" those
+        with the lowest score.
         """
         if verdict == "right":
             badness = -self.output_scores
@@ -83,7 +83,7 @@ class SearchErrors(NamedTuple):
         return members[np.argsort(-badness[members], kind="stable")][:most].tolist()
 
     def render(self) -> str:
-        """Writes a table for the terminal, and the warning."""
+        """Returns a table for the terminal, and the warning."""
         lines = [f"{'verdict':<8}  {'sentences':>9}  {'share':>7}  what helps"]
         for (verdict, share), remedy in zip(self.shares.items(), VERDICTS.values(), strict=True):
             count = np.sum(self.verdicts == verdict)
@@ -101,13 +101,13 @@ def search_errors(
 ) -> SearchErrors:
     """Decides for each output of beam search whether the search or the model is at fault.
 
-    Scores that are equal up to rounding, as those of two spellings of one sentence may be, blame
-    the model: a wider beam could find nothing better. A reference with a greater score that is
-    longer than the search may write blames the search too: allow longer outputs.
+    If scores are equal up to rounding, as for two spellings of one sentence, the model is at fault:
+    a wider beam could find nothing better. If a reference has a greater score but is longer than
+    the search may write, the search is at fault: allow longer outputs.
 
     Args:
-        reference_scores: (N,) the scores that the model gives the references by the objective of
-            the search, normalisation and penalties included; -inf for impossible references.
+        reference_scores: (N,) the model's scores of the references by the objective of the search,
+            including normalisation and penalties; -inf for impossible references.
         output_scores: (N,) the scores of the outputs.
         reference_log_probs: (N,) log P of the references, in nats.
         output_log_probs: (N,) log P of the outputs, in nats.

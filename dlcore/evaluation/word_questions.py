@@ -1,4 +1,4 @@
-"""Reads questions to word vectors: analogies, and pairs of words whose similarity was judged."""
+"""Reads questions for word vectors: analogies, and pairs of words with judged similarities."""
 
 import math
 import os
@@ -18,7 +18,8 @@ def read_analogies(path: str | os.PathLike[str]) -> dict[str, list[Analogy]]:
         The questions by section; sections of the same name are joined.
 
     Raises:
-        InputError: names the file and the line that has another form; also without any question.
+        InputError: for a line of another form, with the file and the line; and for a file without
+            questions.
     """
     sections: dict[str, list[Analogy]] = {}
     questions: list[Analogy] | None = None
@@ -45,12 +46,12 @@ def read_similarities(path: str | os.PathLike[str]) -> list[tuple[str, str, floa
 
     A line has two words and a number, separated by tabs, else by commas, else by spaces, as in the
     files of WordSim-353, SimLex-999 and MEN. The number is in the first column that holds numbers
-    in most lines; other columns may stand around it. Lines that begin with "#" are comments; the
+    in most lines; there may be other columns around it. Lines that begin with "#" are comments; the
     first other line may name the columns.
 
     Raises:
-        InputError: names the file and the line that lacks a word or the number; also without any
-            pair.
+        InputError: for a line that lacks a word or the number, with the file and the line; and for
+            a file without pairs.
     """
     lines = [(place, _split(line)) for place, line in _lines(path) if not line.startswith("#")]
     column = _column_of_numbers([cells for _, cells in lines])
@@ -108,5 +109,5 @@ def _is_finite(text: str) -> bool:
 
 
 def _is_name(text: str) -> bool:
-    """Returns whether a text may name a column: it starts with a letter and is no number."""
+    """Returns whether a text may name a column: it starts with a letter and is not a number."""
     return text[:1].isalpha() and _number(text) is None

@@ -1,7 +1,7 @@
 """Evaluates word vectors by analogies and by word pairs whose similarity people have judged.
 
-The vectors answer the analogies, and the cosines of word pairs are ranked beside the judgements;
-`dlcore.evaluation.word_questions` reads both from files.
+The vectors answer the analogies, and the ranks of the cosines of word pairs are compared with the
+judgements; `dlcore.evaluation.word_questions` reads both from files.
 """
 
 import math
@@ -25,7 +25,7 @@ _SYNTACTIC = "gram"  # the start of the names of syntactic sections
 
 
 class Space(Protocol):
-    """The interface of word vectors that is needed here, such as `models.embedding.WordSpace`."""
+    """The interface of word vectors needed here, as in `models.embedding.WordSpace`."""
 
     def __contains__(self, word: str) -> bool: ...
 
@@ -48,7 +48,7 @@ class Accuracy(NamedTuple):
     Attributes:
         name: the name of the section.
         right: the number of questions that were answered as expected.
-        counted: the number of questions that `right` is a share of: the known ones, or all.
+        counted: the number of questions that count: the known ones, or all.
         known: the number of questions whose words all have a vector.
         total: the number of all questions.
     """
@@ -82,7 +82,7 @@ class AnalogyScores(NamedTuple):
         sections: the accuracy of each section, in the order of the file.
         method: the method of answering, see `evaluate_analogies`.
         unknown: one of `UNKNOWN`.
-        exclude: the places in a question whose words were excluded from its answers.
+        exclude: the indices of the words in a question that were excluded from its answers.
     """
 
     sections: tuple[Accuracy, ...]
@@ -121,7 +121,7 @@ class AnalogyScores(NamedTuple):
         return [header, *map(_cells, scores)]
 
     def describe(self) -> str:
-        """Writes the table for the terminal, and the rule of counting."""
+        """Returns the table for the terminal, and the rule of counting."""
         return "\n".join([*_aligned(self.rows()), self.rule])
 
     def _sum(self, name: str, sections: Sequence[Accuracy]) -> Accuracy:
@@ -168,7 +168,7 @@ class SimilarityScore(NamedTuple):
         return [value, interval, f"{self.counted:,}", f"{self.coverage:.1%}"]
 
     def describe(self) -> str:
-        """Writes the score in a line for the terminal."""
+        """Returns the score in a line for the terminal."""
         value, interval, counted, coverage = self.row()
         return (
             f"Spearman {value} (95 % interval {interval}) of {counted} pairs, coverage {coverage}; "
@@ -187,14 +187,14 @@ def evaluate_analogies(
     """Measures the accuracy of word vectors on analogies, by section.
 
     Args:
-        space: the vectors, restricted to the words that may be asked for and answered.
+        space: the vectors, restricted to the words that may occur in questions and answers.
         questions: (a, b, c, d) by section, where d is the answer to a : b :: c : ?.
         method: "3cosadd" or "3cosmul".
         unknown: one of `UNKNOWN`.
-        exclude: the places in a question whose words are no answers to it.
+        exclude: the indices of the words in a question that are not answers to it.
 
     Raises:
-        InputError: for an unknown method or rule, or a place that is not 0, 1 or 2.
+        InputError: for an unknown method or rule, or an index that is not 0, 1 or 2.
     """
     _require_rule(unknown)
     known = {

@@ -1,4 +1,4 @@
-"""The glossary: what each term of deep learning is, its formula, its paper, and how to run it here.
+"""The glossary: terms of deep learning with their meaning, formula, paper, and how to run them.
 
 The entries are in this folder's TOML files, one file for each subject. `dlcore explain TERM` prints
 one of them, and the documentation's glossary shows all.

@@ -20,15 +20,15 @@ class Term:
     """An entry of the glossary.
 
     Attributes:
-        name: its usual name.
+        name: the usual name of the term.
         subject: the chapter that it belongs to.
-        meaning: what it is, in a few sentences.
-        aliases: other names, and misspellings that are in use.
-        formula: its definition in TeX, if a formula says it.
-        correction: what glossaries often get wrong about it, and what is right.
-        papers: where it comes from.
-        symbols: the dotted names of what implements it.
-        example: lines of Python with what they print, as doctests have them.
+        meaning: its meaning, in a few sentences.
+        aliases: other names, and common misspellings.
+        formula: its definition in TeX, if there is a formula.
+        correction: a frequent mistake of glossaries about it, and the correction.
+        papers: the papers that introduced it.
+        symbols: the dotted names of its implementations.
+        example: lines of Python with their output, as in doctests.
         command: the arguments of `dlcore` that show it at work.
     """
 
@@ -60,12 +60,12 @@ def terms() -> tuple[Term, ...]:
 
 
 def find(name: str) -> Term:
-    """Returns the entry of a name or alias.
+    """Returns the entry with a name or alias.
 
-    Case, spaces, hyphens and the order of the words make no difference, nor does a plural's "s".
+    Case, spaces, hyphens, the order of words and a plural's "s" make no difference.
 
     Raises:
-        InputError: when there is none, with the names that are nearest.
+        InputError: when there is no such entry; the message has the nearest names.
     """
     table = _by_key()
     if found := table.get(_key(name)) or _by_words().get(_words(name)):
@@ -106,7 +106,7 @@ def explain(term: Term, *, printed: str | None = None) -> str:
 
     Args:
         term: the entry.
-        printed: what its command printed when its result was recorded.
+        printed: the output of its command when its result was recorded.
     """
     title = term.name + (f" ({', '.join(term.aliases)})" if term.aliases else "")
     parts = [title, _filled(term.meaning)]

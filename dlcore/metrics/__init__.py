@@ -1,7 +1,7 @@
 """Metrics; those of type `Mean` can be merged over batches and devices.
 
-Most metrics take predictions, labels and the weights of the rows and return means by name. What is
-no mean of examples, such as average precision or BLEU, takes all examples at once.
+Most metrics take predictions, labels and the weights of the rows and return means by name. Metrics
+that are not means over examples, such as average precision or BLEU, take all examples at once.
 
 >>> import jax.numpy as jnp
 >>> from dlcore.metrics import classification

@@ -1,4 +1,4 @@
-"""The metrics of a classifier. Shapes: B examples, N all of them, K classes, M bins."""
+"""The metrics of a classifier. Shapes: B examples of a batch, N of a split, K classes, M bins."""
 
 from typing import NamedTuple
 
@@ -23,8 +23,8 @@ def classification(
 
     Args:
         logits: (B, K); the computation is in float32 at least.
-        labels: (B,) classes in 0..K-1, or (B, K) probabilities, of which the largest is the class.
-        weights: (B,), 0 for rows that only pad.
+        labels: (B,) classes in 0..K-1, or (B, K) probabilities, whose largest is the class.
+        weights: (B,), 0 for padding rows.
         label_smoothing: the share of the target that is spread evenly over all classes
             (Szegedy et al. 2016, section 7).
 
@@ -54,8 +54,9 @@ class Calibration(NamedTuple):
     Attributes:
         counts: (M,) the number of predictions in each bin of confidence, int.
         confidence: (M,) their mean confidence; NaN in empty bins.
-        accuracy: (M,) the share of them that is right; NaN in empty bins.
-        error: the expected calibration error, the mean distance of the two over all predictions.
+        accuracy: (M,) the share of right ones among them; NaN in empty bins.
+        error: the expected calibration error, the mean distance of confidence and accuracy over all
+            predictions.
     """
 
     counts: np.ndarray
@@ -122,9 +123,9 @@ def scores_of_counts(right: np.ndarray, true: np.ndarray, predicted: np.ndarray)
     """Computes the scores of each class from counts, all (K,).
 
     Args:
-        right: rightly predicted examples.
-        true: examples.
-        predicted: predicted examples.
+        right: the counts of rightly predicted examples.
+        true: the counts of examples.
+        predicted: the counts of predictions.
     """
 
     def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Scores of detectors: average precision of Pascal VOC and COCO, kinds of errors, landmarks.
 
-Average precision is no mean over pictures: it ranks the detections of a whole split. So
-`Judgement` gathers what was found in each picture, by the picture's number, and is scored at the
+Average precision is not a mean over pictures: it ranks the detections of a whole split. So
+`Judgement` gathers the detections of each picture, by the picture's number, and is scored at the
 end. Shapes: B pictures of a batch, N objects and M detections of a picture, K classes, P landmarks.
 """
 
@@ -41,10 +41,10 @@ class Found(Protocol):
 
 
 class Picture(NamedTuple):
-    """What is in a picture and what was found in it, in the picture's own pixels.
+    """The objects and the detections of a picture, in the picture's own pixels.
 
     Attributes:
-        size: height and width.
+        size: the height and width of the picture.
         boxes: float64 (N, 4), the objects.
         labels: (N,).
         difficult: bool (N,), objects that are neither right nor wrong to find.
@@ -65,21 +65,21 @@ class Picture(NamedTuple):
 
     @property
     def ignored(self) -> np.ndarray:
-        """bool (N,), difficult objects and crowds."""
+        """Which objects are difficult or crowds, bool (N,)."""
         return self.difficult | self.crowd
 
 
 @dataclasses.dataclass
 class Judgement:
-    """What was found in the pictures of a split.
+    """The objects and detections in the pictures of a split.
 
-    A picture counts once, whatever batches, padding and processes it came through: rows of weight 0
-    are left out, and a picture that is there already is not added again. All scores take the
-    pictures in the order of their numbers, so that the order in which they came changes nothing.
+    A picture counts once, whatever the batches, padding and processes: rows of weight 0 are left
+    out, and a known picture is not added again. All scores take the pictures in the order of their
+    numbers, so that the order in which they were added does not matter.
 
     Attributes:
-        class_names: of the K classes.
-        pictures: by the number of each.
+        class_names: the names of the K classes.
+        pictures: the pictures by their numbers.
     """
 
     class_names: tuple[str, ...]
@@ -89,9 +89,9 @@ class Judgement:
         """Adds the pictures of a batch.
 
         Args:
-            batch: "image" (B, S, S, C), of which the side counts alone, "boxes", "boxes_mask",
-                "labels", "image_id" and "size", and where they are there "difficult", "crowd" and
-                "weight"; boxes in pixels of the letterboxed square.
+            batch: "image" (B, S, S, C), of which only the side is used, "boxes", "boxes_mask",
+                "labels", "image_id" and "size", and optionally "difficult", "crowd" and "weight";
+                boxes are in pixels of the letterboxed square.
             found: the detections in the same square.
         """
         side = np.shape(batch["image"])[1]
@@ -127,7 +127,7 @@ class Judgement:
             self.pictures.setdefault(int(arrays["image_id"][row]), picture)
 
     def merge(self, other: "Judgement") -> "Judgement":
-        """Returns the pictures of both, such as of two processes."""
+        """Returns the pictures of both judgements, such as those of two processes."""
         return Judgement(self.class_names, other.pictures | self.pictures)
 
     def ordered(self) -> list[Picture]:
@@ -136,12 +136,12 @@ class Judgement:
 
 
 class Curve(NamedTuple):
-    """How precision falls with recall as more detections of a class count.
+    """The curve of precision against recall as more detections of a class count.
 
     Attributes:
-        recall: (D,), after each detection that is right or wrong, the best first.
-        precision: (D,).
-        scores: (D,), of the detections.
+        recall: (D,), the recall after each detection that is right or wrong, the best first.
+        precision: (D,), the precision after each.
+        scores: (D,), the scores of the detections.
     """
 
     recall: np.ndarray
@@ -150,12 +150,12 @@ class Curve(NamedTuple):
 
 
 class VOCScores(NamedTuple):
-    """Average precision as Pascal VOC has it.
+    """Average precision as Pascal VOC defines it.
 
     Attributes:
-        mean: over the classes that have objects; NaN where none has.
-        by_class: (K,), NaN for classes without objects.
-        curves: of each class.
+        mean: the mean over the classes that have objects; NaN where none has.
+        by_class: (K,), the average precision of each class; NaN for classes without objects.
+        curves: the curve of each class.
     """
 
     mean: float
@@ -168,16 +168,16 @@ def voc_scores(
 ) -> VOCScores:
     """Computes Pascal VOC's average precision (Everingham et al. 2010, 2015).
 
-    Class by class, the detections of all pictures, the best first, each go to the object of their
-    class with the highest IoU. They are right where that is at least the threshold and nothing went
-    to the object before, and neither right nor wrong where the object is difficult or a crowd. Of
-    equal scores the picture of the lower number comes first.
+    For each class, each detection of all pictures, the best first, is assigned to the object of its
+    class with the highest IoU. It is right if this is at least the threshold and no earlier
+    detection was assigned to the object, and neither right nor wrong if the object is difficult or
+    a crowd. Of equal scores the picture with the lower number comes first.
 
     Args:
-        judgement: of a split.
+        judgement: the judgement of a split.
         iou_threshold: the least IoU of a right detection.
         eleven_points: whether the precision is averaged at the recalls 0, 0.1 to 1, as until 2009,
-            or at all of them, as since.
+            or at all recalls, as since then.
     """
     pictures = judgement.ordered()
     curves, averages = [], []
@@ -203,11 +203,11 @@ def interpolated_precision(curve: Curve, *, eleven_points: bool = False) -> floa
     """Returns the average of the best precision at each recall or a higher one.
 
     Args:
-        curve: of a class.
+        curve: the curve of a class.
         eleven_points: as in `voc_scores`.
 
     Returns:
-        0 to 1, NaN for a class without objects.
+        A number from 0 to 1; NaN for a class without objects.
 
     >>> curve = Curve(np.array([0.5, 0.5, 1.0]), np.array([1, 1 / 2, 2 / 3]), np.zeros(3))
     >>> round(interpolated_precision(curve), 4)
@@ -228,18 +228,18 @@ def interpolated_precision(curve: Curve, *, eleven_points: bool = False) -> floa
 
 
 class COCOScores(NamedTuple):
-    """Average precision as COCO has it; NaN where nothing could be found.
+    """Average precision as COCO defines it; NaN where there was nothing to find.
 
     Attributes:
-        ap: the mean of the classes and of the IoU thresholds 0.5, 0.55 to 0.95.
-        ap50: at the IoU 0.5 alone.
-        ap75: at the IoU 0.75 alone.
-        small: as `ap`, of objects of less than 32^2 pixels.
-        medium: of those from 32^2 to 96^2.
-        large: of those above.
-        recall: the mean recall by 100 detections of a picture, over classes and thresholds.
-        by_class: (K,), as `ap`.
-        by_class50: (K,), as `ap50`.
+        ap: the mean over the classes and the IoU thresholds 0.5, 0.55 to 0.95.
+        ap50: the mean at the IoU 0.5 alone.
+        ap75: the mean at the IoU 0.75 alone.
+        small: `ap` of objects with less than 32^2 pixels.
+        medium: `ap` of objects from 32^2 to 96^2 pixels.
+        large: `ap` of larger objects.
+        recall: the mean recall with 100 detections per picture, over classes and thresholds.
+        by_class: (K,), `ap` of each class.
+        by_class50: (K,), `ap50` of each class.
     """
 
     ap: float
@@ -256,8 +256,8 @@ class COCOScores(NamedTuple):
 def coco_scores(judgement: Judgement) -> COCOScores:
     """Computes COCO's scores by pycocotools (Lin et al. 2014).
 
-    Difficult objects are ignored as crowds are, but have one detection each. The area of an object
-    is that of its box, where COCO's own files have the area of its outline.
+    Difficult objects are ignored like crowds, but with one detection each. The area of an object is
+    the area of its box, whereas COCO's own files have the area of its outline.
 
     Args:
         judgement: of a split.
@@ -320,10 +320,10 @@ class ErrorScores(NamedTuple):
     """The errors of a detector by kind, of `ERRORS`.
 
     Attributes:
-        counts: how many of each kind.
-        shares: of all errors, 0 to 1; all 0 where there are none.
-        gains: by how much the mean average precision at the IoU 0.5 would rise if there were none
-            of this kind.
+        counts: the number of errors of each kind.
+        shares: their shares of all errors, 0 to 1; all 0 where there are no errors.
+        gains: how much the mean average precision at the IoU 0.5 would rise without errors of each
+            kind.
     """
 
     counts: dict[str, int]
@@ -332,7 +332,7 @@ class ErrorScores(NamedTuple):
 
 
 class _Outcome(NamedTuple):
-    """What became of one detection: the kind of its error, "" where it is right."""
+    """The outcome of one detection: the kind of its error, "" where it is right."""
 
     kind: str
     label: int
@@ -343,24 +343,24 @@ class _Outcome(NamedTuple):
 def error_scores(judgement: Judgement, *, score_threshold: float = 0.0) -> ErrorScores:
     """Sorts the errors of a detector by their kind, as TIDE does (Bolya et al. 2020).
 
-    The first of these rules that applies to a detection that is right for no object of its class,
-    IoU 0.5 or more, gives its kind:
+    A detection is right if it has an IoU of 0.5 or more with an object of its class. For any other
+    detection the first of these rules that applies determines the kind:
 
     - "place": the IoU with an object of its class is 0.1 to 0.5.
-    - "class": that with an object of another class is 0.5 or more.
-    - "duplicate": that with an object of its class is 0.5 or more, which a better one found.
+    - "class": the IoU with an object of another class is 0.5 or more.
+    - "duplicate": the IoU with an object of its class is 0.5 or more, but a better one found it.
     - "background": no IoU is above 0.1.
     - "both": any other.
 
-    And "missed" are the objects that nothing found and that no error of place or class was about.
-    Detections of difficult objects and of crowds count nowhere.
+    "missed" are the objects that no detection found and that no error of place or class concerns.
+    Detections of difficult objects and of crowds are not counted.
 
-    The gain of a kind is what is left of it when these errors are mended: those of place and class
-    become right, unless the object was found or a better one is mended to it; the others vanish.
+    For the gain of a kind its errors are corrected: errors of place and class become right, unless
+    the object was found or a better detection is corrected to it; other errors are removed.
 
     Args:
-        judgement: of a split.
-        score_threshold: detections of lower scores are left out.
+        judgement: the judgement of a split.
+        score_threshold: detections with lower scores are left out.
     """
     outcomes: list[_Outcome] = []
     labels: list[int] = []
@@ -403,14 +403,15 @@ def landmark_scores(
     *,
     within: float = 0.1,
 ) -> Metrics:
-    """Returns how near landmarks are found, of those that are visible.
+    """Returns how accurately the visible landmarks are found.
 
     Args:
-        predicted: (..., P, 2), y, x in pixels.
-        landmarks: (..., P, 2), the true ones.
-        mask: (..., P), false for those that do not count.
-        scale: (...), what distances are divided by, such as the distance of the eyes or the square
-            root of the area of the object's box, in pixels; where it is 0 nothing counts.
+        predicted: the predicted landmarks (..., P, 2), y, x in pixels.
+        landmarks: the true landmarks (..., P, 2).
+        mask: (..., P), false for landmarks that do not count.
+        scale: (...), the length by which distances are divided, such as the distance of the eyes or
+            the square root of the area of the object's box, in pixels; where it is 0 nothing
+            counts.
         within: the share of the scale within which a landmark is right.
 
     Returns:
@@ -433,7 +434,7 @@ def landmark_scores(
 def _verdicts(
     found: np.ndarray, boxes: np.ndarray, ignored: np.ndarray, threshold: float
 ) -> np.ndarray:
-    """1, -1 and 0 for right, wrong and neither, of detections of one class, the best first."""
+    """Returns 1, -1 or 0 for right, wrong or neither, of one class's detections, the best first."""
     verdicts = np.full(len(found), -1)
     if not len(boxes):
         return verdicts
@@ -493,7 +494,7 @@ def _outcomes(picture: Picture, first: int, score_threshold: float) -> Iterable[
 
 
 def _mean_precision(outcomes: list[_Outcome], objects: np.ndarray) -> float:
-    """Returns the mean average precision of outcomes, for so many objects of each class."""
+    """Returns the mean average precision of outcomes, given the number of objects of each class."""
     averages = []
     for label, count in enumerate(objects):
         ours = [one for one in outcomes if one.label == label]
@@ -520,6 +521,6 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Returns the mean of what is there; NaN where nothing is."""
+    """Returns the mean of the values that are not NaN; NaN where there are none."""
     there = values[~np.isnan(values)]
     return float(there.mean()) if len(there) else float("nan")

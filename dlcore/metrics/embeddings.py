@@ -1,6 +1,6 @@
 """Distances between embeddings of a whole split, in NumPy and float64.
 
-`losses.DISTANCES` has the same ones for training. Shapes: N, M embeddings, D their numbers.
+`losses.DISTANCES` has the same distances for training. Shapes: N, M embeddings, D dimensions.
 """
 
 from collections.abc import Iterator
@@ -50,8 +50,8 @@ def pair_distances(name: str, x: np.ndarray, first: np.ndarray, second: np.ndarr
     Args:
         name: one of `DISTANCES`.
         x: (N, D).
-        first: (M,) rows of x.
-        second: (M,) rows of x.
+        first: (M,) indices of rows of x.
+        second: (M,) indices of rows of x.
     """
     if name not in DISTANCES:
         raise choose("distance", name, DISTANCES)
@@ -69,7 +69,7 @@ def pair_distances(name: str, x: np.ndarray, first: np.ndarray, second: np.ndarr
 
 
 def rows_of_distances(name: str, x: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields each row's number and its distances to all rows (N,), without making all at once."""
+    """Yields each row's index and its distances to all rows (N,), without storing all of them."""
     for start in range(0, len(x), _ROWS):
         block = distance_matrix(name, x[start : start + _ROWS], x)
         yield from enumerate(block, start)

@@ -1,4 +1,4 @@
-"""How drawn examples compare with real ones, on NumPy arrays.
+"""Comparisons of drawn examples with real ones, on NumPy arrays.
 
 Shapes: N real examples, M drawn ones, D features.
 """
@@ -15,11 +15,11 @@ _MOST = 1 << 24
 
 
 def frechet_distance(real: np.ndarray, drawn: np.ndarray) -> float:
-    """|m - m'|^2 + trace(C + C' - 2 (C C')^(1/2)) of the means and covariances of two samples.
+    """Returns |m - m'|^2 + trace(C + C' - 2 (C C')^(1/2)) for means and covariances of samples.
 
     It is the squared Frechet distance of two normal distributions (Dowson & Landau 1982), by which
-    Heusel et al. 2017 compare the features of images. It depends on how many examples there are:
-    compare numbers of the same N and M.
+    Heusel et al. 2017 compare the features of images. It depends on the number of examples: compare
+    values only for the same N and M.
 
     Args:
         real: features (N, D).
@@ -50,8 +50,8 @@ class PrecisionRecall(NamedTuple):
     """The shares of `precision_recall`.
 
     Attributes:
-        precision: of drawn examples that lie among the real ones: their quality.
-        recall: of real examples that lie among the drawn ones: their variety.
+        precision: the share of drawn examples that lie among the real ones: their quality.
+        recall: the share of real examples that lie among the drawn ones: their variety.
     """
 
     precision: float
@@ -61,10 +61,10 @@ class PrecisionRecall(NamedTuple):
 def precision_recall(
     real: np.ndarray, drawn: np.ndarray, *, neighbours: int = 3
 ) -> PrecisionRecall:
-    """Improved precision and recall (Kynkaanniemi et al. 2019, eq. 1 and 2).
+    """Returns the improved precision and recall (Kynkaanniemi et al. 2019, eq. 1 and 2).
 
-    An example lies among others where the ball around one of them holds it, which reaches to that
-    one's k-th nearest neighbour among its own.
+    An example lies among others if it is inside the ball around one of them that reaches to that
+    one's k-th nearest neighbour among its own kind.
 
     Args:
         real: features (N, D).
@@ -108,7 +108,7 @@ def nearest(queries: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _distances(queries: np.ndarray, others: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the distances, (some of M, N) each, of the queries in their order."""
+    """Yields the distances of the queries in order, in blocks (some of M, N)."""
     count = max(1, _MOST // max(len(others), 1))
     for start in range(0, len(queries), count):
         yield distance_matrix("l2", queries[start : start + count], others)
@@ -118,7 +118,7 @@ class ModeScores(NamedTuple):
     """The scores of `mode_scores`.
 
     Attributes:
-        modes: how many modes have a good sample.
+        modes: the number of modes that have a good sample.
         good: the share of good samples.
         divergence: the Kullback-Leibler divergence in nats of the good samples' modes from equal
             shares; log of the number of modes where there is no good sample.
@@ -130,13 +130,13 @@ class ModeScores(NamedTuple):
 
 
 def mode_scores(drawn: np.ndarray, centres: np.ndarray, deviation: float) -> ModeScores:
-    """Counts the modes that were planted and are drawn (Srivastava et al. 2017, section 4.1).
+    """Counts the modes of a known mixture that samples cover (Srivastava et al. 2017, section 4.1).
 
-    A sample is good within three standard deviations of the nearest centre.
+    A sample is good if it is within three standard deviations of the nearest centre.
 
     Args:
-        drawn: points (M, D).
-        centres: of the modes (K, D).
+        drawn: the drawn points (M, D).
+        centres: the centres of the modes (K, D).
         deviation: the standard deviation of each coordinate around its centre.
 
     >>> centres = np.array([[0.0, 0.0], [9.0, 0.0]])

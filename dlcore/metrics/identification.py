@@ -1,7 +1,8 @@
-"""Identification: who of a gallery is it, or is it nobody? And retrieval among all examples.
+"""Identification of probes in a gallery, which may lack them, and retrieval among all examples.
 
-Ties count against the encoder, so that one that maps everything to one point recognises nobody.
-Shapes: N examples, D numbers of an embedding, Q probes, G pictures of a gallery, K identities.
+Ties count against the encoder, so that an encoder that maps everything to one point recognises
+nothing. Shapes: N examples, D dimensions of an embedding, Q probes, G pictures of a gallery, K
+identities.
 """
 
 import math
@@ -19,11 +20,11 @@ class Identification(NamedTuple):
     """The results of probes against a gallery.
 
     Attributes:
-        ranks: of the own identity among those of the gallery, from 1 on, for each known probe.
-        detected: the detection and identification rate: the share of known probes whose own
+        ranks: the rank of the true identity in the gallery, from 1 on, for each known probe.
+        detected: the detection and identification rate: the share of known probes whose true
             identity is the nearest, within the threshold; NaN without unknown probes.
-        threshold: at which the share of unknown probes that are taken for somebody is at most the
-            false-alarm rate; NaN without unknown probes.
+        threshold: the distance at which the share of unknown probes that are mistaken for an
+            identity is at most the false-alarm rate; NaN without unknown probes.
     """
 
     ranks: np.ndarray
@@ -31,7 +32,7 @@ class Identification(NamedTuple):
     threshold: float
 
     def top(self, k: int) -> Estimate:
-        """Returns the share of known probes whose own identity is among the k nearest."""
+        """Returns the share of known probes whose true identity is among the k nearest."""
         return share_of(self.ranks <= k)
 
 
@@ -42,15 +43,15 @@ def identification(
     *,
     false_alarm_rate: float = 0.01,
 ) -> Identification:
-    """Looks for probes in a gallery (Grother & Ngan 2014 name the rates of an open set so).
+    """Identifies probes in a gallery; the rates are named as in Grother & Ngan 2014.
 
-    The distance to an identity is that to the nearest of its pictures.
+    The distance to an identity is the distance to the nearest of its pictures.
 
     Args:
-        distances: (Q, G).
-        gallery: (G,), the identities of its pictures.
+        distances: the distances (Q, G).
+        gallery: (G,), the identities of the gallery's pictures.
         probes: (Q,), the identities of the probes; those that are not in the gallery are unknown.
-        false_alarm_rate: which share of unknown probes may be taken for somebody.
+        false_alarm_rate: the share of unknown probes that may be mistaken for an identity.
 
     >>> distances = np.array([[0.1, 0.9], [0.8, 0.3], [0.7, 0.6]])
     >>> found = identification(distances, np.array([4, 5]), np.array([4, 5, 6]))
@@ -72,7 +73,7 @@ def identification(
 
 
 class OpenSet(NamedTuple):
-    """A gallery, and probes of which some are of nobody in it.
+    """A gallery, and probes, some of which have an identity that is not in it.
 
     Attributes:
         gallery: (G,), numbers of examples.
@@ -87,9 +88,9 @@ def open_set(labels: np.ndarray, *, seed: int = 0) -> OpenSet:
     """Enrols one example of each of a random half of the identities; all others are probes.
 
     Args:
-        labels: (N,), the identities. One with a single example is never enrolled, for nothing of it
-            would be left to look for.
-        seed: of the draw.
+        labels: (N,), the identities. An identity with a single example is never enrolled, because
+            no probe of it would be left.
+        seed: the seed of the draw.
 
     >>> found = open_set(np.array([0, 0, 1, 1]))
     >>> len(found.gallery), len(found.probes)
@@ -105,12 +106,12 @@ def open_set(labels: np.ndarray, *, seed: int = 0) -> OpenSet:
 
 
 class Retrieval(NamedTuple):
-    """Tells how well each example finds its own identity among all others.
+    """The scores of how well each example finds its own identity among all others.
 
     Attributes:
-        precision_at_1: how often the nearest one is of the same identity.
+        precision_at_1: how often the nearest example is of the same identity.
         map_at_r: mean average precision at R.
-        left_out: examples that are alone in their identity and so are no queries.
+        left_out: the number of examples that are alone in their identity and so cannot be queries.
     """
 
     precision_at_1: float
@@ -119,18 +120,18 @@ class Retrieval(NamedTuple):
 
 
 def retrieval(embeddings: np.ndarray, labels: np.ndarray, *, distance: str) -> Retrieval:
-    """Looks with each example for those of its identity among all others.
+    """Retrieves for each example those of its identity among all others.
 
     MAP@R (Musgrave et al. 2020, section 3.2) of a query is the mean over the R examples of its
-    identity of the precision at their ranks, where ranks behind R count 0.
+    identity of the precision at their ranks, where ranks beyond R count 0.
 
     Args:
         embeddings: (N, D).
         labels: (N,), the identities.
-        distance: of `metrics.embeddings`.
+        distance: a distance of `metrics.embeddings`.
 
     Returns:
-        NaN in place of the two where no identity has two examples.
+        The scores; the first two are NaN where no identity has two examples.
 
     >>> found = retrieval(np.array([[0.0], [1.0], [2.0], [9.0]]), np.array([5, 5, 7, 5]),
     ...                   distance="l2")
@@ -168,23 +169,23 @@ def few_shot_accuracy(
 ) -> Estimate:
     """Returns the N-way k-shot accuracy over random episodes, with its interval over them.
 
-    An episode draws N identities, k examples of each to learn from and another one to recognise,
-    which is taken for the identity whose mean embedding is the nearest (Snell et al. 2017). With
-    k = 1 that is the nearest example (Lake et al. 2011; Koch et al. 2015).
+    An episode draws N identities, k examples of each to learn from, and one more example of each to
+    recognise, which is assigned to the identity with the nearest mean embedding (Snell et al.
+    2017). With k = 1 this is the nearest example (Lake et al. 2011; Koch et al. 2015).
 
     Args:
         embeddings: (n, D).
         labels: (n,), the identities. Those with fewer than k + 1 examples are never drawn.
-        distance: of `metrics.embeddings`.
+        distance: a distance of `metrics.embeddings`.
         ways: N, at least 2.
         shots: k.
-        episodes: how many, at least 2.
-        seed: of the draw: the same seed draws the same episodes for any embeddings.
-        groups: (n,), such as alphabets: the identities of an episode are then of one group, each
-            group that has enough being as likely as the others.
+        episodes: the number of episodes, at least 2.
+        seed: the seed of the draw; the same seed draws the same episodes for any embeddings.
+        groups: (n,), such as alphabets: the identities of an episode are then of one group, and all
+            groups with enough identities are equally likely.
 
     Raises:
-        InputError: when there are not enough identities, in any group.
+        InputError: when no group has enough identities.
 
     >>> x, labels = np.arange(6.0)[:, None], np.array([0, 0, 1, 1, 2, 2])
     >>> few_shot_accuracy(10 * np.floor(x / 2) + x, labels, distance="l2", ways=3).value

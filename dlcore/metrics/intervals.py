@@ -41,7 +41,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def share_of(right: np.ndarray) -> Estimate:
-    """Returns the share of true values, with Wilson's interval; NaN of none.
+    """Returns the share of true values, with Wilson's interval; NaN without values.
 
     >>> share_of(np.array([True, False])).value
     0.5
@@ -51,7 +51,7 @@ def share_of(right: np.ndarray) -> Estimate:
 
 
 def mean_of(values: np.ndarray) -> Estimate:
-    """Returns the mean of independent values (N,), with the normal interval; N is 2 at least.
+    """Returns the mean of independent values (N,), with the normal interval; N is at least 2.
 
     >>> mean_of(np.array([0.0, 1.0])).value
     0.5

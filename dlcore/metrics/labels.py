@@ -16,14 +16,13 @@ def label_scores(
     Args:
         logits: (B, K), whose sigmoid is the probability of a label.
         labels: (B, K); those above 1/2 count as present.
-        weights: (B,), 0 for rows that only pad.
+        weights: (B,), 0 for padding rows.
         threshold: the probability above which a label is predicted.
 
     Returns:
-        "micro_f1", of all labels together; "macro_f1", a mean of vectors (K,): the F1 of each
-        class, of which `evaluate` gives the mean over the classes that have examples or
-        predictions; and "exact_match", the share of examples with exactly the right labels (subset
-        accuracy).
+        "micro_f1", over all labels together; "macro_f1", a mean of vectors (K,), the F1 of each
+        class, which `evaluate` averages over the classes that have examples or predictions; and
+        "exact_match", the share of examples with exactly the right labels (subset accuracy).
 
     >>> logits, labels = jnp.array([[2.0, -1], [1, 1]]), jnp.array([[1, 0], [1, 0]])
     >>> scores = label_scores(logits, labels, jnp.ones(2))
@@ -50,7 +49,7 @@ def label_scores(
 def label_class_scores(
     probabilities: np.ndarray, labels: np.ndarray, *, threshold: float = 0.5
 ) -> ClassScores:
-    """Computes the scores of each class on its own.
+    """Computes the scores of each class separately.
 
     Args:
         probabilities: (N, K).
@@ -67,10 +66,10 @@ def label_class_scores(
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns the average precision of the ranking by each class's scores, float64 (K,).
 
-    The sum of the precision at each rank times the gain in recall there, without interpolation
-    (Manning, Raghavan & Schutze 2008, section 8.4); examples of one score share a rank. NaN for a
-    class without examples. It needs the scores of all examples at once, so that no mean of batches
-    gives it.
+    It is the sum of the precision at each rank times the gain in recall there, without
+    interpolation (Manning, Raghavan & Schutze 2008, section 8.4); examples with equal scores share
+    a rank. It is NaN for a class without examples. It needs the scores of all examples at once, so
+    it cannot be computed as a mean over batches.
 
     Args:
         scores: (N, K), such as probabilities or logits.

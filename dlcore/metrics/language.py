@@ -14,11 +14,12 @@ def language_scores(
 ) -> dict[str, float]:
     """Converts the mean negative log-likelihood of a text to perplexities and bits per character.
 
-    A perplexity is exp of the mean negative log-likelihood over some unit, so it means nothing
-    until the unit is named; a model that is uniform over V tokens has V per token. Perplexities per
-    token compare models of one vocabulary only. Perplexities per word and bits per character
-    compare across vocabularies too, as long as every model must spell out the whole text: "<unk>"
-    counts here as a token like any other, and a smaller vocabulary predicts more of these, easily.
+    A perplexity is exp of the mean negative log-likelihood over some unit, so it is meaningless
+    unless the unit is named; a model that is uniform over V tokens has V per token. Perplexities
+    per token can only be compared for models with the same vocabulary. Perplexities per word and
+    bits per character can be compared across vocabularies too, as long as every model must spell
+    out the whole text: "<unk>" counts here as a token like any other, and a smaller vocabulary has
+    more of these, which are easy to predict.
 
     Args:
         nats_per_token: the mean negative log-likelihood of the text's tokens, in nats.

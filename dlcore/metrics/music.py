@@ -9,12 +9,12 @@ def frame_accuracy(found: jax.Array, roll: jax.Array, weights: jax.Array) -> Mea
     """Returns the frame-level accuracy TP / (TP + FP + FN) (Bay, Ehmann & Downie 2009, eq. 3).
 
     Numerator and denominator are summed over all steps before the division, so that the weight of
-    the mean is the notes that are true, or found, or both.
+    the mean is the number of notes that are true, or found, or both.
 
     Args:
-        found: bits, [..., V].
+        found: the predicted bits, [..., V].
         roll: the true bits, [..., V].
-        weights: of the steps, [...].
+        weights: the weights of the steps, [...].
 
     >>> import jax.numpy as jnp
     >>> found, true = jnp.array([[1, 1, 0, 0]]), jnp.array([[1, 0, 1, 0]])

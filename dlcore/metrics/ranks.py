@@ -1,8 +1,8 @@
-"""Ranks of what queries look for in a gallery, such as the captions of pictures.
+"""Ranks of the targets of queries in a gallery, such as the captions of pictures.
 
-Ties count against the model, so that one that maps everything to one point finds nothing, and so
-do scores that are no numbers. Shapes: Q queries, q those of a block, G examples of the gallery, M
-pairs, D numbers of an embedding.
+Ties count against the model, so that a model that maps everything to one point finds nothing, and
+so do NaN scores. Shapes: Q queries, q those of a block, G examples of the gallery, M pairs, D
+dimensions of an embedding.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ _SCORES = 1 << 23  # that are looked at together
 
 
 def blocks_of_rows(queries: int, gallery: int) -> Iterator[slice]:
-    """Yields slices of the queries whose scores with the whole gallery take little memory."""
+    """Yields slices of the queries, whose scores with the whole gallery take little memory."""
     rows = max(1, _SCORES // max(gallery, 1))
     for start in range(0, queries, rows):
         yield slice(start, min(start + rows, queries))
@@ -33,19 +33,20 @@ def inner_products(queries: np.ndarray, gallery: np.ndarray) -> Iterator[np.ndar
 
 
 def best_ranks(scores: Iterable[np.ndarray], relevant: np.ndarray, queries: int) -> np.ndarray:
-    """Returns for each query the rank of the best of what it looks for, from 1 on, int64 (Q,).
+    """Returns the rank of each query's best target, from 1 on, int64 (Q,).
 
-    Of several that are relevant, such as five captions of one picture, the best one counts, and the
-    others take no place before it (Karpathy & Fei-Fei 2015, section 4.1).
+    If several examples are relevant, such as five captions of one picture, the best one counts, and
+    the others do not worsen its rank (Karpathy & Fei-Fei 2015, section 4.1).
 
     Args:
-        scores: blocks (q, G) of the scores of all queries in order, the greatest the best.
-        relevant: (M, 2), the numbers of a query and of an example that it looks for; each query has
-            at least one.
+        scores: blocks (q, G) of the scores of all queries in order; the greatest is the best.
+        relevant: (M, 2), the indices of a query and of a relevant example; each query has at least
+            one.
         queries: Q.
 
     Raises:
-        ValueError: for a query that looks for nothing, and for blocks of other than Q rows.
+        ValueError: for a query without relevant examples, and for blocks whose rows are not Q in
+            total.
 
     >>> scores = np.array([[0.9, 0.5, 0.7], [0.3, 0.3, 0.1]])
     >>> best_ranks([scores], np.array([[0, 2], [1, 0]]), 2).tolist()  # a tie counts against
@@ -74,10 +75,10 @@ def best_ranks(scores: Iterable[np.ndarray], relevant: np.ndarray, queries: int)
 def rank_scores(ranks: np.ndarray) -> dict[str, float]:
     """Returns the recalls at 1, 5 and 10, and the median rank.
 
-    The recall at K is the share of queries that find what they look for among the best K.
+    The recall at K is the share of queries with a relevant example among the best K.
 
     Args:
-        ranks: (Q,), from 1 on, of at least one query.
+        ranks: the ranks (Q,), from 1 on, of at least one query.
 
     >>> rank_scores(np.array([1, 2, 6, 50]))["recall_at_5"]
     0.5

@@ -1,9 +1,9 @@
 """Precision and recall of tagged spans, such as names. Shapes: B batch, T time, C tags.
 
-The schemes of the field differ in what a tag says of the token's place in its span:
+The usual schemes differ in what a tag says about the token's position in its span:
 
-    IOB     B begins a span, I continues it (IOB2); or B only begins one that follows another of its
-            type at once, and I any other (IOB1)
+    IOB     B begins a span, I continues it (IOB2); or B only begins a span right after another of
+            its type, and I begins any other (IOB1)
     IOE     the mirror image: E ends a span, I comes before (IOE2), or E only before another (IOE1)
     BIOES   as IOB2, but E ends a span, and S is one of a single token; also called IOBES
     BILOU   the same with L (last) and U (unit) for E and S
@@ -52,8 +52,8 @@ def span_scheme(tag_names: Iterable[str]) -> str | None:
     """Returns the scheme by which tags mark spans, or None where they mark none.
 
     Tags mark spans when each is O, or a letter of one scheme, a dash and a type, as in B-PER; or
-    when all are bare letters, as B, M, E and S of word segmentation. In tags that begin spans by
-    B-TYPE, names that belong to no scheme are allowed beside those of IOB.
+    when all are bare letters, such as B, M, E and S in word segmentation. With tags that begin
+    spans by B-TYPE, names that belong to no scheme are allowed beside those of IOB.
 
     >>> span_scheme(["O", "B-PER", "I-PER"]), span_scheme(["O", "B-LOC", "L-LOC", "U-LOC"])
     ('IOB', 'BILOU')
@@ -81,8 +81,8 @@ def span_scores(
 ) -> Metrics:
     """Returns precision and recall of whole spans of the right type.
 
-    Spans that break the rules of their scheme are read as the module's text says, as the program of
-    CoNLL-2000 does; so a span ends before the next beginning, another type or O in any case.
+    Spans that break the rules of their scheme are read as the module's docstring says, like in the
+    program of CoNLL-2000; so a span always ends before the next beginning, another type or O.
 
     Args:
         predicted: the model's tags, int [B, T].
@@ -138,12 +138,12 @@ def _letter_and_type(name: str, letters: str) -> tuple[str, str]:
 def convert_spans(tags: Sequence[str], scheme: str, form: str) -> list[str]:
     """Writes the spans of a sentence in another form.
 
-    The spans are those that `span_scores` reads, also where they break the rules of their scheme.
+    The spans are those that `span_scores` reads, even if they break the rules of their scheme.
 
     Args:
         tags: the tag of each token.
-        scheme: of the tags, one of `SPAN_SCHEMES`.
-        form: one of `SPAN_FORMS`. Tags of no letter of the scheme stay as they are.
+        scheme: the scheme of the tags, one of `SPAN_SCHEMES`.
+        form: one of `SPAN_FORMS`. Tags without a letter of the scheme stay as they are.
 
     >>> convert_spans(["I-PER", "I-PER", "O", "I-LOC", "B-LOC"], "IOB", "BIOES")
     ['B-PER', 'E-PER', 'O', 'S-LOC', 'S-LOC']

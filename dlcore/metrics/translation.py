@@ -8,9 +8,9 @@ sentence would be perfect. A widespread variant, exp(mean of p_n), without the l
 clipping, is not BLEU: it lies between 1 for outputs that share nothing with the references and
 e = 2.718 for perfect ones, and can never be 0.
 
-All scores are those of sacrebleu (Post 2018), by its defaults for plain text: mixed case, tokens of
-mteval-v13a, exponential smoothing. 13a cuts words at spaces, so languages that are written without
-them need another tokeniser, see `bleu_tokenizer`. chrF is Popović's (2015).
+All scores are computed by sacrebleu (Post 2018), with its defaults for plain text: mixed case,
+tokens of mteval-v13a, exponential smoothing. 13a cuts words at spaces, so languages that are
+written without spaces need another tokeniser, see `bleu_tokenizer`. chrF is Popović's (2015).
 """
 
 from collections.abc import Sequence
@@ -56,8 +56,8 @@ class TranslationScores(NamedTuple):
         precisions: BLEU's p_1 to p_4, in percent.
         brevity_penalty: BLEU's BP, 0..1.
         output_tokens: the number of tokens of the outputs, by BLEU's tokeniser.
-        reference_tokens: the number of tokens of the references; of several references for an
-            output, that of the closest length counts.
+        reference_tokens: the number of tokens of the references; if an output has several
+            references, the one with the closest length counts.
         bleu_signature: sacrebleu's signature, all settings on which BLEU depends.
         chrf_signature: the same for chrF.
     """
@@ -74,7 +74,7 @@ class TranslationScores(NamedTuple):
 
     @property
     def length_ratio(self) -> float:
-        """Tokens of the outputs divided by tokens of the references; NaN where these have none."""
+        """The tokens of the outputs divided by those of the references; NaN without the latter."""
         return self.output_tokens / self.reference_tokens if self.reference_tokens else float("nan")
 
     def render(self) -> str:
@@ -89,7 +89,7 @@ class TranslationScores(NamedTuple):
 
 
 class SentenceScores(NamedTuple):
-    """The scores of each sentence alone.
+    """The scores of each sentence separately.
 
     Attributes:
         bleu: (N,) 0..100. Orders of n-grams longer than the sentence are left out (effective
@@ -122,8 +122,8 @@ def bleu_tokenizer(language: str, references: Sequence[str]) -> str:
     """Returns sacrebleu's tokeniser for a target language.
 
     Args:
-        language: the code of the language, such as zh, zh-TW or zho_Hant. A name that is none is
-            no hint: then the script of the references decides.
+        language: the code of the language, such as zh, zh-TW or zho_Hant. If it is not a code, the
+            script of the references decides.
         references: texts in the language.
 
     >>> bleu_tokenizer("zh_CN", []), bleu_tokenizer("de", []), bleu_tokenizer("target", ["你好吗"])
@@ -163,18 +163,18 @@ def check_bleu_tokenizer(tokenizer: str) -> None:
 def translation_scores(
     outputs: Sequence[str], references: References, *, tokenizer: str = "13a", lower: bool = False
 ) -> TranslationScores:
-    """Computes BLEU, chrF and exact match of a corpus, as the module's text defines them.
+    """Computes BLEU, chrF and exact match of a corpus, as the module's docstring defines them.
 
     Args:
         outputs: N plain texts, detokenised.
         references: the references of each output.
-        tokenizer: what cuts texts into BLEU's tokens, one of `BLEU_TOKENIZERS`.
-        lower: whether outputs and references are compared in lower case, as those of a model
-            that writes no other.
+        tokenizer: the tokeniser that cuts texts into BLEU's tokens, one of `BLEU_TOKENIZERS`.
+        lower: whether outputs and references are compared in lower case, as for a model that
+            writes only lower case.
 
     Raises:
         InputError: when there is nothing to score, the numbers of outputs and references differ, or
-            an output has no reference; as `check_bleu_tokenizer`.
+            an output has no reference; and as for `check_bleu_tokenizer`.
 
     >>> translation_scores(["The cat sat on the mat."], ["The cat sat on the mat."]).bleu > 99.99
     True
@@ -217,7 +217,7 @@ def sentence_scores(
         lower: as in `translation_scores`.
 
     Raises:
-        InputError: as `translation_scores`.
+        InputError: as for `translation_scores`.
     """
     from sacrebleu.metrics import BLEU, CHRF
 
@@ -256,8 +256,8 @@ def bleu_by_length(
         The groups that have sentences, the shortest first.
 
     Raises:
-        InputError: as `translation_scores`; when the number of lengths is not N; when the edges do
-            not rise.
+        InputError: as for `translation_scores`; when the number of lengths is not N; when the edges
+            do not rise.
     """
     lists = _reference_lists(outputs, references)
     lengths = np.asarray(lengths)

@@ -1,4 +1,6 @@
-"""How sure a model is that predicts several times. Shapes: S samples, N examples, K classes."""
+"""The uncertainty of a model that predicts several times.
+
+Shapes: S samples, N examples, K classes."""
 
 from typing import NamedTuple
 
@@ -6,14 +8,14 @@ import numpy as np
 
 
 class Uncertain(NamedTuple):
-    """Probabilities that are means over samples, and how sure they are, in nats.
+    """Probabilities that are means over samples, and their uncertainty in nats.
 
     Attributes:
-        probabilities: of the classes, (N, K).
-        entropy: of the mean probabilities, (N,): all uncertainty.
-        mutual_information: of the class and the model, (N,): the part of the entropy that comes
-            from the samples' disagreement, which more data could take away; the rest is the mean
-            entropy of the samples.
+        probabilities: the probabilities of the classes, (N, K).
+        entropy: the entropy of the mean probabilities, (N,): the total uncertainty.
+        mutual_information: the mutual information of class and model, (N,): the part of the entropy
+            that comes from the samples' disagreement, which more data could remove; the rest is the
+            mean entropy of the samples.
     """
 
     probabilities: np.ndarray
@@ -28,8 +30,7 @@ def uncertainty(samples: np.ndarray) -> Uncertain:
     (2011, eq. 2).
 
     Args:
-        samples: (S, N, ..., K), each from one model; all but the first axis of S and the last one
-            stay.
+        samples: (S, N, ..., K), each sample from one model; all axes except the first are kept.
 
     >>> found = uncertainty(np.array([[[1.0, 0.0]], [[0.0, 1.0]]]))
     >>> found.probabilities.tolist(), found.entropy.round(3), found.mutual_information.round(3)

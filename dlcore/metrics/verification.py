@@ -1,8 +1,8 @@
-"""Verification: are two pictures of one identity? Shapes: N examples, M pairs, T thresholds.
+"""Verification of whether two pictures are of one identity.
 
-Two are said to be of one identity where their distance is at most a threshold. Equal distances are
-accepted or refused together, so that an encoder that maps everything to one point has an AUC of
-1/2 and an equal error rate of 1/2.
+Shapes: N examples, M pairs, T thresholds. A pair is accepted as one identity if its distance is at
+most a threshold. Equal distances are accepted or refused together, so that an encoder that maps
+everything to one point has an AUC of 1/2 and an equal error rate of 1/2.
 """
 
 import math
@@ -14,11 +14,11 @@ from dlcore.metrics.intervals import Estimate, share_of
 
 
 class Pairs(NamedTuple):
-    """Pairs of examples, each once.
+    """Pairs of examples, without repeats.
 
     Attributes:
-        first: (M,), numbers of examples.
-        second: (M,).
+        first: (M,), indices of examples.
+        second: (M,), indices of examples.
         same: (M,), true for two examples of one identity.
     """
 
@@ -28,12 +28,13 @@ class Pairs(NamedTuple):
 
 
 def verification_pairs(labels: np.ndarray, *, most: int, seed: int = 0) -> Pairs:
-    """Returns all pairs of one identity and all pairs of two, or as many of each as are enough.
+    """Returns all pairs of one identity and all pairs of two, or a limited number of each.
 
     Args:
-        labels: (N,), the identities. One with a single example is in pairs of two identities only.
-        most: how many pairs of each kind to take at most, then drawn at random.
-        seed: of the draw.
+        labels: (N,), the identities. An identity with a single example is only in pairs of two
+            identities.
+        most: the largest number of pairs of each kind; if there are more, they are drawn at random.
+        seed: the seed of the draw.
 
     >>> pairs = verification_pairs(np.array([0, 0, 1]), most=9)
     >>> [column.tolist() for column in pairs]
@@ -59,7 +60,7 @@ def verification_pairs(labels: np.ndarray, *, most: int, seed: int = 0) -> Pairs
 
 
 def _drawn(group: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws so many pairs of two groups, each once, [2, count]; there are more of them."""
+    """Draws `count` different pairs of two groups, [2, count], out of a larger number."""
     found = np.zeros(0, np.int64)
     while len(found) < count:
         pairs = np.sort(rng.integers(0, len(group), (2, 2 * count)), axis=0)
@@ -86,13 +87,13 @@ class ROC(NamedTuple):
 
     @property
     def auc(self) -> float:
-        """The area under the curve: how often a pair of one identity is the closer one."""
+        """The area under the curve: the share of cases where the pair of one identity is closer."""
         height = (self.true_accept[1:] + self.true_accept[:-1]) / 2
         return float((np.diff(self.false_accept) * height).sum())
 
     @property
     def equal_error_rate(self) -> float:
-        """The error rate where as many are falsely accepted as falsely refused.
+        """The error rate at which false acceptances and false refusals are equally frequent.
 
         Between two thresholds both rates are interpolated.
         """
@@ -110,8 +111,9 @@ def roc(distances: np.ndarray, same: np.ndarray) -> ROC:
     """Returns the curve of pairs.
 
     Args:
-        distances: (M,).
-        same: (M,), true for pairs of one identity. Without one kind of pairs its rates are NaN.
+        distances: the distances (M,).
+        same: (M,), true for pairs of one identity. If one kind of pairs is missing, its rates are
+            NaN.
 
     >>> curve = roc(np.array([0.1, 0.2, 0.3, 0.4]), np.array([True, False, True, False]))
     >>> curve.auc, curve.equal_error_rate
@@ -130,10 +132,10 @@ def roc(distances: np.ndarray, same: np.ndarray) -> ROC:
 
 
 def threshold_at(distances: np.ndarray, same: np.ndarray, false_accept_rate: float) -> float:
-    """Returns the largest threshold at which not more than a share of pairs is falsely accepted.
+    """Returns the largest threshold that falsely accepts at most a share of pairs.
 
-    It lies just below the next distance of two identities. It should be found on pairs that
-    accuracy is not measured on, such as those of a validation part.
+    It lies just below the next distance of two identities. It should be found on other pairs than
+    those that accuracy is measured on, such as pairs of a validation part.
 
     Args:
         distances: (M,).
@@ -156,11 +158,11 @@ def threshold_at(distances: np.ndarray, same: np.ndarray, false_accept_rate: flo
 
 
 class Decisions(NamedTuple):
-    """How well a threshold decides.
+    """The accuracy of the decisions by a threshold.
 
     Attributes:
-        accuracy: the share of right decisions. Its interval takes the pairs to be independent,
-            which those that share a picture are not.
+        accuracy: the share of right decisions. Its interval assumes that pairs are independent,
+            although pairs that share a picture are not.
         false_accept: the share of pairs of two identities that are accepted.
         true_accept: the share of pairs of one identity that are accepted.
     """
@@ -171,7 +173,7 @@ class Decisions(NamedTuple):
 
 
 def decisions(distances: np.ndarray, same: np.ndarray, threshold: float) -> Decisions:
-    """Returns how well a threshold decides pairs; arguments as those of `roc`."""
+    """Returns the accuracy of a threshold's decisions on pairs; arguments as for `roc`."""
     same = np.asarray(same, bool)
     accepted = np.asarray(distances) <= threshold
     return Decisions(

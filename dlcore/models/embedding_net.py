@@ -1,7 +1,7 @@
-"""Networks that embed pictures, so that their distances tell identities apart, and their losses.
+"""Networks that embed pictures so that distances tell identities apart, and their losses.
 
 The encoder is any image classifier with D outputs in place of its classes. Shapes: B batch, H W
-image, C channels, D numbers of an embedding, K identities to train on.
+image, C channels, D dimensions of an embedding, K identities to train on.
 """
 
 import dataclasses
@@ -40,16 +40,16 @@ PLAIN = {**{name: name for name in DISTANCES}, WEIGHTED_L1: "l1"}
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """Says which loss trains an embedding, and with which options.
+    """The loss that trains an embedding, and its options.
 
     Attributes:
         loss: one of `LOSSES`.
         distance: one of `PLAIN`.
-        margin: of contrastive, triplet and ArcFace.
-        mining: of the triplet losses, one of `losses.MINING`.
-        temperature: of InfoNCE.
-        scale: of ArcFace.
-        shots: of prototypical networks.
+        margin: the margin of the contrastive, triplet and ArcFace losses.
+        mining: the mining of the triplet losses, one of `losses.MINING`.
+        temperature: the temperature of InfoNCE.
+        scale: the scale of ArcFace.
+        shots: the number of shots of prototypical networks.
         identities: K, for ArcFace.
     """
 
@@ -67,10 +67,10 @@ class EmbeddingNet(nn.Module):
     """An encoder, with the parameters of its distance and of its loss beside it.
 
     Attributes:
-        build: makes the encoder, a classifier of D classes, without an argument.
+        build: makes the encoder, a classifier of D classes; takes no argument.
         dimensions: D.
-        objective: what it is trained to.
-        normalise: whether embeddings are brought to the unit sphere.
+        objective: the loss that trains it.
+        normalise: whether embeddings are projected onto the unit sphere.
     """
 
     build: Callable[[], nn.Module]
@@ -96,9 +96,9 @@ class EmbeddingNet(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
         """Maps images (B, H, W, C) to embeddings (B, D) and the activations by name.
 
-        With the distance "weighted_l1" the embeddings come multiplied by |w|, so that the L1
-        distance between them is the learned one of Koch et al. (2015), sum of w_i |x_i - y_i|. (A
-        distance has no weights below 0; there they can have any sign.)
+        With the distance "weighted_l1" the embeddings are multiplied by |w|, so that the L1
+        distance between them is the learned one of Koch et al. (2015), sum of w_i |x_i - y_i|. (In
+        the paper the weights can have any sign, but a distance cannot have weights below 0.)
         """
         embeddings, activations = getattr(self, ENCODER)(x, train)
         embeddings = embeddings.astype(at_least_float32(embeddings.dtype))
@@ -111,13 +111,13 @@ class EmbeddingNet(nn.Module):
     def losses(
         self, embeddings: jax.Array, labels: jax.Array, weights: jax.Array, key: jax.Array
     ) -> PerAnchor:
-        """Returns the losses of the embeddings at hand among those of the global batch.
+        """Returns the losses of the local embeddings among those of the global batch.
 
         Args:
             embeddings: (B, D), as the net returns them.
             labels: (B,), the identities, below K.
             weights: (B,), 0 for padding.
-            key: of the step, for mining that draws.
+            key: the key of the step, for mining that draws.
 
         Raises:
             InputError: for an unknown loss, distance or mining.
@@ -125,7 +125,7 @@ class EmbeddingNet(nn.Module):
         return pick("loss", self.objective.loss, LOSSES)(self, embeddings, labels, weights, key)
 
     def of_loss(self) -> tuple[jax.Array, ...]:
-        """Returns the parameters of the loss, which the embeddings do not depend on."""
+        """Returns the parameters of the loss, on which the embeddings do not depend."""
         names = ("offset", "scale", "class_weights")
         return tuple(getattr(self, name) for name in names if name in self.variables["params"])
 

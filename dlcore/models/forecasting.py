@@ -1,8 +1,8 @@
 """Forecasters map a window of a series to the steps that come after it, all at once.
 
-A body reads the context, and one linear layer gives every step of the horizon directly, so that no
-error is fed back. Bodies of `ACROSS` read all columns together; those of `EACH` map each column
-alone, by the same weights (Nie et al. 2023, section 3.1).
+A body reads the context, and one linear layer computes every step of the horizon directly, so that
+no error is fed back. Bodies of `ACROSS` read all columns together; those of `EACH` map each column
+separately, with the same weights (Nie et al. 2023, section 3.1).
 
 Shapes: B batch, C steps of the context, H steps of the horizon, D columns, Q outputs of each step
 (quantiles, or one mean), F features, P patches.
@@ -28,12 +28,12 @@ from dlcore.types import Activations
 
 
 class RecurrentBody(nn.Module):
-    """Recurrent layers, of which the last output is the summary of a context.
+    """Recurrent layers, whose last output is the summary of a context.
 
     Attributes:
         cell: one of `dlcore.nn.recurrent.CELLS`.
         features: F, the width of each layer.
-        layers: their number.
+        layers: the number of layers.
         dropout: the share of values dropped between the layers and of the summary.
     """
 
@@ -52,16 +52,16 @@ class RecurrentBody(nn.Module):
 
 
 class ConvolutionBody(nn.Module):
-    """Residual blocks of causal convolutions, each twice as dilated as the one before.
+    """Residual blocks of causal convolutions, with a dilation that doubles from block to block.
 
-    As in Bai et al. (2018, section 3) a block has two convolutions with a rectifier behind each;
+    As in Bai et al. (2018, section 3) a block has two convolutions, each followed by a rectifier;
     the summary is the last step, whose receptive field is 1 + 2 (k - 1) (2^layers - 1).
 
     Attributes:
         features: F, the channels of each layer.
         layers: the number of blocks.
-        kernel: k, the steps that a convolution sees.
-        dropout: the share of values dropped behind each convolution.
+        kernel: k, the number of steps that a convolution sees.
+        dropout: the share of values dropped after each convolution.
     """
 
     features: int = 32
@@ -92,16 +92,16 @@ class ConvolutionBody(nn.Module):
 class PatchBody(nn.Module):
     """A transformer whose tokens are patches of one column: PatchTST (Nie et al. 2023).
 
-    The last value is repeated `stride` times behind the context, as there; norms are layer norms
-    where the paper has batch norms, so that no window changes another.
+    The last value is repeated `stride` times after the context, as in the paper. Norms are layer
+    norms where the paper has batch norms, so that windows do not affect each other.
 
     Attributes:
         features: F, the width of a token.
         layers: the number of blocks.
-        heads: of attention, which divide F.
-        hidden: the inner width of the feed-forward nets; None takes 2 F, as the paper.
-        patch: steps of a patch.
-        stride: steps from one patch to the next.
+        heads: the number of attention heads, which divides F.
+        hidden: the inner width of the feed-forward nets; None takes 2 F, as in the paper.
+        patch: the number of steps of a patch.
+        stride: the number of steps from one patch to the next.
         dropout: the share of values dropped from each branch and from the tokens.
     """
 
@@ -143,7 +143,7 @@ class PatchBody(nn.Module):
 
 
 class LinearBody(nn.Module):
-    """No body: the forecast is a linear map of the context (Zeng et al. 2023)."""
+    """An identity body, so that the forecast is a linear map of the context (Zeng et al. 2023)."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
@@ -164,7 +164,7 @@ FORECASTERS = (*ACROSS, *EACH)
 
 
 def body(name: str) -> Callable[..., nn.Module]:
-    """Returns what builds a body, by keyword.
+    """Returns the builder of a body, which takes options by keyword.
 
     Raises:
         InputError: for a name that is not in `FORECASTERS`.
@@ -173,7 +173,7 @@ def body(name: str) -> Callable[..., nn.Module]:
 
 
 class _Headed(nn.Module):
-    """A body and the linear layer that forecasts of its summary, [B, H, D', Q] of D' columns."""
+    """A body and a linear layer from its summary to forecasts, [B, H, D', Q] for D' columns."""
 
     body: Callable[[], nn.Module]
     shape: tuple[int, int, int]
@@ -196,10 +196,10 @@ class Forecaster(nn.Module):
         horizon: H.
         outputs: Q.
         reversible: whether windows are normalised and forecasts restored, by `ReversibleNorm`.
-        residual: whether the network forecasts what a linear map of the context leaves over, which
-            all columns share. The map is no parameter: it is the collection "linear", `kernel`
-            (C, H) and `bias` (H,), and stays as it is given. The network starts at 0.
-        options: of the body, (name, value) each.
+        residual: whether the network forecasts the residual of a linear map of the context that all
+            columns share. The map is not a parameter but the collection "linear", `kernel` (C, H)
+            and `bias` (H,), which stays as given. The network starts at 0.
+        options: the options of the body, (name, value) each.
     """
 
     body: str
@@ -212,7 +212,7 @@ class Forecaster(nn.Module):
 
     @nn.compact
     def __call__(self, context: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
-        """Maps a context [B, C, D] to forecasts [B, H, D, Q], those of quantiles in any order.
+        """Maps a context [B, C, D] to forecasts [B, H, D, Q], with quantiles in any order.
 
         Draws from the stream "dropout".
 
@@ -249,7 +249,8 @@ class Forecaster(nn.Module):
 def _alone(module: Any) -> Any:
     """Maps a module over the columns of [B, C, D, 1], with its weights shared.
 
-    A map, and not more rows of the batch: dropout draws by the places of rows in the global batch.
+    This is a map over columns, not a larger batch, because dropout draws by the positions of rows
+    in the global batch.
     """
     return nn.vmap(
         module,

@@ -1,4 +1,4 @@
-"""The ladder network: a classifier that also learns to take noise off each of its layers.
+"""The ladder network: a classifier that also learns to remove noise from each of its layers.
 
 Rasmus et al. 2015, algorithm 1. Shapes: B batch, D features of a layer, K classes. Layer 0 is the
 input; the others have the widths of the hidden layers and, the last, K.
@@ -21,13 +21,13 @@ _EPSILON = 1e-5
 
 
 class Encoded(NamedTuple):
-    """The outcome of an encoder.
+    """The outputs of an encoder.
 
     Attributes:
         logits: (B, K).
         layers: z of each layer (B, D): normalised, with its noise, before bias and activation.
-        means: of what was normalised (1, D), by layer; those of the input are 0.
-        deviations: its standard deviations (1, D); those of the input are 1.
+        means: the means by which each layer was normalised (1, D); those of the input are 0.
+        deviations: the standard deviations likewise (1, D); those of the input are 1.
     """
 
     logits: jax.Array
@@ -37,9 +37,9 @@ class Encoded(NamedTuple):
 
 
 class GaussianCombinator(nn.Module):
-    """(z - mu(u)) v(u) + mu(u), mu and v being a sigmoid of u and a line each (eq. 2).
+    """A combinator (z - mu(u)) v(u) + mu(u), where mu and v are sigmoids of u plus lines (eq. 2).
 
-    It is the best estimate of a normal z from a noisy one where mu and v are right.
+    It is the best estimate of a normal z from a noisy one if mu and v are right.
     """
 
     @nn.compact
@@ -56,9 +56,9 @@ class GaussianCombinator(nn.Module):
 
 
 class VanillaCombinator(nn.Module):
-    """A line and a sigmoid of z, u and z u (Pezeshki et al. 2016, eq. 4).
+    """A combinator that adds a line and a sigmoid of z, u and z u (Pezeshki et al. 2016, eq. 4).
 
-    b0 + w0z z + w0u u + w0zu z u + w sigmoid(b1 + w1z z + w1u u + w1zu z u)
+    It is b0 + w0z z + w0u u + w0zu z u + w sigmoid(b1 + w1z z + w1u u + w1zu z u).
     """
 
     @nn.compact
@@ -81,9 +81,9 @@ COMBINATORS: dict[str, type[GaussianCombinator | VanillaCombinator]] = {
 
 
 class Whitening(nn.Module):
-    """(x - mean) / deviation of each feature, without scale and bias.
+    """A layer (x - mean) / deviation for each feature, without scale and bias.
 
-    Training takes the moments of the batch, evaluation running ones, as `BatchNorm` does.
+    Training uses the moments of the batch, evaluation running ones, as in `BatchNorm`.
 
     Attributes:
         momentum: the share of the old running moments that is kept.
@@ -122,7 +122,7 @@ class LadderNetwork(nn.Module):
     Attributes:
         inputs: D of the input.
         num_classes: K.
-        hidden: widths of the hidden layers.
+        hidden: the widths of the hidden layers.
         denoise: one of `LADDERS`.
         combinator: one of `COMBINATORS`.
     """
@@ -172,8 +172,8 @@ class LadderNetwork(nn.Module):
         Args:
             x: the inputs.
             noise: (B, D) for each layer; None for the clean encoder.
-            train: whether to normalise by the moments of the batch. The running moments should be
-                those of the clean encoder: drop the state that a noisy one gives.
+            train: whether to normalise by the moments of the batch. The running moments should come
+                from the clean encoder: drop the state that the noisy one returns.
         """
         z = x if noise is None else x + noise[0]
         layers, h = [z], z
@@ -192,15 +192,15 @@ class LadderNetwork(nn.Module):
         return Encoded(h, layers, means, deviations)
 
     def costs(self, clean: Encoded, noisy: Encoded, *, train: bool) -> dict[int, jax.Array]:
-        """Returns the squared error (B,) of what the decoder makes of each noisy layer.
+        """Returns the squared error (B,) of the decoder's reconstruction of each noisy layer.
 
         It is the mean over the layer's features of (z - (estimate - mean) / deviation)^2, with z,
-        mean and deviation of the clean encoder: what noise was taken off should be as the clean
-        layer once it is normalised as that was (eq. 3).
+        mean and deviation of the clean encoder: the estimate, normalised like the clean layer,
+        should equal the clean layer (eq. 3).
 
         Args:
-            clean: the outcome of the clean encoder.
-            noisy: that of the noisy one for the same inputs.
+            clean: the outputs of the clean encoder.
+            noisy: the outputs of the noisy encoder for the same inputs.
             train: whether to normalise by the moments of the batch.
         """
         found: dict[int, jax.Array] = {}
@@ -219,7 +219,7 @@ class LadderNetwork(nn.Module):
 
 
 def _normalised(x: jax.Array, everywhere: bool) -> jax.Array:
-    """Returns x (B, D) with mean 0 and variance 1 over the batch on all devices, or this one."""
+    """Returns x (B, D) with mean 0 and variance 1 over the batch, on all devices or this one."""
     wide = x.astype(at_least_float32(x.dtype))
     centred, _, variance = centre(wide, batch_average(x, alone=not everywhere)[0])
     return (centred / jnp.sqrt(variance + _EPSILON)).astype(x.dtype)

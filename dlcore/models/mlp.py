@@ -29,7 +29,7 @@ class MLP(nn.Module):
         """Maps (B, ...) to logits (B, K) and the activations by name.
 
         Raises:
-            InputError: when there is no such activation or initialiser, or no such dropout rate.
+            InputError: for an unknown activation or initialiser, or an invalid dropout rate.
         """
         draw = initialiser(self.initialiser)
         activations = {}

@@ -1,8 +1,8 @@
-"""Models of polyphonic music: a recurrent network tells the law of the next chord.
+"""Models of polyphonic music: a recurrent network determines the law of the next chord.
 
-Boulanger-Lewandowski, Bengio & Vincent 2012: "Modeling temporal dependencies in high-dimensional
-sequences". The chord of a step is a matter of one law (`models.chords`), whose parameters are those
-of the network after all chords before it.
+The source is Boulanger-Lewandowski, Bengio & Vincent 2012: "Modeling temporal dependencies in
+high-dimensional sequences". The chord of a step follows a law (`models.chords`), whose parameters
+the network computes from all chords before it.
 
 Shapes: B pieces, T steps, V pitches, F features of the network.
 """
@@ -19,7 +19,7 @@ from dlcore.types import Activations, Carry
 
 
 class MusicModel(nn.Module):
-    """A recurrent network over a piano roll, and the law of each chord given those before.
+    """A recurrent network over a piano roll, with the law of each chord given those before.
 
         law, activations = model.apply(variables, roll, lengths)
         nats = -law.log_prob(roll, step_keys(key, *roll.shape[:2]))
@@ -40,15 +40,15 @@ class MusicModel(nn.Module):
     def __call__(
         self, roll: jax.Array, lengths: jax.Array | None = None, *, train: bool = False
     ) -> tuple[Law, Activations]:
-        """Returns the laws of all chords, given the real ones before; draws from "dropout".
+        """Returns the laws of all chords given the real ones before; draws from "dropout".
 
         Args:
             roll: bits in the type to compute in, [B, T, V].
-            lengths: the steps of each piece, int [B]; by default T.
+            lengths: the number of steps of each piece, int [B]; by default T.
             train: whether there is dropout.
 
         Returns:
-            The law, of places [B, T], and the outputs of the layers.
+            The law, for positions [B, T], and the outputs of the layers.
         """
         before = jnp.pad(roll[:, :-1], ((0, 0), (1, 0), (0, 0)))
         x = _marked(before, jnp.arange(roll.shape[1])[None] == 0)
@@ -61,12 +61,12 @@ class MusicModel(nn.Module):
         return self.body.initial_carry(batch)
 
     def next_law(self, carry: Carry, before: jax.Array, first: jax.Array) -> tuple[Carry, Law]:
-        """Returns the carry and the law of the next chord, of places [B].
+        """Returns the carry and the law of the next chord, for positions [B].
 
         Args:
-            carry: of `initial_carry`, or of the step before.
+            carry: the carry from `initial_carry`, or from the step before.
             before: the chord of the step before, [B, V]; zeros where there is none.
-            first: whether there is none, a scalar.
+            first: whether there is no step before, a scalar.
         """
         x = _marked(before[:, None], first.reshape(1, 1))
         carry, y, _ = self.body(x, carry=carry)
@@ -74,13 +74,13 @@ class MusicModel(nn.Module):
 
 
 def _marked(before: jax.Array, first: jax.Array) -> jax.Array:
-    """Returns chords [B, T, V] with a bit more, which says that a piece begins, [B, T, V + 1]."""
+    """Returns chords [B, T, V] with a further bit at the start of a piece, [B, T, V + 1]."""
     mark = jnp.broadcast_to(first[..., None], (*before.shape[:2], 1)).astype(before.dtype)
     return jnp.concatenate([before, mark], axis=-1)
 
 
 def step_keys(rng: jax.Array, rows: int, steps: int) -> jax.Array:
-    """Returns a key for each step of the rows at hand, [B, T], the same however much is padded."""
+    """Returns a key for each step of the local rows, [B, T], which does not depend on padding."""
     fold = jax.vmap(jax.random.fold_in, (None, 0))
     return jax.vmap(fold, (0, None))(parallel.row_keys(rng, rows), jnp.arange(steps))
 
@@ -93,15 +93,15 @@ def compose(
     *,
     temperature: float = 1.0,
 ) -> jax.Array:
-    """Returns pieces that are drawn step by step, as bits float32 [B, T, V].
+    """Draws pieces step by step and returns them as bits float32 [B, T, V].
 
-    What is given of a step is not foreseen: the steps before it are drawn without it.
+    The notes given for a step are not foreseen: the steps before it are drawn without them.
 
     Args:
         model: the model.
-        variables: trained.
+        variables: trained variables.
         rng: the key.
-        given: what is told of each pitch of each step, int [B, T, V]: 0, 1 or `chords.DRAWN`.
+        given: the given value of each pitch of each step, int [B, T, V]: 0, 1 or `chords.DRAWN`.
         temperature: see `Law.draw`.
     """
     batch, steps, pitches = given.shape
@@ -125,13 +125,13 @@ def compose(
 
 
 def given_notes(roll: jax.Array) -> jax.Array:
-    """Returns what is given of pieces some notes of which are told, int8 [B, T, V].
+    """Returns the given values, int8 [B, T, V], of pieces with some known notes.
 
-    The highest notes are the melody: above them is silence, and what is below is drawn but for the
-    notes that are there. Steps without a note are drawn whole.
+    The highest notes are the melody: there is silence above them, and all pitches below are drawn
+    except the known notes. Steps without a note are drawn as a whole.
 
     Args:
-        roll: bits of the notes, [B, T, V].
+        roll: the bits of the known notes, [B, T, V].
     """
     bits = roll.astype(jnp.int32)
     reached = jax.lax.cumsum(bits, axis=bits.ndim - 1, reverse=True) > 0

@@ -1,10 +1,10 @@
-"""Weights in the files of PyTorch, read without PyTorch and without running any code in them.
+"""Weights in PyTorch's files, read without PyTorch and without running any code in them.
 
-Three formats: safetensors; the ZIP archive of `torch.save` since PyTorch 1.6; and its older form,
-five pickles one after another and the raw storages after them. A pickle is a program that may call
-any function; the unpickler here knows the few that a state dict needs and builds nothing with them
-but descriptions of tensors. Whatever else a program calls is never looked up: an inert placeholder
-stands for it.
+There are three formats: safetensors; the ZIP archive of `torch.save` since PyTorch 1.6; and its
+older form, five pickles one after another, followed by the raw storages. A pickle is a program that
+may call any function; the unpickler here knows the few that a state dict needs and builds only
+descriptions of tensors with them. Any other name that a program calls is never looked up: an inert
+placeholder replaces it.
 """
 
 import math
@@ -63,10 +63,10 @@ _DTYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".s
 def read_torch_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Reads the arrays of a file by their names, in the order of the file.
 
-    float16 and bfloat16 become float32, which holds all of their values. A dict within a dict lends
-    its name to what it holds: of {"state_dict": {"fc.bias": ...}} the array state_dict.fc.bias is
-    returned. `cnn.torch_weights.find_weights` finds a model's own arrays among them. Numbers,
-    texts, objects and what an optimizer keeps for each parameter are left out.
+    float16 and bfloat16 become float32, which holds all of their values. The name of a dict within
+    a dict becomes a prefix: the array in {"state_dict": {"fc.bias": ...}} is named
+    state_dict.fc.bias. `cnn.torch_weights.find_weights` finds a model's own arrays among them.
+    Numbers, texts, objects and an optimizer's values for each parameter are left out.
 
     Args:
         path: a .safetensors, .pth or .pt file; the format is recognised by its content.
@@ -95,14 +95,14 @@ def read_torch_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def write_torch_file(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
-    """Writes arrays by their names as a .safetensors file, whole or not at all.
+    """Writes arrays by their names as a .safetensors file that is either complete or absent.
 
     Args:
-        path: must end with .safetensors.
+        path: the path of the file, which must end with .safetensors.
         arrays: NumPy or JAX arrays; bfloat16 is written as float32.
 
     Raises:
-        InputError: for another ending, or when the file cannot be written.
+        InputError: for any other ending, or when the file cannot be written.
     """
     import safetensors.numpy
 
@@ -145,7 +145,7 @@ _Named = tuple[str, _Tensor]
 
 
 class _Placeholder:
-    """Stands for an object that weights do not need: takes everything in and keeps nothing.
+    """A placeholder for an object that weights do not need, which accepts and discards everything.
 
     The methods are those by which a pickle fills objects, lists, dicts and sets.
     """
@@ -163,14 +163,14 @@ class _Placeholder:
 
 
 class _Unpickler(pickle._Unpickler):
-    """Builds descriptions of tensors instead of tensors; see the module's docstring.
+    """An unpickler that builds descriptions of tensors, not tensors; see the module's docstring.
 
-    It is Python's own in Python, because that in C takes memory for whatever number a pickle gives
-    to an object, up to 32 GB.
+    It extends Python's unpickler written in Python, because the one in C allocates memory for any
+    number that a pickle assigns to an object, up to 32 GB.
 
     Attributes:
-        storages: those that tensors share, by their keys.
-        foreign: the names of what placeholders stand for.
+        storages: the storages that tensors share, by their keys.
+        foreign: the names of the objects that placeholders replace.
     """
 
     def __init__(self, file: IO[bytes]):
@@ -300,9 +300,9 @@ def _read_pickles(file: IO[bytes], path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _tensors(tree: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[_Named]:
-    """Yields the tensors that dicts hold by names, each with its name and those of the dicts.
+    """Yields the tensors in dicts, each with its name prefixed by the names of the dicts.
 
-    A dict that stands in several places is read in the first, so that no file takes long.
+    A dict that occurs in several places is read only in the first, so that no file takes long.
     """
     seen = set() if seen is None else seen
     if not isinstance(tree, dict) or id(tree) in seen:

@@ -32,16 +32,17 @@ class Transducer(nn.Module):
 
         Args:
             x: the inputs.
-            lengths: int [B], the steps of each sequence; the logits past them are those of zeros.
+            lengths: int [B], the number of steps of each sequence; the logits past them are
+                computed from zeros.
         """
         _, y = Recurrent(self.cell, name="recurrent")(x, lengths=lengths)
         return Dense(self.outputs, name="output")(y)
 
 
 def lstm_features(parameters: int, inputs: int, outputs: int) -> int:
-    """Returns H of the LSTM that comes nearest to so many parameters in a `Transducer`.
+    """Returns H of the LSTM with which a `Transducer` comes nearest to a number of parameters.
 
-    It has 4 H (D + H + 1) + O (H + 1) of them.
+    It has 4 H (D + H + 1) + O (H + 1) parameters.
 
     >>> lstm_features(4 * 30 * (9 + 30 + 1) + 8 * (30 + 1), 9, 8)
     30

@@ -1,8 +1,8 @@
-"""Two towers, of pictures and of texts, that embed both in one space.
+"""Two towers, one for pictures and one for texts, that embed both in one space.
 
-The tower of pictures is any image classifier with D outputs in place of its classes; that of texts
-encodes the words, pools them and projects them. Shapes: B batch, H W image, C channels, T tokens, D
-numbers of an embedding.
+The tower of pictures is any image classifier with D outputs in place of its classes; the tower of
+texts encodes the words, pools them and projects them. Shapes: B batch, H W image, C channels, T
+tokens, D dimensions of an embedding.
 """
 
 import dataclasses
@@ -34,11 +34,11 @@ FIRST_SCALE, LARGEST_SCALE = 1 / 0.07, 100.0
 
 @dataclasses.dataclass(frozen=True)
 class Matching:
-    """Says which loss brings pictures and texts together.
+    """The loss that brings pictures and texts together, and its options.
 
     Attributes:
         loss: one of `MATCHING_LOSSES`.
-        margin: of the hinges.
+        margin: the margin of the hinges.
     """
 
     loss: str
@@ -52,7 +52,7 @@ class TextTower(nn.Module):
         encoder: maps tokens and lengths to features at each step, see `RecurrentEncoder`.
         features: D.
         pooling: one of `POOLINGS`.
-        directions: how the encoder merges both directions; None for one.
+        directions: the encoder's merge of both directions; None for one direction.
         dropout: the share of the pooled values that is dropped.
     """
 
@@ -69,7 +69,7 @@ class TextTower(nn.Module):
         """Maps tokens int [B, T] and lengths int [B] to vectors [B, D] and activations by name.
 
         Raises:
-            InputError: as `pooled`.
+            InputError: as for `pooled`.
         """
         x, activations = self.encoder(tokens, lengths, train)
         x, of_pooling = pooled(self.pooling, x, lengths, directions=self.directions)
@@ -82,9 +82,9 @@ class TwoTowers(nn.Module):
     """The towers of pictures and texts, and the parameter of their loss.
 
     Attributes:
-        build: makes the tower of pictures, a classifier of D classes, without an argument.
+        build: makes the tower of pictures, a classifier of D classes; takes no argument.
         texts: the tower of texts.
-        matching: what they are trained to.
+        matching: the loss that trains them.
     """
 
     build: Callable[[], nn.Module]
@@ -117,7 +117,7 @@ class TwoTowers(nn.Module):
         return self.of_pictures(images, train)[0], self.of_texts(tokens, lengths, train)[0]
 
     def losses(self, matches: Matches) -> PerAnchor:
-        """Returns the losses of the examples at hand among those of the global batch.
+        """Returns the losses of the local examples among those of the global batch.
 
         Raises:
             InputError: for an unknown loss.
@@ -125,7 +125,7 @@ class TwoTowers(nn.Module):
         return pick("loss", self.matching.loss, MATCHING_LOSSES)(self, matches)
 
     def of_loss(self) -> tuple[jax.Array, ...]:
-        """Returns the parameters of the loss, which the embeddings do not depend on."""
+        """Returns the parameters of the loss, on which the embeddings do not depend."""
         return (self.log_scale,) if self.matching.loss == "infonce" else ()
 
     def scale(self) -> jax.Array:

@@ -1,6 +1,7 @@
-"""Predicts the cost of a step on devices that need not be there: FLOPs, memory, collectives.
+"""Predicts the cost of a step on devices that need not exist here: FLOPs, memory, collectives.
 
-`--plan` compiles the step for them and reads the program. `compiled_cost` does so for any function.
+`--plan` compiles the step for them and reads the program; `compiled_cost` does the same for any
+function.
 
 >>> import jax.numpy as jnp
 >>> from dlcore.plan import compiled_cost

@@ -1,4 +1,4 @@
-"""The figures of an accelerator that decide how long a step takes on it."""
+"""The figures of an accelerator that determine the time of a step on it."""
 
 import re
 from typing import NamedTuple
@@ -7,10 +7,10 @@ from dlcore.errors import InputError
 
 
 class Chip(NamedTuple):
-    """One device as its vendor describes it.
+    """A device as its vendor describes it.
 
     Attributes:
-        flops: the most floating-point operations per second, in the type that is computed with.
+        flops: the peak of floating-point operations per second, in the type to compute in.
         memory: its memory, in bytes.
         bandwidth: the bandwidth of that memory, in bytes per second.
         link: the bandwidth to other devices in one direction, all its links together, in bytes per
@@ -61,7 +61,8 @@ def parse_chip(text: str) -> Chip:
     """Reads a chip from a flag: a name of `CHIPS`, figures, or a name and the figures that differ.
 
     >>> parse_chip("tpu-v5e,memory=8e9")
-    Chip(flops=197000000000000.0, memory=8000000000.0, bandwidth=819000000000.0, link=200000000000.0)
+    Chip(flops=197000000000000.0, memory=8000000000.0, bandwidth=819000000000.0,
+    link=200000000000.0)
 
     Raises:
         InputError: for an unknown name or figure, and for a figure that is not a positive number,

@@ -1,6 +1,6 @@
 """Reads the collectives of a compiled program: the data that devices send each other in one step.
 
-n is the number of devices of a group.
+In this module, n is the number of devices of a group.
 """
 
 import dataclasses
@@ -33,8 +33,8 @@ class Collective:
         kind: one of `KINDS`.
         runs: how often it runs in one call of the program, because of the loops around it.
         known: whether that number is certain, see `hlo.Execution`.
-        operand_bytes: the data that each device puts in, in one run.
-        result_bytes: the data that each device gets out, in one run.
+        operand_bytes: the input data of each device, in one run.
+        result_bytes: the output data of each device, in one run.
         group: the numbers of the devices of one group, the group of device 0 where it takes part;
             numbers count along the axes of the mesh, the last fastest.
         source: the path of JAX names that it comes from.
@@ -66,7 +66,7 @@ class Collective:
         return self.runs * sent.get(self.kind, float(self.operand_bytes))
 
     def axes(self, mesh: Mesh) -> tuple[str, ...]:
-        """Returns the axes of the mesh along which its devices talk."""
+        """Returns the axes of the mesh along which its devices communicate."""
         places = np.unravel_index(np.array(self.group, int), mesh.devices.shape)
         return tuple(
             name for name, along in zip(mesh.axis_names, places, strict=True) if np.ptp(along) > 0
@@ -76,8 +76,8 @@ class Collective:
 def collectives(compiled: jax.stages.Compiled | str) -> list[Collective]:
     """Lists the collectives of a compiled program, in order of execution.
 
-    An asynchronous collective, a start and a done, counts once. Of a conditional only the branch
-    counts that sends the most. Collectives over groups of a single device are left out.
+    An asynchronous collective, with a start and a done, counts once. Only the branch of a
+    conditional that sends the most counts. Collectives over groups of a single device are left out.
 
     Args:
         compiled: the result of `jax.jit(f).lower(...).compile()`, or its text.

@@ -17,8 +17,8 @@ class Cost:
 
     Attributes:
         flops: floating-point operations (a multiply-add is two) of one device. The compiler counts
-            the body of a loop once, however often it runs: the products of its other rounds are
-            added.
+            the body of a loop once, however often it runs; the products of the other rounds are
+            added here.
         bytes_accessed: all bytes that are read and written; the body of a loop counts once.
         argument_bytes: memory of the arguments.
         output_bytes: memory of the results.
@@ -35,7 +35,7 @@ class Cost:
 
 
 def compiled_cost(fn: Callable[..., PyTree], *args: PyTree) -> Cost:
-    """Compiles `fn` for these arguments, without running it, and reads its cost.
+    """Compiles `fn` for some arguments, without running it, and reads its cost.
 
     Args:
         fn: a function of arrays; jitted unless it already is.
@@ -70,7 +70,7 @@ def model_flops(traced: core.ClosedJaxpr) -> float:
 def peak_bytes(memory: Any) -> int:
     """Returns the bytes that a compiled function holds at once: arguments, temporaries, results.
 
-    Results that are written over an argument count once. The CPU compiler's own peak leaves out the
+    Results that overwrite an argument count once. The CPU compiler's own peak leaves out the
     temporary memory.
 
     Args:

@@ -30,8 +30,9 @@ class Field:
     Attributes:
         start: the first input position that the element at index 0 depends on, in pixels; negative
             where it lies in the padding.
-        size: how many positions in a row one element depends on, in pixels.
-        strides: per dimension of the array, how far one step of the index moves the field.
+        size: the number of consecutive positions that one element depends on, in pixels.
+        strides: for each dimension of the array, the distance that one step of the index moves the
+            field.
     """
 
     start: int
@@ -40,7 +41,7 @@ class Field:
 
     @property
     def stride(self) -> int:
-        """The distance between neighbouring units' fields in pixels; 0 when all see the same."""
+        """The distance between neighbouring units' fields in pixels; 0 if all are equal."""
         return min((abs(s) for s in self.strides if s), default=0)
 
     def interval(self, index: Sequence[int]) -> tuple[int, int]:
@@ -55,8 +56,8 @@ class Field:
             dim: the dimension that is reduced or windowed.
             first: the first index that output index 0 reads.
             last: the last index that output index 0 reads.
-            stride: the number of indices between what neighbouring outputs read; 0 when the
-                dimension is reduced.
+            stride: the number of indices between the first reads of neighbouring outputs; 0 when
+                the dimension is reduced.
         """
         step = self.strides[dim]
         strides = self.strides[:dim] + (step * stride,) + self.strides[dim + 1 :]
@@ -76,7 +77,7 @@ class Field:
         return Field(field.start, field.size, (0,) * rank)
 
     def within(self, extent: int) -> "Field":
-        """Clips to the input a field that all elements share; others keep their padding."""
+        """Clips a field that all elements share to the input; other fields keep their padding."""
         if any(self.strides):
             return self
         start = min(max(self.start, 0), extent)
@@ -98,7 +99,7 @@ def join(fields: Sequence[Field], shape: Shape) -> Field:
 
 
 def shape_of(atom: Atom) -> Shape:
-    """Returns the shape of a value in a jaxpr; () of one that is no array, such as a token."""
+    """Returns the shape of a value in a jaxpr; () for a value that is no array, such as a token."""
     return getattr(atom.aval, "shape", ())
 
 

@@ -35,7 +35,7 @@ _CALLEES = ("calls", "to_apply", "called_computations")
 
 
 class Array(NamedTuple):
-    """Type and shape of an array on one device, such as ("f32", (4, 8))."""
+    """The type and shape of an array on one device, such as ("f32", (4, 8))."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -52,8 +52,8 @@ class Instruction:
     """One line of a program.
 
     Attributes:
-        name: unique within its computation.
-        opcode: such as "dot" or "all-reduce".
+        name: the name, which is unique within its computation.
+        opcode: the operation, such as "dot" or "all-reduce".
         arrays: the arrays of the result, several for a tuple.
         arguments: the text between its parentheses.
         operands: the instructions of the same computation that it reads.
@@ -81,7 +81,7 @@ class Instruction:
         return match.group(1) if match else ""
 
     def callees(self, *attributes: str) -> list[str]:
-        """Returns the names of the computations that these attributes call."""
+        """Returns the names of the computations that some attributes call."""
         named = rf"\b(?:{'|'.join(attributes)})=(\{{[^}}]*\}}|%?[\w.-]+)"
         return [
             name
@@ -91,13 +91,13 @@ class Instruction:
 
 
 class Execution(NamedTuple):
-    """An instruction in its place.
+    """An instruction in its place in the program.
 
     Attributes:
         instruction: the instruction that runs.
         runs: how often it runs, because of the loops around it.
-        known: whether that number is certain; otherwise a loop around it, whose number of rounds
-            the compiler does not know, counts as one round.
+        known: whether that number is certain; if not, a loop around it has a number of rounds that
+            the compiler does not know, and counts as one round.
         fused: whether it is a part of a fusion, whose inner values never reach memory.
     """
 
@@ -114,7 +114,7 @@ class Program:
     Attributes:
         computations: the instructions of each computation, in order.
         entry: the name of the computation that is called from outside.
-        devices: on how many devices it runs.
+        devices: the number of devices on which it runs.
     """
 
     computations: dict[str, tuple[Instruction, ...]]
@@ -132,7 +132,7 @@ class Program:
         return readers
 
     def share(self, value: Instruction, reader: Instruction) -> float:
-        """Returns the share of a value that a reader of it reads; less than 1 of a slice."""
+        """Returns the share of a value that a reader of it reads; less than 1 for a slice."""
         if reader.opcode in ("dynamic-slice", "slice", "gather") and reader.operands[0] is value:
             return min(1.0, reader.bytes / max(value.bytes, 1))
         if reader.opcode == "dynamic-update-slice" and reader.operands[0] is value:
@@ -155,7 +155,7 @@ class Program:
     def traffic(self, instruction: Instruction) -> float:
         """Returns the bytes that one run reads from memory and writes to it.
 
-        Of a slice only the sliced part counts, and of an update in place only the new part. An
+        For a slice only the sliced part counts, and for an update in place only the new part. An
         instruction that only names values moves nothing.
         """
         if instruction.opcode in _NAMES or instruction.opcode.endswith("-done"):
@@ -181,8 +181,8 @@ class Program:
         """Lists all instructions that a call of the program executes, in order.
 
         Args:
-            weigh: gives the cost of an execution; of a conditional only the branch that costs the
-                most is listed.
+            weigh: returns the cost of an execution; only the most expensive branch of a conditional
+                is listed.
         """
         return self._run(self.entry, 1, True, False, weigh)
 

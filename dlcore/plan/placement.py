@@ -1,4 +1,4 @@
-"""Tells where each leaf of a state lies on the devices, as a table."""
+"""Makes a table of where each leaf of a state lies on the devices."""
 
 import itertools
 import math
@@ -20,12 +20,12 @@ class Placed(NamedTuple):
     """A leaf, or several that differ only in the numbers in their paths.
 
     Attributes:
-        path: their path, with "*" in the place of each number in which they differ.
+        path: their path, with "*" for each number in which they differ.
         leaves: the number of leaves.
         shape: the shape of one leaf, on all devices together.
-        dtype: its type.
-        place: for each dimension the axis of the mesh that cuts it or "-", as a sharding rule has
-            it; "whole" where each device holds all of the leaf.
+        dtype: the type of one leaf.
+        place: for each dimension the axis of the mesh that cuts it or "-", as in a sharding rule;
+            "whole" where each device holds all of the leaf.
         bytes: the bytes of these leaves that the fullest device holds.
     """
 
@@ -79,7 +79,7 @@ def _common(paths: list[str]) -> str:
 
 
 def render_placement(tree: PyTree) -> str:
-    """Writes the table of `placement`, and the sum."""
+    """Returns the table of `placement` as text, with the sum."""
     rows = [("path", "", "shape", "type", "place", "bytes per device")]
     entries = placement(tree)
     for entry in entries:

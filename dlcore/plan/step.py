@@ -1,4 +1,4 @@
-"""Predicts the cost of a step: compiles it for as many virtual devices and never runs it."""
+"""Predicts the cost of a step: compiles it for virtual devices and never runs it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -27,17 +27,17 @@ class Plan:
 
     Attributes:
         devices: the number of devices.
-        axes: names and sizes of the mesh; empty for a single device.
+        axes: the names and sizes of the mesh's axes; empty for a single device.
         parameter_bytes: memory of the parameters that the device holds.
         optimizer_bytes: memory of the optimizer's state.
         other_bytes: memory of the rest of the state.
         batch_bytes: memory of the device's rows of the batch.
-        temporary_bytes: memory of all that lives only within the step: activations, gradients,
-            gathered parameters.
-        peak_bytes: all of these together, and the results that are not written over the state.
+        temporary_bytes: memory of everything that lives only within the step: activations,
+            gradients, gathered parameters.
+        peak_bytes: all of these together, and the results that do not overwrite the state.
         flops: floating-point operations, in all rounds of loops.
-        model_flops: those among them that the model needs, without repeated ones.
-        traffic_bytes: bytes that move between memory and processor, as this compiler fuses
+        model_flops: the operations among them that the model needs, without repeated ones.
+        traffic_bytes: bytes that move between memory and processor, with this compiler's fusion of
             operations.
         least_traffic_bytes: the same if every argument were read, every result written and every
             temporary byte written and read once.
@@ -76,9 +76,9 @@ class Expected(NamedTuple):
         compute: seconds at the chip's peak.
         memory: seconds for the traffic as this compiler fuses operations.
         communication: seconds for sending between devices.
-        slow: seconds of a step in which nothing is sent while anything is computed.
-        fast: seconds of a step whose communication is hidden behind the computation as far as
-            possible and whose memory traffic is the least.
+        slow: seconds of a step that never sends and computes at the same time.
+        fast: seconds of a step that hides as much communication behind computation as possible and
+            has the least memory traffic.
         efficiency: the share of the chip's peak that the model's FLOPs use, in the slow step.
         best_efficiency: the same share in the fast step.
         fits: whether the peak of memory fits into the chip's.
@@ -109,8 +109,8 @@ def plan(
         state: the state, whose leaves are ShapeDtypeStructs with shardings.
         batch: a batch of ShapeDtypeStructs with shardings.
         mesh: the mesh of the shardings; None for a single device.
-        model_flops: the FLOPs of the whole step on all devices, see `step_flops`; by default those
-            that the compiled program spends on products, repeated ones included.
+        model_flops: the FLOPs of the whole step on all devices, see `step_flops`; by default the
+            FLOPs of the products in the compiled program, including repeated ones.
     """
     platform = (mesh.devices.flat[0] if mesh else jax.devices()[0]).platform
     compiled: Any = lowered.compile(_KEEP_BARRIERS if platform == "cpu" else None)
@@ -170,7 +170,7 @@ def bytes_per_device(tree: PyTree) -> int:
 
 
 def expect(plan: Plan, chip: Chip) -> Expected:
-    """Predicts how long the step takes on such chips, and whether it fits into their memory."""
+    """Predicts the time of the step on given chips, and whether it fits into their memory."""
     compute, memory = plan.flops / chip.flops, plan.traffic_bytes / chip.bandwidth
     communication = plan.sent_bytes / chip.link
     slow = max(compute, memory) + communication

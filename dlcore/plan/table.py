@@ -19,7 +19,7 @@ _UNKNOWN = "at least: the rounds of a loop are not known, and count as one"
 
 
 def render(plan: Plan, chip: Chip | None = None) -> str:
-    """Writes the plan; with a chip also the expected time, the efficiency and whether it fits."""
+    """Returns the plan as text; with a chip also the expected time, efficiency and fit."""
     axes = ", ".join(f"{name}={size}" for name, size in plan.axes if size > 1)
     many = f"{plan.devices} devices" if plan.devices > 1 else "1 device"
     sections = [
@@ -76,7 +76,7 @@ def _computation(plan: Plan) -> str:
 
 
 def _expected(plan: Plan, chip: Chip) -> str:
-    """Writes the times after the chip's figures, so that a reader sees what they rest on."""
+    """Writes the times after the chip's figures, so that a reader sees what they are based on."""
     times = expect(plan, chip)
     figures = (
         f"  with {_number(chip.flops)}FLOP/s, {_bytes(chip.memory)}, {_bytes(chip.bandwidth)}/s of "

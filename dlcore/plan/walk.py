@@ -34,7 +34,8 @@ class Operation:
         rounds: how often it runs, because of the loops around it.
         devices: the number of devices that run it, each on its part, where the mesh around it is
             explicit; otherwise 1, and the shape is that of the whole array.
-        multiply_adds: of products and convolutions, in all rounds, on all these devices together.
+        multiply_adds: the multiply-adds of products and convolutions, in all rounds, on all these
+            devices together.
         again: whether it is a repetition by the backward pass (`jax.checkpoint`).
         fields: the output's receptive field per spatial axis; None if independent of the input.
         moved: whether the field differs in size or stride from the fields of all operands.
@@ -100,7 +101,7 @@ class _Walker:
         rounds: int,
         used: Sequence[bool],
     ) -> list[Fields | None]:
-        """Enters a loop, a condition or a mesh, where whatever meets the input sees all of it."""
+        """Enters a loop, a condition or a mesh, where operations on the input see all of it."""
         devices = self.devices
         if eqn.primitive.name == _PARTS:
             axes = eqn.params["newly_manual_axes"]
@@ -178,7 +179,7 @@ def walk(
 
     Returns:
         The operations, and the output pytree with a `Fields` (a tuple with one `Field` per spatial
-        axis; None if independent of the input) in the place of each array.
+        axis; None if independent of the input) in place of each array.
     """
     inputs = jax.ShapeDtypeStruct(np.shape(inputs), inputs.dtype)
     closed, outputs = jax.make_jaxpr(apply_fn, return_shape=True)(variables, inputs)

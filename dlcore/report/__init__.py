@@ -1,8 +1,8 @@
 """The report of a run: one HTML page and the pictures beside it.
 
-`write_report` writes what every run has, its result and its curves, and then the sections that a
-job gives it: its own, which lie beside the job, and those of several jobs, such as `text_sections`,
-`picture_section` or `attention_section`.
+`write_report` writes the result and the curves of a run, which every run has, and then the sections
+that a job passes to it: its own, which are defined beside the job, and shared ones such as
+`text_sections`, `picture_section` or `attention_section`.
 
 >>> import pathlib, tempfile
 >>> from dlcore.report import Section, write_page

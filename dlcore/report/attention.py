@@ -20,7 +20,7 @@ class AttentionExample(NamedTuple):
         title: the heading of the example.
         weights: (H, T, S), at least 0.
         source: S tokens that are attended to.
-        output: T tokens that attend; those of the source again in a self-attention.
+        output: T tokens that attend; in a self-attention these are the source's tokens.
     """
 
     title: str
@@ -32,7 +32,7 @@ class AttentionExample(NamedTuple):
 def attention_section(
     title: str, examples: Sequence[AttentionExample], *, text: str = ""
 ) -> Section:
-    """Shows a map of the mean over the heads of each example, and of each head if it has several.
+    """Shows a map of each example's mean over the heads, and of each head if it has several.
 
     Args:
         title: the heading; the pictures' files are named after it, so no other section of the

@@ -92,7 +92,7 @@ def _class_table(
 
 
 def calibration_section(labels: np.ndarray, probabilities: np.ndarray) -> Section:
-    """Shows how far the probabilities can be believed."""
+    """Shows how reliable the probabilities are."""
     result = calibration(probabilities, labels)
     return picture_section(
         "Calibration",

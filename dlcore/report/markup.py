@@ -57,7 +57,7 @@ def preformatted(text: str) -> Html:
 
 
 def picture(name: str) -> Html:
-    """Shows a picture whose file lies beside the page; a click opens it alone, to be zoomed."""
+    """Shows a picture whose file lies beside the page; a click opens it alone, for zooming."""
     file, title = escape(name), escape(name.rpartition(".")[0])
     return Html(f'<a href="{file}"><img src="{file}" alt="{title}"></a>')
 
@@ -68,7 +68,7 @@ def link(target: str, text: str) -> Html:
 
 
 def folded(title: str, content: Html) -> Html:
-    """Makes a part that shows its title alone until it is clicked."""
+    """Makes a part that shows only its title until it is clicked."""
     return Html(f"<details><summary>{escape(title)}</summary>{content}</details>")
 
 
@@ -84,7 +84,7 @@ def table(rows: Iterable[Sequence[object]], *, header: Sequence[object] = ()) ->
 def heat(
     tokens: Sequence[str], weights: np.ndarray, *, most: float | None = None, separator: str = " "
 ) -> Html:
-    """Makes a text with a bar under each token, the redder the greater its weight.
+    """Makes a text with a bar under each token, which is redder for a greater weight.
 
     Args:
         tokens: T tokens.

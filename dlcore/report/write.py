@@ -26,8 +26,8 @@ def write_report(workdir: str | pathlib.Path, sections: Sequence[Section] = ()) 
     """Writes report/index.html and its pictures into the folder of a run.
 
     Args:
-        workdir: the folder with the run's metrics.jsonl and summary.json, and with its config.json
-            and flags.txt, whose model, data and flags the page begins with where they are there.
+        workdir: the folder with the run's metrics.jsonl and summary.json. If it has config.json and
+            flags.txt too, the page begins with the model, the data and the flags.
         sections: the job's own sections, which follow the result, the learning curves and the gap
             between training and held-out data.
 
@@ -55,7 +55,7 @@ def write_report(workdir: str | pathlib.Path, sections: Sequence[Section] = ()) 
 def write_page(folder: pathlib.Path, title: str, sections: Sequence[Section]) -> pathlib.Path:
     """Writes index.html and its pictures into a folder and returns the path of index.html.
 
-    The folder is made where it does not exist.
+    The folder is made if it does not exist.
 
     Raises:
         InputError: when the files cannot be written.
@@ -76,7 +76,7 @@ def write_page(folder: pathlib.Path, title: str, sections: Sequence[Section]) ->
 
 
 def _flags(path: pathlib.Path) -> str:
-    """Returns the text of a flag file; a path in it need not be UTF-8, and is shown by escapes."""
+    """Returns the text of a flag file; paths in it that are not UTF-8 are shown by escapes."""
     return path.read_text(encoding="utf-8", errors="backslashreplace")
 
 
@@ -93,7 +93,7 @@ def _read(path: pathlib.Path, reader: Callable[[pathlib.Path], T], otherwise: T 
 
 
 def _result(summary: Mapping[str, Any], config: Mapping[str, Any], flags: str) -> Html:
-    """Shows what was trained on what with which result, how to repeat it, and all the numbers."""
+    """Shows the model, the data and the result, how to repeat the run, and all the numbers."""
     metrics = summary.get("metrics", {})
     scores = [
         (reading(name).title, reading(name).text(value))
@@ -127,7 +127,7 @@ def _result(summary: Mapping[str, Any], config: Mapping[str, Any], flags: str) -
 
 
 def _curves(rows: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> Html:
-    """Draws one picture for each metric, as lines that stay sharp when one zooms in."""
+    """Draws one picture for each metric, as SVG, which stays sharp when zoomed."""
     names = [(metric, f"curve_{metric}.svg") for metric in curves_of(rows)]
     for metric, name in names:
         plot_metric(rows, metric, folder / name)
@@ -137,7 +137,7 @@ def _curves(rows: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> Html:
 def _gap(rows: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
     """Yields a section with the metrics that training and held-out data share, at the same step.
 
-    Each is taken at the last step for which both were reported.
+    Each metric is taken at the last step for which both were reported.
     """
     splits = list(dict.fromkeys(row["split"] for row in rows if row["split"] != "train"))
     lines = []

@@ -1,7 +1,7 @@
-"""Devices: what to settle before their first use, meshes and sharding, layouts of a step.
+"""Devices: settings before their first use, meshes and sharding, and layouts of a step.
 
-A layout says where the state and the batches lie. `compile_step` and `fit` are told it once; the
-step asks for sums over the devices by `map_rows` and `sum_over_rows`, whichever layout it is.
+A layout says where the state and the batches lie. It is passed once, to `compile_step` or `fit`;
+the step sums over the devices by `map_rows` and `sum_over_rows`, whichever layout it is.
 
 >>> import jax, jax.numpy as jnp
 >>> from dlcore import runtime

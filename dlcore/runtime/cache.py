@@ -1,4 +1,4 @@
-"""JAX's compilation cache on a disk that several processes share."""
+"""A fix for JAX's compilation cache on a disk that several processes share."""
 
 import contextlib
 import functools
@@ -8,11 +8,11 @@ from typing import Any
 
 
 def write_whole_entries() -> None:
-    """Makes JAX write each entry of its compilation cache so that it is whole or not there.
+    """Makes JAX write each entry of its compilation cache as a whole or not at all.
 
-    JAX writes an entry in place, so that another process may read half of one, and one that was
-    killed leaves half of one for good: the readers warn and compile. Of a JAX that keeps its cache
-    otherwise than 0.10, the cache stays as it is.
+    JAX writes an entry in place, so that another process may read half of an entry, and a process
+    that is killed leaves half an entry for good: the readers warn and compile. If a version of JAX
+    stores its cache in another way than 0.10, this changes nothing.
     """
     try:
         from jax._src import lru_cache

@@ -1,4 +1,4 @@
-"""The layout of a name, and functions compiled for a layout and a precision."""
+"""Layouts by name, and functions compiled for a layout and a precision."""
 
 import functools
 from collections.abc import Callable
@@ -18,8 +18,8 @@ class Compiled:
     """A compiled function of (state, batch), which counts how often it had to be traced.
 
     Attributes:
-        traces: 1 after the first call; each further one is a recompilation, caused by a batch of
-            other shapes or types.
+        traces: the number of traces: 1 after the first call; each further one is a recompilation,
+            caused by a batch with other shapes or types.
     """
 
     def __init__(self, function: StateFn, compile_: Callable[[StateFn], StateFn]):
@@ -39,17 +39,18 @@ class Compiled:
 def layout(
     kind: str, *, mesh: str | None = None, rules: sharding.Rules = (), defaults: sharding.Rules = ()
 ) -> Layout:
-    """Returns the layout of a name: "jit" (one device), "pmap" (all devices) or "mesh".
+    """Returns the named layout: "jit" (one device), "pmap" (all devices) or "mesh".
 
     Args:
         kind: "jit", "pmap" or "mesh".
-        mesh: for "mesh" its axes, such as "data=2,fsdp=2,model=2"; by default all are "data".
-        rules: for "mesh" the places of the state, see `OnMesh`.
-        defaults: see `OnMesh`; other layouts do without.
+        mesh: the axes of "mesh", such as "data=2,fsdp=2,model=2"; by default all devices are
+            "data".
+        rules: the placement rules of the state for "mesh", see `OnMesh`.
+        defaults: see `OnMesh`; other layouts ignore them.
 
     Raises:
-        InputError: for an unknown kind, a mesh that does not fit the devices, a mesh or rules given
-            to a layout that has none, or one device in several processes.
+        InputError: for an unknown kind, a mesh that does not fit the devices, a mesh or rules for a
+            layout that has none, or the layout of one device in several processes.
     """
     if kind not in ("jit", "pmap", "mesh"):
         raise choose("layout", kind, ("jit", "pmap", "mesh"))
@@ -69,21 +70,23 @@ def layout(
 def compile_step(step: StateFn, layout: Layout, *, precision: Precision | None = None) -> Compiled:
     """Compiles a step (state, batch) -> (state, metrics) for a layout; the state is donated.
 
-    Layout and precision are told here and nowhere else: while the step is traced, what computes in
-    it asks for them (`map_rows`, `sum_over_rows`, `mean_gradient`, `parallel.sum_over_devices`).
+    Layout and precision are passed here and nowhere else: while the step is traced, the functions
+    that depend on them look them up (`map_rows`, `sum_over_rows`, `mean_gradient`,
+    `parallel.sum_over_devices`).
 
     The batch is a tree of host arrays with the global (in several processes: the local) examples
     along the first axis; the layout puts them in place.
 
     Args:
-        step: to be compiled. Under jit and on a mesh any step is right. Under pmap it sees the rows
-            of one device, and must sum over the devices by one of the functions above.
-        layout: where state and batches lie.
-        precision: of `mean_gradient` and all that is made of it; float32 by default.
+        step: the step to compile. Under jit and on a mesh any step is right. Under pmap the step
+            sees the rows of one device, and must sum over the devices by one of the functions
+            above.
+        layout: the layout, which says where state and batches lie.
+        precision: the precision of `mean_gradient` and everything based on it; float32 by default.
 
     Raises:
-        InputError: when the compiled step is called, under pmap for a step that does not sum over
-            the devices, and where rows do not divide among the devices.
+        InputError: (on calling the compiled step) under pmap for a step that does not sum over the
+            devices, and when rows do not divide among the devices.
     """
     return Compiled(_computing(step, precision), layout.compile_step)
 
@@ -96,14 +99,14 @@ def lower_step(
     *,
     precision: Precision | None = None,
 ) -> jax.stages.Lowered:
-    """Returns a step traced as by `compile_step` for arrays that need not be there.
+    """Returns a step traced as by `compile_step`, but for arrays that need not exist.
 
     Args:
         step: (state, batch) -> (state, metrics).
-        layout: one device or a mesh.
-        state: of `Layout.abstract`.
+        layout: the layout, one device or a mesh.
+        state: the shapes from `Layout.abstract`.
         batch: arrays or shapes of a global batch.
-        precision: float32 by default.
+        precision: the precision, float32 by default.
     """
     return layout.lower_step(_computing(step, precision), state, batch)
 
@@ -114,10 +117,10 @@ def compile_evaluation(
     """Compiles (state, batch) -> (metrics, carry) for a layout; metrics summed over all devices.
 
     Args:
-        function: gets a state whose parameters have the type that is computed with. Its metrics
-            become float32 at least, and the new carry has the types of the old.
-        layout: where state and batches lie.
-        precision: float32 by default.
+        function: the evaluation; it gets a state whose parameters have the type to compute in. Its
+            metrics become float32 at least, and the new carry has the types of the old.
+        layout: the layout, which says where state and batches lie.
+        precision: the precision, float32 by default.
     """
     precision = precision or FLOAT32
 
@@ -133,7 +136,7 @@ def compile_evaluation(
 
 
 def _computing(function: StateFn, precision: Precision | None) -> StateFn:
-    """Returns the function, while it is traced in a precision."""
+    """Returns the function wrapped so that it is traced in a precision."""
 
     @functools.wraps(function)
     def run(state: State, batch: Batch) -> Any:

@@ -22,7 +22,7 @@ def configure(*, compilation_cache: str | None = None) -> None:
     Args:
         compilation_cache: the folder of the cache. By default the environment variable
             JAX_COMPILATION_CACHE_DIR, else ~/.cache/dlcore/compilations. A cache that cannot be
-            written costs time, never a run: JAX warns and compiles. Processes may share it.
+            written costs time but never ends a run: JAX warns and compiles. Processes may share it.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if jax.__version__.startswith(_YNN_VERSIONS) and _NO_YNN_FUSION not in flags:

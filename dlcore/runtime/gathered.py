@@ -1,11 +1,11 @@
-"""Functions of whole parameters where each device holds a part of them, and their gradients.
+"""Functions of whole parameters, evaluated where each device holds only a part of them.
 
 This is ZeRO's third stage: Rajbhandari et al. 2020, section 5.3, https://arxiv.org/abs/1910.02054.
 A function is traced once for whole parameters. Then its equations are evaluated one by one, and the
-parameters of a layer are gathered when the layer before begins: while one layer computes, those of
-the next one travel, and no third one is whole. The backward pass gathers in the same manner, in its
-own order, and makes parts of the gradients as soon as they are there. Barriers hold the compiler to
-that order.
+parameters of a layer are gathered when the layer before begins: while one layer computes, the
+parameters of the next are sent, and no third layer is held as a whole. The backward pass gathers in
+the same way, in its own order, and cuts gradients into parts as soon as they are known. Barriers
+make the compiler keep that order.
 """
 
 import dataclasses
@@ -26,15 +26,15 @@ Cut = Callable[[jax.Array], Any] | None
 
 
 def value_and_grad(function: Callable[..., Any], gathers: Sequence[Gather]) -> Callable[..., Any]:
-    """`jax.value_and_grad` by parts of the first argument, with `has_aux`.
+    """Returns `jax.value_and_grad` with respect to parts of the first argument, with `has_aux`.
 
-    For its backward pass the function keeps what it would keep for `jax.grad`, so that
-    rematerialisation inside of it has its effect; only the whole parameters, and their copies in a
-    narrower type, are not kept but gathered once more.
+    For its backward pass the function keeps the same values as for `jax.grad`, so that
+    rematerialisation inside of it works; but the whole parameters, and their copies in a narrower
+    type, are gathered once more instead of being kept.
 
     Args:
         function: (whole, *rest) -> (value, aux).
-        gathers: for each leaf of the parts, what makes it whole.
+        gathers: for each leaf of the parts, the function that makes it whole.
 
     Returns:
         (parts, *rest) -> ((value, aux), gradient of the parts).
@@ -59,7 +59,7 @@ def value_and_grad(function: Callable[..., Any], gathers: Sequence[Gather]) -> C
 
 
 def apply(function: Callable[..., Any], gathers: Sequence[Gather]) -> Callable[..., Any]:
-    """Returns the function (whole, *rest) -> results by parts of its first argument."""
+    """Returns the function (whole, *rest) -> results as a function of parts of `whole`."""
 
     def run(parts: Any, *rest: Any) -> Any:
         return jax.tree.map(_whole, _call(lambda whole: function(whole, *rest), parts, gathers))
@@ -69,13 +69,13 @@ def apply(function: Callable[..., Any], gathers: Sequence[Gather]) -> Callable[.
 
 @dataclasses.dataclass(frozen=True)
 class _Share:
-    """A whole parameter, or its copy in a narrower type, that is gathered when it is needed.
+    """A whole parameter, or its copy in a narrower type, that is gathered only when needed.
 
     Attributes:
-        path: of the parameter.
+        path: the path of the parameter.
         dtype: the type.
         part: the part of the parameter that the device holds.
-        gather: makes the whole.
+        gather: makes the whole parameter.
     """
 
     path: str
@@ -95,7 +95,7 @@ class _Share:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the whole."""
+        """The shape of the whole parameter."""
         return _shape(self.gather, self.part).shape
 
     def whole(self, part: jax.Array) -> jax.Array:
@@ -104,7 +104,7 @@ class _Share:
 
 
 def _call(function: Callable[[Any], Any], parts: Any, gathers: Sequence[Gather]) -> Any:
-    """Returns what a function of whole parameters does, copies of parameters as `_Share`."""
+    """Returns the results of a function of whole parameters, with their copies as `_Share`s."""
     leaves, structure = jax.tree.flatten(parts)
     shapes = [_shape(*each) for each in zip(gathers, leaves, strict=True)]
     closed, results = jax.make_jaxpr(function, return_shape=True)(
@@ -140,9 +140,9 @@ def _evaluate(
 
     Args:
         closed: the program.
-        arguments: those of the program; parameters that are to be gathered are `_Share`s.
-        cuts: what makes a part of each result, as soon as it is there and before more is gathered;
-            None, or no cuts at all, for results that stay whole.
+        arguments: the arguments of the program; parameters that are to be gathered are `_Share`s.
+        cuts: the function that cuts a part out of each result, as soon as the result is known and
+            before more is gathered; None, or no cuts at all, for results that stay whole.
 
     Returns:
         The results; those that are copies of parameters are `_Share`s.
@@ -192,7 +192,7 @@ def _evaluate(
 
 
 def _narrows(eqn: JaxprEqn, shares: dict[Any, _Share]) -> bool:
-    """Returns whether the equation only copies a share in a narrower type: a share as well."""
+    """Returns whether the equation only copies a share in a narrower type, which is a share too."""
     if eqn.primitive is not jax.lax.convert_element_type_p or isinstance(eqn.invars[0], Literal):
         return False
     share, dtype = shares.get(eqn.invars[0]), eqn.params["new_dtype"]
@@ -214,11 +214,11 @@ def _layers(eqns: Sequence[JaxprEqn], shares: dict[Any, _Share]) -> list[dict[An
 def _gathered(
     layer: dict[Any, _Share], awaited: Sequence[jax.Array]
 ) -> tuple[dict[Any, jax.Array], Sequence[jax.Array]]:
-    """Gathers the parameters of a layer once other values are there.
+    """Gathers the parameters of a layer once other values are known.
 
     Returns:
-        The whole parameters, and the other values. Who reads these has to take them from here:
-        XLA does not wait for what passes a barrier unread.
+        The whole parameters, and the other values. Code that reads these values must take them from
+        here: XLA does not wait for values that pass a barrier unread.
     """
     different = list(dict.fromkeys(layer.values()))
     parts = [share.part for share in different]

@@ -1,4 +1,4 @@
-"""Layouts: how one step runs on the devices. The same step body serves jit, pmap and a mesh.
+"""Layouts of a step on the devices; the same step body serves jit, pmap and a mesh.
 
 A layout says where the state and the batches lie and compiles functions of (state, batch). The
 state has the same shapes in every layout, so one checkpoint and one evaluation serve all of them.
@@ -36,13 +36,13 @@ value_and_grad = functools.partial(jax.value_and_grad, has_aux=True)
 
 
 class Layout(abc.ABC):
-    """A layout of state and batches on the devices.
+    """A layout of the state and the batches on the devices.
 
     Attributes:
         axis_name: the named axes over which the examples are spread while a gradient is computed,
             or None where one device sees them all.
-        data_size: over how many devices the examples of a batch are spread.
-        part: which part of each batch this process feeds, and of how many parts.
+        data_size: the number of devices over which the examples of a batch are spread.
+        part: which part of each batch this process feeds, and the number of parts.
     """
 
     axis_name: str | tuple[str, ...] | None = None
@@ -51,17 +51,17 @@ class Layout(abc.ABC):
 
     @abc.abstractmethod
     def shardings(self, shapes: State) -> Any:
-        """Returns the sharding of each leaf of a state of these shapes."""
+        """Returns the sharding of each leaf of a state, given its shapes."""
 
     @abc.abstractmethod
     def compile_step(self, step: StateFn) -> StateFn:
         """Compiles (state, batch) -> (state, metrics); the state is donated."""
 
     def lower_step(self, step: StateFn, state: State, batch: Batch) -> jax.stages.Lowered:
-        """Returns the step traced for arrays that need not be there, to be read instead of run.
+        """Returns the step traced for arrays that need not exist, to be read instead of run.
 
         Raises:
-            InputError: for pmap, which computes what a mesh of the axis "data" does.
+            InputError: for pmap, which computes the same as a mesh with the axis "data".
         """
         raise InputError("pmap lowers no step; plan --layout=mesh, which computes the same")
 
@@ -69,23 +69,23 @@ class Layout(abc.ABC):
     def compile_evaluation(self, function: StateFn) -> StateFn:
         """Compiles (state, batch) -> (metrics, carry).
 
-        Metrics are sums over the examples; the carry lies where that of the state lies.
+        Metrics are sums over the examples; the carry lies where the state's carry lies.
         """
 
     def map_rows(self, function: RowsFn) -> Mapped:
-        """See `dlcore.runtime.map_rows`."""
+        """Implements `dlcore.runtime.map_rows`."""
         return functools.partial(function, value_and_grad=value_and_grad)
 
     def sum_over_rows(self, function: SumsFn) -> SumsFn:
-        """See `dlcore.runtime.sum_over_rows`."""
+        """Implements `dlcore.runtime.sum_over_rows`."""
         return function
 
     def on_each_device(self, step: StateFn) -> StateFn:
-        """See `dlcore.runtime.on_each_device`."""
+        """Implements `dlcore.runtime.on_each_device`."""
         return step
 
     def traced(self, function: StateFn) -> StateFn:
-        """Returns the function, while it is traced for this layout and can ask for it."""
+        """Returns the function wrapped so that it is traced for this layout and can look it up."""
 
         @functools.wraps(function)
         def run(state: State, batch: Batch) -> Any:
@@ -98,15 +98,15 @@ class Layout(abc.ABC):
         return run
 
     def initialise(self, make_state: Callable[[], State]) -> State:
-        """Makes the state where it belongs: no device ever holds more than its part."""
+        """Makes the state in its place, so that no device ever holds more than its part."""
         shardings = self.shardings(jax.eval_shape(make_state))
         options = compiling_quickly()
         return jax.jit(make_state, out_shardings=shardings, compiler_options=options)()
 
     def place(self, state: State) -> State:
-        """Brings the leaves of a state that was made elsewhere where they belong.
+        """Moves the leaves of a state that was made elsewhere to their places.
 
-        For a state that fits on one device; `initialise` makes a larger one.
+        This is for a state that fits on one device; `initialise` makes a larger one.
         """
 
         def moved(leaf: Any, place: Any) -> Any:
@@ -138,7 +138,7 @@ class Layout(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Jit(Layout):
-    """One device."""
+    """The layout of one device."""
 
     def shardings(self, shapes: State) -> Any:
         device = SingleDeviceSharding(jax.devices()[0])
@@ -159,16 +159,16 @@ _current: ContextVar[Layout] = ContextVar("layout", default=_ONE_DEVICE)
 
 
 def map_rows(function: RowsFn) -> Mapped:
-    """Computes a gradient where the rows of the batch are, and sums it over the devices once.
+    """Returns a gradient function that runs on each device's rows and sums over the devices once.
 
-    The layout is that which the step is being traced for, one device by default. While the function
-    is traced, `dlcore.parallel` knows which part of the batch it sees.
+    The layout is the one for which the step is being traced, by default one device. While the
+    function is traced, `dlcore.parallel` knows which part of the batch it sees.
 
     Args:
         function: (params, shared, rows, value_and_grad) -> ((gradient, sums), shared, rows). It
             sees the device's part of the parameters and of the rows of a batch and of a carry, and
-            all of what is shared, which must come out equal on all devices. `value_and_grad(f)` is
-            `jax.value_and_grad(f, has_aux=True)` for such parts, f being a function of whole
+            all shared values, whose results must be equal on all devices. `value_and_grad(f)` is
+            `jax.value_and_grad(f, has_aux=True)` for these parts, where f is a function of whole
             parameters. The gradient has the structure of the parameters.
 
     Returns:
@@ -183,21 +183,21 @@ def map_rows(function: RowsFn) -> Mapped:
 
 
 def sum_over_rows(function: SumsFn) -> SumsFn:
-    """Sums over all rows of a batch, wherever they lie: for statistics that are no gradient.
+    """Returns a function that sums over all rows of a batch, for statistics other than gradients.
 
-    The layout is that which the step is being traced for, one device by default.
+    The layout is the one for which the step is being traced, by default one device.
 
     Args:
         function: (params, rows, *shared) -> a tree of sums over the rows. It sees the whole
-            parameters in the type that is computed with, the rows of the batch that are on the
-            device and all of what is shared, such as a key. Noise for each row comes from its place
-            in the batch, `parallel.positions`.
+            parameters in the type to compute in, the rows of the batch that are on the device and
+            all shared values, such as a key. It should draw the noise of a row by its position in
+            the batch, `parallel.positions`.
 
     Returns:
         (params, batch, *shared) -> the sums over all rows, on all devices, float32 at least.
 
-    The products of units that are on together, which contrastive divergence (Hinton 2002) needs
-    once of the data and once of what the machine makes of them:
+    For example, contrastive divergence (Hinton 2002) needs the products of units that are on
+    together, once for the data and once for the machine's reconstruction:
 
     >>> import jax.numpy as jnp
     >>> def products(params, rows):
@@ -221,18 +221,19 @@ def sum_over_rows(function: SumsFn) -> SumsFn:
 
 
 def on_each_device(step: StateFn) -> StateFn:
-    """Runs a step as each device sees it in every layout, as under pmap: for updates of few rows.
+    """Returns a step that each device runs on its own rows, as under pmap, in every layout.
 
-    The layout is that which the step is being traced for, one device by default.
+    The layout is the one for which the step is being traced, by default one device.
 
     Args:
-        step: (state, batch) -> (state, metrics). It sees the whole state, which has no carry, and
-            the rows of the batch that are on the device. What it returns must be equal on all
-            devices, made so by `parallel.sum_over_devices` and `parallel.gather_over_devices`.
+        step: (state, batch) -> (state, metrics), such as one that updates few rows. It sees the
+            whole state, which has no carry, and the rows of the batch that are on the device. Its
+            results must be equal on all devices, by `parallel.sum_over_devices` and
+            `parallel.gather_over_devices`.
 
     Returns:
-        The step. On a mesh, parameters that "fsdp" has cut are whole on each device while it runs;
-        what "model" has cut stays so.
+        The step. On a mesh, parameters that "fsdp" cuts are whole on each device while it runs;
+        parameters that "model" cuts stay cut.
     """
 
     @functools.wraps(step)
@@ -243,7 +244,7 @@ def on_each_device(step: StateFn) -> StateFn:
 
 
 def name_of(step: Callable[..., Any]) -> str:
-    """Returns the name of the function that wrappers made by `functools.wraps` stand for."""
+    """Returns the name of the function inside wrappers made by `functools.wraps`."""
     step = inspect.unwrap(step)
     while isinstance(step, functools.partial):
         step = inspect.unwrap(step.func)
@@ -253,9 +254,9 @@ def name_of(step: Callable[..., Any]) -> str:
 def compiling_quickly() -> dict[str, int] | None:
     """Returns the options of the compiler for a program that runs once.
 
-    On CPUs most of the compiler's time goes into making code fast: at level 1 of 3 the programs
-    that draw parameters compile in a third of the time and give the same bits. A level that
-    XLA_FLAGS names stays.
+    On CPUs the compiler spends most of its time on making code fast: at level 1 of 3 the programs
+    that draw parameters compile in a third of the time and compute the same bits. A level in
+    XLA_FLAGS takes precedence.
     """
     level = "xla_backend_optimization_level"
     if jax.default_backend() != "cpu" or level in os.environ.get("XLA_FLAGS", ""):
@@ -291,10 +292,10 @@ def apart(state: State) -> tuple[State, Any]:
 
 
 def together(state: State, carry: Any) -> State:
-    """Returns the state that `apart` took apart."""
+    """Returns the state from the two results of `apart`."""
     return state if carry is None else state.replace(carry=carry)
 
 
 def all_at(place: NamedSharding, tree: Any) -> Any:
-    """Returns a tree of the same structure whose leaves are all the place."""
+    """Returns a tree of the same structure with the same place in every leaf."""
     return jax.tree.map(lambda _: place, tree)

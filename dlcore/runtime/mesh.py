@@ -33,10 +33,10 @@ class OnMesh(Layout):
     """A mesh of devices: batches over "data" and "fsdp", the state over "fsdp" and by rules.
 
     Attributes:
-        mesh: of `sharding.make_mesh`.
-        rules: path rules for the leaves of the state; each must be found and fit.
-        defaults: further rules, which hold where they fit. What neither they nor "fsdp" cut is
-            replicated.
+        mesh: a mesh of `sharding.make_mesh`.
+        rules: path rules for the leaves of the state; each must match and fit.
+        defaults: further rules, which apply where they fit. Leaves that neither they nor "fsdp" cut
+            are replicated.
     """
 
     mesh: Mesh
@@ -121,7 +121,7 @@ class OnMesh(Layout):
         return part_of_batch(Part(offset, 1, self.axis_name))
 
     def _gathers(self, tree: Any) -> list[gathered.Gather]:
-        """Returns how each leaf is gathered before it is used; None where it lies as it is used."""
+        """Returns how each leaf is gathered before its use; None for leaves used as they lie."""
         rules = (*self.rules, *self.defaults)
 
         def of(spec: PartitionSpec, wanted: PartitionSpec) -> gathered.Gather:
@@ -143,7 +143,7 @@ class OnMesh(Layout):
         return [of(*each) for each in zip(*map(jax.tree.leaves, specs), strict=True)]
 
     def _on_rows(self, function: Callable[..., Any], inputs: Any, outputs: Any) -> Any:
-        """Runs a function where the rows are; over "model" the compiler spreads it."""
+        """Runs a function on each device's rows; the compiler spreads it over "model"."""
         return jax.shard_map(
             function,
             mesh=self.mesh,
@@ -154,7 +154,7 @@ class OnMesh(Layout):
         )
 
     def _gather(self, leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
-        """The whole leaf; its gradient is summed over "fsdp" and cut again (reduce-scatter)."""
+        """Returns the whole leaf; its gradient is summed over "fsdp" and cut (reduce-scatter)."""
         axis = list(spec).index(sharding.FSDP)
         gather = functools.partial(
             jax.lax.all_gather, axis_name=sharding.FSDP, axis=axis, tiled=True
@@ -172,13 +172,13 @@ class OnMesh(Layout):
         return gather(leaf)
 
     def _sum(self, gradient: jax.Array, spec: PartitionSpec) -> jax.Array:
-        """The sum of a gradient over the devices; gathering has summed it over "fsdp" already."""
+        """Returns the sum of a gradient over the devices; gathering has summed it over "fsdp"."""
         axes = [axis for axis in self.axis_name if self.mesh.shape[axis] > 1 and axis not in spec]
         return jax.lax.psum(gradient, tuple(axes)) if axes else gradient
 
     @property
     def _local_size(self) -> int:
-        """Among how many devices the rows that this process feeds are divided."""
+        """Returns the number of devices among which this process's rows are divided."""
         return self.data_size // self.part[1]
 
     def _place(self, batch: Batch, devices: int) -> Batch:
@@ -214,7 +214,7 @@ class OnMesh(Layout):
 
         Args:
             step: (state, batch) -> (state, metrics).
-            state: of `abstract`.
+            state: the shapes from `abstract`.
             batch: arrays or shapes of a global batch.
         """
         return self._jit(step, state).lower(state, self.abstract_batch(batch))
@@ -253,10 +253,10 @@ class OnMesh(Layout):
         return jax.jit(self.traced(run), out_shardings=places)
 
     def lower_evaluation(self, function: StateFn, state: State, batch: Batch) -> jax.stages.Lowered:
-        """Returns an evaluation traced for arrays that need not be there; see `lower_step`."""
+        """Returns an evaluation traced for arrays that need not exist; see `lower_step`."""
         return self._jit_evaluation(function).lower(state, self.abstract_batch(batch))
 
 
 def _parts(specs: sharding.Specs) -> sharding.Specs:
-    """Returns the parts of placements that lie along "fsdp"."""
+    """Returns the parts of placements along "fsdp"."""
     return jax.tree.map(functools.partial(sharding.along, sharding.FSDP), specs)

@@ -1,15 +1,15 @@
-"""Streams for people: what cannot be written there is no reason to end the work."""
+"""Streams for people, whose failures must not end the work."""
 
 from typing import Any, TextIO
 
 
 class Unfailing:
-    """A text stream without failing writes: closed, gone or on a full disk, it loses the text.
+    """A text stream whose writes never fail: if it is closed or its disk is full, the text is lost.
 
     Characters that the stream's encoding does not have are written as escapes.
 
     Attributes:
-        error: the last failure of the system's.
+        error: the last error of the operating system.
     """
 
     def __init__(self, stream: TextIO | None):
@@ -42,5 +42,5 @@ class Unfailing:
 
 
 def unfailing(stream: TextIO | Unfailing | None) -> Unfailing:
-    """Returns a stream without failing writes, the same one if it is one already."""
+    """Returns a stream whose writes never fail, or the same one if it is one already."""
     return stream if isinstance(stream, Unfailing) else Unfailing(stream)

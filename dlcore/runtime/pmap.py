@@ -34,8 +34,8 @@ from dlcore.runtime.sharding import DATA
 class Pmap(Layout):
     """Data parallel by `jax.pmap`: the state unstacked and replicated, the batch split.
 
-    A step sees the rows of its device alone. One that never sums over the devices, or after which
-    they disagree, is refused.
+    A step sees only the rows of its device. A step that never sums over the devices, or after which
+    the devices disagree, is refused.
     """
 
     axis_name: str = DATA
@@ -88,7 +88,7 @@ class Pmap(Layout):
         return jax.tree.map(split, batch)
 
     def _local(self, rest: State, carry: Any) -> tuple[State, Any]:
-        """Returns the parts of arrays that this process holds, which `pmap` takes."""
+        """Returns the parts of arrays that this process holds, in the form for `pmap`."""
         if jax.process_count() > 1:
             to_local = multihost_utils.global_array_to_host_local_array
             rest = to_local(rest, self._mesh, PartitionSpec())

@@ -1,9 +1,9 @@
-"""The types of numbers that a step computes with, told once, to what compiles it.
+"""The types of numbers that a step computes in, which are passed once, to the compilation.
 
-Mixed precision in the manner of Micikevicius et al. 2018 and of the policies of DeepMind's jmp:
-parameters, gradients and what the optimizer remembers are of one type, what is computed between
-them of another, and sums over examples of a third. Models have no argument for it: they compute in
-the type of the parameters that they are given.
+This is mixed precision as in Micikevicius et al. 2018 and the policies of DeepMind's jmp:
+parameters, gradients and the optimizer's state have one type, computations between them another,
+and sums over examples a third. Models have no argument for it: they compute in the type of the
+parameters that they get.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ class Precision:
     """The types of a step's numbers.
 
     Attributes:
-        params: of the parameters that the optimizer changes, of their gradients, and of all that
-            it remembers.
-        compute: of the parameters that a model sees, and so of what it computes.
-        output: of losses and metrics, at least.
+        params: the type of the parameters that the optimizer changes, of their gradients, and of
+            the optimizer's state.
+        compute: the type of the parameters that a model sees, and so of its computations.
+        output: the least type of losses and metrics.
     """
 
     params: Any = jnp.float32
@@ -36,7 +36,7 @@ class Precision:
     output: Any = jnp.float32
 
     def cast(self, params: Tree) -> Tree:
-        """Returns the parameters as a model sees them; leaves of other types than `params` stay."""
+        """Returns the parameters as a model sees them; leaves of types other than `params` stay."""
 
         def cast(leaf: jax.Array) -> jax.Array:
             return leaf.astype(self.compute) if leaf.dtype == self.params else leaf
@@ -44,7 +44,7 @@ class Precision:
         return params if self.params == self.compute else jax.tree.map(cast, params)
 
     def widen(self, tree: Tree) -> Tree:
-        """Returns a tree with the floats that are narrower than `output` brought to it."""
+        """Returns a tree whose floats that are narrower than `output` are widened to it."""
 
         def widen(leaf: Any) -> jax.Array:
             leaf = jnp.asarray(leaf)
@@ -68,19 +68,19 @@ def precision(name: str) -> Precision:
     """Returns a precision by name: "float32", or "bfloat16" with float32 parameters and sums.
 
     Raises:
-        InputError: for another name.
+        InputError: for any other name.
     """
     return errors.pick("precision", name, _PRECISIONS)
 
 
 def current_precision() -> Precision:
-    """Returns the precision of what is being traced; float32 unless told otherwise."""
+    """Returns the precision in which code is being traced; float32 by default."""
     return _current.get()
 
 
 @contextlib.contextmanager
 def computing_in(precision: Precision) -> Iterator[None]:
-    """While open, steps and evaluations are traced for this precision."""
+    """Makes steps and evaluations be traced in a precision while open."""
     token = _current.set(precision)
     try:
         yield

@@ -1,7 +1,7 @@
-"""Several processes as one run: how they meet, who speaks, and how they end together.
+"""Several processes as one run: how they connect, which one writes, and how they end together.
 
 Every process runs the same program on its own devices and feeds its own rows; collectives among the
-devices keep them in step. One that fails must end all, else the others wait for it for minutes.
+devices keep them in step. A process that fails must end all, else the others wait for minutes.
 """
 
 import faulthandler
@@ -33,18 +33,18 @@ def initialize(
 ) -> None:
     """Makes this process one of a run, before anything touches a device.
 
-    Without arguments the cluster says which one it is: Slurm (`srun`), OpenMPI (`mpirun`), Cloud
-    TPUs, and Kubernetes where the package `kubernetes` is installed. Without a cluster it is the
-    only one.
+    Without arguments the number of the process comes from the cluster: Slurm (`srun`), OpenMPI
+    (`mpirun`), Cloud TPUs, or Kubernetes if the package `kubernetes` is installed. Without a
+    cluster the process is the only one.
 
     Args:
-        coordinator: host:port at which process 0 listens.
-        num_processes: how many there are.
-        process_id: which of them this is, from 0 on.
+        coordinator: the host:port at which process 0 listens.
+        num_processes: the number of processes.
+        process_id: the number of this process, from 0 on.
 
     Raises:
-        InputError: when only some of the three are given, they do not fit together, or the
-            processes did not meet in time.
+        InputError: when only some of the three are given, they contradict each other, or the
+            processes did not connect in time.
     """
     global _joined
     given = coordinator, num_processes, process_id
@@ -79,7 +79,7 @@ def cluster(environment: Mapping[str, str]) -> str | None:
     """Returns the cluster that started this process as one of several or on a TPU, or None.
 
     Args:
-        environment: its environment variables.
+        environment: the environment variables of the process.
     """
     if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in environment:
         return "slurm"
@@ -99,21 +99,21 @@ def is_distributed() -> bool:
 
 
 def is_primary() -> bool:
-    """Returns whether this process, number 0, writes and speaks for all."""
+    """Returns whether this is process 0, which writes and prints for all."""
     return not _joined or jax.process_index() == 0
 
 
 def all_agree(ok: bool) -> bool:
-    """Returns whether `ok` is true in all processes; each must call it, and waits for the rest."""
+    """Returns whether `ok` is true in all processes; each must call it, and it waits for all."""
     if not is_distributed():
         return ok
     return bool(np.all(multihost_utils.process_allgather(np.asarray(ok))))
 
 
 def of_primary(array: np.ndarray) -> np.ndarray:
-    """Returns the array of process number 0; all must call it, with arrays of one shape and type.
+    """Returns the array of process 0; all must call it, with arrays of one shape and type.
 
-    It is for what depends on the last bits of sums, which may differ between machines.
+    It is for values that depend on the last bits of sums, which may differ between machines.
     """
     if not is_distributed():
         return array
@@ -121,7 +121,7 @@ def of_primary(array: np.ndarray) -> np.ndarray:
 
 
 def made_once(make: Callable[[], T], read: Callable[[], T]) -> T:
-    """Returns what process number 0 makes in a folder that all see; the others wait and read it.
+    """Returns what process 0 makes in a shared folder; the other processes wait and read it.
 
     All must call it.
     """
@@ -131,9 +131,9 @@ def made_once(make: Callable[[], T], read: Callable[[], T]) -> T:
 
 
 def whole(tree: Any) -> Any:
-    """Returns the arrays of a tree as NumPy's, whole in each process; all must call it.
+    """Returns the arrays of a tree as whole NumPy arrays in each process; all must call it.
 
-    A device holds one whole array at a time.
+    A device holds only one whole array at a time.
     """
     if not is_distributed():
         return jax.device_get(tree)
@@ -141,7 +141,7 @@ def whole(tree: Any) -> Any:
 
 
 def exit_process(status: int) -> NoReturn:
-    """Ends the process, and with it all of a run: the others notice within seconds.
+    """Ends the process and so the whole run: the other processes notice within seconds.
 
     Args:
         status: the exit status.
@@ -155,18 +155,18 @@ def exit_process(status: int) -> NoReturn:
 
 
 def fail(error: BaseException) -> NoReturn:
-    """Prints the traceback of an error and leaves with status 1."""
+    """Prints the traceback of an error and exits with status 1."""
     traceback.print_exception(error)
     exit_process(1)
 
 
 def set_watchdog(seconds: float) -> None:
-    """From now on the process leaves, with all its tracebacks, when it shows no life for so long.
+    """Makes the process exit, with all its tracebacks, when it shows no sign of life for a time.
 
-    A process that hangs makes all others wait in a collective, so that all of them leave.
+    A process that hangs makes all others wait in a collective, so that all of them exit.
 
     Args:
-        seconds: 0 never leaves.
+        seconds: the time; with 0 the process never exits.
     """
     global _limit
     _limit = seconds
@@ -175,7 +175,7 @@ def set_watchdog(seconds: float) -> None:
 
 
 def heartbeat(*, now: bool = False) -> None:
-    """Says that the process is alive; costs next to nothing, so say it at every step."""
+    """Records a sign of life; it costs almost nothing, so call it at every step."""
     global _since
     if _limit and (now or time.monotonic() - _since > _limit / 100):
         _since = time.monotonic()

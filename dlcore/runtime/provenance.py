@@ -1,4 +1,4 @@
-"""The provenance of a result: packages, code, devices and what else kept them busy."""
+"""The provenance of a result: packages, code, devices and the load of the machine."""
 
 import contextlib
 import datetime
@@ -17,7 +17,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-da
 
 
 def provenance() -> dict[str, Any]:
-    """Returns where a result comes from, as JSON.
+    """Returns the provenance of a result, as JSON.
 
     Returns:
         "versions" of Python and the packages, "git_commit" of the code (None without git),
@@ -42,14 +42,14 @@ def provenance() -> dict[str, Any]:
 
 
 def _cores() -> int:
-    """The cores that this process may use; all of the host's where the system has no affinity."""
+    """Returns the number of cores that this process may use; all where there is no affinity."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _processor() -> str:
-    """The name of the host's processor; its architecture where the system does not tell more."""
+    """Returns the name of the host's processor, or its architecture where it is not known."""
     with contextlib.suppress(OSError):
         for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -1,4 +1,4 @@
-"""Compares the copies that devices hold of what should be the same on all of them."""
+"""Compares the copies of arrays that should be equal on all devices."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ _ROUNDING = 1e-5
 
 
 def differing(tree: Any, mesh: Mesh) -> str | None:
-    """Returns the path of the first leaf of which the devices hold different copies, or None.
+    """Returns the path of the first leaf whose copies differ between devices, or None.
 
     Args:
         tree: arrays that are replicated over the mesh.
-        mesh: of one axis.
+        mesh: a mesh with one axis.
     """
     (axis,) = mesh.axis_names
 

@@ -1,8 +1,8 @@
 """Places the leaves of a training state on a mesh: by rules on their paths, and fully sharded.
 
-A mesh has three axes. The examples of a batch are spread over "data" and "fsdp". What "fsdp" holds
-of the state beyond that, each device holds a part of, and gathers it when it computes. What rules
-cut over "model", each device computes its part with (tensor parallel).
+A mesh has three axes. The examples of a batch are spread over "data" and "fsdp". The state is also
+cut over "fsdp": each device holds a part, and gathers the whole when it computes. Arrays that rules
+cut over "model" stay cut: each device computes with its part (tensor parallel).
 """
 
 import math
@@ -29,9 +29,9 @@ def make_mesh(axes: str, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Returns the mesh that a string such as "data=4" or "data=2,fsdp=2,model=2" describes.
 
     Args:
-        axes: comma-separated NAME=SIZE, the names among "data", "fsdp" and "model"; an axis that is
-            not named has the size 1.
-        devices: all of JAX's devices by default.
+        axes: comma-separated NAME=SIZE, with names among "data", "fsdp" and "model"; an axis that
+            is not named has the size 1.
+        devices: the devices, by default all of JAX's.
 
     Raises:
         InputError: when the string is not of that form or the sizes do not use every device.
@@ -52,7 +52,7 @@ def mesh_sizes(axes: str) -> dict[str, int]:
     """Returns the sizes of the axes that a string such as "data=2,fsdp=2" names.
 
     Raises:
-        InputError: when it is not of that form, or names an unknown axis or one twice.
+        InputError: when the string is not of that form, or names an unknown axis or an axis twice.
     """
     if not re.fullmatch(r"\w+=[1-9]\d*(,\w+=[1-9]\d*)*", axes):
         raise InputError(f"mesh {axes!r} is not of the form data=4 or data=2,fsdp=2,model=2")
@@ -67,17 +67,17 @@ def mesh_sizes(axes: str) -> dict[str, int]:
 
 
 def place(shapes: Any, mesh: Mesh, rules: Rules) -> Specs:
-    """Each leaf by the first rule that is found in its path and fits it, cut further over "fsdp".
+    """Returns the placement of each leaf, by the first rule that fits and cut over "fsdp".
 
-    An optimizer's moments carry the paths of their parameters, so one rule places both. A rule fits
-    when the leaf has its dimensions and the axes divide them. The axis "fsdp" cuts the largest
-    dimension that it divides and no rule has cut; leaves of fewer than `FSDP_MINIMUM` elements stay
-    whole.
+    A rule must match the leaf's path. The paths of an optimizer's moments contain those of their
+    parameters, so one rule places both. A rule fits when the leaf has its number of dimensions and
+    the axes divide them. The axis "fsdp" cuts the largest dimension that it divides and no rule has
+    cut; leaves of fewer than `FSDP_MINIMUM` elements stay whole.
 
     Args:
         shapes: a tree of arrays or `jax.ShapeDtypeStruct`.
-        mesh: of `make_mesh`.
-        rules: (regular expression, places of the dimensions).
+        mesh: a mesh of `make_mesh`.
+        rules: pairs (regular expression, axes of the dimensions).
     """
     size = mesh.shape[FSDP]
 
@@ -96,16 +96,16 @@ def place(shapes: Any, mesh: Mesh, rules: Rules) -> Specs:
 
 
 def computed(shapes: Any, mesh: Mesh, rules: Rules) -> Specs:
-    """Returns the placement along "model" with which each leaf is computed.
+    """Returns the placement along "model" in which each leaf takes part in computations.
 
-    It is that with which the leaf lies there, except where a rule is found that does not fit and a
-    later one does: then the leaf lies by the later rule, and is computed with by the first one, in
-    uneven parts, which the compiler pads.
+    It is the placement in which the leaf is stored, except where a rule matches but does not fit
+    and a later one does: then the leaf is stored by the later rule, but computations use the first
+    one, with uneven parts, which the compiler pads.
 
     Args:
         shapes: a tree of arrays or `jax.ShapeDtypeStruct`.
-        mesh: of `make_mesh`.
-        rules: (regular expression, places of the dimensions).
+        mesh: a mesh of `make_mesh`.
+        rules: pairs (regular expression, axes of the dimensions).
     """
 
     def of(key_path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
@@ -126,7 +126,7 @@ def along(axis: str, spec: PartitionSpec) -> PartitionSpec:
 
 
 def misfit(leaf: Any, spec: PartitionSpec, mesh: Mesh) -> str | None:
-    """Why a leaf cannot lie so on the mesh, or None."""
+    """Returns why a leaf cannot be placed in this way on the mesh, or None if it can."""
     if leaf.ndim < len(spec):
         return f"the rule names {len(spec)} dimensions; give at most {leaf.ndim}"
     for size, axis in zip(leaf.shape, spec, strict=False):
@@ -139,7 +139,7 @@ def misfit(leaf: Any, spec: PartitionSpec, mesh: Mesh) -> str | None:
 
 
 def check_rules(shapes: Any, mesh: Mesh, rules: Rules) -> None:
-    """Raises InputError when a rule is found in no path, or does not fit a leaf it is found in."""
+    """Raises InputError when a rule matches no path, or does not fit a leaf that it matches."""
     specs = paths.match(shapes, rules, PartitionSpec())
 
     def check(key_path: tuple[Any, ...], leaf: Any, spec: PartitionSpec) -> None:
@@ -151,7 +151,7 @@ def check_rules(shapes: Any, mesh: Mesh, rules: Rules) -> None:
 
 
 def named(mesh: Mesh, specs: Specs) -> Any:
-    """Returns the tree of `NamedSharding` on `mesh` that a tree of PartitionSpec means."""
+    """Returns the tree of `NamedSharding` on `mesh` for a tree of PartitionSpec."""
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
 
@@ -175,9 +175,9 @@ def parse_rule(text: str) -> tuple[str, PartitionSpec]:
 
 
 def rows_of_process(mesh: Mesh) -> tuple[int, int]:
-    """Returns which part of each batch this process feeds, and of how many parts.
+    """Returns which part of each batch this process feeds, and the number of parts.
 
-    Processes that share the examples, since "model" spreads over them, feed the same part.
+    Processes that share the examples, because "model" spans them, feed the same part.
 
     Raises:
         InputError: when the devices of a process do not hold an even, contiguous part of the rows.

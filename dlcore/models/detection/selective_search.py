@@ -387,7 +387,7 @@ def derivatives(picture: np.ndarray) -> np.ndarray:
 
 
 def _histograms(flat: np.ndarray, bins: np.ndarray, most: int, count: int) -> np.ndarray:
-    """Returns histograms (count, channels * most), of sum 1, of the pixels by their label `flat`."""
+    """Returns histograms (count, channels * most), of sum 1, of the pixels by label `flat`."""
     channels = bins.shape[-1]
     places = (flat[:, None] * channels + np.arange(channels)) * most + bins.reshape(-1, channels)
     counts = np.bincount(places.ravel(), minlength=count * channels * most)

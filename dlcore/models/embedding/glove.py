@@ -8,12 +8,12 @@ gradient of its cells gives one update of AdaGrad (Duchi et al. 2011, with an ac
 number) to each of the square's rows and columns. Compared with the authors' program, which updates
 after every cell:
 
-- the accumulators hold squares of summed gradients, the present one included, and start near 0,
+- the accumulators hold squares of summed gradients, including the present one, and start near 0,
   since the sums differ in size far more than the gradients of single cells;
-- the biases start where they alone fit log X best, at about the cost that the program reaches in
-  its first pass.
+- the biases start at the values that alone fit log X best, at about the cost that the program
+  reaches in its first pass.
 
-Shapes: V words, D numbers of a vector, n cells, K squares of a batch, T words of a dense tile's
+Shapes: V words, D dimensions of a vector, n cells, K squares of a batch, T words of a dense tile's
 side, S of a square of the rest, C cells of a part of the rest.
 """
 
@@ -38,7 +38,7 @@ _START = 1e-3  # where the accumulators start
 
 
 class Tables(NamedTuple):
-    """One number for each parameter: the parameters themselves, or their accumulators.
+    """A number for each parameter: the parameters themselves, or their accumulators.
 
     Attributes:
         word: w, float32 [V, D].
@@ -59,7 +59,7 @@ def glove_tables(
     """Draws the parameters before the first step.
 
     Args:
-        key: draws the vectors, uniform in +-1 / (2 D).
+        key: the key that draws the vectors, uniform in +-1 / (2 D).
         vocabulary_size: V.
         dimension: D.
         biases: b and d, float32 [2, V], from `fitted_biases`; None for 0.
@@ -81,12 +81,12 @@ def glove_step(
 ) -> Step:
     """Makes the step over batches of `GloveTiles`; jit it with the state donated.
 
-    The state's parameters are `Tables`, and its `opt_state` is that of `initial_squares`. Devices
-    that hold parts of a batch divide the cells of each square among them, and each makes the whole
-    update of the sum of their gradients.
+    The state's parameters are `Tables`, and `initial_squares` makes its `opt_state`. Devices that
+    hold parts of a batch divide the cells of each square among them, and each makes the whole
+    update by the sum of their gradients.
 
     Args:
-        rate: AdaGrad's learning rate, or a function of the steps taken that gives it.
+        rate: AdaGrad's learning rate, or a function from the steps taken to it.
         x_max: the count from which on f is 1.
         alpha: the exponent of f; with 0 all cells have the same weight.
 
@@ -164,7 +164,7 @@ def fitted_biases(
     """Finds the biases that alone fit log X best: J's minimum at w = c = 0, by alternating means.
 
     Args:
-        rows: i, int32 [n]; a memory map will do, here and below.
+        rows: i, int32 [n]; these arrays may be memory maps.
         columns: j, int32 [n].
         values: X_ij > 0, float32 [n].
         vocabulary_size: V.
@@ -204,7 +204,7 @@ def glove_vectors(params: Tables, *, combination: str = "sum") -> np.ndarray:
         float32 [V, D], or [V, 2 D] for "concatenate".
 
     Raises:
-        InputError: for another combination.
+        InputError: for any other combination.
     """
     return pick("combination of word and context vectors", combination, _COMBINATIONS)(
         np.asarray(params.word), np.asarray(params.context)
@@ -220,7 +220,7 @@ _COMBINATIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def _target(values: jax.Array, x_max: float, alpha: float) -> tuple[jax.Array, jax.Array]:
-    """Returns log X and f(X); where there is no cell both are 0."""
+    """Returns log X and f(X); both are 0 where there is no cell."""
     log = jnp.log(jnp.where(values > 0, values, 1))
     weight = jnp.exp(alpha * jnp.minimum(log - np.log(x_max), 0))
     return log, jnp.where(values > 0, weight, 0)
@@ -229,9 +229,9 @@ def _target(values: jax.Array, x_max: float, alpha: float) -> tuple[jax.Array, j
 def _gradient(
     params: Tables, square: Batch, x_max: float, alpha: float
 ) -> tuple[Tables, Mean, Tables, int]:
-    """Returns the gradient of J over a square's cells, their cost, the square's place and side.
+    """Returns the gradient of J over a square's cells, their cost, and the square's place and side.
 
-    Each device computes its share of the cells, in a dense tile that of some rows.
+    Each device computes its share of the cells; in a dense tile these are the cells of some rows.
     """
     dense = square["values"].ndim == 2
     side = len(square["values"]) if dense else min(REST_SIDE, len(params.word))
@@ -267,7 +267,7 @@ def _gradient(
 
 
 def _own(rows: jax.Array) -> jax.Array:
-    """Returns this device's share of rows that all devices have, filled up with zeros."""
+    """Returns this device's share of rows that all devices have, padded with zeros."""
     device, devices = parallel.device_share()
     if devices == 1:
         return rows

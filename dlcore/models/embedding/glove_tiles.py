@@ -1,8 +1,8 @@
 """Batches the cells of a co-occurrence matrix so that GloVe's step computes them fast.
 
 Words are sorted by frequency, so that X is dense where both words are frequent. It is cut into
-square tiles of T words. A tile with a large enough share of cells becomes a dense one, which takes
-three matrix products; the cells of all other tiles are the rest, gathered and scattered one by one
+square tiles of T words. A tile with a large enough share of cells becomes a dense tile, which takes
+three matrix products; the cells of all other tiles, the rest, are gathered and scattered one by one
 within squares of S words. An epoch holds every cell exactly once, and its batches come in an order
 that is a pure function of the seed and the epoch.
 
@@ -25,7 +25,7 @@ _TILES, _PARTS = 8, 4  # K of dense tiles, and of the rest
 
 
 class _Piece(NamedTuple):
-    """Cells of one square of X, at [rows, columns] within it, from its first row and column on."""
+    """Cells of one square of X, at [rows, columns] within it, and its first row and column."""
 
     first_row: int
     first_column: int
@@ -35,17 +35,17 @@ class _Piece(NamedTuple):
 
 
 class GloveTiles:
-    """Training batches of the cells of X, in a new order in each epoch.
+    """A loader of training batches of the cells of X, in a new order in each epoch.
 
     Args:
-        rows: i of the cells, rising, int32 [n]; a memory map will do, here and below.
+        rows: i of the cells, rising, int32 [n]; these arrays may be memory maps.
         columns: j, int32 [n].
         values: X_ij > 0, float32 [n].
         vocabulary_size: V.
         seed: the seed of the order.
-        tile: T; at most V is used.
-        density: the least share of cells that are not 0 in a dense tile. At about the default a
-            dense tile takes a CPU as long as its cells would take in the rest.
+        tile: T, which is limited to V.
+        density: the least share of nonzero cells in a dense tile. At about the default, a dense
+            tile takes a CPU as long as its cells would take in the rest.
 
     Attributes:
         epoch_steps: the number of batches of an epoch.

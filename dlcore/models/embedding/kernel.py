@@ -1,8 +1,8 @@
 """The step of word2vec as one call of a C function.
 
-XLA's own operations for the step, see `word2vec_step`, leave half of two cores idle: they are many
-small products, copies and sums of rows. word2vec.c does the same in one pass over the text, with
-the same results to rounding.
+XLA's own operations for the step, see `word2vec_step`, are many small products, copies and sums of
+rows, which leave half of two cores idle. word2vec.c does the same in one pass over the text, with
+the same results up to rounding.
 """
 
 import pathlib
@@ -24,9 +24,9 @@ Tables = Mapping[str, jax.Array]
 
 
 def suits(model: Word2Vec, tables: Tables) -> bool:
-    """Returns whether `step` does what a model asks for with these tables, being traced.
+    """Returns whether `step` implements a model with these tables, which are being traced.
 
-    It does negative sampling on whole words, in float32, with tables that lie on one CPU.
+    It implements negative sampling on whole words, in float32, with tables on one CPU.
     """
     return (
         type(model) is Word2Vec
@@ -49,17 +49,18 @@ def step(
     micro_batch: int,
     threads: int | None = None,
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array], Mean, jax.Array]:
-    """Returns the new tables and sums, and of each micro-batch the loss and whether it is skipped.
+    """Returns the new tables and sums, and each micro-batch's loss and whether it is skipped.
 
     Args:
-        model: for which `suits` is true.
-        tables: "input" and "output".
+        model: a model for which `suits` is true.
+        tables: the tables "input" and "output".
         sums: the accumulators of AdaGrad, [R, 1] for each table.
-        batch: as of `word2vec_step`.
+        batch: as for `word2vec_step`.
         noise: int [n K], the samples of noise of all groups of n micro-batches.
         rate: the learning rate.
         micro_batch: P.
-        threads: as many as the process may use by default; no bit depends on it.
+        threads: the number of threads, by default as many as the process may use; the result does
+            not depend on it in any bit.
     """
     objective, architecture = model.objective, model.architecture
     assert isinstance(objective, NegativeSampling)

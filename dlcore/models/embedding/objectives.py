@@ -107,10 +107,11 @@ class _Noise(Objective):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NegativeSampling(_Noise):
-    """-log sigmoid(s(pair)) - sum of k -log sigmoid(-s(noise)) (Mikolov et al. 2013b, eq. 4).
+    """Negative sampling: -log sigmoid(s(pair)), and -log sigmoid(-s(noise)) summed over k words.
 
-    Noise that happens to be the target counts like any other, so that at the optimum the score is
-    exactly log P(w, c) / (P(w) q(c)) - log k (Levy & Goldberg 2014).
+    This is eq. 4 of Mikolov et al. 2013b. Noise that happens to be the target counts like any
+    other, so that at the optimum the score is exactly log P(w, c) / (P(w) q(c)) - log k (Levy &
+    Goldberg 2014).
     """
 
     def loss(self, scored: Scored) -> jax.Array:
@@ -140,7 +141,7 @@ class NoiseContrastive(_Noise):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Hierarchical(Objective):
-    """-log P(target) by the decisions down Huffman's tree (Mikolov et al. 2013b, eq. 3)."""
+    """The loss -log P(target) by decisions down Huffman's tree (Mikolov et al. 2013b, eq. 3)."""
 
     exact = True
 
@@ -170,7 +171,7 @@ class Hierarchical(Objective):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Full(Objective):
-    """-log softmax over all V words (Mikolov et al. 2013b, eq. 2); for small vocabularies."""
+    """The loss -log softmax over all V words (Mikolov et al. 2013b, eq. 2); for small V."""
 
     exact = True
 
@@ -187,7 +188,7 @@ class Full(Objective):
 def objective(
     name: str, counts: np.ndarray, *, negatives: int = 5, samples: int = 32, exponent: float = 0.75
 ) -> Objective:
-    """Makes the objective of that name; the options are those of objectives with noise.
+    """Makes the named objective; the options are for objectives with noise.
 
     Raises:
         InputError: for a name that is not in `OBJECTIVES`.

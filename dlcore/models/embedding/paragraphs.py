@@ -1,10 +1,10 @@
-"""Paragraph vectors: a vector for each text, learnt as those of words are (Le & Mikolov 2014).
+"""Paragraph vectors: a vector for each text, learnt like word vectors (Le & Mikolov 2014).
 
     PV-DBOW   the vector of a paragraph predicts each of its words (section 2.3)
     PV-DM     its mean with the vectors of the words around predicts the word between (section 2.2)
 
-Both are word2vec with a third table, of paragraphs, and take its batches and its step. A paragraph
-is a sentence of the corpus; its number there is its row.
+Both are word2vec with a third table, of paragraphs, and use its batches and its step. A paragraph
+is a sentence of the corpus; its row in the table is its number in the corpus.
 
 Shapes: P words of a micro-batch, W words of its margin on either side, B blocks of T words, D
 features, N paragraphs, n paragraphs of a batch, L words of the longest, K samples of noise.
@@ -31,7 +31,7 @@ _NOISE = 512  # K of an inference: enough that another draw changes a vector lit
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ParagraphVectors(Word2Vec):
-    """Tables "paragraphs" and "output", and with PV-DM "input" of the words around.
+    """A model with tables "paragraphs" and "output", and with PV-DM "input" for words around.
 
     Attributes:
         objective: negative sampling.
@@ -54,7 +54,7 @@ class ParagraphVectors(Word2Vec):
         return self.architecture == "pv_dm"
 
     def init(self, key: jax.Array) -> dict[str, jax.Array]:
-        """Draws the tables as word2vec's; that of paragraphs [N, D] is uniform in +-1/2D too."""
+        """Draws the tables as word2vec does; the paragraphs' [N, D] is uniform in +-1/2D too."""
         words, paragraphs = jax.random.split(key)
         tables, half = super().init(words), 0.5 / self.features
         shape = self.paragraphs + -self.paragraphs % ROWS, self.features
@@ -101,18 +101,19 @@ class ParagraphVectors(Word2Vec):
         rate: float,
         key: jax.Array,
     ) -> jax.Array:
-        """Returns vectors of paragraphs that the tables were not learnt from, [n, D].
+        """Returns vectors of paragraphs that were not in training, [n, D].
 
-        The other tables stay as they are, and AdaGrad moves the vector of each paragraph from 0 on,
+        The tables stay as they are, and AdaGrad moves the vector of each paragraph, starting at 0,
         by all of its words at once, at a rate that falls to 0. All paragraphs share one draw of
-        noise, so that a vector depends on its own words alone. One without words is 0.
+        noise, so that a vector depends on its own words alone. The vector of a paragraph without
+        words is 0.
 
         Args:
             tables: the learnt tables.
             words: int [n, L], -1 at padding.
             passes: the number of updates.
-            rate: the first learning rate.
-            key: draws the noise.
+            rate: the initial learning rate.
+            key: the key that draws the noise.
         """
         real = words >= 0
         noise_words = self.objective.others(key, groups=-(-_NOISE // self.sharing))

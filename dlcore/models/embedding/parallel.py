@@ -4,11 +4,11 @@ A rule is a regular expression for the paths of parameters and, for each dimensi
 axis that cuts it or None.
 
 The tables of word2vec are cut by rows. A micro-batch names some rows of the whole table; each
-device gives the rows that it holds, all devices compute with the sum, and each updates its own
+device provides the rows that it holds, all devices compute with the sum, and each updates its own
 rows.
 
 The tables of GloVe are cut by columns. A step reads runs of neighbouring rows, which would have to
-be collected from several devices; with some numbers of each vector on each device, the devices
+be collected from several devices; with some dimensions of each vector on each device, the devices
 only sum the products of vectors.
 """
 

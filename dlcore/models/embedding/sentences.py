@@ -1,7 +1,7 @@
-"""Vectors of sentences as weighted means of those of their words.
+"""Vectors of sentences as weighted means of word vectors.
 
-SIF, smooth inverse frequency (Arora et al. 2017, algorithm 1), weighs a word w by a / (a + p(w))
-and takes the direction off that all sentences have in common.
+SIF, smooth inverse frequency (Arora et al. 2017, algorithm 1), weights a word w by a / (a + p(w))
+and removes the direction that all sentences have in common.
 
 Shapes: V words, n sentences, L words of the longest, D features.
 """
@@ -18,7 +18,7 @@ def sif_weights(counts: np.ndarray, *, a: float = 1e-3) -> np.ndarray:
 
     Args:
         counts: how often each word occurs, [V], some of them positive.
-        a: about the frequency of words that count half.
+        a: about the frequency of words whose weight is a half.
 
     Raises:
         InputError: when a is not positive.
@@ -36,13 +36,13 @@ def mean_vectors(
 ) -> jax.Array:
     """Returns the weighted means of the vectors of sentences' words, [n, D].
 
-    The sum is divided by the number of words, not by that of their weights, as in the paper. A
-    sentence without words is 0.
+    The sum is divided by the number of words, not by the sum of their weights, as in the paper. The
+    vector of a sentence without words is 0.
 
     Args:
         table: the vectors of words, [V, D].
         words: int [n, L], -1 at padding and at words without a vector.
-        weights: of words, [V]; None for 1.
+        weights: the weights of words, [V]; None for 1.
 
     >>> table = jnp.array([[1.0, 0.0], [0.0, 4.0]])
     >>> mean_vectors(table, jnp.array([[0, 1, -1]]), jnp.array([1.0, 0.5])).tolist()
@@ -59,7 +59,8 @@ def mean_vectors(
 def common_direction(vectors: jax.Array) -> jax.Array:
     """Returns the first right singular vector of vectors [n, D], a unit vector [D].
 
-    Nothing is centred, as in the paper's program: the mean is a part of what is common.
+    The vectors are not centred, as in the paper's program, because the mean is a part of the common
+    direction.
     """
     _, directions = jnp.linalg.eigh(jnp.einsum("nd,ne->de", vectors, vectors))
     return directions[:, -1]

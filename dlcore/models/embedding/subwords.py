@@ -1,4 +1,4 @@
-"""Vectors of words from those of their character n-grams, see `dlcore.data.text.subwords`.
+"""Vectors of words from vectors of their character n-grams, see `dlcore.data.text.subwords`.
 
 As in the program fastText, the vector of a word is the mean of its own vector and those of its
 n-grams; the paper (Bojanowski et al. 2017) takes the sum.

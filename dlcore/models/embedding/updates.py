@@ -1,4 +1,4 @@
-"""The updates of word2vec: AdaGrad on the rows that a micro-batch names, and on no others.
+"""The updates of word2vec: AdaGrad on only the rows that a micro-batch names.
 
 Shapes: R rows of a table, D features, n rows of a micro-batch, P words of it, W words of a margin.
 """
@@ -33,7 +33,7 @@ def row_adagrad(
 
     Args:
         table: [R, D].
-        sums: [R, 1], the mean squares of the gradients so far.
+        sums: [R, 1], the sums of the mean squares of the gradients so far.
         rows: int [n], the rows to update.
         gradients: [n, D].
         rate: the learning rate.
@@ -59,23 +59,23 @@ def word2vec_step(
     micro_batch: int,
     fixed: Collection[str] = (),
 ) -> Step:
-    """Makes the training step: micro-batches of P words one after another, each with an update.
+    """Makes the training step, which updates after each micro-batch of P words in turn.
 
     Devices that hold parts of a batch divide each micro-batch among them, and each makes the whole
     update: it gets the gradients of the rows that the others have read.
 
     Args:
-        model: the model; the state's parameters are its tables, and `opt_state` is that of
-            `initial_sums`.
+        model: the model; the state's parameters are its tables, and `initial_sums` makes
+            `opt_state`.
         learning_rate: the learning rate of `row_adagrad` by the number of steps taken; about 0.4.
-        micro_batch: P, of which each of the model's `groups` is a multiple of T.
+        micro_batch: P, which the model's `groups` divide into multiples of T.
         fixed: the names of tables that stay as they are.
 
     Returns:
-        A step (state, batch) -> (state, metrics) for batches of n P words between margins of W, and
-        fewer than P more, which only make a batch divide among devices and are not read. It guards
-        itself: a micro-batch with a loss or gradient that is not finite changes nothing, and
-        "skipped" is the share of them.
+        A step (state, batch) -> (state, metrics) for batches of n P words between margins of W. A
+        batch may have up to P - 1 more words, which are not read and only make it divide among
+        devices. The step guards itself: a micro-batch with a loss or gradient that is not finite
+        changes nothing, and "skipped" is the share of such micro-batches.
     """
     unit = model.groups(micro_batch) * model.block
     if micro_batch < 1 or micro_batch % unit:
@@ -167,7 +167,7 @@ def _share(model: Word2Vec, micro_batch: int, devices: int) -> int:
 
 
 def all_finite(tree: PyTree) -> jax.Array:
-    """Returns whether the sum of each leaf is finite, and with it every number of the tree."""
+    """Returns whether the sum of each leaf is finite, and so every number of the tree."""
     return jnp.isfinite(jnp.stack([jnp.sum(leaf) for leaf in jax.tree.leaves(tree)])).all()
 
 

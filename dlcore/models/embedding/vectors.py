@@ -1,4 +1,4 @@
-"""The space of word vectors: finds neighbours of words and answers analogies.
+"""The space of word vectors, which finds neighbours of words and answers analogies.
 
 Shapes: n words, D features, Q queries, P words of a query, U different words of some queries,
 C candidates for an answer.
@@ -59,13 +59,13 @@ ANALOGIES: dict[str, _Scores] = {"3cosadd": _cos_add, "3cosmul": _cos_mul}
 class WordSpace:
     """Words and their vectors, compared by the cosine.
 
-    Of several vectors of one word only the first counts, and the others are never an answer. A
-    vector of zeros has the cosine 0 with every vector, itself included. Answers of equal score keep
-    the order of the words.
+    If a word has several vectors, only the first counts, and the others are never an answer. A
+    vector of zeros has the cosine 0 with every vector, including itself. Answers with equal scores
+    keep the order of the words.
 
     When case is ignored, words are compared in upper case, so that "Paris" finds "paris". Of words
-    that differ only in their case, the first (in most files the most frequent) represents all in a
-    query. All of them can be answers, and whatever excludes one of them excludes all.
+    that differ only in case, the first (in most files the most frequent) represents all in a query.
+    All of them can be answers, and a rule that excludes one of them excludes all.
 
     Attributes:
         words: n words, usually the most frequent first.
@@ -75,7 +75,7 @@ class WordSpace:
     """
 
     def __init__(self, words: Sequence[str], matrix: np.ndarray, *, case: str = "exact") -> None:
-        """Takes words and their vectors, as `Vectors` of a file holds them.
+        """Makes a space of words and their vectors, in the form of `Vectors` of a file.
 
         Raises:
             InputError: when there are no words, a vector is not finite, or for an unknown case.
@@ -135,7 +135,7 @@ class WordSpace:
         return WordSpace(self.words[:count], self.matrix[:count], case=self.case)
 
     def similarity(self, first: str, second: str) -> float:
-        """Returns the cosine of the vectors of two words; errors as `similarities`."""
+        """Returns the cosine of the vectors of two words; raises as `similarities` does."""
         return float(self.similarities([(first, second)])[0])
 
     def similarities(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
@@ -154,11 +154,11 @@ class WordSpace:
     def neighbours(
         self, words: Sequence[str], *, count: int = 10, exclude: Sequence[str] = ()
     ) -> list[list[Answer]]:
-        """Finds the words whose vectors have the greatest cosine with that of each word.
+        """Finds the words whose vectors have the greatest cosine with the vector of each word.
 
         Args:
             words: Q words.
-            count: the number of neighbours; fewer come back when there are no more words.
+            count: the number of neighbours; fewer are returned when there are no more words.
             exclude: words that are not answers, in addition to the word itself.
 
         Returns:
@@ -192,14 +192,14 @@ class WordSpace:
             questions: Q times (a, b, c).
             method: one of `ANALOGIES`.
             count: the number of answers to each question.
-            exclude: places in a question whose words are not answers to it; with () every word can
-                be an answer, and then b or c often is (Linzen 2016).
+            exclude: the indices of words in a question that are not answers to it; with () every
+                word can be an answer, and then b or c often is (Linzen 2016).
 
         Returns:
             The answers to each question and their scores, the best first.
 
         Raises:
-            InputError: for a word without a vector, an unknown method, a place that is not 0, 1 or
+            InputError: for a word without a vector, an unknown method, an index that is not 0, 1 or
                 2, or a count below 1.
         """
         scores = pick("method of analogies", method, ANALOGIES)
@@ -290,7 +290,7 @@ class WordSpace:
 
 
 def _greatest(scores: np.ndarray, count: int) -> np.ndarray:
-    """Returns the places of the greatest scores [Q, C] in each row, equal ones in their order.
+    """Returns the indices of the greatest scores [Q, C] in each row, equal ones in their order.
 
     >>> _greatest(np.array([[1.0, 3.0, 2.0, 3.0]]), 3).tolist()
     [[1, 3, 2]]
@@ -313,7 +313,7 @@ def _merged(
     more: np.ndarray,
     count: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the rows and scores of the best answers [Q, up to `count`] after some more.
+    """Returns the rows and scores of the best answers [Q, up to `count`] after adding more.
 
     Of equal scores the lower row comes first.
 

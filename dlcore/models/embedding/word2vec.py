@@ -1,8 +1,8 @@
 """word2vec: word vectors that predict the surrounding words (Mikolov et al. 2013a, b).
 
-The text of a batch is cut into blocks. One small matrix product gives the scores of a block's words
-with all words within reach, of which a band counts. So each row of a table is read and written once
-for all of its pairs, not once for each pair (Ji et al. 2016).
+The text of a batch is cut into blocks. One small matrix product computes the scores of a block's
+words with all words within reach; only a band of them counts. So each row of a table is read and
+written once for all of its pairs, not once for each pair (Ji et al. 2016).
 
 Shapes: P words of a micro-batch, W words of its margin on either side, B blocks of T words, C = T +
 2 W words within reach of a block, D features, V vocabulary, R rows of the output table.
@@ -29,7 +29,7 @@ ROWS = 64
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Word2Vec:
-    """Two tables of vectors: "input" for words as queries, "output" for words as targets.
+    """A model with two tables of vectors: "input" for words as queries, "output" for targets.
 
     - skip_gram: each word predicts each word of its window.
     - cbow_mean, cbow_sum: the mean, or the sum, of the words of a window predicts its centre.
@@ -41,8 +41,8 @@ class Word2Vec:
         window: W, the largest distance between a word and its context.
         original_gradient: whether each word of a mean gets the mean's whole gradient, as in the
             original program and gensim, and not its share of it.
-        subwords: int [V, L], the character n-grams of each word of `subword_ids`, -1 at padding;
-            None without. With them the vector of a word is the mean of its own row and those of
+        subwords: int [V, L], the character n-grams of each word from `subword_ids`, -1 at padding;
+            None for none. With them the vector of a word is the mean of its own row and those of
             its n-grams (Bojanowski et al. 2017), and the input table has `buckets` more rows.
         buckets: the number of rows that the n-grams share.
     """
@@ -70,14 +70,14 @@ class Word2Vec:
 
     @property
     def block(self) -> int:
-        """T, large enough that margins fit into the neighbouring block."""
+        """T, which is large enough for margins to fit into the neighbouring block."""
         return max(_BLOCK, 2 * self.window)
 
     @property
     def sharing(self) -> int:
         """The number of words that share samples of noise, a multiple of T.
 
-        A greater number takes less time, a smaller number learns better.
+        A greater number takes less time; a smaller number learns better.
         """
         return -(-_SHARING // self.block) * self.block
 
@@ -86,7 +86,7 @@ class Word2Vec:
         return 1 if self.objective.exact else max(1, words // self.sharing)
 
     def init(self, key: jax.Array) -> dict[str, jax.Array]:
-        """Draws the tables as the paper's program does.
+        """Draws the tables in the same way as the paper's program.
 
         Returns:
             "input" [V, D], with `subwords` [V + buckets, D], uniform in +-1/2D; "output" [R, D], 0.
@@ -105,8 +105,8 @@ class Word2Vec:
     def rows(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Returns the rows of each table that the pairs of a micro-batch read, int, flat.
 
-        Blocks are read whole, a few rows more than are within reach, which is cheaper than padding
-        the rows afterwards.
+        Blocks are read as a whole, which is a few more rows than are within reach, because this is
+        cheaper than padding the rows afterwards.
 
         Args:
             batch: "words" int [P + 2 W], see `loss`.
@@ -122,10 +122,10 @@ class Word2Vec:
     def joined(
         self, slopes: Mapping[str, jax.Array], parts: int, words: int
     ) -> dict[str, jax.Array]:
-        """Joins the gradients of the rows of parts of a micro-batch to those of all its `rows`.
+        """Joins the gradients for parts of a micro-batch to gradients for all its `rows`.
 
-        Parts that follow one another have read a block twice, where rows are read by whole blocks.
-        Both gradients of its rows are added, so that the parts cannot be told from the result.
+        Where rows are read by whole blocks, neighbouring parts have read a block twice. Both
+        gradients of its rows are added, so that the result does not depend on the parts.
 
         Args:
             slopes: for each table the gradients of the `rows` of all parts, one part after another.
@@ -192,10 +192,10 @@ class Word2Vec:
 
         Args:
             queries: [B, T, D].
-            scores: of the queries and the rows of their targets.
+            scores: the scores of the queries and the rows of their targets.
             pairs: bool [B, T, C].
             targets: int [B, 1, C] or [B, T, C].
-            other_vectors: those of `others`, [K, D].
+            other_vectors: the vectors of `others`, [K, D].
             others: int [K], of all groups.
         """
         if self.objective.rows_of(targets).ndim == targets.ndim:
@@ -259,7 +259,7 @@ class Word2Vec:
         return _mean_of(tables["input"][rows], real)
 
     def _parts(self, words: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns the rows of the input table that each word's vector is the mean of, and a mask.
+        """Returns the rows of the input table whose mean is each word's vector, and a mask.
 
         Both are [..., 1 + L] for words [...]; the mask is true where a row counts.
         """
@@ -279,14 +279,14 @@ class Word2Vec:
 
     @property
     def _by_whole_blocks(self) -> str:
-        """The table whose rows are read by whole blocks, for the words around others."""
+        """The name of the table whose rows are read by whole blocks, for context words."""
         return "output" if self.architecture == "skip_gram" else "input"
 
     def _queries_and_targets(self, words: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns the words of [P + 2 W] that make the queries, and those that are the targets.
+        """Returns the words of [P + 2 W] for the queries, and those for the targets.
 
         For skip-gram these are the words of blocks, [B, T], and those within reach, [B + 1, T]; for
-        CBOW the reverse.
+        CBOW it is the reverse.
         """
         both = self._inner(words), self._whole_blocks(words)
         return both if self.architecture == "skip_gram" else both[::-1]
@@ -322,6 +322,6 @@ def row_sums(rows: jax.Array) -> jax.Array:
 
 
 def _mean_of(rows: jax.Array, real: jax.Array) -> jax.Array:
-    """Averages those of rows [..., L, D] that `real` marks."""
+    """Returns the mean of those rows [..., L, D] that `real` marks."""
     counts = real.sum(-1, keepdims=True).astype(rows.dtype)
     return jnp.where(real[..., None], rows, 0).sum(-2) / counts

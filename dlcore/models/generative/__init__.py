@@ -1,4 +1,4 @@
-"""Networks that draw examples, and those that judge them."""
+"""Networks that draw examples, and networks that judge them."""
 
 from dlcore.models.generative.adversarial import (
     CONDITIONS,

@@ -1,6 +1,6 @@
-"""The two players of a generative adversarial network, which know the class of an example or not.
+"""The two players of a generative adversarial network, with or without class conditions.
 
-Shapes: B batch, Z numbers of noise, E of a class, F features, `...` an example.
+Shapes: B batch, Z values of noise, E of a class, F features, `...` an example.
 """
 
 import functools
@@ -20,11 +20,11 @@ CONDITIONS = ("embedding", "projection")
 
 
 class Generator(nn.Module):
-    """Draws examples from noise, beside which it gets a vector of the class.
+    """A generator, which draws examples from noise and, if conditioned, a vector of the class.
 
     Attributes:
         body: maps (noise (B, Z) or (B, Z + E), train) to examples (B, ...).
-        num_classes: the number of classes; 0 for a generator that knows none.
+        num_classes: the number of classes; 0 for a generator without classes.
         class_size: E.
     """
 
@@ -44,12 +44,12 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Judges examples: the larger its logit, the more real they look.
+    """A discriminator: the larger its logit, the more real an example looks.
 
     Attributes:
         body: maps (examples, train) to features (B, F).
-        norm: of its own layers: "spectral", or another, which leaves them alone.
-        condition: one of `CONDITIONS`; None for a discriminator that knows no class.
+        norm: the norm of its own layers: "spectral"; any other leaves them as they are.
+        condition: one of `CONDITIONS`; None for a discriminator without classes.
         num_classes: the number of classes.
     """
 
@@ -75,7 +75,7 @@ class Discriminator(nn.Module):
 
 
 def require_same_sizes(drawn: jax.Array, real: jax.Array) -> None:
-    """Checks that both players are of examples of one size, drawn and real ones (B, ...).
+    """Checks that drawn and real examples (B, ...) have the same size.
 
     Raises:
         InputError: when the generator draws examples of another size.
@@ -89,7 +89,7 @@ def require_same_sizes(drawn: jax.Array, real: jax.Array) -> None:
 
 
 class Adversaries(nn.Module):
-    """Both players, whose variables are called by them.
+    """Both players, whose variables are under their names.
 
     Attributes:
         generator: a `Generator`.
@@ -100,15 +100,15 @@ class Adversaries(nn.Module):
     discriminator: Discriminator
 
     def __call__(self, noise: jax.Array, labels: jax.Array) -> jax.Array:
-        """Maps noise (B, Z) and labels int (B,) to the logits (B,) of what is drawn of them."""
+        """Maps noise (B, Z) and labels int (B,) to the logits (B,) of the drawn examples."""
         return self.discriminate(self.generate(noise, labels), labels)
 
     def generate(self, noise: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
-        """As `Generator`."""
+        """Calls the generator; see `Generator`."""
         x: jax.Array = self.generator(noise, labels, train)
         return x
 
     def discriminate(self, x: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
-        """As `Discriminator`."""
+        """Calls the discriminator; see `Discriminator`."""
         logits: jax.Array = self.discriminator(x, labels, train)
         return logits

@@ -1,7 +1,7 @@
-"""DCGAN: generators and discriminators of convolutions alone (Radford et al. 2016).
+"""DCGAN: generators and discriminators without pooling (Radford et al. 2016).
 
-The smallest map is as the halvings of the image leave it: 4x4 for images of 64 or 32 pixels, 7x7
-for 28, 2x2 for 8. Shapes: B batch, H W image, C channels, Z numbers of noise.
+The smallest map is the result of halving the image: 4x4 for images of 64 or 32 pixels, 7x7 for 28,
+2x2 for 8. Shapes: B batch, H W image, C channels, Z values of noise.
 """
 
 import functools
@@ -28,7 +28,7 @@ def _scale(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> 
 
 
 def check_sides(height: int, width: int) -> int:
-    """Returns how often both sides are halved: until one is odd or below 8, but twice if possible.
+    """Returns how often both sides are halved: until one is odd or below 8, if possible twice.
 
     Raises:
         InputError: when they cannot be halved once.
@@ -52,8 +52,8 @@ class DCGANGenerator(nn.Module):
     """A dense layer and transposed convolutions that double the map, with batch normalisation.
 
     Attributes:
-        shape: (H, W, C) of the images.
-        width: channels of the last map before the image; each map before it has twice as many.
+        shape: the shape (H, W, C) of the images.
+        width: the channels of the last map before the image; each map before it has twice as many.
     """
 
     shape: tuple[int, int, int]
@@ -91,11 +91,11 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANDiscriminator(nn.Module):
-    """Convolutions that halve the map, with leaky rectifiers, and no pool.
+    """Convolutions that halve the map, with leaky rectifiers and without pools.
 
     Attributes:
-        width: channels of the first map; each map after it has twice as many.
-        norm: of all layers but the first, one of `NORMS`; "spectral" is of all.
+        width: the channels of the first map; each map after it has twice as many.
+        norm: the norm of all layers except the first, one of `NORMS`; "spectral" applies to all.
     """
 
     width: int = 64

@@ -1,6 +1,6 @@
-"""Dense generators and discriminators (Goodfellow et al. 2014), of points or of images.
+"""Dense generators and discriminators of points or images (Goodfellow et al. 2014).
 
-Shapes: B batch, Z numbers of noise, H features, `...` an example.
+Shapes: B batch, Z values of noise, H features, `...` an example.
 """
 
 import functools
@@ -14,11 +14,11 @@ from dlcore.nn import BatchNorm, Dense
 
 
 class DenseGenerator(nn.Module):
-    """Hidden layers with rectifiers, and a layer that draws.
+    """A generator with hidden layers with rectifiers, and an output layer.
 
     Attributes:
-        shape: of an example.
-        hidden: units of the hidden layers.
+        shape: the shape of an example.
+        hidden: the numbers of units of the hidden layers.
         bounded: whether the output lies in -1..1, by tanh, as images do here.
     """
 
@@ -38,11 +38,12 @@ class DenseGenerator(nn.Module):
 
 
 class DenseDiscriminator(nn.Module):
-    """Hidden layers with leaky rectifiers; the logit of the last one is made by who calls it.
+    """Hidden layers with leaky rectifiers; the caller turns the last one into a logit.
 
     Attributes:
-        hidden: units of the hidden layers.
-        norm: of the hidden layers but the first, one of `NORMS`; "spectral" is of all.
+        hidden: the numbers of units of the hidden layers.
+        norm: the norm of the hidden layers except the first, one of `NORMS`; "spectral" applies to
+            all.
     """
 
     hidden: tuple[int, ...] = (256, 256)

@@ -1,4 +1,4 @@
-"""Discriminators share these parts of their layers. Shapes: B batch, C channels."""
+"""Parts of layers that discriminators share. Shapes: B batch, C channels."""
 
 import functools
 from collections.abc import Callable
@@ -28,10 +28,10 @@ def normed(
 
     Args:
         make: makes the layer, such as `Dense` with its options.
-        name: of the layer.
+        name: the name of the layer.
         norm: one of `NORMS`.
-        x: its input.
-        train: whether statistics are those of the batch, and vectors take a turn.
+        x: the input of the layer.
+        train: whether to use the statistics of the batch and iterate the power method.
         batch: the normalisation after the layer, if there is any.
     """
     if norm == "spectral":

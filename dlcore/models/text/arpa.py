@@ -1,4 +1,4 @@
-"""Reads and writes n-gram models in the ARPA format, which other toolkits for n-grams take.
+"""Reads and writes n-gram models in the ARPA format of other toolkits for n-grams.
 
     \\data\\
     ngram 1=4                     how many there are of each order
@@ -8,8 +8,8 @@
     \\end\\
 
 An m-gram that is not listed has the probability back_off(h) p(w | h'), where h' is h without its
-first word; the back-off is 1 where none is given. A logarithm of -99 or less stands for 0.
-(As in ngram-format of the SRI Language Modeling Toolkit.)
+first word; the back-off is 1 where none is listed. A logarithm of -99 or less means a probability
+of 0. (See ngram-format of the SRI Language Modeling Toolkit.)
 
 Shapes: V words, G m-grams of an order.
 """
@@ -31,16 +31,16 @@ _COUNT = re.compile(r"ngram\s+(\d+)\s*=\s*(\d+)")
 
 
 def write_arpa(model: NGram, words: Sequence[str], path: pathlib.Path) -> None:
-    """Writes a model; all V words are listed, so no word is unknown to its reader.
+    """Writes a model; the file lists all V words, so that no word is unknown to its reader.
 
     Args:
-        model: of any smoothing but add_k, whose back-off skips the orders between.
+        model: a model with any smoothing except add_k, whose back-off skips the orders in between.
         words: the V words, by their ids.
         path: the file.
 
     Raises:
         InputError: for add_k, and for words that are empty or hold white space, at which a reader
-            would cut them.
+            would split them.
         OSError: when the file cannot be written.
     """
     if model.smoothing == "add_k":
@@ -81,10 +81,10 @@ def write_arpa(model: NGram, words: Sequence[str], path: pathlib.Path) -> None:
 
 
 def read_arpa(path: str | os.PathLike[str]) -> tuple[NGram, tuple[str, ...]]:
-    """Reads a model; gzip may have packed its file.
+    """Reads a model from a file, which may be packed by gzip.
 
     Returns:
-        The model, and the words of its 1-grams, whose places are their ids.
+        The model, and the words of its 1-grams, whose indices are their ids.
 
     Raises:
         InputError: when the file cannot be read or is damaged; the message names the line.

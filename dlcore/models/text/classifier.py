@@ -10,9 +10,9 @@ from dlcore.types import Activations
 
 
 class TextClassifier(nn.Module):
-    """A classifier: recurrent layers, one vector pooled from all steps, dropout, a linear layer.
+    """A classifier with an encoder, one vector pooled from all steps, dropout and a linear layer.
 
-    The rate of dropout is the encoder's.
+    It uses the encoder's dropout rate.
 
     Attributes:
         encoder: maps tokens to features.
@@ -34,7 +34,7 @@ class TextClassifier(nn.Module):
         has the logits of a pooled vector of zeros.
 
         Raises:
-            InputError: as `pooled` and `RecurrentEncoder`.
+            InputError: as for `pooled` and `RecurrentEncoder`.
         """
         x, activations = self.encoder(tokens, lengths, train)
         directions = self.encoder.merge if self.encoder.bidirectional else None

@@ -1,4 +1,4 @@
-"""Encodes tokens as features at each step, for models of text that read the whole of it.
+"""Encodes tokens as features at each step, for models that read a whole text.
 
 Shapes: B batch, T time, D embedding features, F features of the highest layer.
 """
@@ -22,8 +22,8 @@ class RecurrentEncoder(nn.Module):
         embedding_features: D.
         cells: the cell of each layer, from the lowest up.
         bidirectional: whether each layer runs in both directions.
-        merge: how the outputs of both become one, one of `MERGES`.
-        residual: whether each layer but the lowest adds its input to its output.
+        merge: the merge of the outputs of both directions, one of `MERGES`.
+        residual: whether each layer except the lowest adds its input to its output.
         dropout: the share of values that is dropped before each layer.
         variational: whether dropout drops the same features at all steps (Gal & Ghahramani 2016).
         embedding_dropout: the share of words that is dropped, see `Embedding`.
@@ -55,7 +55,7 @@ class RecurrentEncoder(nn.Module):
 
         Raises:
             InputError: when a rate of dropout is outside [0, 1], or for an unknown merge.
-            ValueError: when layers of different width are to be residual.
+            ValueError: when residual layers differ in width.
         """
         embedding = Embedding(
             self.vocab_size,
@@ -86,7 +86,7 @@ class TransformerEncoder(nn.Module):
 
     Attributes:
         vocab_size: the number of token ids.
-        config: of the blocks; its width is that of the embedding too.
+        config: the options of the blocks; their width is also the width of the embedding.
         dropout: the share of values dropped from the embeddings; `config` has the rate of the
             blocks.
         embedding_dropout: the share of words that is dropped, see `Embedding`.
@@ -103,7 +103,7 @@ class TransformerEncoder(nn.Module):
     ) -> tuple[jax.Array, Activations]:
         """Maps tokens int [B, T] and lengths int [B] to features, as `RecurrentEncoder` does.
 
-        Past the lengths the features [B, T, F] are those of padding, which no other step sees.
+        Past the lengths the features [B, T, F] belong to padding, which no other step sees.
         """
         features = self.config.features
         embedding = Embedding(

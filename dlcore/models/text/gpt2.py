@@ -31,15 +31,15 @@ BUFFERS = (".attn.bias", ".attn.masked_bias")
 def load_gpt2(path: str | pathlib.Path) -> tuple[LanguageModel, Variables]:
     """Loads GPT-2 (Radford et al. 2019) and its variables, float32, from a file of Hugging Face.
 
-    The sizes are read from the weights. Only the number of heads and the epsilon of the norms come
-    from the `config.json` beside the file. Without that file heads have 64 features, as in all
+    The sizes are read from the weights. Only the number of heads and the epsilon of the norms are
+    read from the `config.json` beside the file. Without that file heads have 64 features, as in all
     published sizes, and epsilon is 1e-5.
 
-    Its tokens are those of `dlcore.data.text.BytePairs.load` for the same folder.
+    `dlcore.data.text.BytePairs.load` reads the tokenizer from the same folder.
 
     Args:
-        path: a safetensors file; the index of one that is cut in shards,
-            `model.safetensors.index.json`; or a folder with either.
+        path: a safetensors file; the index of a file in shards, `model.safetensors.index.json`; or
+            a folder with either.
 
     Raises:
         InputError: for a file or a config.json that cannot be read or does not belong to a GPT-2.
@@ -115,7 +115,7 @@ def _read(file: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _shards(file: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the files of an index, which lie beside it; of another file, itself.
+    """Returns the files of an index, which lie beside it; for any other file, the file itself.
 
     Raises:
         InputError: when the index cannot be read or names files elsewhere.
@@ -133,7 +133,7 @@ def _shards(file: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _read_config(file: pathlib.Path) -> dict[str, Any]:
-    """Reads the configuration and checks it; empty when there is no such file."""
+    """Reads and checks the configuration; returns an empty one when there is no such file."""
     if not file.exists():
         return {}
     try:

@@ -18,7 +18,7 @@ from dlcore.types import Activations, Carry, Variables
 
 
 class LanguageModel(nn.Module):
-    """Embedding, a body that reads from left to right, and the parameters of an output layer.
+    """A language model: an embedding, a left-to-right body, and parameters of an output layer.
 
         carry = model.initial_carry(batch)
         carry, readout = model.apply(variables, inputs, reset, carry=carry, method="window")
@@ -30,13 +30,13 @@ class LanguageModel(nn.Module):
         tokens = generate(next_token, carry, prompt[:, -1], key, steps=20)
 
     Attributes:
-        output: the output layer, which has V.
+        output: the output layer, which defines V.
         body: has `initial_carry(batch, length=None)` and maps (x [B, T, D], carry=, detach=,
             train=) to (carry, y [B, T, F], activations), where no y_t depends on an x after t;
             such as `nn.recurrent.RecurrentStack` and `nn.transformer.Transformer`.
         features: D.
         tie: whether the output layer's kernel is the embedding's table (Press & Wolf 2017; Inan et
-            al. 2017). Where F is not D, a linear map leads from one to the other.
+            al. 2017). Where F is not D, a linear map connects the two.
         dropout: the share of values dropped before and after the body (Zaremba et al. 2014).
         embedding_dropout: the share of words dropped whole, see `Embedding`.
         scale: the factor of the embeddings; sqrt(D) where weights are tied and the body adds to the

@@ -1,4 +1,4 @@
-"""N-gram language models, which are counted with NumPy and not trained.
+"""N-gram language models, which are counted with NumPy instead of trained.
 
 Every smoothing here is one recursion over the order m = 1..n,
 
@@ -17,8 +17,8 @@ The smoothings, by name:
         Ney 1995), interpolated, with one discount per order (Chen & Goodman 1998).
     modified_kneser_ney: the same with three discounts, for counts 1, 2 and more (ibid.).
     katz: counts up to 5 are discounted after Good and Turing, and only words that never followed h
-        get what that frees, in proportion to p_{m-1} (Katz 1987). Own is here what is left of the
-        discounted share after the recursion's second term, so it may be negative.
+        get the freed probability, in proportion to p_{m-1} (Katz 1987). Here own is the discounted
+        share minus the recursion's second term, so it may be negative.
 
 The text is one stream. A token with fewer than n - 1 tokens before it has the probability of the
 order that its history allows.
@@ -43,12 +43,12 @@ NO_TOKEN = -1
 
 
 class Order(NamedTuple):
-    """The table of the m-grams of one order m, in which an m-gram is called by its place in `keys`.
+    """The table of the m-grams of one order m, which are numbered by their index in `keys`.
 
     Attributes:
-        keys: for each m-gram the place of the (m-1)-gram that it starts with, times V, plus its
+        keys: for each m-gram the index of the (m-1)-gram that it starts with, times V, plus its
             last token; ascending, int64 [G].
-        own: own(h w) of each m-gram, float64 [G + 1]; the last is 0, so that place -1 stands for an
+        own: own(h w) of each m-gram, float64 [G + 1]; the last is 0, so that index -1 means an
             m-gram that was never seen.
         back_off: back_off(h) of each (m-1)-gram, then 1 for one that was never seen; float64.
     """
@@ -58,7 +58,7 @@ class Order(NamedTuple):
     back_off: np.ndarray
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Returns the places of the m-grams with these keys, -1 for those never seen."""
+        """Returns the indices of the m-grams with some keys, -1 for those never seen."""
         places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         return np.where(self.keys[places] == keys, places, -1)
 
@@ -137,7 +137,7 @@ class NGram:
 
         Args:
             tokens: integers [N] in 0..V-1.
-            context: the tokens before `tokens`, of which the last n - 1 count; None when the stream
+            context: the tokens before `tokens`; only the last n - 1 count. None when the stream
                 starts here.
 
         Returns:
@@ -189,13 +189,13 @@ class NGram:
 
         Args:
             batch: B.
-            length: the number of tokens that will be read; any will do.
+            length: the number of tokens that will be read, which is ignored.
         """
         del length
         return jnp.full((batch, len(self.orders) - 1), NO_TOKEN, jnp.int32)
 
     def next_token(self, carry: jax.Array, token: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Maps the carry and a token to the next carry and log P; calls the host under jit.
+        """Maps the carry and a token to the next carry and log P; under jit it calls the host.
 
         Args:
             carry: the last n - 1 tokens before `token`, int32 [B, n - 1]; NO_TOKEN before the
@@ -292,7 +292,8 @@ def _discounts(counts: np.ndarray, smoothing: str) -> np.ndarray:
 
     With n_j the number of m-grams counted j times, d_j = j - (j + 1) Y n_{j+1} / n_j and
     Y = n_1 / (n_1 + 2 n_2); the single discount Y is d_1. Where this is not above 0, because the
-    text is too small or too even, d_j is j / 2: without a discount unseen words would get nothing.
+    text is too small or too even, d_j is j / 2: without a discount unseen words would have
+    probability 0.
     """
     if "kneser_ney" not in smoothing:
         return np.zeros(4)
@@ -346,15 +347,15 @@ def _back_off_only(
         d_r = (r* / r - (K + 1) n_{K+1} / n_1) / (1 - (K + 1) n_{K+1} / n_1)
 
     (Katz 1987, eq. 14 and 15). Where the text is too small or too even for a d_r in (0, 1) the
-    count stays whole. A history that has lost nothing although words are missing after it keeps one
-    count for those, and one that all words have followed has its relative frequencies.
+    count stays whole. A history without any discount, although some words never followed it, keeps
+    one count for those words; a history that all words have followed has its relative frequencies.
 
     Args:
         keys: the keys of the m-grams [G].
         contexts: the number of (m-1)-grams.
         counts: the counts of the m-grams [G].
         vocab_size: V.
-        below: the probabilities that the order below gives the m-grams [G].
+        below: the probabilities of the m-grams under the order below, [G].
     """
     context = keys // vocab_size
     n = np.bincount(np.minimum(counts, 7), minlength=8).astype(float)

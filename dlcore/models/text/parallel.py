@@ -12,9 +12,9 @@ communication. Forward:
   has the scores of its own words; no device ever has all scores.
 
 Backward, a layer sums twice and the softmax once; the gradient of a table stays where its rows are.
-The axis should divide the number of heads, of keys and values too.
+The axis should divide the number of heads, and that of key and value heads.
 
-Recurrent layers stay whole: h_t needs all of h_(t-1), so devices that shared the cells would wait
+Recurrent layers are not cut: h_t needs all of h_(t-1), so devices that shared the cells would wait
 for one another at every step. With a large vocabulary most of a net is in its tables anyway.
 """
 

@@ -1,4 +1,4 @@
-"""Makes one vector of the features at each step. Shapes: B batch, T time, F features."""
+"""Pools the features of all steps into one vector. Shapes: B batch, T time, F features."""
 
 import jax
 
@@ -13,20 +13,21 @@ POOLINGS = ("last", "max", "mean", "attention")
 def pooled(
     pooling: str, x: jax.Array, lengths: jax.Array, *, directions: str | None = None
 ) -> tuple[jax.Array, Activations]:
-    """Returns one vector of each text, within a module whose `pooling` has the parameters.
+    """Returns one vector for each text; call it in a module whose `pooling` has the parameters.
 
     Args:
         pooling: one of `POOLINGS`; "last" is the final output of each direction.
         x: the features [B, T, F].
-        lengths: int [B]; a text of length 0 gives zeros.
-        directions: how the features of both directions were merged; None for one direction.
+        lengths: int [B]; the vector of a text of length 0 is zeros.
+        directions: the merge of the features of both directions; None for one direction.
 
     Returns:
         The vectors [B, F], and the activations by name: "pooled" and, where there is one,
         "attention", the weights of the steps [B, T].
 
     Raises:
-        InputError: for an unknown pooling, and for "last" of directions that are not side by side.
+        InputError: for an unknown pooling, and for "last" with directions that are not
+            concatenated.
     """
     activations: Activations = {}
     match pooling:

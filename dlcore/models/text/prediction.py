@@ -13,7 +13,7 @@ from dlcore.losses.softmax import full_scores, nats_and_log_z, z_loss
 
 
 class Copy(NamedTuple):
-    """The copying of a pointer network: how much of the source, and from where (See et al. 2017).
+    """The copying of a pointer network: its share, and the weights of the source (See et al. 2017).
 
     Attributes:
         gate: p_gen [B, T], the probability that a token is generated and not copied (eq. 8).
@@ -27,7 +27,7 @@ class Copy(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """The distribution of the next token at each of B x T places.
+    """The distribution of the next token at each of B x T positions.
 
     Attributes:
         readout: hidden states [B, T, F], kernel [V, F] and bias [V] of a softmax.
@@ -43,7 +43,7 @@ def log_probs(prediction: Prediction, columns: jax.Array | None = None) -> jax.A
 
     Args:
         prediction: the prediction.
-        columns: the transposed kernel [F, V], where it was made before a loop over steps: each step
+        columns: the transposed kernel [F, V], if it was made before a loop over steps: each step
             has too few rows to make up for reading the kernel transposed.
     """
     readout, copy = prediction
@@ -77,13 +77,13 @@ def training_losses(
     """Returns the cross-entropy with label smoothing and the z-loss, [B, T].
 
     Args:
-        prediction: of the targets.
+        prediction: the prediction of the targets.
         targets: int [B, T].
         smoothing: the share of the target that is spread evenly over V (Szegedy et al. 2016,
             section 7): the cross-entropy is (1 - smoothing) times -log P(target) plus smoothing
             times the mean of -log P over all tokens.
-        z_weight: the weight of `losses.softmax.z_loss`, whose Z is that of the softmax, which
-            copying is mixed into.
+        z_weight: the weight of `losses.softmax.z_loss`, whose Z is the softmax's, before copying is
+            mixed in.
     """
     losses = _smoothed(prediction, targets, smoothing)
     if not z_weight:

@@ -45,7 +45,7 @@ class EncodedSource(NamedTuple):
 
 
 class RecurrentTranslator(nn.Module):
-    """A sequence from a sequence (Sutskever et al. 2014; Cho et al. 2014; Bahdanau et al. 2015).
+    """A sequence-to-sequence model (Sutskever et al. 2014; Cho et al. 2014; Bahdanau et al. 2015).
 
         prediction, activations = model.apply(variables, source, source_length, inputs)
         nats_of_targets = nats(prediction, targets)
@@ -67,17 +67,18 @@ class RecurrentTranslator(nn.Module):
         bidirectional: whether each layer of the encoder runs in both directions.
         reverse_source: whether the encoder reads from the last word to the first, so that the first
             words of both sides are close (Sutskever et al. 2014, section 3.3).
-        bridge: the start of the decoder's layers. "zero": the initial carries of their cells;
-            "copy": the last carries of the encoder's layers, which must fit; "dense": each part of
-            a layer's carry is tanh of a linear map of the last carry of the encoder's layer at the
-            same height, or of its highest layer.
+        bridge: the initial carries of the decoder's layers. "zero": the initial carries of their
+            cells; "copy": the last carries of the encoder's layers, which must fit; "dense": each
+            part of a layer's carry is tanh of a linear map of the last carry of the encoder's layer
+            at the same height, or of its highest layer.
         input_feeding: whether the attentional vector is fed to the next step (Luong et al. 2015,
             section 3.3).
-        copying: whether words are also copied from the source, by the attention: pointer-generator
-            (See et al. 2017, eqs. 8-9). Both sides have one vocabulary, and no words outside of it.
+        copying: whether words are also copied from the source by the attention, as in a
+            pointer-generator (See et al. 2017, eqs. 8-9). Both sides share one vocabulary, and
+            there are no words outside of it.
         shared: whether both sides have one vocabulary and one table of embeddings.
         tie: whether the output layer's kernel is the target embedding's table (Press & Wolf 2017).
-            Where F is not E, a linear map leads from one to the other.
+            Where F is not E, a linear map connects the two.
         dropout: the share of values dropped before each layer and before the output.
         embedding_dropout: the share of words dropped whole, see `Embedding`.
     """
@@ -166,14 +167,14 @@ class RecurrentTranslator(nn.Module):
         """Predicts each target from the true ones before it; draws from the stream "dropout".
 
         Args:
-            memory: the encoded sources, B of them.
+            memory: the B encoded sources.
             inputs: int [B, T], the token before each target.
             train: whether there is dropout.
 
         Returns:
             The prediction at each step and the activations: "attention" [B, 1, T, S] and, with
-            coverage, "coverage_loss" [B, T], the attention to places that already had some, the sum
-            over i of min(a_ti, c_ti) (See et al. 2017, eq. 12).
+            coverage, "coverage_loss" [B, T], the attention to positions that had some before, which
+            is the sum over i of min(a_ti, c_ti) (See et al. 2017, eq. 12).
         """
         carry = self.initial_carry(memory, inputs.shape[1])
         _, prediction, weights = self._read(carry, inputs, memory, train)
@@ -197,17 +198,17 @@ class RecurrentTranslator(nn.Module):
     ) -> tuple[Carry, jax.Array]:
         """Maps the carry and tokens int [R] to the next carry and log P of the next tokens [R, V].
 
-        Row b W + w is hypothesis w of sentence b; all W attend to one encoded source.
+        Row b W + w is hypothesis w of sentence b; all W hypotheses attend to one encoded source.
         """
         carry, prediction, _ = self._read(carry, token[:, None], memory, train=False)
         return carry, log_probs(prediction, memory.columns).reshape(len(token), -1)
 
     @nn.nowrap
     def coverage(self, carry: Carry, memory: EncodedSource) -> jax.Array:
-        """Returns the attention that each place of the source has had so far [R, S], 1 at padding.
+        """Returns the attention to each source position so far [R, S], 1 at padding.
 
         Raises:
-            InputError: without attention.
+            InputError: for a model without attention.
         """
         if memory.attended is None:
             raise InputError("without attention there is no coverage to reward; add attention")
@@ -217,7 +218,7 @@ class RecurrentTranslator(nn.Module):
     def _read(
         self, carry: Carry, tokens: jax.Array, memory: EncodedSource, train: bool
     ) -> tuple[Carry, Prediction, jax.Array | None]:
-        """Reads tokens [R, T]; returns the carry, predictions for B x (W T) places and weights."""
+        """Reads tokens [R, T]; returns the carry, B x (W T) predictions and the weights."""
         embedded = self.drop(self.target_embedding(tokens, train), train)
         kept: tuple[jax.Array, ...] = ()
         if train and self.dropout:
@@ -250,7 +251,7 @@ class RecurrentTranslator(nn.Module):
         return kernel
 
     def _layers(self, last: Carry, batch: int) -> Carry:
-        """Computes the first carries of the decoder's layers from the last ones of the encoder."""
+        """Computes the initial carries of the decoder's layers from the encoder's last ones."""
         zero = self._decoder.initial_carry(batch)["layers"]
         if self.bridge == "zero":
             return zero

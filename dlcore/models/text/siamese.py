@@ -1,4 +1,4 @@
-"""A pair of texts through one encoder, and how alike they are (Bromley et al. 1993).
+"""Siamese networks, which score the similarity of two texts by one encoder (Bromley et al. 1993).
 
 Shapes: B batch, T time, F features of an encoded text, K levels of a score.
 """
@@ -22,7 +22,7 @@ _EPSILON = 1e-6  # in lengths of vectors, where a text may be 0
 
 
 class SiameseEncoder(nn.Module):
-    """Recurrent layers that encode both texts of a pair, and a head that compares the vectors.
+    """An encoder for both texts of a pair, and a head that compares their vectors.
 
     Attributes:
         encoder: maps tokens to features at each step.
@@ -31,9 +31,9 @@ class SiameseEncoder(nn.Module):
             manhattan: exp(-|u - v|_1) (Mueller & Thyagarajan 2016, equation 5), from 0 to 1.
             cosine: the cosine of u and v (Reimers & Gurevych 2019).
             levels: a softmax over levels from u * v and |u - v| (Tai et al. 2015, equations 15).
-        shortcut: whether the pooled embeddings stand beside the pooled outputs.
-        levels: K, of the head with levels.
-        comparison: the hidden units of that head.
+        shortcut: whether the pooled embeddings are joined to the pooled outputs.
+        levels: K, for the head with levels.
+        comparison: the number of hidden units of that head.
     """
 
     encoder: RecurrentEncoder
@@ -72,7 +72,7 @@ class SiameseEncoder(nn.Module):
     def __call__(
         self, tokens: jax.Array, lengths: jax.Array, train: bool = False
     ) -> tuple[jax.Array, Activations]:
-        """Maps pairs, tokens int [B, 2, T] and lengths int [B, 2], to what the head gives.
+        """Maps pairs, tokens int [B, 2, T] and lengths int [B, 2], to the outputs of the head.
 
         Returns:
             The similarities [B], or the logits [B, K] of the head with levels; and "first" and
@@ -83,7 +83,7 @@ class SiameseEncoder(nn.Module):
         return self.compare(u, v), {"first": u, "second": v}
 
     def compare(self, u: jax.Array, v: jax.Array) -> jax.Array:
-        """Maps vectors [B, F] to what the head gives, see the call."""
+        """Maps vectors [B, F] to the outputs of the head, see `__call__`."""
         if self.head == "manhattan":
             dtype = at_least_float32(u.dtype)
             return jnp.exp(-jnp.abs(u - v).astype(dtype).sum(-1))
@@ -97,18 +97,18 @@ class SiameseEncoder(nn.Module):
         """Returns the loss of each pair, [B]: squared errors, or divergences of levels.
 
         Args:
-            outputs: what the call returns.
-            scores: from 0 to 1, [B].
+            outputs: the outputs of `__call__`.
+            scores: the true scores, from 0 to 1, [B].
         """
         if self.head == "levels":
             return level_divergence(outputs, scores * (self.levels - 1))
         return jnp.square(outputs.astype(at_least_float32(outputs.dtype)) - scores)
 
     def similarity(self, outputs: jax.Array) -> jax.Array:
-        """Returns the predicted scores [B], from 0 to 1 but for negative cosines.
+        """Returns the predicted scores [B], from 0 to 1 except for negative cosines.
 
         Args:
-            outputs: what the call returns.
+            outputs: the outputs of `__call__`.
         """
         if self.head != "levels":
             return outputs.astype(at_least_float32(outputs.dtype))
@@ -117,7 +117,7 @@ class SiameseEncoder(nn.Module):
 
 
 def cosines(u: jax.Array, v: jax.Array) -> jax.Array:
-    """Returns the cosines of vectors [B, F], [B]; about 0 for one that is 0.
+    """Returns the cosines of vectors [B, F], [B]; about 0 where a vector is 0.
 
     >>> found = cosines(jnp.array([[3.0, 4.0], [0.0, 0.0]]), jnp.ones((2, 2)))
     >>> [round(cosine, 2) for cosine in found.tolist()]

@@ -13,12 +13,12 @@ from dlcore.types import Activations
 
 
 class Tagger(nn.Module):
-    """A tagger: recurrent layers, dropout at the encoder's rate and a linear layer at each step.
+    """A tagger with an encoder, dropout at the encoder's rate and a linear layer at each step.
 
-    The linear layer gives the scores of the tags at each step, the emissions. They are the logits
-    of a softmax, or the emissions of a conditional random field (Lample et al. 2016), which also
-    scores pairs of neighbouring tags. Its parameters are `transitions` (C, C), from the row's tag
-    to the column's, `start` (C,) and `end` (C,), all zero at first.
+    The linear layer computes the scores of the tags at each step, the emissions. They are the
+    logits of a softmax, or the emissions of a conditional random field (Lample et al. 2016), which
+    also scores pairs of neighbouring tags. The field's parameters are `transitions` (C, C), from
+    the row's tag to the column's, `start` (C,) and `end` (C,), all zero at first.
 
         emissions, _ = tagger.apply(variables, tokens, lengths)
         tags = tagger.apply(variables, emissions, lengths, method="predict")
@@ -51,7 +51,7 @@ class Tagger(nn.Module):
         """Maps tokens int [B, T] and lengths int [B] to emissions [B, T, C] and the activations.
 
         Raises:
-            InputError: as `RecurrentEncoder`.
+            InputError: as for `RecurrentEncoder`.
         """
         x, activations = self.encoder(tokens, lengths, train)
         emissions = self.output(self.dropout(x, train))

@@ -22,7 +22,7 @@ from dlcore.types import Activations, Carry
 
 
 class EncodedSource(NamedTuple):
-    """The output of the encoder for B sources, as the decoder attends to it.
+    """The output of the encoder for B sources, in the form that the decoder attends to.
 
     Attributes:
         keys_values: the keys and values for each block of the decoder, [B, groups, S, features of a
@@ -129,7 +129,7 @@ class TransformerTranslator(nn.Module):
         return carry, full_scores(prediction.readout.hidden[:, 0], memory.columns.T, self.bias)
 
     def coverage(self, carry: Carry, memory: EncodedSource) -> jax.Array:
-        """Returns the attention that each source step has had so far, [R, S]; 1 at padding.
+        """Returns the attention to each source step so far, [R, S]; 1 at padding.
 
         It is the mean over the heads of the highest block.
         """

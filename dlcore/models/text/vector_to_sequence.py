@@ -2,7 +2,7 @@
 
 The other arrangements of recurrent nets are elsewhere:
 
-- One to one: any recurrent model at T = 1, which is a feed-forward net.
+- One to one: any recurrent model at T = 1, which is then a feed-forward net.
 - Many to one: `dlcore.models.text.classifier.TextClassifier`.
 - Many to many, aligned: `dlcore.models.text.tagger.Tagger`, and language models.
 - The same input at each step: `dlcore.nn.recurrent.layers.repeat_input` before a layer.
@@ -20,7 +20,7 @@ from dlcore.nn.recurrent.layers import Recurrent
 
 
 class VectorToSequence(nn.Module):
-    """A sequence of tokens from a vector, each token drawn after all those before it.
+    """A model of a sequence given a vector; each token depends on all tokens before it.
 
     One linear layer for each part of the carry maps the vector to the cell's initial carry, as in
     Xu et al. 2015. In training the inputs are the true tokens (teacher forcing); a decoder feeds

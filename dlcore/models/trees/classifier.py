@@ -19,9 +19,9 @@ class TreeClassifier(nn.Module):
     Attributes:
         vocab_size: the number of word ids.
         embedding_features: the width of a word.
-        cell: of the recursive network.
+        cell: the cell of the recursive network.
         num_classes: K.
-        dropout: the share of values dropped of the vectors of nodes before the linear layer.
+        dropout: the share of values dropped from the vectors of nodes before the linear layer.
         embedding_dropout: the share of words that is dropped, see `Embedding`.
     """
 
@@ -45,9 +45,9 @@ class TreeClassifier(nn.Module):
         Draws from the stream "dropout".
 
         Args:
-            words: of the leaves, int [B, L].
+            words: the words of the leaves, int [B, L].
             children: int [B, S, W, C], see `nn.tree.scan_tree`.
-            inner_words: of the inner nodes, int [B, S, W]; None where they have none.
+            inner_words: the words of the inner nodes, int [B, S, W]; None where they have none.
             train: whether dropout draws.
         """
         leaves = words.shape[1]

@@ -18,10 +18,10 @@ class Found(NamedTuple):
     """The trees and losses that the autoencoder finds for sentences.
 
     Attributes:
-        logits: of the words and of the L - 1 joined nodes, [B, 2 L - 1, K].
-        errors: the error of reconstruction of each joined node, weighted by the words of its
-            children, [B, L - 1].
-        joins: the places of the children of each joined node, int [B, L - 1, 2]: 1 to L are words,
+        logits: the logits of the words and of the L - 1 joined nodes, [B, 2 L - 1, K].
+        errors: the reconstruction error of each joined node, weighted by the numbers of words of
+            its children, [B, L - 1].
+        joins: the indices of the children of each joined node, int [B, L - 1, 2]: 1 to L are words,
             then the joined nodes follow; 0 past the end of a sentence.
     """
 
@@ -34,11 +34,11 @@ class _Joining(NamedTuple):
     """The nodes of a sentence that are not joined yet, from left to right, [L, ...] each.
 
     Attributes:
-        nodes: their states.
-        sizes: how many words they have.
-        places: where they stand.
-        joined: the state of each joined with the next one.
-        errors: the error of that.
+        nodes: the states of the nodes.
+        sizes: the number of words of each node.
+        places: the index of each node.
+        joined: the state of each node joined with the next one.
+        errors: the error of this join.
     """
 
     nodes: jax.Array
@@ -49,16 +49,16 @@ class _Joining(NamedTuple):
 
 
 class GreedyAutoencoder(nn.Module):
-    """Joins two neighbours at a time, those that are reconstructed best, until one is left.
+    """A model that repeatedly joins the two neighbours that it can reconstruct best.
 
-    The structure is found without a gradient; then the nodes are computed again along it, as those
-    of a given tree. Classes come by a linear layer from every node.
+    It ends when one node is left. The structure is found without a gradient; then the nodes are
+    computed again along it, as for a given tree. A linear layer predicts the class of every node.
 
     Attributes:
         vocab_size: the number of word ids.
         features: D, of words and nodes.
         num_classes: K.
-        dropout: the share of values dropped of the vectors of nodes before the linear layer.
+        dropout: the share of values dropped from the vectors of nodes before the linear layer.
         embedding_dropout: the share of words that is dropped, see `Embedding`.
     """
 
@@ -70,7 +70,7 @@ class GreedyAutoencoder(nn.Module):
 
     @nn.compact
     def __call__(self, words: jax.Array, length: jax.Array, train: bool = False) -> Found:
-        """Maps words int [B, L] and how many there are, int [B], to what is found of them.
+        """Maps words int [B, L] and their numbers int [B] to the findings.
 
         Draws from the stream "dropout".
         """
@@ -101,15 +101,15 @@ class GreedyAutoencoder(nn.Module):
 def find_joins(
     cell: Autoencoder, params: dict[str, jax.Array], leaves: jax.Array, length: jax.Array
 ) -> jax.Array:
-    """Returns the places of the children of each joined node of a sentence, int [L - 1, 2].
+    """Returns the indices of the children of each joined node of a sentence, int [L - 1, 2].
 
-    Of pairs that are reconstructed as well the first one is joined.
+    Of pairs with equal errors the first one is joined.
 
     Args:
         cell: the cell.
         params: its parameters.
-        leaves: states of L words, [L, D].
-        length: how many there are.
+        leaves: the states of L words, [L, D].
+        length: the number of real words.
     """
     count = len(leaves)
     spots = jnp.arange(count)
@@ -158,12 +158,12 @@ def find_joins(
 def reconstruction_errors(
     cell: Autoencoder, params: dict[str, jax.Array], states: jax.Array, joins: jax.Array
 ) -> jax.Array:
-    """Returns the error of each joined node, [B, L - 1]; what pads has one of no meaning.
+    """Returns the error of each joined node, [B, L - 1]; for padding it has no meaning.
 
     Args:
         cell: the cell.
         params: its parameters.
-        states: of words and joined nodes, [B, 2 L - 1, D].
+        states: the states of words and joined nodes, [B, 2 L - 1, D].
         joins: int [B, L - 1, 2].
     """
     count = joins.shape[1] + 1

@@ -23,8 +23,8 @@ def plot_attention(
 ) -> None:
     """Draws a map of attention weights, or one for each head, all on one scale.
 
-    A self-attention is shown by passing its tokens twice. Of long sentences only the first tokens
-    are shown, and of many heads only the first heads; the title says so.
+    To show a self-attention, pass its tokens twice. Only the first tokens of long sentences and the
+    first of many heads are shown; the title says so.
 
     Args:
         weights: (H, T, S), at least 0.

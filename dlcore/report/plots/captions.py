@@ -1,6 +1,6 @@
-"""Draws pictures with texts, and where a captioner looked.
+"""Draws pictures with texts, and the regions to which a captioner attended.
 
-Shapes: H W C a picture, h w the places of a map of attention, T words.
+Shapes: H W C a picture, h w the positions of a map of attention, T words.
 """
 
 import pathlib
@@ -27,9 +27,9 @@ def plot_captions(
 
     Args:
         images: uint8 [H, W, C], C = 1 or 3, at least one.
-        lines: of each picture.
+        lines: the lines of each picture.
         path: the PNG to write.
-        title: above all.
+        title: the title above all pictures.
     """
     wrapped = ["\n".join(textwrap.fill(line, _LINE) for line in of) for of in lines]
     heights = [max(0.8, 0.17 * (1 + text.count("\n")) + 0.1) for text in wrapped]
@@ -53,7 +53,7 @@ def plot_look(
 
     Args:
         image: uint8 [H, W, C], C = 1 or 3.
-        words: T, in their order.
+        words: the T words in order.
         weights: [T, h, w], at least 0.
         path: the PNG to write.
     """

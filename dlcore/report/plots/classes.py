@@ -1,4 +1,4 @@
-"""Draws how classes are confused and how reliable their probabilities are. Shapes: K classes."""
+"""Draws confusion matrices and reliability diagrams of classes. Shapes: K classes."""
 
 import pathlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Draws what is in pictures and what was found there."""
+"""Draws pictures with their objects and detections."""
 
 import itertools
 import pathlib
@@ -17,17 +17,17 @@ TRUE, FOUND = COLOURS[2], COLOURS[1]
 
 
 class Shown(NamedTuple):
-    """A picture with what is in it and what was found.
+    """A picture with its objects and detections.
 
     Attributes:
         image: uint8 [H, W, C], C = 1, 3 or 4.
-        boxes: [n, 4], y_min, x_min, y_max, x_max in its pixels, the objects.
-        names: of each object.
-        found: [m, 4], what was found.
-        found_names: of each, such as its class and score.
-        points: [P, 2], y and x, the true landmarks.
-        found_points: [P, 2].
-        caption: above the picture.
+        boxes: [n, 4], y_min, x_min, y_max, x_max of the objects, in the picture's pixels.
+        names: the name of each object.
+        found: [m, 4], the detected boxes.
+        found_names: the label of each detection, such as its class and score.
+        points: [P, 2], y and x of the true landmarks.
+        found_points: [P, 2], the detected landmarks.
+        caption: the caption above the picture.
     """
 
     image: np.ndarray
@@ -41,10 +41,10 @@ class Shown(NamedTuple):
 
 
 def plot_detections(pictures: Sequence[Shown], path: pathlib.Path, *, title: str) -> None:
-    """Draws pictures with their objects in green and what was found, dashed, in orange.
+    """Draws pictures with their objects in green and their detections, dashed, in orange.
 
     Args:
-        pictures: at least one.
+        pictures: the pictures, at least one.
         path: the PNG to write.
         title: the title above the picture.
     """
@@ -104,7 +104,7 @@ def plot_shapes(
 
     Args:
         sizes: [N, 2], height and width of the objects, in pixels.
-        shapes: [k, 2], of the anchors.
+        shapes: [k, 2], the shapes of the anchors.
         nearest: [N], the anchor of each object.
         path: the PNG to write.
     """

@@ -1,4 +1,4 @@
-"""Makes, dresses and saves figures, for all pictures alike."""
+"""Makes, styles and saves figures in the same way for all pictures."""
 
 import pathlib
 import warnings
@@ -12,7 +12,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Makes a figure of this size in inches, drawn by Agg without a display or pyplot's state."""
+    """Makes a figure with a size in inches, drawn by Agg without a display or pyplot's state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", dpi=120)
@@ -25,7 +25,7 @@ def dress(axis: "Axes") -> None:
 
 
 def save(figure: "Figure", path: pathlib.Path) -> None:
-    """Writes the picture, as PNG or as SVG by the ending of its name.
+    """Writes the picture as PNG or SVG, depending on the suffix of its name.
 
     Names in scripts that the font lacks are drawn as boxes in a PNG.
     """
@@ -39,7 +39,7 @@ def save(figure: "Figure", path: pathlib.Path) -> None:
 
 
 def shorten(name: str, most: int = 14) -> str:
-    """Shortens a name to its place and escapes dollar signs, which would begin a formula.
+    """Shortens a name to fit and escapes dollar signs, which would begin a formula.
 
     >>> shorten("convolution_12", 8)
     'convolu…'

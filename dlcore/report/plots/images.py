@@ -17,7 +17,7 @@ def plot_mistakes(images: np.ndarray, captions: Sequence[str], path: pathlib.Pat
 
     Args:
         images: (N, H, W, C) uint8, C = 1 or 3.
-        captions: what each is and what it was taken for, one or two short lines.
+        captions: the true and the predicted class of each, in one or two short lines.
         path: the PNG to write.
     """
     columns = min(max(len(images), 1), 5)
@@ -41,12 +41,12 @@ def show(axis: "Axes", image: np.ndarray) -> None:
 
 
 def tiled(images: np.ndarray, columns: int, *, gap: int = 1) -> np.ndarray:
-    """Returns one picture of many, row by row: uint8 (H', W', 3), with white between and around.
+    """Returns one picture of many, row by row: uint8 (H', W', 3), with white gaps and borders.
 
     Args:
         images: uint8 (N, H, W, C), C = 1 or 3.
-        columns: how many stand beside each other.
-        gap: pixels between two.
+        columns: the number of images in a row.
+        gap: the number of pixels between two images.
 
     >>> tiled(np.zeros((3, 4, 5, 1), np.uint8), 2).shape
     (11, 13, 3)
@@ -62,12 +62,12 @@ def tiled(images: np.ndarray, columns: int, *, gap: int = 1) -> np.ndarray:
 
 
 def plot_rows(rows: Mapping[str, np.ndarray], path: pathlib.Path, *, scale: float = 1.0) -> None:
-    """Draws rows of images below each other, such as originals and what a model makes of them.
+    """Draws rows of images below each other, such as originals and a model's reconstructions.
 
     Args:
-        rows: (N, H, W, C) uint8, C = 1 or 3, of each row by its name.
+        rows: the images (N, H, W, C) uint8, C = 1 or 3, of each row by its name.
         path: the PNG to write.
-        scale: how large an image is shown, 1 for such as one glances at.
+        scale: the size at which an image is shown; 1 suits images for a quick look.
     """
     columns = max(map(len, rows.values()))
     figure = new_figure(0.75 * scale * columns + 1.5, 0.85 * scale * len(rows))
@@ -91,7 +91,7 @@ def plot_filters(
             channels, blue below zero and red above it. All filters share one scale.
         path: the PNG to write.
         most: the largest number of filters to show.
-        layer: its name in the title.
+        layer: the name of the layer in the title.
     """
     filters = np.moveaxis(np.asarray(kernel, np.float32), -1, 0)[:most]
     columns = min(len(filters), 8)

@@ -42,20 +42,20 @@ class Reading(NamedTuple):
         return f"{name} ({self.unit})" if self.unit else name
 
     def text(self, value: float) -> str:
-        """Writes a value with the figures that people compare."""
+        """Returns a value as text, with as many digits as people compare."""
         if self.unit == "%":
             return f"{100 * value:.2f} %"
         return f"{value:.4g} {self.unit}".rstrip()
 
     def difference(self, value: float) -> str:
-        """Writes the difference of two values, with its sign."""
+        """Returns the difference of two values as text, with its sign."""
         if self.unit == "%":
             return f"{100 * value:+.2f} points"
         return f"{value:+.4g} {self.unit}".rstrip()
 
 
 def reading(metric: str) -> Reading:
-    """Returns the form in which the metric of that name is shown.
+    """Returns the form in which a metric is shown, by its name.
 
     >>> reading("top5_accuracy").text(0.98123)
     '98.12 %'
@@ -68,7 +68,7 @@ def reading(metric: str) -> Reading:
 
 
 def evaluated(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns the main metrics of a run: the loss, and all that is measured on held-out data.
+    """Returns the main metrics of a run: the loss, and everything measured on held-out data.
 
     Args:
         rows: the lines of metrics.jsonl.
@@ -98,7 +98,7 @@ def plot_lines(
         x: the label of the abscissa, with its unit.
         y: the label of the ordinate, with its unit.
         levels: values to compare with, by name, drawn as dashed lines from side to side.
-        logarithmic: whether it may be so; a logarithmic axis has no place for zeros.
+        logarithmic: whether the axis may be logarithmic, which cannot show zeros.
     """
     figure = new_figure(6.4, 4)
     _draw(figure.subplots(), curves, levels or {}, title=title, x=x, y=y, logarithmic=logarithmic)
@@ -121,7 +121,7 @@ def plot_metric(rows: Sequence[Mapping[str, Any]], metric: str, path: pathlib.Pa
     Args:
         rows: the lines of metrics.jsonl: "step", "split" and the metrics. Values that are None or
             missing are left out.
-        metric: its name there.
+        metric: the name of the metric in these lines.
         path: the picture to write.
     """
     shown = reading(metric)
@@ -154,7 +154,7 @@ def plot_rate_range(
 ) -> None:
     """Draws the losses of a range test by learning rate, as they are and smoothed.
 
-    What lies far above the first losses is cut off.
+    Losses far above the first ones are cut off.
 
     Args:
         rates: the learning rate of each step.

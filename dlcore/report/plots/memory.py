@@ -1,4 +1,4 @@
-"""Draws what a machine with a memory does over time. Shapes: T steps, N rows of the memory."""
+"""Draws the behaviour of a machine with a memory. Shapes: T steps, N rows of the memory."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,14 @@ def plot_memory(
     *,
     title: str = "",
 ) -> None:
-    """Draws arrays one above another, time from left to right (Graves et al. 2014, figure 6).
+    """Draws arrays one above another, with time from left to right (Graves et al. 2014, figure 6).
 
-    The memory is a ring: its rows are drawn from where the longest run of unused ones ends to where
-    it begins, the same ones for all heads.
+    The memory is a ring: its rows are drawn from the end of the longest run of unused rows to its
+    beginning, the same rows for all heads.
 
     Args:
         pictures: arrays of numbers, (rows, T), by name.
-        weights: those of each head by its name, (N, T).
+        weights: the weights of each head by its name, (N, T).
         path: the PNG to write.
         title: the title above the picture.
     """
@@ -56,10 +56,11 @@ def plot_memory(
 
 
 def rows_in_use(weights: Sequence[np.ndarray]) -> list[int]:
-    """Returns the rows of a ring without the longest run of those that no head looks at.
+    """Returns the rows of a ring without the longest run of rows that no head looks at.
 
     Args:
-        weights: those of each head, (N, T); a row is in use where one is above 0.1.
+        weights: the weights of each head, (N, T); a row is in use if one of its weights is above
+            0.1.
 
     >>> rows_in_use([np.array([[0.9], [0.0], [0.0], [0.0], [0.5]])])
     [4, 0]

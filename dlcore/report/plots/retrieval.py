@@ -1,4 +1,4 @@
-"""Draws what pictures and texts find of each other.
+"""Draws the texts that pictures retrieve, and the pictures that texts retrieve.
 
 Shapes: Q queries, K results of each, H W C height, width and channels of a picture.
 """

@@ -21,7 +21,7 @@ def tsne(vectors: np.ndarray, *, perplexity: float = 30, steps: int = 1000) -> n
     equal vectors get equal places. It takes a second or two for 200 points.
 
     Args:
-        vectors: (N, D); of unit length where their cosine is to count.
+        vectors: (N, D), of unit length if their cosine is to count.
         perplexity: the number of neighbours of a point; at most (N - 1) / 3 is used.
         steps: the number of steps of the descent, at least 250.
 
@@ -111,13 +111,13 @@ def plot_thumbnails(
 def plot_points(
     points: Mapping[str, np.ndarray], path: pathlib.Path, *, title: str = "", side: float = 6
 ) -> None:
-    """Draws points of several kinds in one plane, both axes in one scale.
+    """Draws points of several kinds in one plane, with the same scale on both axes.
 
     Args:
-        points: (N, 2) of each kind by its name; later ones lie above.
+        points: the points (N, 2) of each kind by its name; later ones are drawn on top.
         path: the PNG to write.
         title: the title above the picture.
-        side: of the picture in inches.
+        side: the side of the picture in inches.
     """
     figure = new_figure(side, side)
     figure.suptitle(title)
@@ -136,13 +136,13 @@ def plot_scores(
     *,
     span: tuple[float, float],
 ) -> None:
-    """Draws predictions by the scores that they should follow, a panel for each kind.
+    """Draws predictions against the true scores, with a panel for each kind.
 
     A line joins the means within tenths of the range of scores.
 
     Args:
-        scores: (N,).
-        predictions: (N,) of each kind by its name.
+        scores: the true scores (N,).
+        predictions: the predictions (N,) of each kind by its name.
         path: the PNG to write.
         span: the lowest and the highest score.
     """
@@ -162,7 +162,7 @@ def plot_scores(
 
 
 def _checked(points: np.ndarray, count: int, thing: str) -> np.ndarray:
-    """Returns the points as float64 [count, 2], or refuses them."""
+    """Returns the points as float64 [count, 2], after checking their shape."""
     points = np.asarray(points, np.float64)
     if points.shape != (count, 2):
         raise ValueError(f"points {points.shape} must be ({count}, 2), one for each {thing}")
@@ -170,7 +170,7 @@ def _checked(points: np.ndarray, count: int, thing: str) -> np.ndarray:
 
 
 def _map(points: np.ndarray, title: str, *, size: int, margin: float) -> tuple[Any, Any]:
-    """Returns a figure and its axis with points, whose coordinates mean nothing by themselves."""
+    """Returns a figure and its axis with points whose coordinates have no meaning of their own."""
     figure = new_figure(_SIDE, _SIDE)
     figure.suptitle(title)
     axis = figure.subplots()

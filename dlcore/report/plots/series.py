@@ -15,10 +15,10 @@ class ShownForecast(NamedTuple):
     """A forecast of one column.
 
     Attributes:
-        title: above its panel.
-        context: [C].
-        truth: [H].
-        forecast: [H].
+        title: the title above its panel.
+        context: the context [C].
+        truth: the true values [H].
+        forecast: the forecast [H].
         low: the lower end of the interval, [H]; None for none.
         high: the upper end.
         compared: another forecast, [H].
@@ -36,7 +36,7 @@ class ShownForecast(NamedTuple):
 def plot_forecasts(
     panels: Sequence[ShownForecast], path: pathlib.Path, *, interval: str = "", compared: str
 ) -> None:
-    """Draws forecasts over what came before and what came true, two panels in a row.
+    """Draws forecasts with their contexts and the true values, two panels in a row.
 
     Args:
         panels: the forecasts.

@@ -23,7 +23,7 @@ def plot_tree(
     Args:
         parents: the number of each node's parent, -1 of the root; nodes of one parent are in order.
         words: the word of each node, None for none.
-        labels: what is written at each node.
+        labels: the text at each node.
         colours: the number of each node's colour.
         path: the PNG to write.
         title: the title above the picture.
@@ -66,7 +66,7 @@ def plot_tree(
 
 
 def places(parents: Sequence[int]) -> tuple[list[float], list[int]]:
-    """Returns where each node stands: leaves side by side, others above the middle of theirs.
+    """Returns the position of each node: leaves side by side, others above their children's middle.
 
     >>> places([-1, 0, 0])
     ([0.5, 0.0, 1.0], [0, 1, 1])
