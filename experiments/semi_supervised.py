@@ -82,7 +82,7 @@ class Config(
         0.3, 0, 100, "standard deviation of the noise on each layer, inputs of 0..1 included"
     )
     combinator: str = choice(
-        "gaussian", COMBINATORS, "function that takes noise off", when=_DENOISING
+        "gaussian", COMBINATORS, "function that removes noise", when=_DENOISING
     )
     costs: tuple[str, ...] = texts(
         "weight of the denoising cost of the next layer, from the input on, the last one for all "

@@ -65,7 +65,7 @@ def read_table(path: pathlib.Path, separator: str | None = None) -> ImageFolder:
         elif separator is None and labels.get(name, given) != given:
             raise InputError(
                 f"{path} gives {name} the classes {min(labels[name])} and {cell}; an image has "
-                "one, or several that --label_separator stands between"
+                "one, or several separated by --label_separator"
             )
         else:
             labels[name] = labels.get(name, set()) | given

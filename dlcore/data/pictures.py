@@ -340,7 +340,7 @@ def read_picture(source: str, size: int | None = None) -> np.ndarray:
     elif not path.is_file():
         raise InputError(
             f"there is no picture {path}; give an image file, or one of "
-            f"{', '.join(PHOTOGRAPHS)}, which are always there"
+            f"{', '.join(PHOTOGRAPHS)}, which are always available"
         )
     else:
         with opened(StoredImage(path, 0, str(path))) as image:

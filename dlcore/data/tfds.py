@@ -91,8 +91,8 @@ def own_features_only(name: str) -> Iterator[None]:
             raise ValueError("a feature has no class")
         if class_name not in _FEATURES:
             raise InputError(
-                f"data set {name!r} has a feature of the class {class_name!r}, which is none of "
-                "TFDS's own, and whose module could do anything; prepare it again with features "
+                f"data set {name!r} has a feature of the class {class_name!r}, which is not "
+                "TFDS's own and could run any code; prepare it again with features "
                 "of tfds.features"
             )
         return _FEATURES[class_name]

@@ -64,8 +64,8 @@ class Objective:
             return score
         if coverage is None:
             raise InputError(
-                f"a coverage penalty of {self.coverage} needs the attention of the model, and this "
-                "one gives none; choose a coverage of 0 or a model with attention"
+                f"a coverage penalty of {self.coverage} needs the attention of the model, but this "
+                "one has none; choose a coverage of 0 or a model with attention"
             )
         # Instead of -inf, a source step without any attention costs a large finite number, which
         # keeps scores comparable.

@@ -385,9 +385,8 @@ class BitsConfig(Group):
     binarise: str = choice(
         "none",
         BINARISATIONS,
-        "draw bits with the grey pixels as probabilities: static once for good, dynamic "
-        "anew at each "
-        "step of training",
+        "draw bits with the grey pixels as probabilities: static draws once, dynamic anew "
+        "at each training step",
     )
 
 
@@ -533,7 +532,7 @@ class OptimizerConfig(ScheduleConfig):
         0.0,
         0,
         LARGEST_NUMBER,
-        "share of matrices and kernels that each step takes off, times the learning rate",
+        "share of matrices and kernels that each step subtracts, times the learning rate",
     )
     clip_norm: float | None = number(
         None, 0, LARGEST_NUMBER, "largest norm of the gradient of all parameters together"

@@ -141,7 +141,7 @@ def _restored(value: Any, kind: str) -> Any:
 def _vocabulary(path: pathlib.Path) -> Vocabulary:
     if not path.exists():
         raise InputError(
-            f"{path} is missing, without which the checkpoints beside it mean nothing; restore "
+            f"{path} is missing, and the checkpoints beside it are useless without it; restore "
             "it, or choose another --workdir"
         )
     return Vocabulary.load(path)

@@ -48,12 +48,12 @@ def settle(config: Any) -> Any:
     if config.chip is not None:
         parse_chip(config.chip)
     if config.devices is not None and not config.plan:
-        raise InputError("--devices is for --plan: a run uses the devices that are there")
+        raise InputError("--devices is for --plan: a run uses the devices that exist")
     sizes = mesh_sizes(config.mesh) if config.mesh else {}
     if not config.plan:
         return config
     if others := [name for name in ("check", "smoke", "coordinator") if getattr(config, name)]:
-        raise InputError(f"--plan and --{others[0]} do not go together; leave one of them away")
+        raise InputError(f"--plan and --{others[0]} cannot be combined; leave one of them out")
     count = config.devices or math.prod(sizes.values())
     if config.layout == "jit" and count > 1:
         raise InputError(f"--layout=jit uses one device; for --devices={count} plan --layout=mesh")

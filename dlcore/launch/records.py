@@ -105,9 +105,9 @@ def recipe_of(job: str, config: Group) -> str:
         return nearest
     near = "the defaults" if nearest == DEFAULT else f"--recipe={nearest}"
     raise InputError(
-        f"this run of {job} is neither that of a recipe nor that of the defaults, of which alone "
+        f"this run of {job} is neither of a recipe nor of the defaults, and only their "
         f"results are recorded: it differs from {near} in {'; '.join(differences[nearest][:5])}; "
-        "leave these flags out, or make a recipe of them"
+        "leave these flags out, or make a recipe with them"
     )
 
 
@@ -161,8 +161,8 @@ def _folder(job: str) -> pathlib.Path:
     """
     if not jobs.in_checkout():
         raise InputError(
-            "results are recorded in a checkout of dlcore, and this is an installed package; give "
-            "the command in a checkout, as scripts/run"
+            "results are recorded in a checkout of dlcore, but this is an installed package; run "
+            "the command in a checkout, by scripts/run"
         )
     return jobs.results(job)
 
@@ -200,7 +200,7 @@ def _read(workdir: pathlib.Path) -> tuple[str, str, dict[str, Any], dict[str, An
             "finishes it"
         ) from None
     except (OSError, ValueError):
-        raise InputError(f"{path} is not what a run wrote; make the run anew") from None
+        raise InputError(f"{path} is not what a run wrote; make the run again") from None
     by_seed = summary.get("by_seed") or {str(config.seed): {}}
     entries = {seed: _entry(path, summary | own) for seed, own in by_seed.items()}
     for seed, entry in entries.items():
@@ -218,7 +218,7 @@ def _entry(path: pathlib.Path, summary: dict[str, Any]) -> dict[str, Any]:
     if missing:
         raise InputError(
             f"{path} does not say {missing[0].replace('_', ' ')}, as that of a run by an earlier "
-            "version; make the run anew"
+            "version; make the run again"
         )
     entry = {name: summary[name] for name in _KEPT}
     if summary["continued_from"]:  # the time before the interruption is not known

@@ -47,7 +47,7 @@ class SearchGroup(Group):
         when={"groups": lambda groups: groups > 1},
     )
     normalise: str = choice(
-        "average", NORMALISATIONS, "what log P is divided by: a function of the length", free=True
+        "average", NORMALISATIONS, "function of the length by which log P is divided", free=True
     )
     alpha: float = number(
         0.7,
@@ -58,7 +58,7 @@ class SearchGroup(Group):
         when={"normalise": ("power", "gnmt")},
     )
     min_length: int = integer(
-        0, 0, LARGEST, "smallest number of tokens of an output, its end included", free=True
+        0, 0, LARGEST, "smallest number of tokens of an output, including its end", free=True
     )
     no_repeat: int | None = integer(
         None, 1, LARGEST, "length of n-grams that may not occur twice", free=True
@@ -72,7 +72,7 @@ class SearchGroup(Group):
         "sacrebleu's tokeniser for BLEU; auto takes that of the target language",
         free=True,
     )
-    n_best: int = integer(1, 1, 1 << 16, "outputs for each input that is answered", free=True)
+    n_best: int = integer(1, 1, 1 << 16, "outputs listed for each input", free=True)
 
     def longest(self, in_training: int, limit: int) -> int:
         """Returns the largest number of tokens of an output, including its end.

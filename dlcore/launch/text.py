@@ -62,7 +62,7 @@ class VocabularyConfig(Group):
             InputError: for a level other than "word".
         """
         if self.level != "word":
-            raise InputError(f"--level={self.level} is for running text; here tokens are given")
+            raise InputError(f"--level={self.level} is for running text, not for tokens")
         return Vocabulary.of_tokens(
             tokens, size=self.vocab_size, min_count=self.min_count, lower=self.lower
         )
@@ -78,7 +78,7 @@ class LayersConfig(Group):
     hidden: int = integer(128, 1, 1 << 20, "width of a layer")
     embedding_size: int = integer(128, 1, 1 << 20, "width of the embedding")
     dropout: float = number(0.1, 0, 1, "share of values dropped before each layer")
-    embedding_dropout: float = number(0.0, 0, 1, "share of words dropped whole")
+    embedding_dropout: float = number(0.0, 0, 1, "share of words dropped as a whole")
 
     def make_cells(self, name: str) -> tuple[Cell, ...]:
         """Returns the cells of the layers, of the named kind."""
@@ -97,7 +97,7 @@ class StackConfig(Group):
         0.0, 0, 1, "share of the recurrent state dropped, by one mask for all steps"
     )
     candidate_dropout: float = number(
-        0.0, 0, 1, "share dropped of what each step adds to the carry"
+        0.0, 0, 1, "share dropped from the values that each step adds to the carry"
     )
 
 
@@ -112,7 +112,7 @@ class EncoderConfig(StackConfig, LayersConfig):
     merge: str = choice(
         "concat",
         MERGES,
-        "how the outputs of both directions become one",
+        "how the outputs of both directions are merged",
         when={"bidirectional": (True,)},
     )
     limit: int = integer(256, 1, LARGEST, "largest number of tokens of a text; the rest is cut off")
@@ -188,7 +188,7 @@ class TransformerGroup(Group):
     activation: str = choice("gelu", FEED_FORWARDS, "activation of the feed-forward nets")
     position: str = choice("rotary", POSITIONS, "how the model knows the positions of tokens")
     qk_norm: bool = switch(False, "normalise queries and keys")
-    bias: bool = switch(False, "give dense layers and norms biases")
+    bias: bool = switch(False, "add biases to dense layers and norms")
     chunk: int | None = integer(
         None, 1, LARGEST, "number of keys that attention takes at once; default all"
     )

@@ -71,7 +71,7 @@ def read_weights(
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
         if prefix is not None:
-            raise InputError("--init_prefix is for files of weights; a run has what it reported")
+            raise InputError("--init_prefix is for files of weights, not for runs")
         trained = load(path)
         channels = getattr(trained.info, "image_shape", (1,))[-1]
         scaling = Scaling(np.zeros(channels), np.full(channels, 255.0))
@@ -146,7 +146,7 @@ def adopt_inside(
     new, matches = taken_over(state, found, rules)
     if not matches.restored:
         raise InputError(
-            f"no weight of {source} fits {name}: it has {some(found)}; the {module} wants "
+            f"no weight of {source} fits {name}: it has {some(found)}; the {module} needs "
             f"{some(target)}"
         )
     # A classifier's head, and layers behind a map that is read, are not wanted.

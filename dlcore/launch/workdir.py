@@ -81,7 +81,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"there is no run in {workdir}; give the --workdir of a run") from None
     except (ValueError, OSError):
         raise InputError(
-            f"{workdir}/{CONFIG} is not what a run wrote, so the run there cannot be known; choose "
+            f"{workdir}/{CONFIG} is not what a run wrote, so the run there is unknown; choose "
             "another --workdir"
         ) from None
 

@@ -63,7 +63,7 @@ class Layout(abc.ABC):
         Raises:
             InputError: for pmap, which computes the same as a mesh with the axis "data".
         """
-        raise InputError("pmap lowers no step; plan --layout=mesh, which computes the same")
+        raise InputError("pmap cannot lower a step; plan --layout=mesh, which computes the same")
 
     @abc.abstractmethod
     def compile_evaluation(self, function: StateFn) -> StateFn:

@@ -54,7 +54,7 @@ def initialize(
         if coordinator is None or num_processes is None or process_id is None:
             raise InputError(
                 "--coordinator, --num_processes and --process_id belong together: give all three, "
-                "or none where the cluster tells them"
+                "or none where the cluster provides them"
             )
         if ":" not in coordinator:
             raise InputError(f"--coordinator={coordinator} is not HOST:PORT")

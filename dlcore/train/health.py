@@ -66,7 +66,7 @@ def _zero_if_finite(leaf: jax.Array) -> jax.Array:
 def _loss(metrics: Metrics) -> jax.Array:
     if "loss" not in metrics:
         raise InputError(
-            f"spikes are told by the metric 'loss', but this step reports {sorted(metrics)}; leave "
+            f"spikes are seen in the metric 'loss', but this step reports {sorted(metrics)}; leave "
             "out --skip_spikes"
         )
     return metrics["loss"].compute().astype(jnp.float32)

@@ -197,7 +197,7 @@ def _keep_until(path: pathlib.Path, step: int) -> bytes:
         kept = b"".join(line for line in lines if json.loads(line)["step"] <= step)
     except (ValueError, KeyError, TypeError):
         raise InputError(
-            f"{path} holds a line that no run wrote; mend it, or choose another folder"
+            f"{path} holds a line that no run wrote; repair it, or choose another folder"
         ) from None
     write_whole(path, kept.decode())
     return kept

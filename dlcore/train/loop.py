@@ -359,7 +359,7 @@ def _source(batches: Batches, start: int) -> Iterator[Batch]:
     try:
         return iter(found)
     except TypeError:
-        raise InputError(f"{wanted}; this one gives {_kind(found)}") from None
+        raise InputError(f"{wanted}; this one returns {_kind(found)}") from None
 
 
 def _kind(value: Any) -> str:

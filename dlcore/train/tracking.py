@@ -67,7 +67,7 @@ def open_tracker(
     except Exception as error:  # whatever the library meets: no server, no key, no such run
         line = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"{name} cannot begin a run: {line}; mend its settings, or leave --track out"
+            f"{name} cannot begin a run: {line}; correct its settings, or leave --track out"
         ) from error
     write_json(file, {name: tracker.identity})
     return _Careful(tracker, name, say)

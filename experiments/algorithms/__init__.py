@@ -109,7 +109,7 @@ class Config(
     controller: str = choice("lstm", CONTROLLERS, "network that moves the heads of ntm")
     hidden: int = integer(100, 1, 1 << 14, "units of the controller")
     rows: int = integer(128, 1, 1 << 20, "rows of the memory")
-    width: int = integer(20, 1, 1 << 14, "numbers of each row")
+    width: int = integer(20, 1, 1 << 14, "values of each row")
     read_heads: int = integer(1, 1, 64, "heads that read")
     write_heads: int = integer(1, 1, 64, "heads that write")
     reach: int = integer(1, 0, 64, "rows that a head can move in a step, either way")

@@ -77,7 +77,7 @@ class Config(
         1 << 15,
         "side, in pixels, of the squares that images are fitted into; default the data's own",
     )
-    code: int = integer(16, 1, 1 << 16, "numbers of the code, or latent units")
+    code: int = integer(16, 1, 1 << 16, "values of the code, or latent units")
     layers: int | None = integer(
         None,
         0,

@@ -93,9 +93,8 @@ class Config(
     binarise: str | None = choice(  # type: ignore[assignment,misc]
         None,
         BINARISATIONS,
-        "draw bits with the grey pixels as probabilities: static once for good, dynamic "
-        "anew at each "
-        "step of training; default static",
+        "draw bits with the grey pixels as probabilities: static draws once, dynamic anew "
+        "at each training step; default static",
         when={"visible": ("binary",)},
     )
     levels: int = integer(
@@ -106,7 +105,7 @@ class Config(
     )
     k: int = integer(1, 1, LARGEST, "steps of Gibbs sampling before each update")
     mean_field: bool = switch(
-        False, "let visible units have their means instead of drawing them", when=_FROM_DATA
+        False, "set visible units to their means instead of drawing them", when=_FROM_DATA
     )
     chains: int = integer(
         0,

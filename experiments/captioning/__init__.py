@@ -104,7 +104,9 @@ class Config(
     }
 
     model: str = choice("attention", MODELS, "decoder that writes the words")
-    body: str = choice("resnet8", IMAGE_MODELS, "image model that reads the picture, less its head")
+    body: str = choice(
+        "resnet8", IMAGE_MODELS, "image model that reads the picture, without its head"
+    )
     stride: int = integer(
         4, 1, 64, "pixels between two places of the map of the body that is read, a power of 2"
     )

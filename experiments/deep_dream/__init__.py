@@ -66,7 +66,7 @@ class Config(
         f"picture to start from: an image file, or one of {', '.join(PHOTOGRAPHS)}",
         when={"start": ("picture",)},
     )
-    start: str = choice("picture", ("picture", "noise"), "what a dream starts from")
+    start: str = choice("picture", ("picture", "noise"), "picture that a dream starts from")
     parameters: str = choice(
         "pixels",
         tuple(_SUITS),

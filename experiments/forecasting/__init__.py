@@ -90,7 +90,7 @@ class Config(
         "0.7,0.1,0.2",
         "TRAIN,VALIDATION,TEST as shares, or as numbers of rows such as 8640,2880,2880",
     )
-    context: int = integer(64, 1, LARGEST, "steps that a forecast is made from")
+    context: int = integer(64, 1, LARGEST, "steps from which a forecast is made")
     horizon: int = integer(16, 1, LARGEST, "steps that are forecast")
     batch_size: int = integer(64, 1, LARGEST, "windows per step, over all devices")
     quantiles: tuple[str, ...] = names(
@@ -101,7 +101,7 @@ class Config(
     )
     residual: bool = switch(
         True,
-        "let the network learn only what a fixed linear map of least squares leaves over",
+        "let the network learn only the residual of a fixed least-squares linear map",
         when={"model": FORECASTERS[:-1]},
     )
     season: int | None = integer(

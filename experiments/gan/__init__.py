@@ -102,7 +102,7 @@ class Config(
         "normalisation in the discriminator; default batch for dcgan without a penalty of "
         "gradients, else none",
     )
-    noise: int = integer(64, 1, 1 << 14, "numbers of noise that an example is drawn from")
+    noise: int = integer(64, 1, 1 << 14, "values of noise from which an example is drawn")
     condition: str | None = choice(
         None, CONDITIONS, "how the discriminator learns the class; default neither player does"
     )

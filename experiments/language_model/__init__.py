@@ -137,7 +137,7 @@ class Config(
         0.0,
         0,
         1,
-        "factor of the squared log normaliser of the softmax in the loss, such as 1e-4",
+        "weight of the softmax's squared log normaliser in the loss, such as 1e-4",
         when={"softmax": ("full",), **_NEURAL},
     )
     order: int = integer(

@@ -105,8 +105,8 @@ class Config(
     option: tuple[str, ...] = texts(
         "NAME=VALUE of the encoder, such as width=0.5; a wrong name lists all"
     )
-    embedding: int = integer(64, 1, 1 << 16, "numbers of an embedding")
-    normalise: bool = switch(True, "bring embeddings to the unit sphere")
+    embedding: int = integer(64, 1, 1 << 16, "dimensions of an embedding")
+    normalise: bool = switch(True, "project embeddings onto the unit sphere")
     distance: str | None = choice(
         None, sorted({*PLAIN} - {"l1"}), "distance of embeddings; default that of the loss's paper"
     )
@@ -132,7 +132,7 @@ class Config(
         1,
         1,
         LARGEST,
-        "pictures to know an identity by, in N-way k-shot tests and of prototypical networks",
+        "known pictures of each identity, in N-way k-shot tests and prototypical networks",
     )
     ways: int = integer(20, 2, LARGEST, "identities of an N-way test, or all that there are")
     within_groups: bool = switch(
@@ -146,7 +146,7 @@ class Config(
         "random changes of training pictures, with numbers where wanted, as flip,crop:4; "
         f"steps: {', '.join(OF_ONE_PICTURE)}",
     )
-    test_groups: tuple[str, ...] = names("groups to test on, where the data has no part for that")
+    test_groups: tuple[str, ...] = names("groups to test on, where the data has no test part")
     validation_groups: tuple[str, ...] = names(
         "groups to hold out of the training data for evaluations, instead of --validation"
     )

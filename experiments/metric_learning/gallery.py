@@ -45,7 +45,7 @@ class GalleryGroup(launch.Group):
     enrol: str | None = path(
         None, "add this folder, with a folder of pictures per person, to the gallery", free=True
     )
-    remove: tuple[str, ...] = names("persons to take out of the gallery", free=True)
+    remove: tuple[str, ...] = names("persons to remove from the gallery", free=True)
     verify: tuple[str, ...] = names(
         "A,B are two pictures, or a picture and an enrolled person: say whether they "
         "are one person",
@@ -53,12 +53,12 @@ class GalleryGroup(launch.Group):
     )
     identify: str | None = text(
         None,
-        "say who of the gallery is on a picture, on those of a folder, or on those that standard "
-        "input (-) lists?",
+        "name the person of the gallery in a picture, in those of a folder, or in those that "
+        "standard input (-) lists",
         free=True,
     )
     false_accept_rate: str = choice(
-        "0.01", RATES, "share of pairs of two persons that may be taken for one", free=True
+        "0.01", RATES, "share of pairs of two persons that may be accepted as one", free=True
     )
 
 

@@ -121,7 +121,7 @@ class Config(
     steps_per_beat: int = integer(
         1, 1, 96, "steps of a beat (a quarter note) in MIDI files that are read and written"
     )
-    limit: int = integer(256, 1, LARGEST, "most steps of a piece; longer ones become several")
+    limit: int = integer(256, 1, LARGEST, "most steps of a piece; longer ones are cut into several")
     transpose: int = integer(
         0, 0, 60, "most semitones by which training pieces are shifted at random"
     )

@@ -141,7 +141,7 @@ class Config(
     )
     text_tower: str = choice("recurrent", ("recurrent", "transformer", "bag"), "tower of texts")
     pooling: str = choice("max", POOLINGS, "how the words of a text become one vector")
-    embedding: int = integer(128, 1, 1 << 16, "numbers of an embedding")
+    embedding: int = integer(128, 1, 1 << 16, "dimensions of an embedding")
     image_size: int | None = integer(
         None, 1, 1 << 15, "side of the squares in pixels; default the tower's or the data's own"
     )
@@ -160,13 +160,13 @@ class Config(
     )
     captions: str | None = path(
         None,
-        "file of captions, one a line, of which --predict gives the best for each picture; "
-        "without it the embeddings",
+        "file of captions, one per line; --predict lists the best ones for each picture, and "
+        "without the file the embeddings",
         free=True,
         when={"predict": lambda predict: predict is not None},
     )
     search: tuple[str, ...] = texts(
-        "text whose best pictures among --pictures are wanted of the run in --workdir", free=True
+        "text for which the run in --workdir finds the best of --pictures", free=True
     )
     pictures: str | None = path(
         None, "folder of pictures to search", free=True, when={"search": lambda asked: bool(asked)}

@@ -56,8 +56,8 @@ class Config(
     optimizer: str = choice(
         "lbfgs", ("lbfgs", *optim.OPTIMIZERS), "update rule; lbfgs searches along its direction"
     )
-    content: str = path(PHOTOGRAPHS[0], "picture that gives the content", when=_WITH_CONTENT)
-    style: tuple[str, ...] = paths(f"picture that gives the style; default {PHOTOGRAPHS[1]}")
+    content: str = path(PHOTOGRAPHS[0], "picture with the content", when=_WITH_CONTENT)
+    style: tuple[str, ...] = paths(f"picture with the style; default {PHOTOGRAPHS[1]}")
     texture: bool = switch(False, "make a texture of the style, without a content")
     mask: tuple[str, ...] = paths(
         "picture whose white is where the style of the same place applies; one for each --style"
@@ -78,7 +78,7 @@ class Config(
     )
     levels: int = integer(1, 1, 8, "sizes from coarse to fine, each twice the one before")
     level_steps: int = integer(
-        50, 1, LARGEST, "steps of each size but the last", when={"levels": lambda n: n > 1}
+        50, 1, LARGEST, "steps of each size except the last", when={"levels": lambda n: n > 1}
     )
 
     def shrunk(self) -> "Config":

@@ -114,7 +114,7 @@ class Config(
     )
     label_smoothing: float = number(0.0, 0, 1, "share of the target spread over all tokens")
     z_loss: float = number(
-        0.0, 0, 1, "factor of the squared log normaliser of the softmax in the loss, such as 1e-4"
+        0.0, 0, 1, "weight of the softmax's squared log normaliser in the loss, such as 1e-4"
     )
     scheduled_sampling: float = number(
         0.0, 0, 1, "share of decoder inputs that the model draws itself (scheduled sampling)"

@@ -104,7 +104,7 @@ class Config(
     hidden: int = integer(64, 1, 1 << 16, "width of the vector of a node")
     embedding_size: int = integer(64, 1, 1 << 16, "width of the vector of a word", when=_LSTM)
     dropout: float = number(0.2, 0, 1, "share of values dropped of the vectors of nodes")
-    embedding_dropout: float = number(0.0, 0, 1, "share of words dropped whole")
+    embedding_dropout: float = number(0.0, 0, 1, "share of words dropped as a whole")
     reconstruction: float = number(
         0.2,
         0,

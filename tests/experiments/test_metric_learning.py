@@ -167,7 +167,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(trained, people):
     task = JOB(config)
     task.info = task.data().info
     with pytest.raises(
-        InputError, match="no weight of .* fits mlp: it has .*the encoder wants"
+        InputError, match="no weight of .* fits mlp: it has .*the encoder needs"
     ) as e:
         task.adopt(launch.task.make_state(task))
     assert "\n" not in str(e.value)

@@ -127,7 +127,7 @@ def test_a_fault_ends_the_tracking_alone_and_is_said_once(request, tmp_path, nam
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_what_cannot_begin_is_one_clear_line(request, monkeypatch, tmp_path, name):
     request.getfixturevalue(name).broken = True
-    with pytest.raises(InputError, match="cannot begin a run: no server; mend its settings"):
+    with pytest.raises(InputError, match="cannot begin a run: no server; correct its settings"):
         opened(name, tmp_path)
     assert not (tmp_path / FILE).exists()
     monkeypatch.setitem(sys.modules, name, None)

@@ -251,14 +251,14 @@ def _read_path(path: pathlib.Path, given: str) -> Annotated:
         raise InputError("the data path is empty; give a folder of annotated pictures")
     try:
         if not path.exists():
-            raise InputError(f"{path} is not there; give a folder of annotated pictures")
+            raise InputError(f"{path} does not exist; give a folder of annotated pictures")
         for is_one, read in _READERS:
             if is_one(path):
                 return read(path)
     except OSError as error:
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
     raise InputError(
-        f"{path} has none of the layouts that are read: Annotations/ and JPEGImages/ (Pascal VOC), "
+        f"{path} has none of the known layouts: Annotations/ and JPEGImages/ (Pascal VOC), "
         "annotations/*.json or one JSON file (COCO), data.yaml or classes.txt with images/ and "
         "labels/ (YOLO)"
     )

@@ -223,7 +223,7 @@ def parse_xml(path: pathlib.Path) -> ElementTree.Element:
     def refuse(*given: object) -> None:
         raise InputError(
             f"line {parser.CurrentLineNumber} of {shown(path)} declares an entity, which no "
-            "annotation needs; write out what it stands for"
+            "annotation needs; write out its content"
         )
 
     parser.buffer_text = True

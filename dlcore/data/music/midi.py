@@ -79,7 +79,7 @@ def _spans(path: PathLike, log: "collections.Counter[str]") -> list[tuple[float,
     except Exception as error:  # mido has many for what is no MIDI file
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise InputError(
-            f"{path} is not a MIDI file, or it is damaged ({reason}); give one that a player plays"
+            f"{path} is not a MIDI file, or it is damaged ({reason}); give a playable one"
         ) from None
     if beat <= 0 or file.type == 2:
         what = "tracks that are not one piece" if file.type == 2 else "times that are not beats"

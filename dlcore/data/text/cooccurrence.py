@@ -128,7 +128,7 @@ def count_cooccurrences(
         size = _merge(runs, work, vocabulary_size, limit)
         if not size:
             raise InputError(
-                f"no two words of the corpus ({len(tokens)} tokens) stand within {window} of one "
+                f"no two words of the corpus ({len(tokens)} tokens) are within {window} of one "
                 "another in a sentence; give more text or a lower minimum count"
             )
         meta = {"vocabulary_size": int(vocabulary_size), "cells": size}

@@ -145,7 +145,7 @@ def open_fasttext(file: io.BufferedReader, name: str) -> FastText:
     if quantised or pruned >= 0:
         raise InputError(
             f"{name} is a quantised model of fastText (.ftz), which holds no whole vectors; give "
-            "the .bin or the .vec file that it was made of"
+            "the .bin or the .vec file that it was made from"
         )
     grams = buckets if longest > 0 else 0
     if columns != dimension or rows < count + grams or (longest > 0 and buckets < 1):

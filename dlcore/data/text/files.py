@@ -201,8 +201,8 @@ def read_rows(path: pathlib.Path) -> list[Row]:
                 number = reader.line_num + 1
         except csv.Error as error:
             raise InputError(
-                f"{Line(path, number)} begins no row of CSV ({error}); double the quotes inside of "
-                "a cell in quotes"
+                f"{Line(path, number)} does not begin a row of CSV ({error}); double the "
+                "quotes inside of a cell in quotes"
             ) from None
         finally:
             csv.field_size_limit(before)
@@ -230,7 +230,7 @@ def find_column(given: int | str, names: Sequence[str], width: int, place: Line)
         return folded.index(given.casefold())
     named = f"names its columns {', '.join(names)}" if names else "names no columns"
     raise InputError(
-        f"{place.path} {named}; no column {given!r} is there; give one of them, or a number from 1 "
+        f"{place.path} {named}; there is no column {given!r}; give one of them, or a number from 1 "
         "on"
     )
 

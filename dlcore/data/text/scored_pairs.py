@@ -257,7 +257,7 @@ def _made_of(dataset: str, data_dir: PathLike | None, lowest: float, highest: fl
         if len(made[split]) < 3:
             raise InputError(
                 f"the {read} split of {builder.info.full_name!r} has too few sentences to make "
-                "pairs of; choose another data set, or give scored pairs by --data_path"
+                "pairs; choose another data set, or give scored pairs by --data_path"
             )
     note = (
         f"{builder.info.full_name}: nobody has scored these pairs: neighbours in a paragraph have "

@@ -331,8 +331,8 @@ def shapes_by_level(shapes: np.ndarray, levels: int) -> tuple[tuple[tuple[float,
     """
     if levels < 1 or len(shapes) % levels or not len(shapes):
         raise InputError(
-            f"{len(shapes)} shapes of anchors cannot be shared out to {levels} levels, each of "
-            f"which needs as many; give a multiple of {levels}"
+            f"{len(shapes)} anchor shapes cannot be divided among {levels} levels, which need "
+            f"equal numbers; give a multiple of {levels}"
         )
     order = np.argsort(np.prod(shapes, axis=1), kind="stable")
     parts: Sequence[np.ndarray] = np.split(np.asarray(shapes)[order], levels)

@@ -139,7 +139,7 @@ def _read_config(file: pathlib.Path) -> dict[str, Any]:
     try:
         config = read_json(file)
     except (OSError, ValueError) as reason:
-        raise InputError(f"cannot read {file}: {reason}; give the model's own") from None
+        raise InputError(f"cannot read {file}: {reason}; give the model's own file") from None
     for key, value in FORM.items():
         if config.get(key, value) != value:
             raise InputError(

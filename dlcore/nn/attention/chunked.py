@@ -75,7 +75,7 @@ def chunked_attention(
         ValueError: for shapes that do not fit each other.
     """
     if chunk < 1:
-        raise InputError(f"attention in chunks of {chunk}; choose at least 1")
+        raise InputError(f"attention in chunks of {chunk} is impossible; choose at least 1")
     queries, keys = query.shape[1], key.shape[1]
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     plan = Plan(min(chunk, queries), min(chunk, keys), causal, scale)

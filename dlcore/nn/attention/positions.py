@@ -85,7 +85,7 @@ def alibi_slopes(heads: int) -> np.ndarray:
     [0.25, 0.0625, 0.015625, 0.00390625]
     """
     if heads < 1:
-        raise InputError(f"{heads} heads of attention; choose at least 1")
+        raise InputError(f"{heads} heads of attention are impossible; choose at least 1")
     below = 1 << heads.bit_length() - 1
     known = np.arange(1, below + 1) / below
     between = np.arange(1, 2 * below + 1, 2)[: heads - below] / (2 * below)

@@ -163,5 +163,5 @@ def _require_colour(image: jax.Array, name: str) -> None:
     if image.shape[-1] != 3:
         raise InputError(
             f"{name} needs red, green and blue and the images have {image.shape[-1]} channel(s); "
-            "leave it out, brightness and contrast work with any number"
+            "leave it out; brightness and contrast work with any number"
         )

@@ -209,7 +209,7 @@ def _objects(name: str, step: Step, batch: Batch) -> tuple[jax.Array, ...]:
         return ()
     if "boxes" not in batch:
         raise InputError(
-            f"augmentation {name!r} needs boxes, which the examples do not have; leave it out, "
+            f"augmentation {name!r} needs boxes, which the examples do not have; leave it out; "
             "resized_crop needs none"
         )
     return batch["boxes"], batch["boxes_mask"].astype(bool)
@@ -250,7 +250,7 @@ def _parse(text: str) -> dict[str, dict[str, float]]:
         if len(values) > len(options):
             raise InputError(
                 f"augmentation {item!r} has {len(values)} values; {name} takes "
-                f"{':'.join(options)}, leave out the rest"
+                f"{':'.join(options)}; leave out the rest"
             )
         steps[name] = {
             option: _number(item, option, value, type(default))

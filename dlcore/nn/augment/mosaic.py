@@ -64,7 +64,7 @@ def mosaic(
     if single or "boxes" not in batch:
         raise InputError(
             f"mosaic moves boxes and has no rule for {single or 'examples without them'}; leave it "
-            "out, mixup and cutmix mix images with one label"
+            "out; mixup and cutmix mix images with one label"
         )
     images = batch["image"]
     height, width = images.shape[1:3]

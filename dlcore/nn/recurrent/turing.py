@@ -255,7 +255,7 @@ class TuringMachine(Cell):
             )
         if self.controller is not None and self.controller.output_features != self.features:
             raise InputError(
-                f"the controller gives {self.controller.output_features} features and not "
+                f"the controller outputs {self.controller.output_features} features, not "
                 f"{self.features}; make both the same"
             )
 

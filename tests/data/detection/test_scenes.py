@@ -196,9 +196,9 @@ def test_what_is_refused(tmp_path: pathlib.Path) -> None:
         load_detection(data_path=tmp_path, image_size=8)
     for given, message in (
         ("", "the data path is empty"),
-        (tmp_path / "gone", "is not there; give a folder of annotated pictures"),
-        (tmp_path / "JPEGImages", "has none of the layouts that are read"),
-        (tmp_path / "JPEGImages" / "a.jpg", "has none of the layouts that are read"),
+        (tmp_path / "gone", "does not exist; give a folder of annotated pictures"),
+        (tmp_path / "JPEGImages", "has none of the known layouts"),
+        (tmp_path / "JPEGImages" / "a.jpg", "has none of the known layouts"),
     ):
         with pytest.raises(InputError, match=message):
             load_detection(data_path=given)

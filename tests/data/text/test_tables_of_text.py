@@ -104,8 +104,13 @@ def test_columns_that_are_named(
 @pytest.mark.parametrize(
     ("name", "content", "columns", "message"),
     [
-        ("a.csv", 'a,x\n"b,y\nc,x\n', {}, "line 2 of .* begins no row of CSV .unexpected end"),
-        ("a.csv", 'a,x\n"b" c,y\n', {}, "line 2 of .* begins no row of CSV"),
+        (
+            "a.csv",
+            'a,x\n"b,y\nc,x\n',
+            {},
+            "line 2 of .* does not begin a row of CSV .unexpected end",
+        ),
+        ("a.csv", 'a,x\n"b" c,y\n', {}, "line 2 of .* does not begin a row of CSV"),
         (
             "a",
             "1\ta\tx\n2\tb\ty\n",

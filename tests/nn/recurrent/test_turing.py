@@ -280,7 +280,7 @@ def test_a_machine_starts_on_row_0_with_nothing_written():
         ({"write_heads": -1}, "write_heads=-1"),
         ({"rows": 4, "reach": 2}, "go from 0 to 1"),
         ({"reach": -1}, "reach=-1"),
-        ({"controller": LSTM(5)}, "gives 5 features and not 6"),
+        ({"controller": LSTM(5)}, "outputs 5 features, not 6"),
     ],
 )
 def test_bad_sizes_are_one_line(options, message):
