@@ -24,8 +24,8 @@ class UncertaintyConfig(Group):
         None,
         2,
         100_000,
-        "average --predict over this many random dropout masks and give the "
-        "uncertainty; default no dropout",
+        "average --predict over this many random dropout masks and report "
+        "the uncertainty; default no dropout",
         free=True,
     )
 

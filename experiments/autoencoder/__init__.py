@@ -162,7 +162,7 @@ class Config(
     )
     evaluate: tuple[str, ...] = names(
         f"what is measured at the end, of {', '.join(evaluators.EVALUATORS)}; default all that the "
-        "model has but parzen",
+        "model has except parzen",
         free=True,
     )
     likelihood_samples: int = integer(

@@ -118,12 +118,12 @@ def test_columns_that_are_named(
             "has 3 columns; it needs a text, a tab and a label, or say",
         ),
         ("a", "a\tx\nb\tx\n", {"text_column": 3}, "line 1 of .* has 2 columns, no column 3"),
-        ("a", "a\tx\nb\tx\n", {"label_column": "y"}, "names no columns; no column 'y' is there"),
+        ("a", "a\tx\nb\tx\n", {"label_column": "y"}, "names no columns; there is no column 'y'"),
         (
             "a",
             "text\tlabel\nb\tx\n",
             {"label_column": "y"},
-            "names its columns text, label; no column 'y'",
+            "names its columns text, label; there is no column 'y'",
         ),
     ],
 )
@@ -202,8 +202,8 @@ def test_columns_of_many_origins(
             {},
             "line 3 of .* begins with 'c' where most lines have the",
         ),
-        ("a X\n", {"tag_column": "ner"}, "names no columns; no column 'ner' is there"),
-        (PLUS, {"tag_column": "XPOS"}, "names its columns ID, FORM, UPOS, PARSEME:MWE; no column"),
+        ("a X\n", {"tag_column": "ner"}, "names no columns; there is no column 'ner'"),
+        (PLUS, {"tag_column": "XPOS"}, "columns ID, FORM, UPOS, PARSEME:MWE; there is no column"),
         (PLUS, {"token_column": 5}, "line 3 of .* has 4 columns, no column 5"),
     ],
 )
