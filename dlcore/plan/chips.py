@@ -61,8 +61,7 @@ def parse_chip(text: str) -> Chip:
     """Reads a chip from a flag: a name of `CHIPS`, figures, or a name and the figures that differ.
 
     >>> parse_chip("tpu-v5e,memory=8e9")
-    Chip(flops=197000000000000.0, memory=8000000000.0, bandwidth=819000000000.0,
-    link=200000000000.0)
+    Chip(flops=197000000000000.0, memory=8000000000.0, bandwidth=819000000000.0, link=200000000000.0)
 
     Raises:
         InputError: for an unknown name or figure, and for a figure that is not a positive number,

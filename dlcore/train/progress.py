@@ -1,4 +1,4 @@
-"""The progress display of a training: on a terminal one line that stays in place, else many."""
+"""The progress display of a training: one line in place on a terminal, else plain lines."""
 
 import datetime
 import os
