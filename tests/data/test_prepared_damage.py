@@ -99,7 +99,7 @@ def test_no_module_that_a_data_set_names_is_imported(
     assert "\n" not in str(error.value)
     assert not {"harm", "harm.payload"} & {*sys.modules}
     if place == "features.json":
-        assert "the class 'harm.payload.F', which is none of TFDS's own" in str(error.value)
+        assert "the class 'harm.payload.F', which is not TFDS's own" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_modules_that_are_at_hand_are_not_imported_either(
 ) -> None:
     (folder / "features.json").write_text(json.dumps(hostile(class_name)["in a dict"]))
     before = {*sys.modules}
-    with pytest.raises(InputError, match=f"the class '{class_name}', which is none of TFDS's own"):
+    with pytest.raises(InputError, match=f"the class '{class_name}', which is not TFDS's own"):
         prepared_builder(name, tmp_path)
     assert {*sys.modules} == before
 

@@ -134,7 +134,7 @@ def test_every_option_that_a_text_can_give_has_a_range():
         ("flip,", "unknown augmentation ''; choose one of"),
         ("flip,none", "unknown augmentation 'none'"),
         ("flip,crop,flip", "'flip' is named twice in 'flip,crop,flip'; name it once"),
-        ("crop:4:5", "'crop:4:5' has 2 values; crop takes padding, leave out the rest"),
+        ("crop:4:5", "'crop:4:5' has 2 values; crop takes padding; leave out the rest"),
         ("crop:x", "'crop:x': padding is 'x'; give a whole number from 0 to"),
         ("crop:2.5", "padding is '2.5'; give a whole number"),
         ("flip:1.5", "probability is '1.5'; give a number from 0 to 1"),
