@@ -21,7 +21,13 @@ CHIP = "flops=1e12,memory=1e9,bandwidth=1e9,link=1e9"
 LEAST = {"resnet": 64 * 10, "gpt2": 8 * 50, "lstm": 8 * 50, "translation": 8 * 50, "word2vec": 0}
 
 
-@pytest.mark.parametrize("workload", WORKS)
+SLOW = ("translation", "resnet", "lstm")
+
+
+@pytest.mark.parametrize(
+    "workload",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in WORKS],
+)
 def test_each_workload_is_measured_on_a_mesh(workload):
     with jax.numpy_dtype_promotion("standard"):
         work = WORKS[workload](devices=4, layout="mesh", steps=10**6, **accelerator.TINY[workload])
@@ -49,6 +55,7 @@ def test_the_table_has_rates_of_a_device_their_ratio_and_the_share_of_the_peak()
     assert len(lines) == 6 and {line.count("|") for line in lines} == {len(rows[0]) + 1}
 
 
+@pytest.mark.slow
 def test_one_command_measures_contender_after_contender(tmp_path):
     path = tmp_path / "table.md"
     done = subprocess.run(

@@ -1,5 +1,6 @@
 """Boxes: overlaps equal counted pixels and torchvision's, forms come back, gradients are finite."""
 
+import functools
 import itertools
 import pathlib
 
@@ -103,12 +104,12 @@ def test_boxes_without_area_have_finite_overlaps_and_gradients(name):
     )  # fmt: skip
     all_ = jnp.array([point, line, flat, square, [8.0, 8, 2, 2], [0.0, 0, 1e4, 1e-6]])
     overlap = boxes.OVERLAPS[name]
-    values = boxes.pairwise(overlap, all_, all_)
+    values = jax.jit(functools.partial(boxes.pairwise, overlap))(all_, all_)
     assert jnp.isfinite(values).all()
     np.testing.assert_allclose(
         values, boxes.pairwise(overlap, np.asarray(all_), np.asarray(all_)), atol=1e-6
     )
-    pairs = jax.vmap(jax.vmap(jax.grad(overlap, (0, 1)), (None, 0)), (0, None))
+    pairs = jax.jit(jax.vmap(jax.vmap(jax.grad(overlap, (0, 1)), (None, 0)), (0, None)))
     for slope in pairs(all_, all_):
         assert jnp.isfinite(slope).all()
     assert values[0, 0] <= 0 and values[3, 3] == pytest.approx(1)

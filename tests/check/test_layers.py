@@ -103,7 +103,11 @@ def test_lenet_receptive_fields_are_the_papers():
 
 @pytest.mark.parametrize(
     "name, size, activation",
-    [("lenet5", 32, "c3"), ("lenet5_paper", 32, "s4"), ("resnet20", 32, "stage_1_block_0")],
+    [
+        ("lenet5", 32, "c3"),
+        ("lenet5_paper", 32, "s4"),
+        pytest.param("resnet20", 32, "stage_1_block_0", marks=pytest.mark.slow),
+    ],
 )
 def test_architectures_by_gradient(name, size, activation):
     model = image_model(name, num_classes=10)

@@ -105,7 +105,7 @@ def image(height=16, width=16):
 
 def build(body, inputs) -> tuple[Any, Any]:
     model = Net(body)
-    variables = model.init(jax.random.key(0), jnp.zeros(inputs.shape))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros(inputs.shape))
     return model.apply, variables
 
 
@@ -193,7 +193,7 @@ def test_every_unit_lies_in_its_field(body):
     apply, variables = build(body, inputs)
     _, (_, activations) = walk(apply, variables, inputs)
     values = jax.random.normal(jax.random.key(2), inputs.shape)
-    jacobian = jax.jacrev(lambda x: apply(variables, x)[0].sum(-1))(values)
+    jacobian = jax.jit(jax.jacrev(lambda x: apply(variables, x)[0].sum(-1)))(values)
     depends = np.abs(jacobian[0, :, :, 0]).sum(-1) > 0  # (out H, out W, in H, in W)
     assert depends[2:-2, 2:-2].any((2, 3)).all()
     for i, j in np.ndindex(depends.shape[:2]):

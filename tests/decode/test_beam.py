@@ -137,7 +137,14 @@ def test_groups_that_do_not_fit_are_refused(options, message):
         find_beam(Model(1, vocab=3), [0], width=4, steps=2, **options)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES[::4], ids=str)
+@pytest.mark.parametrize(
+    "objective",
+    [
+        *(pytest.param(one, marks=pytest.mark.slow) for one in OBJECTIVES[:-1:4]),
+        OBJECTIVES[-1],
+    ],
+    ids=str,
+)
 def test_asking_for_more_never_changes_the_best(objective):
     model, width = Model(6, vocab=7, spread=2.0), 6
     settings = {"objective": Objective(**objective), "coverage": model.coverage}
@@ -166,6 +173,7 @@ def test_a_batch_is_each_sentence_alone():
             np.testing.assert_array_equal(one[0], all_of_them[row])
 
 
+@pytest.mark.slow
 def test_compiled_is_the_same_as_not_compiled():
     model, sentences = Model(8, vocab=5), [2, 7]
     settings = {"width": 3, "n_best": 3, "steps": 3, "objective": Objective("gnmt"), "no_repeat": 2}

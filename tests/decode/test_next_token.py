@@ -93,7 +93,7 @@ def test_beam_search_over_a_recurrent_language_model():
     body = RecurrentStack((LSTM(8),))
     model = LanguageModel(output_layer("full", np.ones(vocab)), body, features=5)
     first = jnp.array([FIRST, 4, 7])
-    variables = model.init(jax.random.key(0), first[:, None])
+    variables = jax.jit(model.init)(jax.random.key(0), first[:, None])
     # Larger weights make the tokens before matter.
     variables = jax.tree.map(lambda x: 4 * x, variables)
     next_token = functools.partial(model.apply, variables, method="next_token")
@@ -107,16 +107,16 @@ def test_beam_search_over_a_recurrent_language_model():
     assert (found.log_probs[:, 0] >= log_probs).all()
 
     # Teacher forcing reads the whole sequences at once.
+    apply = jax.jit(model.apply)
+    score = jax.jit(functools.partial(score_sequences, next_token))
     for place in range(4):
         inputs = jnp.concatenate([first[:, None], found.tokens[:, place, :-1]], axis=1)
-        _, readout, _ = model.apply(variables, inputs)
+        _, readout, _ = apply(variables, inputs)
         flat = readout._replace(hidden=readout.hidden.reshape(batch * steps, -1))
         logs = model.output.log_probs(flat).reshape(batch, steps, vocab)
         logs = jnp.take_along_axis(logs, found.tokens[:, place, :, None], axis=-1)[..., 0]
         inside = jnp.arange(steps)[None] < found.lengths[:, place, None]
         expected = jnp.where(inside, logs, 0).sum(1)
         np.testing.assert_allclose(found.log_probs[:, place], expected, rtol=1e-5)
-        forced, _ = score_sequences(
-            next_token, carry, first, found.tokens[:, place], found.lengths[:, place]
-        )
+        forced, _ = score(carry, first, found.tokens[:, place], found.lengths[:, place])
         np.testing.assert_allclose(forced, expected, rtol=1e-5)

@@ -76,7 +76,7 @@ def test_an_unknown_job_is_one_line():
         jobs.module("speech")
 
 
-def test_the_command(tmp_path):
+def test_the_command(tmp_path, capsys):
     def run(*arguments):
         return subprocess.run(
             [sys.executable, "-m", "dlcore", *arguments],
@@ -91,11 +91,18 @@ def test_the_command(tmp_path):
     (tmp_path / "experiments" / "__init__.py").write_text("raise SystemExit('not ours')\n")
     process = run("image_classification", "--help")
     assert process.returncode == 0 and "--learning_rate" in process.stdout, process.stderr
-    process = run("imagee")
-    assert process.returncode == 2 and process.stderr.startswith("error: unknown job 'imagee'")
     version, packages, devices = run("--version").stdout.splitlines()
     assert version.split(" (commit ")[0] == f"dlcore {dlcore.__version__}"
     assert f"jax {jax.__version__}" in packages.split(", ")
     assert re.fullmatch(r"devices: \d+ x \w+:.+", devices)
-    assert run("prepare", "mnistt").stderr.startswith("error: unknown data set 'mnistt'")
-    assert "mnist" in run("prepare", "--help").stdout
+    for arguments, status, error in (
+        (["imagee"], 2, "error: unknown job 'imagee'"),
+        (["prepare", "mnistt"], 2, "error: unknown data set 'mnistt'"),
+        (["prepare", "--help"], 0, ""),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            command.command(arguments)
+        assert ended.value.code == status
+        out, err = capsys.readouterr()
+        assert err.startswith(error)
+    assert "mnist" in out

@@ -121,6 +121,7 @@ def test_dropout_samples_are_thinned_networks_and_tell_how_sure_they_are(train, 
     found = loaded.predict(images)
     task = loaded.task
 
+    @jax.jit
     def alone(image, key):  # In training mode, a net without other noise drops by the same mask.
         rngs = {"dropout": key}
         logits, _ = task.forward(loaded.variables, image[None], train=True, rngs=rngs)

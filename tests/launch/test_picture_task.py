@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -66,9 +67,13 @@ def run(workdir, **options):
 
 
 def test_a_run_writes_its_stages_and_a_killed_one_goes_on_bit_for_bit(tmp_path):
-    whole = run(tmp_path / "whole", steps=4, optimizer="adam")
+    whole = run(tmp_path / "whole", steps=4, optimizer="adam", checkpoint_every=2)
     assert whole.metrics["cost"] < 0.9 * first_cost(tmp_path / "whole")
-    run(tmp_path / "parts", steps=2, optimizer="adam")
+    # What a process killed after step 2 left: the checkpoint and the picture of then.
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    shutil.rmtree(tmp_path / "parts/checkpoints/4")
+    (tmp_path / "parts/pictures/step_000004.png").unlink()
+    (tmp_path / "parts/picture.png").unlink()
     parts = run(tmp_path / "parts", steps=4, optimizer="adam", report=True)
     np.testing.assert_array_equal(
         whole.variables["params"]["picture"], parts.variables["params"]["picture"]
@@ -108,8 +113,10 @@ def test_activations_are_those_of_the_whole_network_on_scaled_images():
     # Only what leads to the layers is there.
     assert sorted(variables["network"]["params"]) == ["conv1", "fire2"]
     whole = image_model("squeezenet1_1", num_classes=1000).clone(width=0.0625)
-    full = jax.jit(whole.init)(jax.random.key(2), picture)
-    full = {"params": {**full["params"], **variables["network"]["params"]}}
+    shapes = jax.eval_shape(whole.init, jax.random.key(2), picture)["params"]
+    # The layers behind those that are looked at.
+    rest = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+    full = {"params": {**rest, **variables["network"]["params"]}}
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     images = ((np.asarray(picture) - mean) / deviation).astype(np.float32)
     _, expected = jax.jit(whole.apply)(full, images)
@@ -142,7 +149,11 @@ def test_weights_that_do_not_fit_are_one_line(tmp_path):
     from dlcore.models.torch_files import write_torch_file
 
     model = image_model("squeezenet1_1", num_classes=5).clone(width=0.0625)
-    variables = jax.jit(model.init)(jax.random.key(3), jnp.zeros((1, 17, 17, 3)))
+    draw = np.random.default_rng(3)
+    variables = jax.tree.map(
+        lambda leaf: draw.normal(size=leaf.shape).astype(leaf.dtype),
+        jax.eval_shape(model.init, jax.random.key(3), jnp.zeros((1, 17, 17, 3))),
+    )
     file = tmp_path / "weights.safetensors"
     write_torch_file(file, to_torch(model, variables))
     task = task_of(init_from=str(file))

@@ -1,5 +1,6 @@
 """The linear-chain CRF equals the enumeration of all C^T tag sequences."""
 
+import functools
 import itertools
 
 import jax
@@ -40,7 +41,7 @@ def enumerated(row):
 
 def test_log_partition_and_likelihood():
     partition = losses.crf_log_partition(EMISSIONS, LENGTHS, **PARAMS)
-    likelihood = losses.crf_log_likelihood(EMISSIONS, TAGS, LENGTHS, **PARAMS)
+    likelihood = log_likelihood(EMISSIONS, TAGS, LENGTHS)
     for row, n in enumerate(LENGTHS.tolist()):
         _, scores = enumerated(row)
         expected = np.logaddexp.reduce(scores)
@@ -53,7 +54,7 @@ def test_likelihoods_of_all_taggings_sum_to_one():
     every = jnp.asarray(list(itertools.product(range(C), repeat=T)), jnp.int32)
     emissions = jnp.broadcast_to(EMISSIONS[:1], (len(every), T, C))
     lengths = jnp.full(len(every), T)
-    likelihoods = losses.crf_log_likelihood(emissions, every, lengths, **PARAMS)
+    likelihoods = log_likelihood(emissions, every, lengths)
     np.testing.assert_allclose(np.exp(likelihoods).sum(), 1, rtol=1e-5)
 
 
@@ -90,15 +91,19 @@ def test_marginals():
     np.testing.assert_allclose(of_params["start"], expected[:, 0].sum(0), atol=2e-6)
 
 
-def results(emissions, tags, lengths):
-    def total(emissions, params):
-        likelihoods = losses.crf_log_likelihood(emissions, tags, lengths, **params)
-        return likelihoods.sum(), likelihoods
+def total(emissions, params, tags, lengths):
+    likelihoods = losses.crf_log_likelihood(emissions, tags, lengths, **params)
+    return likelihoods.sum(), likelihoods
 
-    (_, likelihoods), gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))(
-        emissions, PARAMS
-    )
-    return likelihoods, *gradients, losses.crf_viterbi(emissions, lengths, **PARAMS)
+
+gradients_of = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
+viterbi = jax.jit(functools.partial(losses.crf_viterbi, **PARAMS))
+log_likelihood = jax.jit(functools.partial(losses.crf_log_likelihood, **PARAMS))
+
+
+def results(emissions, tags, lengths):
+    (_, likelihoods), gradients = gradients_of(emissions, PARAMS, tags, lengths)
+    return likelihoods, *gradients, viterbi(emissions, lengths)
 
 
 @pytest.mark.parametrize("filler", [0.0, 1e9, np.nan, -np.inf])
@@ -126,7 +131,7 @@ def test_padding_changes_no_bit(filler):
     # The shorter batch is padded too: against each row cut to its length.
     for row, n in enumerate(lengths.tolist()):
         one = slice(row, row + 1)
-        tags_alone, _ = losses.crf_viterbi(emissions[one, : max(n, 1)], lengths[one], **PARAMS)
+        tags_alone, _ = viterbi(emissions[one, : max(n, 1)], lengths[one])
         np.testing.assert_array_equal(best[row, :n], tags_alone[0, :n])
 
 
@@ -159,7 +164,7 @@ def test_very_large_scores(scale):
         assert np.isfinite(array).all()
     rounding = 2 * T * np.spacing(np.abs(best))
     assert (likelihoods <= rounding).all()
-    of_the_best = losses.crf_log_likelihood(emissions, tags, LENGTHS, **PARAMS)
+    of_the_best = log_likelihood(emissions, tags, LENGTHS)
     assert (np.abs(of_the_best) <= rounding).all()
 
 

@@ -48,9 +48,13 @@ def proportional(times):
 
 def estimate(loss, words, params=(HIDDEN, KERNEL, BIAS), **options):
     words = jnp.asarray(words, jnp.int32)
-    return loss(
-        jax.random.key(0), *params, TARGETS, sampler=Given(words), samples=words.size, **options
-    )
+
+    @jax.jit
+    def run(params):
+        sampled = {"sampler": Given(words), "samples": words.size, **options}
+        return loss(jax.random.key(0), *params, TARGETS, **sampled)
+
+    return run(params)
 
 
 def full(params=(HIDDEN, KERNEL, BIAS)):

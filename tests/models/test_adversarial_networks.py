@@ -70,9 +70,9 @@ def adversaries(norm="none", condition=None, shape=(8, 8, 1), dense=True):
     ("norm", "condition", "dense"),
     [
         ("none", None, True),
-        ("batch", "projection", False),
+        pytest.param("batch", "projection", False, marks=pytest.mark.slow),
         ("spectral", "embedding", False),
-        ("spectral", "projection", True),
+        pytest.param("spectral", "projection", True, marks=pytest.mark.slow),
     ],
 )
 def test_each_pair_has_variables_by_player_and_knows_the_class_or_not(norm, condition, dense):

@@ -232,7 +232,7 @@ def test_the_convolutional_net_restores_every_size():
 def test_the_contraction_of_one_layer_and_of_several():
     for hidden in ((), (5,)):
         net = make_autoencoder("dense", (2, 3, 1), K, hidden, code_activation="sigmoid")
-        variables = net.init(jax.random.key(0), IMAGES)
+        variables = jax.jit(net.init)(jax.random.key(0), IMAGES)
 
         def code(row, net=net, variables=variables):
             return net.apply(variables, row[None], method="encode")[0][0]

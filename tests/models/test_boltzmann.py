@@ -177,7 +177,7 @@ def gradient_of(rbm, contrast, params, data, key, means=None):
         )
         return found.loss.compute(), found
 
-    return jax.grad(loss, has_aux=True)(params)
+    return jax.jit(jax.grad(loss, has_aux=True))(params)
 
 
 def test_the_expected_gradient_approaches_the_exact_one_as_k_grows(rbm):

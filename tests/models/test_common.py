@@ -112,7 +112,30 @@ COUNTS = {
     "squeezenet1_1": 1_235_496,
 }
 # Those whose tests take seconds for the number of their layers.
-DEEP = {"densenet100", "densenet169", "densenet201", "densenet264"}
+DEEP = {
+    "resnet101",
+    "resnet152",
+    "densenet100",
+    "densenet100_bc",
+    "densenet169",
+    "densenet201",
+    "densenet264",
+}
+# One of each kind: dense layers, plain convolutions, with dropout, in branches, residual, dense.
+QUICK = {
+    "mlp",
+    "highway_mlp",
+    "highway_cnn",
+    "maxout_mlp",
+    "lenet5",
+    "strided_cnn",
+    "vgg11",
+    "squeezenet1_1",
+    "resnet20",
+    "densenet40",
+}
+COMPILED = {"mlp", "lenet5", "vgg11", "resnet20"}  # of these, the time without jit is short
+LEARNT = {"mlp", "highway_mlp", "lenet5", "densenet40"}
 
 
 def marked(names, slow):
@@ -148,7 +171,7 @@ class Case(NamedTuple):
     images: jax.Array
 
 
-@pytest.fixture(scope="module", params=SMALL)
+@pytest.fixture(scope="module", params=marked(SMALL, SMALL.keys() - QUICK))
 def case(request):
     model, size = SMALL[request.param]
     images = jax.random.normal(jax.random.key(1), (4, size, size, 1))
@@ -185,7 +208,7 @@ def test_shapes_and_parameter_counts(name):
 
 
 @pytest.mark.parametrize(("num_classes", "channels"), [(2, 3), (100, 1)])
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", marked(SMALL, {"densenet121"}))
 def test_other_channels_and_classes(name, num_classes, channels):
     model, size = image_model(name, num_classes=num_classes), IMAGE_MODELS[name].image_size or 16
     images = jax.ShapeDtypeStruct((2, size, size + 4, channels), jnp.float32)
@@ -236,7 +259,7 @@ def test_batch_is_vmap_of_one(case):
     np.testing.assert_allclose(together, jax.vmap(one)(case.images), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", marked(SMALL, {"googlenet", "densenet121"}), indirect=True)
+@pytest.mark.parametrize("case", marked(SMALL, SMALL.keys() - COMPILED), indirect=True)
 def test_jit_is_no_jit(case):
     plain = apply(case.model, case.variables, case.images, train=True)
     jitted = case.run(case.variables, case.images, train=True)
@@ -244,7 +267,7 @@ def test_jit_is_no_jit(case):
     jax.tree.map(compare, plain, jitted)
 
 
-@pytest.mark.parametrize("case", marked(SMALL, SLOW | {"googlenet", "resnet18"}), indirect=True)
+@pytest.mark.parametrize("case", marked(SMALL, SMALL.keys() - LEARNT), indirect=True)
 def test_overfits_one_batch(case):
     name, model, _, _, variables, images = case
     labels = jnp.arange(4)
@@ -296,7 +319,7 @@ SMALLEST = {
 }
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize("name", marked(SMALLEST, {"densenet121", "squeezenet1_0"}))
 def test_too_small_images_name_the_smallest_size(name):
     smallest = SMALLEST[name]
     model = image_model(name, num_classes=10)

@@ -35,7 +35,7 @@ def test_darknet19_has_the_layers_of_the_paper():
 def test_rectifiers_leak_a_tenth():
     net = Darknet(num_classes=2, stages=((1,),))
     images = jnp.linspace(-1, 1, 16, dtype=jnp.float32).reshape(1, 4, 4, 1)
-    variables = net.init(jax.random.key(0), images)
+    variables = jax.jit(net.init)(jax.random.key(0), images)
     kernel = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.0)
     variables["params"]["conv1_1"]["conv"]["kernel"] = kernel
     found = np.asarray(net.apply(variables, images)[1]["conv1_1"])

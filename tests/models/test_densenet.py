@@ -173,6 +173,7 @@ def test_equals_pytorch(tiny):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_remat_is_plain(tiny):
     """With dropout: both draw the same masks. Equal to 2e-4 of the largest."""
     _, images = tiny

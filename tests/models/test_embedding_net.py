@@ -29,7 +29,7 @@ def test_every_parameter_learns(loss):
 
     @jax.jit
     def gradients(images):
-        params = net.init(jax.random.key(0), images)["params"]
+        params = jax.jit(net.init)(jax.random.key(0), images)["params"]
 
         def total(params):
             embeddings, _ = net.apply({"params": params}, images)
@@ -46,7 +46,7 @@ def test_every_parameter_learns(loss):
 
 def test_the_learned_distance_is_the_weighted_l1_of_plain_embeddings():
     net = net_of(Objective("siamese", "weighted_l1"), normalise=False)
-    variables = net.init(jax.random.key(0), IMAGES)
+    variables = jax.jit(net.init)(jax.random.key(0), IMAGES)
     plain = net.apply(variables, IMAGES)[0]
     weights = jnp.array([0.0, 1, -2, 3, 0.5, 1])
     params = {**variables["params"], "weights": weights}
@@ -69,7 +69,7 @@ def test_embeddings_are_on_the_unit_sphere_unless_they_shall_not():
 
 def test_an_unknown_loss():
     net = net_of(Objective("centre"))
-    variables = net.init(jax.random.key(0), IMAGES)
+    variables = jax.jit(net.init)(jax.random.key(0), IMAGES)
     examples = jnp.ones((8, 6)), LABELS, jnp.ones(8), jax.random.key(0)
     with pytest.raises(InputError, match="prototypical"):
         net.apply(variables, *examples, method="losses")

@@ -34,7 +34,17 @@ def moved(variables):
     )
 
 
-@pytest.mark.parametrize("name", FORECASTERS)
+# Of the recurrent ones the LSTM.
+every_forecaster = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("rnn", "gru")))
+        for name in FORECASTERS
+    ],
+)
+
+
+@every_forecaster
 def test_shapes_rows_and_noise(name):
     model, variables = made(name, reversible=True)
     variables = moved(variables)
@@ -42,7 +52,7 @@ def test_shapes_rows_and_noise(name):
     y, activations = apply(variables, CONTEXT)
     assert y.shape == (4, 6, 3, 2)
     assert all(len(leaf) == 4 for leaf in jax.tree.leaves(activations))
-    alone = jnp.concatenate([model.apply(variables, CONTEXT[n : n + 1])[0] for n in range(4)])
+    alone = jnp.concatenate([apply(variables, CONTEXT[n : n + 1])[0] for n in range(4)])
     np.testing.assert_allclose(alone, y, atol=1e-4)
     noisy = [apply(variables, CONTEXT, train=True, rngs={"dropout": jax.random.key(n)})[0]
              for n in (0, 0, 1)]  # fmt: skip
@@ -52,7 +62,7 @@ def test_shapes_rows_and_noise(name):
         assert not np.allclose(noisy[0], y)
 
 
-@pytest.mark.parametrize("name", FORECASTERS)
+@every_forecaster
 def test_which_columns_a_forecast_depends_on(name):
     model, variables = made(name)
     variables = moved(variables)
@@ -60,7 +70,7 @@ def test_which_columns_a_forecast_depends_on(name):
     def first(context):
         return (model.apply(variables, context)[0][:, :, 0] ** 2).sum()
 
-    gradient = np.abs(np.asarray(jax.grad(first)(CONTEXT))).sum((0, 1))
+    gradient = np.abs(np.asarray(jax.jit(jax.grad(first))(CONTEXT))).sum((0, 1))
     assert gradient[0] > 0
     assert (gradient[1:] > 0).all() if name in ACROSS else (gradient[1:] == 0).all()
 
@@ -68,8 +78,9 @@ def test_which_columns_a_forecast_depends_on(name):
 def test_columns_alone_share_their_weights():
     model, variables = made("transformer")
     variables = moved(variables)
-    y, _ = model.apply(variables, CONTEXT)
-    swapped, _ = model.apply(variables, CONTEXT[..., ::-1])
+    apply = jax.jit(model.apply)
+    y, _ = apply(variables, CONTEXT)
+    swapped, _ = apply(variables, CONTEXT[..., ::-1])
     np.testing.assert_allclose(swapped, y[:, :, ::-1], atol=1e-5)
 
 
@@ -93,7 +104,7 @@ def test_a_residual_starts_as_its_linear_map(reversible):
     x = (CONTEXT - mean) / deviation
     expected = np.einsum("bcd,ch->bhd", x, kernel) + np.arange(6.0)[:, None]
     expected = expected * deviation + mean
-    y, _ = model.apply(variables, CONTEXT)
+    y, _ = jax.jit(model.apply)(variables, CONTEXT)
     for quantile in (0, 1):
         np.testing.assert_allclose(y[..., quantile], expected, atol=1e-4)
 

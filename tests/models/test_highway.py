@@ -33,7 +33,7 @@ def count(params):
 def test_the_mlp_is_a_loop_over_its_layers(gated):
     model = HighwayMLP(3, depth=4, features=5, gated=gated, transform_bias=-1.0)
     x = jax.random.normal(jax.random.key(1), (6, 2, 4, 1))
-    (logits, a), variables = model.init_with_output(jax.random.key(0), x)
+    (logits, a), variables = jax.jit(model.init_with_output)(jax.random.key(0), x)
     params = jax.tree.map(np.asarray, variables["params"])
     y = np.tanh(np.asarray(x).reshape(6, 8) @ params["layer_0"]["kernel"])
     affine = params["layers"]["affine"] if gated else params["layers"]
@@ -50,9 +50,8 @@ def test_the_mlp_is_a_loop_over_its_layers(gated):
 
 
 def test_each_layer_of_the_mlp_is_drawn_by_itself():
-    kernels = HighwayMLP(3, depth=5).init(jax.random.key(0), jnp.ones((1, 8)))["params"]["layers"][
-        "affine"
-    ]
+    init = jax.jit(HighwayMLP(3, depth=5).init)
+    kernels = init(jax.random.key(0), jnp.ones((1, 8)))["params"]["layers"]["affine"]
     for i, j in ((0, 1), (1, 2), (0, 3)):
         assert (kernels["kernel"][i] != kernels["kernel"][j]).all()
     # He's: the variance is 2 / 50 however many layers are stacked.
@@ -123,12 +122,12 @@ def test_pools_of_any_depth(depth):
 def test_gates_of_the_cnn_start_nearly_closed():
     model = HighwayCNN(4, features=4, depth=7, transform_bias=-3.0)
     x = jnp.ones((2, 8, 8, 1))
-    variables = model.init(jax.random.key(0), x)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
     zeros = {**variables["params"]}
     for name in [name for name in zeros if name.startswith("conv_") and name != "conv_0"]:
         affine = zeros[name]["affine"]
         zeros[name] = {"affine": {**affine, "kernel": jnp.zeros_like(affine["kernel"])}}
-    _, a = model.apply({"params": zeros}, x)
+    _, a = jax.jit(model.apply)({"params": zeros}, x)
     gates = {name: value for name, value in a.items() if name.startswith("gate_")}
     assert list(gates) == [f"gate_{i}" for i in range(1, 6)]
     for value in gates.values():

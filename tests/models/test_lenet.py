@@ -16,7 +16,7 @@ X = jax.random.normal(jax.random.key(1), (2, 32, 32, 1))
 @pytest.fixture(scope="module")
 def paper():
     model = image_model("lenet5_paper", num_classes=10)
-    return model, model.init(jax.random.key(0), X)
+    return model, jax.jit(model.init)(jax.random.key(0), X)
 
 
 def test_parameters_and_maps_layer_by_layer(paper):
@@ -34,7 +34,7 @@ def test_parameters_and_maps_layer_by_layer(paper):
         "c5": 48_120,
         "f6": 10_164,
     }
-    shapes = {name: a.shape[1:] for name, a in model.apply(variables, X)[1].items()}
+    shapes = {name: a.shape[1:] for name, a in jax.eval_shape(model.apply, variables, X)[1].items()}
     assert shapes == {
         "c1": (28, 28, 6),
         "s2": (14, 14, 6),

@@ -118,7 +118,7 @@ def test_parameters_and_maps_of_the_cnn():
 def test_both_kinds_of_dropout(rates):
     x = jnp.ones((2, 8, 8, 1))
     model = MaxoutMLP(4, features=8, input_dropout=rates[0], dropout=rates[1])
-    variables = model.init(jax.random.key(0), x)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
     run = lambda seed: model.apply(variables, x, train=True, rngs={"dropout": jax.random.key(seed)})  # noqa: E731
     assert (run(0)[0] != run(1)[0]).any() == (sum(rates) > 0)
     # The input's dropout shows in the first layer, the other one only after it.

@@ -93,7 +93,9 @@ def test_a_nade_has_no_probability_of_more_notes_than_it_is_asked_for():
     np.testing.assert_allclose(gradient, others, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["independent", "nade", "machines"])
+@pytest.mark.parametrize(
+    "name", ["independent", "nade", pytest.param("machines", marks=pytest.mark.slow)]
+)
 def test_chords_are_drawn_by_their_law_given_the_highest_notes(name):
     count = 20_000
     laws = {
@@ -246,7 +248,13 @@ def nats_of(model, variables, roll, lengths=None):
     return law.log_prob(roll, step_keys(jax.random.key(1), *roll.shape[:2]))
 
 
-@pytest.mark.parametrize("name", OUTPUTS)
+every_output = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != "rnn_rbm")) for name in OUTPUTS],
+)
+
+
+@every_output
 def test_padding_changes_nothing_and_rows_are_on_their_own(name):
     model, variables = network(name)
     roll = rolls((3, 7))
@@ -297,7 +305,7 @@ def test_a_chord_depends_on_those_before_and_on_no_later_one(name):
     assert np.abs(biases[0, 0] - biases[0, 1]).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", OUTPUTS)
+@every_output
 def test_composing_step_by_step_has_the_laws_of_the_whole_piece(name):
     model, variables = network(name, "lstm")
     given = (

@@ -256,7 +256,16 @@ def on_ramps(model, size):
     return lambda variables, x: model.apply(variables, x - jax.lax.stop_gradient(x) + ramps)
 
 
-@pytest.mark.parametrize("name", ALL)
+DEARER = NETWORKS.keys() - {"lenet5", "alexnet", "resnet20", "densenet10"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(name, marks=[pytest.mark.slow] * (name in DEARER)) for name in NETWORKS),
+        *ALL[len(NETWORKS) :],
+    ],
+)
 def test_formula_and_gradient_agree(name):
     model, activation, windows, field = (NETWORKS | SLOW)[name]
     assert chain(windows)[0] == field

@@ -87,7 +87,13 @@ def encode(model, variables):
     return model.apply(variables, SOURCE, LENGTH, method="encode")
 
 
-@pytest.fixture(scope="module", params=MODELS)
+SLOW = {"additive", "copying"}  # "coverage" and "local" are these too
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in MODELS],
+)
 def case(request):
     """(model, variables, log P and activations in evaluation)."""
     model = MODELS[request.param]
@@ -167,7 +173,14 @@ def test_common_contract(case):
     assert (jnp.abs(other - logs)[:, 2:].max((1, 2)) > 1e-4).all()
 
 
-@pytest.mark.parametrize("layers, input_feeding", [(1, False), (2, False), (2, True)])
+@pytest.mark.parametrize(
+    "layers, input_feeding",
+    [
+        pytest.param(1, False, marks=pytest.mark.slow),
+        pytest.param(2, False, marks=pytest.mark.slow),
+        (2, True),
+    ],
+)
 def test_dropout_is_before_each_layer_and_before_the_output(layers, input_feeding):
     """At rate 1 nothing passes from below: neither values nor gradients."""
     model = dataclasses.replace(
@@ -324,6 +337,7 @@ def test_copying():
     np.testing.assert_allclose(copy.gate[:, 0], jax.nn.sigmoid(seen)[:, 0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_learns_to_copy_and_aligns_on_the_diagonal():
     """Digits after digits: all predicted, and each step looks at the place that it copies."""
     digits, steps, eos = 10, 7, 1

@@ -60,15 +60,25 @@ def random_variables(model, images):
 
 
 @pytest.mark.parametrize("version", [1, 2])
-@pytest.mark.parametrize("depth", STAGES)
+@pytest.mark.parametrize(
+    "depth",
+    [pytest.param(depth, marks=[pytest.mark.slow] * (depth > 50)) for depth in STAGES],
+)
 def test_parameter_counts(depth, version):
     expected = by_hand(depth, version)
     assert version == 2 or expected == COUNTS[depth]
     assert count(ResNet(1000, depth=depth, version=version)) == expected
 
 
-@pytest.mark.parametrize("version", [1, 2])
-@pytest.mark.parametrize("depth, last", [(34, 512), (50, 2048)])
+@pytest.mark.parametrize(
+    ("depth", "last", "version"),
+    [
+        (34, 512, 1),
+        pytest.param(34, 512, 2, marks=pytest.mark.slow),
+        pytest.param(50, 2048, 1, marks=pytest.mark.slow),
+        (50, 2048, 2),
+    ],
+)
 def test_shapes_of_table_1(depth, last, version):
     (logits, a), _ = shapes(ResNet(1000, depth=depth, version=version))
     assert a["stem"].shape == (1, 112, 112, 64) and a["stem_pool"].shape == (1, 56, 56, 64)

@@ -55,7 +55,10 @@ def close(a, b, tolerance=2e-4):
     jax.tree.map(compare, a, b)
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name != "version 2")) for name in CASES],
+)
 def case(request):
     """An unrolled stage of three blocks, its variables and its step."""
     units, attributes, survival = CASES[request.param]
@@ -78,7 +81,7 @@ def test_scanned_is_unrolled(case):
     close(step(scanned, variables), expected)
 
 
-@pytest.mark.parametrize("policy", ["full", "dots"])
+@pytest.mark.parametrize("policy", ["full", pytest.param("dots", marks=pytest.mark.slow)])
 def test_remat_is_plain(case, policy):
     model, variables, expected = case
     for scan_from in (1, 99)[: 1 + (model.survival[-1] == 0.5)]:

@@ -96,7 +96,7 @@ def test_the_loss_of_paragraphs_is_that_of_plain_loops(architecture):
     others = jnp.array([0, 3, 3, 1])
     vectors = {name: tables[name][ids] for name, ids in rows.items()}
     vectors["others"] = tables["output"][others]
-    got = model.loss(vectors, batch, others)
+    got = jax.jit(model.loss)(vectors, batch, others)
     plain = {name: np.asarray(table, np.float64) for name, table in tables.items()}
     total = 0.0
     for number, line in enumerate(lines):
@@ -219,23 +219,30 @@ def siamese(head, **options):
     rng = np.random.default_rng(0)
     tokens = rng.integers(2, 12, (3, 2, 7)).astype(np.int32)
     lengths = np.array([[7, 3], [1, 5], [4, 4]], np.int32)
-    variables = model.init(jax.random.key(0), tokens, lengths)
+    variables = jax.jit(model.init)(jax.random.key(0), tokens, lengths)
     return model, variables, tokens, lengths
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("pooling", ["mean", "max", "last"])
+@pytest.mark.parametrize(
+    ("pooling", "head"),
+    [
+        pytest.param(pooling, head, marks=[pytest.mark.slow] * (i != j))
+        for i, pooling in enumerate(["mean", "max", "last"])
+        for j, head in enumerate(HEADS)
+    ],
+)
 def test_both_sides_have_one_encoder_and_padding_changes_nothing(head, pooling):
     model, variables, tokens, lengths = siamese(head, pooling=pooling, shortcut=True)
-    outputs, found = model.apply(variables, tokens, lengths)
-    swapped, _ = model.apply(variables, tokens[:, ::-1], lengths[:, ::-1])
+    apply = jax.jit(model.apply, static_argnames="method")
+    outputs, found = apply(variables, tokens, lengths)
+    swapped, _ = apply(variables, tokens[:, ::-1], lengths[:, ::-1])
     np.testing.assert_allclose(outputs, swapped, rtol=1e-5, atol=1e-6)
-    first = model.apply(variables, tokens[:, 0], lengths[:, 0], method="encode")
+    first = apply(variables, tokens[:, 0], lengths[:, 0], method="encode")
     np.testing.assert_allclose(found["first"], first, rtol=1e-5, atol=1e-6)
     dirty = np.where(np.arange(9) < lengths[..., None], np.pad(tokens, ((0, 0), (0, 0), (0, 2))), 9)
-    again, _ = model.apply(variables, dirty, lengths)
+    again, _ = apply(variables, dirty, lengths)
     np.testing.assert_allclose(outputs, again, rtol=1e-5, atol=1e-6)
-    alone, _ = model.apply(variables, tokens[1:2], lengths[1:2])
+    alone, _ = apply(variables, tokens[1:2], lengths[1:2])
     np.testing.assert_allclose(outputs[1:2], alone, rtol=1e-5, atol=1e-6)
 
 

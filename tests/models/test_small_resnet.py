@@ -37,7 +37,7 @@ def count(model):
 def test_the_identity_shortcut_has_no_parameters(features, stride, version):
     """A block that starts at zero is the shortcut: every second pixel, zero channels."""
     block = ResidualBlock(basic(features, stride), version=version, zero_init=True)
-    variables = block.init(jax.random.key(0), X)
+    variables = jax.jit(block.init)(jax.random.key(0), X)
     expected = np.zeros((2, -(-7 // stride), -(-8 // stride), features), np.float32)
     expected[..., :4] = X[:, ::stride, ::stride]
     if version == 1:
@@ -95,12 +95,36 @@ def plain_block(variables, x, units, version, shortcut, preactivation):
     return jax.nn.relu(y) if version == 1 else y
 
 
-@pytest.mark.parametrize("shortcut", ["identity", "projection", "none"])
+BLOCKS = {
+    "basic": basic(6, 2),
+    "bottleneck": bottleneck(3, 2),
+    "bottleneck of the paper": bottleneck(3, 2, stride_in="1x1"),
+}
+# All of these run quickly alone, but there are many: each choice occurs with some others.
+QUICK = {
+    ("basic", 1, "branch", "identity"),
+    ("basic", 1, "branch", "projection"),
+    ("basic", 2, "branch", "none"),
+    ("basic", 2, "both", "projection"),
+    ("basic", 2, "none", "identity"),
+    ("bottleneck", 1, "branch", "none"),
+    ("bottleneck", 2, "branch", "projection"),
+    ("bottleneck of the paper", 1, "branch", "projection"),
+}
+
+
 @pytest.mark.parametrize(
-    "version, preactivation", [(1, "branch"), (2, "branch"), (2, "both"), (2, "none")]
-)
-@pytest.mark.parametrize(
-    "units", [basic(6, 2), bottleneck(3, 2), bottleneck(3, 2, stride_in="1x1")]
+    ("units", "version", "preactivation", "shortcut"),
+    [
+        pytest.param(
+            *(BLOCKS[units], version, preactivation, shortcut),
+            marks=[pytest.mark.slow] * ((units, version, preactivation, shortcut) not in QUICK),
+            id=f"{units}-{version}-{preactivation}-{shortcut}",
+        )
+        for units in BLOCKS
+        for version, preactivation in [(1, "branch"), (2, "branch"), (2, "both"), (2, "none")]
+        for shortcut in ("identity", "projection", "none")
+    ],
 )
 def test_block_is_the_papers(units, version, preactivation, shortcut):
     block = ResidualBlock(units, version, shortcut, preactivation)
@@ -116,7 +140,7 @@ def test_block_is_the_papers(units, version, preactivation, shortcut):
 def test_zero_init_learns(version):
     """The zeros get a gradient: a scale of zero before a ReLU would not."""
     block = ResidualBlock(basic(4), version, zero_init=True)
-    variables = block.init(jax.random.key(0), X)
+    variables = jax.jit(block.init)(jax.random.key(0), X)
 
     def loss(params):
         y = block.apply({**variables, "params": params}, X, True, mutable=["batch_stats"])[0]
@@ -130,7 +154,7 @@ def test_zero_init_learns(version):
 def test_dropped_branches_leave_the_shortcut():
     block = ResidualBlock(basic(4), version=2, survival=0.5)
     whole = ResidualBlock(basic(4), version=2)
-    variables = block.init(jax.random.key(0), X)
+    variables = jax.jit(block.init)(jax.random.key(0), X)
     branch = whole.apply(variables, X) - X
     np.testing.assert_allclose(block.apply(variables, X), X + branch / 2, rtol=1e-5, atol=1e-5)
     rngs = {"dropout": jax.random.key(0)}
@@ -171,15 +195,15 @@ def test_stages_of_resnet20():
 @pytest.mark.parametrize("version", [1, 2])
 def test_without_its_blocks_the_stem_comes_out(version):
     """Shortcuts reach from the stem to the end: with branches of zero only pooling is left."""
-    model = SmallResNet(10, depth=14, version=version, width=0.25, zero_init=True)
+    model = SmallResNet(10, depth=8, version=version, width=0.25, zero_init=True)
     images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
     variables = jax.jit(model.init)(jax.random.key(0), images)
     _, a = jax.jit(model.apply)(variables, images)
-    last = a["final"] if version == 2 else a["stage_2_block_1"]
+    last = a["final"] if version == 2 else a["stage_2_block_0"]
     expected = np.zeros_like(last)
     expected[..., :4] = np.asarray(a["stem"])[:, ::4, ::4]
     np.testing.assert_allclose(last, expected, rtol=1e-4)
-    plain = SmallResNet(10, depth=14, version=version, width=0.25, plain=True)
+    plain = SmallResNet(10, depth=8, version=version, width=0.25, plain=True)
     zeros = jax.tree.map(jnp.zeros_like, variables["params"] | {"stem": None})
     stem = {name: variables["params"][name] for name in ("stem", "stem_norm")}
     _, a = jax.jit(plain.apply)({**variables, "params": zeros | stem}, images)
@@ -196,7 +220,7 @@ def test_stochastic_depth_decays_over_the_blocks():
         c: jax.tree.map(lambda leaf: leaf[0], variables[c]["stage_2"]["rest"]) for c in variables
     }
     x = a["stage_2_block_0"]
-    branch = ResidualBlock(basic(16), version=2).apply(slice_of, x) - x
+    branch = jax.jit(ResidualBlock(basic(16), version=2).apply)(slice_of, x) - x
     np.testing.assert_allclose(a["stage_2_block_1"], x + branch / 2, rtol=1e-4, atol=1e-5)
 
     @jax.jit

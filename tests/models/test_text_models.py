@@ -67,13 +67,27 @@ def losses(model, variables, outputs, tags, lengths):
     return optax.softmax_cross_entropy_with_integer_labels(outputs, LABELS), WEIGHT
 
 
-@pytest.fixture(scope="module", params=MODELS)
+SLOW = {"max pooling", "mean pooling", "attention pooling"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in MODELS],
+)
 def case(request):
     """(module, variables)."""
     model = MODELS[request.param]
     return model, jax.jit(model.init)(jax.random.key(2), TOKENS, LENGTHS)
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("last pooling", "softmax")))
+        for name in MODELS
+    ],
+    indirect=True,
+)
 def test_padding_changes_nothing(case):
     """Neither logits nor loss nor gradient, in training, by ids in and outside the vocabulary."""
     model, variables = case
@@ -168,9 +182,9 @@ def test_variational_dropout_is_constant_over_time(variational):
     tokens, lengths = jnp.full((B, T), 3), jnp.full(B, T)
     variables = jax.tree.map_with_path(
         lambda path, leaf: 0 * leaf if path[-1].key == "recurrent_kernel" else leaf,
-        model.init(jax.random.key(2), tokens, lengths),
+        jax.jit(model.init)(jax.random.key(2), tokens, lengths),
     )
-    for name, value in apply(model, variables, tokens, lengths, train=True)[1].items():
+    for name, value in compiled(model, variables, tokens, lengths, train=True)[1].items():
         assert (value == value[:, :1]).all() == (variational or name == "embedding"), name
         assert (value == value[:1]).all() == (name == "embedding"), name
 
@@ -178,14 +192,20 @@ def test_variational_dropout_is_constant_over_time(variational):
 def test_residual():
     """A layer's output has its input added."""
     plain = dataclasses.replace(PLAIN, cells=(Vanilla(5),) * 2)
-    variables = plain.init(jax.random.key(2), TOKENS, LENGTHS)
+    variables = jax.jit(plain.init)(jax.random.key(2), TOKENS, LENGTHS)
     _, without = plain.apply(variables, TOKENS, LENGTHS)
     _, added = dataclasses.replace(plain, residual=True).apply(variables, TOKENS, LENGTHS)
     np.testing.assert_array_equal(added["layer_0"], without["layer_0"])
     np.testing.assert_array_equal(added["layer_1"], without["layer_1"] + without["layer_0"])
 
 
-@pytest.mark.parametrize("model", [TextClassifier(PLAIN, K), Tagger(BOTH_WAYS, K, crf=True)])
+@pytest.mark.parametrize(
+    "model",
+    [
+        TextClassifier(PLAIN, K),
+        pytest.param(Tagger(BOTH_WAYS, K, crf=True), marks=pytest.mark.slow),
+    ],
+)
 def test_overfits_one_batch(model):
     """Down to a loss near 0, with the true labels and tags predicted."""
     variables = jax.jit(model.init)(jax.random.key(2), TOKENS, LENGTHS)
@@ -273,16 +293,15 @@ def test_crf_is_a_distribution_of_tag_sequences():
         assert not params[name].any()
         params[name] = jax.random.normal(jax.random.key(seed), params[name].shape)
     variables = {"params": params}
-    emissions = apply(model, variables)[0]
+    emissions = compiled(model, variables)[0]
+    losses = jax.jit(functools.partial(model.apply, method="losses"))
+    best = jax.jit(functools.partial(model.apply, method="predict"))(variables, emissions, LENGTHS)
     for row, length in [(1, 4), (2, 2)]:
         every = jnp.array(list(itertools.product(range(K), repeat=length)))
         repeated = jnp.repeat(emissions[row : row + 1], len(every), axis=0)
         tags = jnp.pad(every, ((0, 0), (0, T - length)))
         lengths = jnp.full(len(every), length)
-        nll, weights = model.apply(
-            variables, repeated, tags, lengths, jnp.ones(len(every)), method="losses"
-        )
+        nll, weights = losses(variables, repeated, tags, lengths, jnp.ones(len(every)))
         assert weights.shape == nll.shape
         np.testing.assert_allclose(np.exp(-nll).sum(), 1, rtol=1e-5)
-        predicted = model.apply(variables, emissions, LENGTHS, method="predict")[row]
-        np.testing.assert_array_equal(predicted, tags[nll.argmin()])
+        np.testing.assert_array_equal(best[row], tags[nll.argmin()])

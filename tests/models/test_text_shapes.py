@@ -45,24 +45,24 @@ VECTORS = jax.random.normal(jax.random.key(7), (B, 3))
 def test_one_to_many(cell):
     """Teacher forcing is `next_token` step by step; greedy decoding feeds back its own tokens."""
     model = VectorToSequence(cell, V, 4)
-    variables = model.init(jax.random.key(2), VECTORS, TOKENS)
-    logits = model.apply(variables, VECTORS, TOKENS)
-    carry = model.apply(variables, VECTORS, method="initial_carry")
-    next_token = functools.partial(model.apply, variables, method="next_token")
+    variables = jax.jit(model.init)(jax.random.key(2), VECTORS, TOKENS)
+    apply = functools.partial(jax.jit(model.apply, static_argnames="method"), variables)
+    logits, carry = apply(VECTORS, TOKENS), apply(VECTORS, method="initial_carry")
+    next_token = functools.partial(apply, method="next_token")
     step = carry
     for t in range(T):
         step, one = next_token(step, TOKENS[:, t])
         np.testing.assert_allclose(one, logits[:, t], rtol=1e-5, atol=1e-6)
     greedy = generate(next_token, carry, TOKENS[:, 0], jax.random.key(2), steps=T, temperature=0)
     fed = jnp.concatenate([TOKENS[:, :1], greedy[:, :-1]], axis=1)
-    np.testing.assert_array_equal(model.apply(variables, VECTORS, fed).argmax(-1), greedy)
-    other = model.apply(variables, VECTORS + 1, TOKENS)
+    np.testing.assert_array_equal(apply(VECTORS, fed).argmax(-1), greedy)
+    other = apply(VECTORS + 1, TOKENS)
     assert (np.abs(other - logits).max((1, 2)) > 0).all()
 
 
 def test_one_to_many_ignores_padding_and_trains_all():
     model = VectorToSequence(LSTM(8), V, 4)
-    variables = model.init(jax.random.key(2), VECTORS, TOKENS)
+    variables = jax.jit(model.init)(jax.random.key(2), VECTORS, TOKENS)
 
     def loss(variables, tokens):
         logits = model.apply(variables, VECTORS, tokens)

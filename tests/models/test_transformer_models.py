@@ -56,8 +56,14 @@ def apply(name, *args, method="__call__", **options):
     return model.apply(variables, *args, method=method, **options)
 
 
-@pytest.mark.parametrize("name", TRANSLATORS)
-@pytest.mark.parametrize("beams", [1, BEAMS])
+@pytest.mark.parametrize(
+    ("beams", "name"),
+    [
+        pytest.param(beams, name, marks=[pytest.mark.slow] * (beams == 1 or name == "learned"))
+        for beams in (1, BEAMS)
+        for name in TRANSLATORS
+    ],
+)
 def test_stepping_equals_teacher_forcing(name, beams):
     """log P, and the attention that coverage sums: of one hypothesis or more for each sentence."""
     memory = apply(name, SOURCE, LENGTHS, method="encode")
@@ -81,7 +87,7 @@ def test_stepping_equals_teacher_forcing(name, beams):
         np.testing.assert_allclose(np.where(real, coverage, 0).sum(1), t + 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["paper", "modern"])
+@pytest.mark.parametrize("name", [pytest.param("paper", marks=pytest.mark.slow), "modern"])
 def test_translators_are_an_encoder_and_a_decoder(name):
     """Embeddings are sqrt(C) times as long, and the table of targets is the output layer."""
     model, variables = case(name)
@@ -108,7 +114,9 @@ def test_translators_are_an_encoder_and_a_decoder(name):
     np.testing.assert_allclose(ours["attention"], activations["memory_1"], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("rate", ["dropout", "embedding_dropout", "blocks"])
+@pytest.mark.parametrize(
+    "rate", ["dropout", pytest.param("embedding_dropout", marks=pytest.mark.slow), "blocks"]
+)
 def test_each_noise_is_drawn_in_training_alone(rate):
     """In what is encoded, and in what is decoded from it."""
     model, variables = case("modern")
@@ -211,8 +219,15 @@ def test_language_model_reads_windows_and_steps(tie, scale):
     np.testing.assert_array_equal(readout.kernel, kernel)
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize(
+    ("tie", "batch"),
+    [
+        (True, 3),
+        pytest.param(False, 1, marks=pytest.mark.slow),
+        pytest.param(True, 1, marks=pytest.mark.slow),
+        pytest.param(False, 3, marks=pytest.mark.slow),
+    ],
+)
 def test_language_model_reads_a_prompt_at_once(tie, batch):
     """The prompt in one pass, then token by token by `reader`: as all token by token."""
     model = language_model(tie=tie)

@@ -33,7 +33,7 @@ def unit(x):
 
 def test_a_bag_is_the_projected_mean_of_its_words():
     net = towers()
-    variables = net.init(jax.random.key(0), IMAGES, TOKENS, LENGTHS)
+    variables = jax.jit(net.init)(jax.random.key(0), IMAGES, TOKENS, LENGTHS)
     texts = variables["params"]["texts"]
     table = np.asarray(texts["encoder"]["embedding"]["embedding"])
     means = np.stack(
@@ -48,7 +48,7 @@ def test_a_bag_is_the_projected_mean_of_its_words():
 
 def test_pictures_are_the_classifier_s_outputs_on_the_unit_sphere():
     net = towers()
-    variables = net.init(jax.random.key(0), IMAGES, TOKENS, LENGTHS)
+    variables = jax.jit(net.init)(jax.random.key(0), IMAGES, TOKENS, LENGTHS)
     logits, _ = net.build().apply({"params": variables["params"]["pictures"]}, IMAGES)
     found, _ = net.apply(variables, IMAGES, method="of_pictures")
     np.testing.assert_allclose(found, unit(np.asarray(logits)), rtol=1e-5)
@@ -59,21 +59,22 @@ def test_pictures_are_the_classifier_s_outputs_on_the_unit_sphere():
 def test_a_transformer_sees_the_whole_text_and_no_padding():
     config = TransformerConfig(features=8, layers=1, heads=2)
     net = towers(encoder=TransformerEncoder(V, config))
-    variables = net.init(jax.random.key(0), IMAGES, TOKENS, LENGTHS)
+    variables = jax.jit(net.init)(jax.random.key(0), IMAGES, TOKENS, LENGTHS)
+    of_texts = jax.jit(functools.partial(net.apply, method="of_texts"))
     # The branches of a block begin as 0.
     variables = jax.tree.map(lambda x: x + 0.3 * jnp.cos(jnp.arange(x.size)).reshape(x.shape),
                              variables)  # fmt: skip
-    found, activations = net.apply(variables, TOKENS, LENGTHS, method="of_texts")
-    other = net.apply(variables, TOKENS.at[1, 2].set(8), LENGTHS, method="of_texts")[0]
+    found, activations = of_texts(variables, TOKENS, LENGTHS)
+    other = of_texts(variables, TOKENS.at[1, 2].set(8), LENGTHS)[0]
     np.testing.assert_allclose(other, found, rtol=1e-5, atol=1e-6)
-    last = net.apply(variables, TOKENS.at[0, 2].set(8), LENGTHS, method="of_texts")[1]
+    last = of_texts(variables, TOKENS.at[0, 2].set(8), LENGTHS)[1]
     assert np.abs(last["layer_0"][0, 0] - activations["layer_0"][0, 0]).max() > 1e-3
 
 
 @pytest.mark.parametrize("loss", ["infonce", "vse++", "vse0"])
 def test_only_a_temperature_is_learned_beside_the_towers(loss):
     net = towers(loss)
-    variables = net.init(jax.random.key(0), IMAGES, TOKENS, LENGTHS)
+    variables = jax.jit(net.init)(jax.random.key(0), IMAGES, TOKENS, LENGTHS)
     named = {"pictures", "texts"} | ({"log_scale"} if loss == "infonce" else set())
     assert {*variables["params"]} == named
 
@@ -82,7 +83,7 @@ def test_only_a_temperature_is_learned_beside_the_towers(loss):
         matches = batch_matches(*both, jnp.arange(3), jnp.arange(3), jnp.ones(3))
         return Mean.of(*net.apply({"params": params}, matches, method="losses")).compute()
 
-    gradient = jax.grad(total)(variables["params"])
+    gradient = jax.jit(jax.grad(total))(variables["params"])
     leaves = [float(np.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)]
     assert np.isfinite(leaves).all() and max(leaves) > 0
     if loss == "infonce":
@@ -97,7 +98,7 @@ def test_unknown_losses_and_poolings_are_refused():
     with pytest.raises(InputError, match="pooling"):
         towers(pooling="first").init(jax.random.key(0), IMAGES, TOKENS, LENGTHS)
     net = towers("hinge")
-    variables = net.init(jax.random.key(0), IMAGES, TOKENS, LENGTHS)
+    variables = jax.jit(net.init)(jax.random.key(0), IMAGES, TOKENS, LENGTHS)
     matches = batch_matches(jnp.eye(3), jnp.eye(3), jnp.arange(3), jnp.arange(3), jnp.ones(3))
     with pytest.raises(InputError, match="vse"):
         net.apply(variables, matches, method="losses")

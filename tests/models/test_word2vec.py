@@ -67,7 +67,9 @@ def plain_adagrad(tables: Any, sums: Any, named: Any, rate: float) -> None:
 # An objective is told nothing of windows, so each pair of the two meets, but not all triples.
 CASES = [
     *(
-        (kind, name, (1, 5, 20)[(i + j) % 3])
+        pytest.param(
+            *(kind, name, (1, 5, 20)[(i + j) % 3]), marks=[pytest.mark.slow] * ((i + j) % 2)
+        )
         for i, kind in enumerate(ARCHITECTURES)
         for j, name in enumerate(OBJECTIVES)
     ),
@@ -153,7 +155,10 @@ def noise_of(model: Word2Vec, state: TrainState, count: int) -> np.ndarray:
     return np.tile(others, (count, 1)) if exact else others.reshape(count, -1)
 
 
-STEPS = [("skip_gram", "negative_sampling"), ("cbow_subwords", "hierarchical")]
+STEPS = [
+    ("skip_gram", "negative_sampling"),
+    pytest.param("cbow_subwords", "hierarchical", marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("kind", "name"), STEPS)

@@ -81,7 +81,12 @@ def test_the_kernel_is_called() -> None:
         assert "ffi_call" not in str(make_step(model).trace(state, batch).jaxpr)
 
 
-@pytest.mark.parametrize("name", MODELS)
+QUICK = {"skip_gram_wide", "cbow_sum", "cbow_original"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in MODELS]
+)
 def test_the_kernel_is_the_operations(name: str) -> None:
     model = make(name)
     batches = [make_batch(model, seed) for seed in range(2)]

@@ -105,7 +105,7 @@ def hierarchical_losses(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
         given = jnp.asarray(scores)[goal.rows_of(targets)]
         return goal.loss(Scored(given, none, jnp.ones((1, 1, 1), bool), targets, none.astype(int)))
 
-    return np.asarray(jax.vmap(loss)(words))
+    return np.asarray(jax.jit(jax.vmap(loss))(words))
 
 
 @pytest.mark.parametrize("words", [2, 3, 50, 1000])

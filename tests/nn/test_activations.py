@@ -194,9 +194,10 @@ class TestMaxout:
             HighwayMLP(3, depth=4, features=6, activation="prelu"),
             {"activation_0": (6,), "layers/activation": (3, 6)},
         ),
-        (
+        pytest.param(
             HighwayMLP(3, depth=4, features=6, gated=False, activation="prelu"),
             {"activation_0": (6,), "layers/activation": (3, 6)},
+            marks=pytest.mark.slow,
         ),
         (
             HighwayCNN(3, depth=4, features=5, activation="prelu"),
@@ -207,7 +208,7 @@ class TestMaxout:
 def test_each_place_of_a_network_learns_slopes_of_its_own(model, at):
     """With slopes of 1 the network is that of the identity, with slopes of 0 that of ReLU."""
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
-    variables = model.init(jax.random.key(1), x)
+    variables, apply = jax.jit(model.init)(jax.random.key(1), x), jax.jit(model.apply)
     leaves = traverse_util.flatten_dict(variables, sep="/")
     found = {path: leaf for path, leaf in leaves.items() if path.endswith("negative_slope")}
     assert {path: leaf.shape for path, leaf in found.items()} == {
@@ -216,8 +217,8 @@ def test_each_place_of_a_network_learns_slopes_of_its_own(model, at):
     others = {path: leaf for path, leaf in leaves.items() if path not in found}
     for slope, name in ((1.0, "linear"), (0.0, "relu")):
         same = others | {path: jnp.full_like(leaf, slope) for path, leaf in found.items()}
-        y, _ = model.apply(traverse_util.unflatten_dict(same, sep="/"), x)
-        plain, _ = model.clone(activation=name).apply(
+        y, _ = apply(traverse_util.unflatten_dict(same, sep="/"), x)
+        plain, _ = jax.jit(model.clone(activation=name).apply)(
             traverse_util.unflatten_dict(others, sep="/"), x
         )
         np.testing.assert_allclose(y, plain, rtol=1e-5, atol=1e-6)
@@ -225,7 +226,7 @@ def test_each_place_of_a_network_learns_slopes_of_its_own(model, at):
     def loss(params):
         return jnp.sum(jnp.sin(model.apply({"params": params}, x)[0]))
 
-    gradient = traverse_util.flatten_dict(jax.grad(loss)(variables["params"]), sep="/")
+    gradient = traverse_util.flatten_dict(jax.jit(jax.grad(loss))(variables["params"]), sep="/")
     assert all(gradient[f"{place}/negative_slope"].any() for place in at)
 
 

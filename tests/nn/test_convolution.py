@@ -125,7 +125,7 @@ def test_a_layer_with_groups_or_without(groups):
         groups=groups,
         use_bias=False,
     )
-    params = conv.init(jax.random.key(0), x)["params"]
+    params = jax.jit(conv.init)(jax.random.key(0), x)["params"]
 
     def expected(params):
         y = lax.conv_general_dilated(
@@ -198,7 +198,7 @@ TRANSPOSED = [  # input, window, stride, padding, given size; the size and where
 def test_a_transposed_layer_scatters(sizes, window, stride, padding, given, size, start):
     x = jax.random.normal(jax.random.key(0), (2, *sizes, 3))
     layer = nn.ConvTranspose(5, window, stride=stride, padding=padding, output_size=given)
-    params = layer.init(jax.random.key(1), x)["params"]
+    params = jax.jit(layer.init)(jax.random.key(1), x)["params"]
     params["bias"] = jnp.arange(5.0)
     y = layer.apply({"params": params}, x)
     expected = scattered(np.asarray(x), np.asarray(params["kernel"]), stride, start, size)
@@ -215,7 +215,7 @@ def test_a_transposed_layer_is_the_gradient_of_a_convolution(
     del start
     x = jax.random.normal(jax.random.key(0), (2, *sizes, 3))
     layer = nn.ConvTranspose(5, window, stride=stride, padding=padding, output_size=given)
-    params = layer.init(jax.random.key(1), x)["params"]
+    params = jax.jit(layer.init)(jax.random.key(1), x)["params"]
     conv = nn.Conv(3, window, stride=stride, padding=padding, use_bias=False)
     kernel = params["kernel"].swapaxes(-1, -2)
 

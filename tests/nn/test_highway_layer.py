@@ -15,7 +15,7 @@ def sigmoid(x):
 
 def variables_of(layer, x, bias=None):
     """Draws variables with random biases, or the given ones for h and T."""
-    params = layer.init(jax.random.key(0), x)["params"]["affine"]
+    params = jax.jit(layer.init)(jax.random.key(0), x)["params"]["affine"]
     new = jax.random.normal(jax.random.key(1), params["bias"].shape) if bias is None else bias
     return {"params": {"affine": {"kernel": params["kernel"], "bias": new}}}
 

@@ -155,7 +155,7 @@ def test_layer_norm_far_from_zero(mean, shape):
     x, wide = far_from_zero(mean, shape)
     g = np.asarray(jax.random.normal(jax.random.key(1), shape))
     params = {"scale": jnp.linspace(0.5, 2, 64), "bias": jnp.linspace(-1, 1, 64)}
-    y, vjp = jax.vjp(lambda x: nn.LayerNorm().apply({"params": params}, x), x)
+    y, vjp = jax.vjp(jax.jit(lambda x: nn.LayerNorm().apply({"params": params}, x)), x)
     scale, bias = (np.asarray(params[name]) for name in ("scale", "bias"))
     inverse = 1 / np.sqrt(wide.var(-1, keepdims=True) + 1e-6)
     normal, dnormal = (wide - wide.mean(-1, keepdims=True)) * inverse, g * scale
@@ -211,12 +211,13 @@ def test_a_batch_of_padding_alone_leaves_the_statistics():
 def test_second_derivatives():
     """The rule of the moments can itself be differentiated: against central differences."""
 
+    @jax.jit
     def slope(x):
         return jax.grad(lambda x: (jnp.sin(train(x[:, None], *ONE)[0]) ** 3).sum())(x)
 
     with jax.enable_x64(True):
         x = jnp.array([0.3, -1.0, 2.0, 0.5], jnp.float64)
-        hessian = jax.jacfwd(slope)(x)
+        hessian = jax.jit(jax.jacfwd(slope))(x)
         steps = 1e-6 * jnp.eye(4)
         differences = [(slope(x + step) - slope(x - step)) / 2e-6 for step in steps]
         np.testing.assert_allclose(hessian, jnp.stack(differences), rtol=1e-6, atol=1e-8)

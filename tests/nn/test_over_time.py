@@ -27,7 +27,7 @@ ATTENTION = AttentionPooling(features=3)
 def variables():
     # The first call may lie inside a function that is being traced.
     with jax.ensure_compile_time_eval():
-        return ATTENTION.init(jax.random.key(1), X, LENGTHS)
+        return jax.jit(ATTENTION.init)(jax.random.key(1), X, LENGTHS)
 
 
 def attend(x, lengths):

@@ -16,7 +16,11 @@ from dlcore.nn.transformer import Transformer, TransformerConfig
 from dlcore.plan.step import step_flops
 from dlcore.plan.walk import operations
 
-REPEATING = ["full", "dots", "dots_with_no_batch_dims"]
+REPEATING = [
+    "full",
+    pytest.param("dots", marks=pytest.mark.slow),
+    pytest.param("dots_with_no_batch_dims", marks=pytest.mark.slow),
+]
 CONFIG = TransformerConfig(features=16, layers=2, heads=2, dropout=0.3)
 X = jax.random.normal(jax.random.key(0), (2, 8, 16))
 MEMORY = jax.random.normal(jax.random.key(1), (2, 5, 16))

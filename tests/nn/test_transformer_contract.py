@@ -37,7 +37,13 @@ CACHED = {
 }
 
 
-@pytest.mark.parametrize("name", CACHED)
+QUICK = {"rotary", "alibi in chunks", "paper"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in CACHED],
+)
 def test_decoding_from_a_cache_equals_reading_all(name):
     """Steps come several at once and one by one, also with rows at different positions."""
     net, variables = made(CACHED[name], reads_memory=name == "paper")
@@ -65,7 +71,9 @@ def test_decoding_from_a_cache_equals_reading_all(name):
     np.testing.assert_allclose(y[:, 0], rows, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["rotary", "alibi in chunks", "paper"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("rotary", marks=pytest.mark.slow), "alibi in chunks", "paper"]
+)
 def test_the_future_has_no_gradient(name):
     """All of the past has a gradient, and so has the memory where it is real."""
     net, variables = made(CACHED[name], reads_memory=name == "paper")
@@ -85,7 +93,14 @@ def test_the_future_has_no_gradient(name):
         assert not to_memory[~real].any() and to_memory[real].all()
 
 
-@pytest.mark.parametrize("position", ["sinusoidal", "rotary", "alibi"])
+@pytest.mark.parametrize(
+    "position",
+    [
+        pytest.param("sinusoidal", marks=pytest.mark.slow),
+        "rotary",
+        pytest.param("alibi", marks=pytest.mark.slow),
+    ],
+)
 def test_padding_of_an_encoder_changes_nothing(position):
     """Neither its contents nor its amount matter; each real step sees all others."""
     config = with_position(MODERN, position)

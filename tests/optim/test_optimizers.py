@@ -74,6 +74,14 @@ def test_converges_on_a_quadratic(name):
     assert loss(end) < 1e-2 * loss(params())
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("sgd", "adam", "lion")))
+        for name in OPTIMIZERS
+    ],
+    indirect=True,
+)
 def test_jit_is_no_jit(name):
     tx = optimizer(name, RATES[name], weight_decay=0.1, clip=clip_by_global_norm(1.0))
     eager, jitted = (params(), tx.init(params())), (params(), tx.init(params()))

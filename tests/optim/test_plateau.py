@@ -17,7 +17,7 @@ def zeros():
     return {"head": jnp.zeros(2), "body": jnp.zeros(3)}
 
 
-@pytest.mark.parametrize("patience", [1, 3])
+@pytest.mark.parametrize("patience", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_it_is_optaxs_rule(patience):
     losses = np.random.default_rng(0).normal(size=60).cumsum().round(1)
     losses[[7, 8, 20]] = np.nan

@@ -1,6 +1,7 @@
 """Rows that hand a carry to the next batch: the same in every layout, and under accumulation."""
 
 import functools
+import itertools
 
 import flax.linen as nn
 import jax
@@ -92,8 +93,16 @@ def steps_of_one_device():
     return networks.arrays(state), loss
 
 
-@pytest.mark.parametrize("accumulate", [1, 4])
-@pytest.mark.parametrize("name", LAYOUTS)
+QUICK = {("jit", 4), ("pmap", 1), ("fsdp", 4)}
+
+
+@pytest.mark.parametrize(
+    ("name", "accumulate"),
+    [
+        pytest.param(*case, marks=[pytest.mark.slow] * (case not in QUICK))
+        for case in itertools.product(LAYOUTS, (1, 4))
+    ],
+)
 def test_the_carry_is_that_of_one_device(name, accumulate):
     reference, reference_loss = steps_of_one_device()
     state, loss = steps(LAYOUTS[name](), accumulate=accumulate)

@@ -29,6 +29,11 @@ LAYOUTS = {
 }
 
 
+def marked(names, quick):
+    """The names, those not among `quick` marked as slow."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name not in quick)) for name in names]
+
+
 def three_steps(layout, accumulate=1, norm=True):
     model, tx = networks.Network(norm=norm), optax.adamw(1e-2)
     step = runtime.compile_step(
@@ -51,7 +56,7 @@ def steps_of_one_device(norm=True):
     return networks.arrays(state), losses
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", marked(LAYOUTS, {"pmap", "fsdp and model"}))
 def test_three_steps_equal_those_of_one_device(name):
     reference, reference_losses = steps_of_one_device()
     state, losses, places = three_steps(LAYOUTS[name]())
@@ -62,7 +67,7 @@ def test_three_steps_equal_those_of_one_device(name):
     )
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", marked(LAYOUTS, {"pmap", "fsdp and model"}))
 def test_accumulation_equals_the_whole_batch_in_every_layout(name):
     reference, reference_losses = steps_of_one_device(norm=False)
     state, losses, _ = three_steps(LAYOUTS[name](), accumulate=4, norm=False)
@@ -188,7 +193,7 @@ def step_without_padding():
     return model, tx, rows, networks.arrays(step(networks.make_state(model, tx), rows))
 
 
-@pytest.mark.parametrize("name", PADDED)
+@pytest.mark.parametrize("name", marked(PADDED, {"jit", "pmap"}))
 def test_padded_rows_count_nothing_in_batch_normalisation(name, step_without_padding):
     """Neither their number on a device nor that they are not finite changes anything."""
     model, tx, rows, (reference, expected) = step_without_padding

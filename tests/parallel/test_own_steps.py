@@ -140,10 +140,19 @@ def trained_on_one_device(step, make_state):
 
 # On a mesh the guard sees what it sees on one device; under pmap, a part.
 @pytest.mark.parametrize(
-    ("name", "guarded"),
-    [("pmap", True), *((name, False) for name in LAYOUTS if name != "jit")],
+    ("case", "name", "guarded"),
+    [
+        pytest.param(
+            *(case, name, guarded),
+            marks=[pytest.mark.slow] * (not guarded and name != "fsdp"),
+        )
+        for case in STEPS
+        for name, guarded in (
+            ("pmap", True),
+            *((name, False) for name in LAYOUTS if name != "jit"),
+        )
+    ],
 )
-@pytest.mark.parametrize("case", STEPS)
 def test_a_step_of_ones_own_equals_that_of_one_device(case, name, guarded):
     step, make_state = STEPS[case]
     reference, expected = trained_on_one_device(step, make_state)
@@ -329,6 +338,7 @@ def glove(number, tile):
     return embedding.glove_step(), embedding.initial_squares, make_params, batch
 
 
+@functools.cache
 def trained_vectors(make, name, *, divided=True):
     """The tables after two steps in a layout."""
     step, start, make_params, batch = make()
@@ -360,14 +370,23 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize("make", TABLES.values(), ids=TABLES)
-def test_steps_on_tables_are_right_in_every_layout(make):
-    tables, loss = trained_vectors(make, "jit")
-    for name in ("pmap", "model=4", "data=4", "data=2,model=2", "fsdp=4"):
-        found, found_loss = trained_vectors(make, name)
-        networks.assert_close(found, tables, tolerance=1e-5)
-        # XLA sums thousands of pairs in float32, in an order that hangs on the layout.
-        assert found_loss == pytest.approx(loss, rel=1e-4)
+QUICK = {("skip_gram", "pmap"), ("skip_gram", "data=2,model=2"), ("glove, tiles", "model=4")}
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        pytest.param(case, name, marks=[pytest.mark.slow] * ((case, name) not in QUICK))
+        for case in TABLES
+        for name in ("pmap", "model=4", "data=4", "data=2,model=2", "fsdp=4")
+    ],
+)
+def test_steps_on_tables_are_right_in_every_layout(case, name):
+    tables, loss = trained_vectors(TABLES[case], "jit")
+    found, found_loss = trained_vectors(TABLES[case], name)
+    networks.assert_close(found, tables, tolerance=1e-5)
+    # XLA sums thousands of pairs in float32, in an order that hangs on the layout.
+    assert found_loss == pytest.approx(loss, rel=1e-4)
 
 
 @pytest.mark.parametrize("make", [TABLES["cbow"], TABLES["glove, rest"]], ids=["cbow", "glove"])

@@ -76,7 +76,10 @@ def test_heads_stand_in_a_grid_on_one_scale(drawn):
     assert len({round(axis.get_position().y0, 6) for axis in axes}) == 2
 
 
-@pytest.mark.parametrize("heads, shape, most", [(1, (40, 40), 40), (20, (24, 24), 24)])
+@pytest.mark.parametrize(
+    "heads, shape, most",
+    [pytest.param(1, (40, 40), 40, marks=pytest.mark.slow), (20, (24, 24), 24)],
+)
 def test_long_sentences_are_cut_and_say_so(drawn, heads, shape, most):
     tokens = [f"a rather long token {i}" for i in range(90)]
     figure = drawn(plot_attention, attend(heads, 90, 70), tokens[:70], tokens, title="x")

@@ -29,7 +29,11 @@ print(seen)
 """
 
 
-@pytest.mark.parametrize("maximum", [-1, 4 * SIZE * KEYS], ids=["without lock", "with lock"])
+@pytest.mark.parametrize(
+    "maximum",
+    [-1, pytest.param(4 * SIZE * KEYS, marks=pytest.mark.slow)],
+    ids=["without lock", "with lock"],
+)
 def test_no_process_reads_half_an_entry(tmp_path, maximum):
     processes = [
         subprocess.Popen(

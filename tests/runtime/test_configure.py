@@ -1,3 +1,4 @@
+import functools
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ print(jax.config.jax_compilation_cache_dir, os.environ["XLA_FLAGS"])
 """
 
 
+@functools.cache
 def configured(argument="", **environment):
     """The cache folder and the XLA flags after configuring in a fresh process."""
     kept = {
@@ -39,14 +41,16 @@ def configured(argument="", **environment):
 
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type="
+OTHER_FLAG = {"JAX_COMPILATION_CACHE_DIR": "/y", "XLA_FLAGS": "--xla_a=1"}
+SAME_FLAG = {"JAX_COMPILATION_CACHE_DIR": "/y", "XLA_FLAGS": f"{FLAG}3"}
 
 
 def test_the_cache_is_the_users_folder_unless_told_otherwise():
     assert configured(XDG_CACHE_HOME="/x") == ["/x/dlcore/compilations", FLAG]
-    assert configured(JAX_COMPILATION_CACHE_DIR="/y")[0] == "/y"
-    assert configured("compilation_cache='/z'", JAX_COMPILATION_CACHE_DIR="/y")[0] == "/z"
+    assert configured(**OTHER_FLAG)[0] == "/y"
+    assert configured("compilation_cache='/z'", **SAME_FLAG)[0] == "/z"
 
 
 def test_the_users_own_flags_stay():
-    assert configured(XLA_FLAGS="--xla_a=1")[1:] == ["--xla_a=1", FLAG]
-    assert configured(XLA_FLAGS=f"{FLAG}3")[1:] == [f"{FLAG}3"]
+    assert configured(**OTHER_FLAG)[1:] == ["--xla_a=1", FLAG]
+    assert configured("compilation_cache='/z'", **SAME_FLAG)[1:] == [f"{FLAG}3"]

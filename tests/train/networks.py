@@ -45,7 +45,7 @@ def make_loss(model):
 
 
 def make_state(model, tx, seed=0):
-    variables = model.init(jax.random.key(seed), jnp.zeros((1, 16)))
+    variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 16)))
     return TrainState.create(variables, tx, jax.random.key(seed + 1))
 
 

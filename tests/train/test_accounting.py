@@ -71,7 +71,7 @@ def of_sizes(*sizes):
     return batches
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", ["jit", pytest.param("pmap", marks=pytest.mark.slow), "mesh"])
 def test_the_flops_are_those_of_the_whole_batch_in_every_layout(name):
     result = fit(Accounting(model_flops), layout=runtime.layout(**LAYOUTS[name]))
     assert result.flops == 2 * flops(32)  # the first step is left out

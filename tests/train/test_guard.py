@@ -1,5 +1,7 @@
 """Spikes under every layout, on four virtual devices: what changes, and that it can be resumed."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import networks
@@ -41,28 +43,31 @@ def eventful_batch(number):
     return batch | {"factor": np.full(32, factor, np.float32)}
 
 
-@pytest.fixture(scope="module")
-def lives():
-    """By layout: the compiled step and the states before and after each step, as NumPy arrays."""
-    found = {}
-    for name, make_layout in LAYOUTS.items():
-        layout = make_layout()
-        compiled = runtime.compile_step(guard(gradient_step(scaled_loss, TX)), layout)
-        state = layout.initialise(make_state)
-        states, events = [networks.arrays(state)], []
-        for number in range(len(EVENTS)):
-            state, metrics = compiled(state, eventful_batch(number))
-            totals = {name: float(metrics[name].total) for name in ("spikes", "skipped")}
-            events.append((totals["spikes"] and "spike") or (totals["skipped"] and "skipped"))
-            states.append(jax.tree.map(np.copy, networks.arrays(state)))
-        assert [event or "accepted" for event in events] == EVENTS
-        found[name] = compiled, states
-    return found
+@functools.cache
+def life(name):
+    """The compiled step and the states before and after each step, as NumPy arrays."""
+    layout = LAYOUTS[name]()
+    compiled = runtime.compile_step(guard(gradient_step(scaled_loss, TX)), layout)
+    state = layout.initialise(make_state)
+    states, events = [networks.arrays(state)], []
+    for number in range(len(EVENTS)):
+        state, metrics = compiled(state, eventful_batch(number))
+        totals = {name: float(metrics[name].total) for name in ("spikes", "skipped")}
+        events.append((totals["spikes"] and "spike") or (totals["skipped"] and "skipped"))
+        states.append(jax.tree.map(np.copy, networks.arrays(state)))
+    assert [event or "accepted" for event in events] == EVENTS
+    return compiled, states
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_a_spike_changes_the_counter_and_the_allowance_alone(lives, name):
-    _, states = lives[name]
+every_layout = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("pmap", "mesh"))) for name in LAYOUTS],
+)
+
+
+@every_layout
+def test_a_spike_changes_the_counter_and_the_allowance_alone(name):
+    _, states = life(name)
     for number, event in enumerate(EVENTS):
         old, new = states[number : number + 2]
         left = old.recent.allowance - 36 * (event == "spike")
@@ -73,15 +78,22 @@ def test_a_spike_changes_the_counter_and_the_allowance_alone(lives, name):
             networks.assert_equal(new, old.replace(step=old.step + 1, recent=recent))
 
 
-@pytest.mark.parametrize("name", ["pmap", "mesh", "fsdp"])
-def test_the_memory_is_the_same_in_every_layout(lives, name):
-    for state, reference in zip(lives[name][1], lives["jit"][1], strict=True):
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("pmap", marks=pytest.mark.slow),
+        pytest.param("mesh", marks=pytest.mark.slow),
+        "fsdp",
+    ],
+)
+def test_the_memory_is_the_same_in_every_layout(name):
+    for state, reference in zip(life(name)[1], life("jit")[1], strict=True):
         networks.assert_close(state, reference, tolerance=2e-6)
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_a_run_resumed_after_a_spike_equals_the_uninterrupted_one(lives, name, tmp_path):
-    compiled, states = lives[name]
+@every_layout
+def test_a_run_resumed_after_a_spike_equals_the_uninterrupted_one(name, tmp_path):
+    compiled, states = life(name)
     layout = LAYOUTS[name]()
     abstract = layout.abstract(make_state)
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract)

@@ -83,7 +83,9 @@ def dying_at(number):
     return batches
 
 
-@pytest.mark.parametrize("layout", [JIT, FSDP], ids=["jit", "fsdp"])
+@pytest.mark.parametrize(
+    "layout", [JIT, pytest.param(FSDP, marks=pytest.mark.slow)], ids=["jit", "fsdp"]
+)
 def test_a_run_killed_anywhere_continues_bit_for_bit(tmp_path, layout):
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
@@ -279,7 +281,14 @@ def test_iterables_serve_as_batches():
     assert result.steps == 2
 
 
-@pytest.mark.parametrize("layout", [runtime.layout("mesh"), FSDP, runtime.layout("pmap")])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        pytest.param(runtime.layout("mesh"), marks=pytest.mark.slow),
+        FSDP,
+        runtime.layout("pmap"),
+    ],
+)
 def test_a_state_made_anywhere_is_brought_where_the_layout_has_it(layout):
     options = {"steps": 2, "layout": layout}
     placed = fit(make_step(), layout.initialise(make_state), networks.batches, **options).state

@@ -113,8 +113,17 @@ def test_a_player_that_moves_seldom_stays_bit_for_bit_between_and_counts_nothing
     assert not np.array_equal(first.params["critic"]["kernel"], state.params["critic"]["kernel"])
 
 
-@pytest.mark.parametrize("every", [1, 2])
-@pytest.mark.parametrize("name", ["pmap", "mesh", "fsdp"])
+@pytest.mark.parametrize(
+    ("name", "every"),
+    [
+        ("pmap", 1),
+        pytest.param("pmap", 2, marks=pytest.mark.slow),
+        pytest.param("mesh", 1, marks=pytest.mark.slow),
+        pytest.param("mesh", 2, marks=pytest.mark.slow),
+        pytest.param("fsdp", 1, marks=pytest.mark.slow),
+        ("fsdp", 2),
+    ],
+)
 def test_every_layout_and_accumulation_computes_what_one_device_does(name, every):
     options = {"fsdp": {"mesh": "data=2,fsdp=2"}}
     kind = "mesh" if name in options else name

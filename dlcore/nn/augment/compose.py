@@ -128,7 +128,7 @@ def augmentation(
     Raises:
         InputError: for unknown or repeated steps, and values that are not numbers or out of range.
 
-    >>> flip = augmentation("flip:1")
+    >>> flip = jax.jit(augmentation("flip:1"))
     >>> batch = {"image": jnp.array([[[[1.0], [2.0]]]]), "label": jnp.array([3])}
     >>> flip(jax.random.key(0), batch)["image"].tolist()
     [[[[2.0], [1.0]]]]

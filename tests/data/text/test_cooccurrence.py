@@ -51,7 +51,7 @@ def assert_equal(got, counts: dict) -> None:
 def test_counts_are_exact_at_any_memory_limit(
     tmp_path, window: int, weighting: str, symmetric: bool, limit: int
 ) -> None:
-    tokens = corpus(150 if limit == 1 else 400)
+    tokens = corpus(80 if limit == 1 else 400)
     options = {"window": window, "weighting": weighting, "symmetric": symmetric}
     got = count_cooccurrences(
         tokens, vocabulary_size=13, directory=tmp_path, memory_limit=limit, **options

@@ -239,7 +239,7 @@ def test_a_text_in_pieces_is_the_same_text(level: str, lower: bool, monkeypatch)
 
 
 def test_memory_of_ids_does_not_grow_with_the_tokens_as_strings() -> None:
-    text = "some words, and others\n" * 400_000
+    text = "some words, and others\n" * 250_000
     vocabulary = Vocabulary.build(text[:10_000])
     tracemalloc.start()
     ids = vocabulary.encode(text)

@@ -20,15 +20,22 @@ LAST = {
 }
 
 
-@pytest.mark.parametrize("name", ["resnet20", "darknet_small"])
-@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize(
+    ("train", "name"),
+    [
+        (True, "resnet20"),
+        pytest.param(True, "darknet_small", marks=pytest.mark.slow),
+        pytest.param(False, "resnet20", marks=pytest.mark.slow),
+        pytest.param(False, "darknet_small", marks=pytest.mark.slow),
+    ],
+)
 def test_a_body_computes_what_the_classifier_computes(name, train):
     """Its parameters are the classifier's own, by their names; the head's are not there."""
     side, stride, options, layer = LAST[name]
     images = jax.random.normal(jax.random.key(1), (2, side, side, 3))
     body, (found,) = make_body(name, (stride,), (side, side, 3), **options)
     network = IMAGE_MODELS[name].build(num_classes=7, **options)
-    whole = network.init(jax.random.key(2), images)
+    whole = jax.jit(network.init)(jax.random.key(2), images)
     own = jax.jit(body.init)(jax.random.key(0), images)
     of_classifier, of_body = leaves_by_path(whole), leaves_by_path(own)
     assert of_body.keys() < of_classifier.keys() and not any("output" in path for path in of_body)
@@ -51,7 +58,7 @@ def test_a_body_computes_what_the_classifier_computes(name, train):
 def test_no_parameter_of_a_body_is_unused():
     images = jax.random.normal(jax.random.key(0), (1, 32, 32, 3))
     body, _ = make_body("darknet_small", (4, 8), (32, 32, 3), width=1 / 12)
-    variables = body.init(jax.random.key(0), images)
+    variables = jax.jit(body.init)(jax.random.key(0), images)
 
     def loss(params):
         maps, _ = body.apply({**variables, "params": params}, images)

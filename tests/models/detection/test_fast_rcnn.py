@@ -76,7 +76,7 @@ def test_losses_are_those_of_torchvision():
         for name in ("logits", "codes", "labels", "targets")
     )
     # Its smooth L1 loss turns at 1 / 9, which is ours of nine times the codes.
-    found = fast_rcnn.region_losses(
+    found = jax.jit(fast_rcnn.region_losses)(
         fast_rcnn.RegionOutputs(logits, 9 * codes),
         fast_rcnn.RegionTargets(
             targets, labels.astype(jnp.int32), 9 * targets, jnp.ones(labels.shape, bool)
@@ -186,11 +186,13 @@ def test_a_box_is_pooled_from_the_level_of_its_size():
     maps = tuple(jnp.asarray(rng.normal(size=(1, n, n, 2)), jnp.float32) for n in (32, 16))
     boxes = jnp.array([[[0.0, 0, 40, 40], [0, 0, 124, 124]]])
     head = fast_rcnn.RegionHead(3, (4, 8), width=5)
-    variables = head.init(jax.random.key(0), maps, boxes)
-    outputs = head.apply(variables, maps, boxes)
+    variables = jax.jit(head.init)(jax.random.key(0), maps, boxes)
+    outputs = jax.jit(head.apply)(variables, maps, boxes)
     for region, level in enumerate((0, 1)):
         one = fast_rcnn.RegionHead(3, (4 * 2**level,), width=5)
-        alone = one.apply(variables, maps[level : level + 1], boxes[:, region : region + 1])
+        alone = jax.jit(one.apply)(
+            variables, maps[level : level + 1], boxes[:, region : region + 1]
+        )
         np.testing.assert_allclose(outputs.logits[:, region], alone.logits[:, 0], rtol=1e-5)
     assert roi_align is fast_rcnn.POOLINGS["align"]
 
@@ -199,7 +201,7 @@ def test_a_pyramid_adds_what_is_coarser():
     rng = np.random.default_rng(4)
     maps = tuple(rng.normal(size=(1, n, n, f)).astype("f4") for n, f in ((4, 2), (2, 3)))
     pyramid = Pyramid(5)
-    variables = pyramid.init(jax.random.key(0), maps)
+    variables = jax.jit(pyramid.init)(jax.random.key(0), maps)
     fine, coarse = pyramid.apply(variables, maps)
     params = jax.device_get(variables["params"])
 
@@ -221,7 +223,7 @@ def test_a_pyramid_adds_what_is_coarser():
     np.testing.assert_allclose(fine[0], smoothed(merged, "output0"), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["align", "pool"])
+@pytest.mark.parametrize("pooling", ["align", pytest.param("pool", marks=pytest.mark.slow)])
 def test_padding_and_other_pictures_change_no_loss(pooling):
     rng = np.random.default_rng(5)
     batch = batch_of(rng)

@@ -32,26 +32,28 @@ def sigmoid(x):
 
 
 def applied(net, variables, batch):
-    """The outputs, losses and detections of the four pictures, compiled together."""
+    """The outputs, losses, detections and activations of the four pictures, compiled together."""
 
     @jax.jit
     def run(variables):
+        outputs, activations = net.apply(variables, IMAGES)
         return (
-            net.apply(variables, IMAGES)[0],
+            outputs,
             net.apply(variables, IMAGES, batch, KEY, train=False, method="losses"),
             net.apply(variables, IMAGES, {}, method="detect"),
+            activations,
         )
 
-    outputs, losses, found = run(variables)
-    return np.asarray(outputs, np.float64), losses, found
+    outputs, *others = run(variables)
+    return np.asarray(outputs, np.float64), *others
 
 
 def test_the_loss_of_the_localizer_is_that_of_plain_loops():
     net = Localizer(BODY, 3, hidden=8)
     variables = jax.jit(net.init)(KEY, IMAGES)
     variables["params"]["output"]["bias"] += jnp.linspace(-1, 1, 8)
-    outputs, found, detections = applied(net, variables, BATCH)
-    looks = np.asarray(jax.jit(net.apply)(variables, IMAGES)[1]["where"], np.float64)
+    outputs, found, detections, activations = applied(net, variables, BATCH)
+    looks = np.asarray(activations["where"], np.float64)
     largest = {0: 1, 3: 0}
     for picture, y in enumerate(outputs):
         there = picture in largest
@@ -96,13 +98,22 @@ def test_landmarks_are_those_of_the_largest_object():
     assert visible.tolist() == [[True, True], [False, False], [False, False], [False, True]]
 
 
-@pytest.mark.parametrize("finer", [0, 4])
-@pytest.mark.parametrize("form", ["coordinates", "soft_argmax", "heat_map"])
+@pytest.mark.parametrize(
+    ("form", "finer"),
+    [
+        ("coordinates", 0),
+        pytest.param("coordinates", 4, marks=pytest.mark.slow),
+        ("soft_argmax", 0),
+        pytest.param("soft_argmax", 4, marks=pytest.mark.slow),
+        pytest.param("heat_map", 0, marks=pytest.mark.slow),
+        ("heat_map", 4),
+    ],
+)
 def test_the_loss_of_landmarks_is_that_of_plain_loops(form, finer):
     body = WITH_FINER if finer else BODY
     net = LandmarkNet(body, 2, form=form, hidden=8, passthrough=finer)
     variables = jax.jit(net.init)(KEY, IMAGES)
-    outputs, found, landmarks = applied(net, variables, LANDMARKS)
+    outputs, found, landmarks, _ = applied(net, variables, LANDMARKS)
     assert landmarks.points.shape == (4, 2, 2)
     wanted = {(0, 0): POINTS[0, 1, 0], (0, 1): POINTS[0, 1, 1], (3, 1): POINTS[3, 0, 1]}
     losses = np.zeros(4)

@@ -55,8 +55,15 @@ def assert_found(found, arrays, kept, most):
     np.testing.assert_array_equal(found.mask, np.arange(most) < len(kept))
 
 
-@pytest.mark.parametrize("comparison", [">", ">="])
-@pytest.mark.parametrize("per_class", [True, False])
+@pytest.mark.parametrize(
+    ("per_class", "comparison"),
+    [
+        (True, ">"),
+        pytest.param(True, ">=", marks=pytest.mark.slow),
+        pytest.param(False, ">", marks=pytest.mark.slow),
+        (False, ">="),
+    ],
+)
 def test_equals_the_greedy_loop_with_ties_and_overlaps_at_the_threshold(comparison, per_class):
     rng = np.random.default_rng(0)
     exact = 0

@@ -22,15 +22,22 @@ def split_of(texts):
     )
 
 
-@pytest.mark.parametrize("name", sorted(TREE_CELLS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("nary", "rntn")))
+        for name in sorted(TREE_CELLS)
+    ],
+)
 def test_a_batch_is_as_its_trees_one_by_one(name):
     model = TreeClassifier(6, 8, TREE_CELLS[name](8, 2), 2)
     batch = split_of(TEXTS).gather(np.arange(4))
-    variables = model.init(jax.random.key(0), batch["words"], batch["children"])
-    together, _ = model.apply(variables, batch["words"], batch["children"])
+    variables = jax.jit(model.init)(jax.random.key(0), batch["words"], batch["children"])
+    apply = jax.jit(model.apply, static_argnames="train")
+    together, _ = apply(variables, batch["words"], batch["children"])
     for row, text in enumerate(TEXTS):
         one = split_of([text]).gather(np.array([0]))
-        alone, _ = model.apply(variables, one["words"], one["children"])
+        alone, _ = apply(variables, one["words"], one["children"])
         np.testing.assert_array_equal(
             one["label"][one["label"] >= 0], batch["label"][row][batch["label"][row] >= 0]
         )
@@ -45,12 +52,11 @@ def test_a_batch_is_as_its_trees_one_by_one(name):
 def test_masks_depend_on_the_row():
     model = TreeClassifier(6, 8, TREE_CELLS["nary"](8, 2), 2, 0.5, 0.3)
     batch = split_of(TEXTS).gather(np.arange(4))
-    variables = model.init(jax.random.key(0), batch["words"], batch["children"])
+    variables = jax.jit(model.init)(jax.random.key(0), batch["words"], batch["children"])
+    apply = jax.jit(model.apply, static_argnames="train")
     rngs = {"dropout": jax.random.key(3)}
-    both, _ = model.apply(variables, batch["words"], batch["children"], train=True, rngs=rngs)
-    half, _ = model.apply(
-        variables, batch["words"][:2], batch["children"][:2], train=True, rngs=rngs
-    )
-    plain, _ = model.apply(variables, batch["words"], batch["children"])
+    both, _ = apply(variables, batch["words"], batch["children"], train=True, rngs=rngs)
+    half, _ = apply(variables, batch["words"][:2], batch["children"][:2], train=True, rngs=rngs)
+    plain, _ = apply(variables, batch["words"], batch["children"])
     np.testing.assert_allclose(both[:2], half, atol=1e-6)
     assert not jnp.allclose(both, plain, atol=1e-3)

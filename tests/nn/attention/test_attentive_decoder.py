@@ -91,7 +91,13 @@ def by_steps(made, params, carry, x, memory, kept):
     return *jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), steps), layers
 
 
-@pytest.mark.parametrize("name", DECODERS)
+QUICK = {"local_monotonic", "coverage", "feeding and coverage", "feeding lstm_projection"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in DECODERS],
+)
 def test_equals_single_steps(name):
     """Values and gradients of parameters, carry, inputs and memory agree; W rows share a memory."""
     made = DECODERS[name]

@@ -128,8 +128,16 @@ def test_beams_are_queries_on_one_memory(name):
     np.testing.assert_allclose(split, expected_weights, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("pieces, room", [((1,) * T, T), ((3, 1, 1), 3000)])
+@pytest.mark.parametrize(
+    ("name", "pieces", "room"),
+    [
+        *((name, (1,) * T, T) for name in CASES),
+        *(
+            pytest.param(name, (3, 1, 1), 3000, marks=[pytest.mark.slow] * (name != "all"))
+            for name in CASES
+        ),
+    ],
+)
 def test_a_cache_changes_nothing(name, pieces, room):
     """The cache has room for exactly the steps, or for thousands that never come."""
     zeros, at = jnp.zeros((B, case(name)[0].groups or H, room, D)), 0
@@ -156,7 +164,7 @@ def test_chunks_change_nothing():
     _, variables = case("all")
     chunked = MultiHeadAttention(C, H, **CASES["all"], chunk=2)
     options = {"positions": np.arange(T), "mask": MASK[:, None], "causal": True}
-    y, weights = chunked.apply(variables, X, **options)
+    y, weights = jax.jit(functools.partial(chunked.apply, **options))(variables, X)
     assert weights is None
     np.testing.assert_allclose(y, apply("all", X, **options)[0], rtol=1e-5, atol=1e-5)
 

@@ -55,9 +55,8 @@ def test_warping_equals_scipys_with_the_fill_outside():
 def test_maps_that_are_axis_aligned_read_rows_and_columns(text, monkeypatch):
     """Rows and then columns give what one interpolation of all four neighbours gives."""
     images = jnp.asarray(np.random.default_rng(0).uniform(0, 255, (6, 12, 17, 3)), jnp.float32)
-    by_axis = augment.augmentation(text, fill=(1.0, 2.0, 3.0))(
-        jax.random.key(0), {"image": images}
-    )["image"]
+    arguments = jax.random.key(0), {"image": images}
+    by_axis = jax.jit(augment.augmentation(text, fill=(1.0, 2.0, 3.0)))(*arguments)["image"]
     asked = []
 
     def of_all_neighbours(*args, axis_aligned, **options):
@@ -65,13 +64,11 @@ def test_maps_that_are_axis_aligned_read_rows_and_columns(text, monkeypatch):
         return warp.warp_images(*args, **options)
 
     monkeypatch.setattr(compose, "warp_images", of_all_neighbours)
-    plain = augment.augmentation(text, fill=(1.0, 2.0, 3.0))(jax.random.key(0), {"image": images})[
-        "image"
-    ]
+    plain = jax.jit(augment.augmentation(text, fill=(1.0, 2.0, 3.0)))(*arguments)["image"]
     assert asked == [True]
     np.testing.assert_allclose(by_axis, plain, rtol=0, atol=5e-3)
-    augment.augmentation(f"{text},rotate")(jax.random.key(0), {"image": images})
-    augment.augmentation(f"{text},randaugment")(jax.random.key(0), {"image": images})
+    for more in ("rotate", "randaugment"):
+        jax.eval_shape(augment.augmentation(f"{text},{more}"), *arguments)
     assert asked == [True, False, False]
 
 

@@ -171,7 +171,12 @@ def reference():
 
 @pytest.mark.parametrize(
     ("kind", "accumulate"),
-    [("jit", 8), ("pmap", 1), ("pmap", 2), ("mesh", 2)],
+    [
+        ("jit", 8),
+        pytest.param("pmap", 1, marks=pytest.mark.slow),
+        ("pmap", 2),
+        pytest.param("mesh", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_every_layout_mixes_the_same_examples(kind, accumulate, reference):
     found = seen_in_training(kind, accumulate)

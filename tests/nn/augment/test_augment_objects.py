@@ -275,7 +275,11 @@ def reference():
 
 @pytest.mark.parametrize(
     ("kind", "accumulate"),
-    [("jit", 4), ("pmap", 1), pytest.param("mesh", 2, marks=pytest.mark.slow)],
+    [
+        pytest.param("jit", 4, marks=pytest.mark.slow),
+        ("pmap", 1),
+        pytest.param("mesh", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_every_layout_sees_the_same_scenes(kind, accumulate, reference):
     found = seen_in_training(kind, accumulate)

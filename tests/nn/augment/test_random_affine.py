@@ -17,7 +17,10 @@ def random_affine(key, images, **limits):
     def draw(position):
         return geometry.affine(jax.random.fold_in(key, position), height, width, **limits)
 
-    return warp_images(images, jax.vmap(draw)(positions(len(images))))
+    # Which part of the batch it is, is known while tracing: no trace is used again.
+    return jax.jit(lambda images: warp_images(images, jax.vmap(draw)(positions(len(images)))))(
+        images
+    )
 
 
 def test_without_any_change_images_stay_as_they_are():

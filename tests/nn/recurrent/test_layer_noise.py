@@ -54,14 +54,14 @@ def same(a, b, **tolerance):
 def test_noise_only_in_training():
     quiet = RecurrentStack((CELL, CELL))
     noisy = RecurrentStack((CELL, CELL), dropout=0.3, state_dropout=0.3, candidate_dropout=0.3)
-    variables = noisy.init(jax.random.key(1), X)
+    variables = jax.jit(noisy.init)(jax.random.key(1), X)
     np.testing.assert_array_equal(noisy.apply(variables, X)[1], quiet.apply(variables, X)[1])
 
 
 def increments(rate, **inputs):
     """Returns the values that a `Counter` adds at each step to h = sum of x."""
     layer = Recurrent(Counter(8), **rate)
-    variables = layer.init(jax.random.key(1), jnp.ones((B, T, 8)), lengths=jnp.full(B, T))
+    variables = jax.jit(layer.init)(jax.random.key(1), jnp.ones((B, T, 8)), lengths=jnp.full(B, T))
     rngs = {"dropout": jax.random.key(5)}
     (_, y), _ = layer.apply(
         variables, lengths=jnp.full(B, T), train=True, rngs=rngs, mutable="batch_stats", **inputs
@@ -90,7 +90,7 @@ def test_dropout_between_layers(variational):
     """Over identity cells the second layer's increments are the masked outputs of the first."""
     stack = RecurrentStack((Counter(8), Counter(8)), dropout=0.5, variational=variational)
     x, lengths = jnp.ones((B, T, 8)), jnp.full(B, T)
-    variables = stack.init(jax.random.key(1), x, lengths=lengths)
+    variables = jax.jit(stack.init)(jax.random.key(1), x, lengths=lengths)
     rngs = {"dropout": jax.random.key(5)}
     (_, y, activations), _ = stack.apply(
         variables, x, lengths=lengths, train=True, rngs=rngs, mutable="batch_stats"
@@ -109,7 +109,13 @@ def test_bad_rates(name):
         Recurrent(CELL, **{name: 1.5}).init(jax.random.key(1), X)
 
 
-@pytest.mark.parametrize("name", CELLS)
+QUICK = {"lstm_projection", "lstm_batch_norm", "gru"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in CELLS],
+)
 def test_every_cell_in_both_directions(name):
     """With all noise, shapes are right, padding has no effect, and all variables take part."""
     layer = Bidirectional(cell(name, F), state_dropout=0.3, candidate_dropout=0.3)
@@ -142,7 +148,7 @@ def test_statistics_backwards_count_from_the_end():
     for row, length in enumerate(map(int, lengths)):
         turned[row, :length] = turned[row, :length][::-1]
     backward = Recurrent(BatchNormLSTM(F, steps=3), reverse=True)
-    variables = backward.init(jax.random.key(1), X)
+    variables = jax.jit(backward.init)(jax.random.key(1), X)
     run = {"lengths": lengths, "train": True, "mutable": "batch_stats"}
     (carry, y), stats = backward.apply(variables, X, **run)
     forward = Recurrent(backward.cell)

@@ -34,7 +34,13 @@ LAYERS = {
 }
 
 
-@pytest.fixture(scope="module", params=LAYERS)
+SLOW = {"concat", "stack"}  # "bidirectional stack" is these too
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in LAYERS],
+)
 def case(request):
     """Returns the module, its variables and `apply`, compiled and in training mode."""
     module = LAYERS[request.param]
@@ -63,7 +69,7 @@ def same(a, b, **tolerance):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_each_sequence_runs_as_alone(reverse):
     layer = Recurrent(CELL, reverse=reverse)
-    params = layer.init(jax.random.key(1), X)["params"]
+    params = jax.jit(layer.init)(jax.random.key(1), X)["params"]
     assert set(params) == {"input_kernel", "recurrent_kernel", "bias"}
     carry, y = layer.apply({"params": params}, X, lengths=LENGTHS)
     for row, length in enumerate(map(int, LENGTHS)):
@@ -75,7 +81,7 @@ def test_each_sequence_runs_as_alone(reverse):
 @pytest.mark.parametrize("merge", ["concat", "sum", "product", "mean"])
 def test_bidirectional(merge):
     layer = Bidirectional(CELL, merge=merge)
-    params = layer.init(jax.random.key(1), X)["params"]
+    params = jax.jit(layer.init)(jax.random.key(1), X)["params"]
     carry, y = layer.apply({"params": params}, X, lengths=LENGTHS)
     ways = {
         way: Recurrent(CELL, reverse=way == "backward").apply(
@@ -103,12 +109,19 @@ def test_unknown_merge():
         Bidirectional(CELL, merge="max").init(jax.random.key(1), X)
 
 
-@pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(
+    ("bidirectional", "residual"),
+    [
+        (False, False),
+        pytest.param(False, True, marks=pytest.mark.slow),
+        pytest.param(True, False, marks=pytest.mark.slow),
+        (True, True),
+    ],
+)
 def test_stack_is_layers_one_by_one(bidirectional, residual):
     cells = (CELL, LSTM(F), LSTM(F))
     stack = RecurrentStack(cells, bidirectional=bidirectional, residual=residual, dropout=0.5)
-    params = stack.init(jax.random.key(1), X)["params"]
+    params = jax.jit(stack.init)(jax.random.key(1), X)["params"]
     carry, y, activations = stack.apply({"params": params}, X, lengths=LENGTHS)
     same(
         jax.tree.map(jnp.shape, stack.initial_carry(B)),
@@ -160,7 +173,7 @@ def test_gradients_reach_every_parameter(case):
 
 def test_jit_and_repetition_change_nothing():
     module = LAYERS["stack"]
-    variables = module.init(jax.random.key(1), X)
+    variables = jax.jit(module.init)(jax.random.key(1), X)
 
     def apply(x):
         rngs = {"dropout": jax.random.key(2)}
@@ -189,7 +202,7 @@ def test_the_batch_is_cut_anywhere(case):
 @pytest.mark.parametrize("name", ["forward", "stack"])
 def test_no_future(name):
     module = LAYERS[name]
-    variables = module.init(jax.random.key(1), X)
+    variables = jax.jit(module.init)(jax.random.key(1), X)
     jacobian = jax.jacobian(lambda x: module.apply(variables, x[None])[1][0])(X[0])
     seen = np.abs(jacobian).max((1, 3)) > 0
     np.testing.assert_array_equal(seen, np.tril(np.ones((T, T), bool)))
@@ -197,7 +210,7 @@ def test_no_future(name):
 
 def test_windows_with_the_carry_are_the_whole():
     module = RecurrentStack((CELL, CELL))
-    variables = module.init(jax.random.key(1), X)
+    variables = jax.jit(module.init)(jax.random.key(1), X)
     carry, y, _ = module.apply(variables, X)
     half, first, _ = module.apply(variables, X[:, :2], carry=module.initial_carry(B))
     end, second, _ = module.apply(variables, X[:, 2:], carry=half)
@@ -207,7 +220,7 @@ def test_windows_with_the_carry_are_the_whole():
 
 def test_detach_cuts_the_gradient():
     module = RecurrentStack((CELL,))
-    variables = module.init(jax.random.key(1), X)
+    variables = jax.jit(module.init)(jax.random.key(1), X)
 
     def last(x, detach):
         return module.apply(variables, x, detach=detach)[1][:, -1].sum()

@@ -32,6 +32,16 @@ GARBAGE = np.float32(1e30) * np.asarray(normal(1, T + 2, B, D))
 PADDED = GARBAGE.copy()
 PADDED[:T][MASK] = np.asarray(X)[MASK]
 every_cell = pytest.mark.parametrize("name", ALL)
+
+
+def cells(*quick):
+    """Every cell, those not among `quick` marked as slow."""
+    marks = pytest.mark.slow
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=[marks] * (name not in quick)) for name in ALL]
+    )
+
+
 both_ways = pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
 
 
@@ -59,13 +69,13 @@ def check_against_loop(name, **options):
     assert_same((d_params, d_carry, d_x[:T]), expected_gradients)
 
 
-@every_cell
+@cells("rnn", "lstm", "lstm_projection", "lstm_batch_norm", "gru")
 def test_scan_of_padded_sequences_is_the_loop_over_each_alone(name):
     """Padding and the other sequences of the batch change no outputs, carries or gradients."""
     check_against_loop(name, reverse=False)
 
 
-@every_cell
+@cells("lstm", "lstm_batch_norm", "gru")
 def test_backwards_is_forwards_over_the_reversed_sequences(name):
     cell = ALL[name]
     turned = reverse_by_length(PADDED, LENGTHS)
@@ -76,7 +86,7 @@ def test_backwards_is_forwards_over_the_reversed_sequences(name):
     assert_same(scanned(name, True), ((carry, y), (d_params, d_carry, d_x)))
 
 
-@every_cell
+@cells("lstm", "lstm_batch_norm", "gru")
 @both_ways
 def test_padding_gives_zero_and_gets_no_gradient(name, reverse):
     (_, y), (_, _, d_x) = scanned(name, reverse)
@@ -91,7 +101,11 @@ def test_padding_gives_zero_and_gets_no_gradient(name, reverse):
         ("lstm", {"detach": 2, "reverse": True}),
         ("lstm", {"noise": "state"}),
         *(
-            (name, {"noise": "both", "detach": 2, "reverse": "batch" not in name})
+            pytest.param(
+                name,
+                {"noise": "both", "detach": 2, "reverse": "batch" not in name},
+                marks=[pytest.mark.slow] * (name not in ("lstm_batch_norm", "gru")),
+            )
             for name in ("lstm_batch_norm", "lstm_projection", "gru", "gru_after", "highway")
         ),
     ],
@@ -115,7 +129,7 @@ def test_a_sequence_of_length_zero_gives_its_carry_back():
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1], b[1]), carry, start)
 
 
-@every_cell
+@cells("lstm", "gru")
 def test_jit_changes_nothing(name):
     cell = ALL[name]
     arguments = params_of(cell), carry_of(cell), PADDED
@@ -137,7 +151,14 @@ def test_half_precision_beside_a_carry_in_single_precision_traces(name):
     assert jax.tree.map(jnp.shape, gradients) == jax.tree.map(jnp.shape, halves)
 
 
-@pytest.mark.parametrize("name", ["lstm_peephole", "gru_after", "highway"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("lstm_peephole", marks=pytest.mark.slow),
+        "gru_after",
+        pytest.param("highway", marks=pytest.mark.slow),
+    ],
+)
 def test_gradients_in_half_precision_are_summed_in_single_precision(name):
     """A sum of bfloat16 over 400 steps is wrong by 4 to 7 percent; that of rounded steps is not."""
     cell, steps = ALL[name], 400

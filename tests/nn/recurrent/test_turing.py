@@ -115,8 +115,15 @@ def plain(cell, params, x, memory):
     return np.stack([plain_step(cell, p, state, now) for now in np.asarray(x, np.float64)])
 
 
-@pytest.mark.parametrize("controller", ["lstm", "feed_forward"])
-@pytest.mark.parametrize(("reads", "writes", "reach"), [(1, 1, 1), (3, 2, 2)])
+@pytest.mark.parametrize(
+    ("reads", "writes", "reach", "controller"),
+    [
+        (1, 1, 1, "feed_forward"),
+        pytest.param(1, 1, 1, "lstm", marks=pytest.mark.slow),
+        (3, 2, 2, "lstm"),
+        pytest.param(3, 2, 2, "feed_forward", marks=pytest.mark.slow),
+    ],
+)
 def test_the_machine_is_that_of_the_paper(controller, reads, writes, reach):
     cell = machine(controller, reads, writes, reach)
     with jax.enable_x64(True):
@@ -142,7 +149,7 @@ def composed(memory, before, heads):
     return new, weights, read(new, weights[:, :readers])
 
 
-@pytest.mark.parametrize(("reads", "writes"), [(1, 1), (2, 3)])
+@pytest.mark.parametrize(("reads", "writes"), [pytest.param(1, 1, marks=pytest.mark.slow), (2, 3)])
 def test_the_gradient_of_an_access_is_that_of_its_parts(reads, writes):
     k = reads + writes
     keys = iter(jax.random.split(jax.random.key(0), 20))
@@ -176,7 +183,9 @@ def pulled(function, arguments, cotangents):
     return out, pull(cotangents)
 
 
-@pytest.mark.parametrize("controller", ["lstm", "feed_forward"])
+@pytest.mark.parametrize(
+    "controller", ["lstm", pytest.param("feed_forward", marks=pytest.mark.slow)]
+)
 def test_the_gradient_is_that_of_differences(controller):
     cell = machine(controller)
     with jax.enable_x64(True):

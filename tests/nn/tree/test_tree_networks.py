@@ -83,7 +83,9 @@ def drawn(name, seed=0):
 @pytest.mark.parametrize("name", CELLS)
 def test_a_batch_is_the_plain_recursion(name):
     cell, params, x = drawn(name)
-    found = scan_tree(cell, params, cell.leaf(params, x), None, jnp.array(TREES))
+    found = jax.jit(lambda p, x: scan_tree(cell, p, cell.leaf(p, x), None, jnp.array(TREES)))(
+        params, x
+    )
     for row, root in enumerate(ROOTS):
         plain = plain_states(
             name, {k: np.asarray(v) for k, v in params.items()}, TREES[row], x[row]
