@@ -21,7 +21,7 @@ CHIP = "flops=1e12,memory=1e9,bandwidth=1e9,link=1e9"
 LEAST = {"resnet": 64 * 10, "gpt2": 8 * 50, "lstm": 8 * 50, "translation": 8 * 50, "word2vec": 0}
 
 
-SLOW = ("translation", "resnet", "lstm")
+SLOW = ("translation", "resnet", "lstm", "word2vec")
 
 
 @pytest.mark.parametrize(

@@ -106,10 +106,10 @@ def test_a_healthy_language_model_passes():
 @pytest.mark.parametrize(
     "fault, failing, cause",
     [
-        ("sign", "gradients", "custom derivative"),
+        pytest.param("sign", "gradients", "custom derivative", marks=pytest.mark.slow),
         ("frozen", "overfit one batch", "embedding"),
-        ("scale", "initial loss", "an initial scale"),
-        ("dead", "dead units", "biases far below zero"),
+        pytest.param("scale", "initial loss", "an initial scale", marks=pytest.mark.slow),
+        pytest.param("dead", "dead units", "biases far below zero", marks=pytest.mark.slow),
     ],
 )
 def test_each_fault_fails_its_check(fault, failing, cause):

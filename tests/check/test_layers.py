@@ -105,7 +105,7 @@ def test_lenet_receptive_fields_are_the_papers():
     "name, size, activation",
     [
         ("lenet5", 32, "c3"),
-        ("lenet5_paper", 32, "s4"),
+        pytest.param("lenet5_paper", 32, "s4", marks=pytest.mark.slow),
         pytest.param("resnet20", 32, "stage_1_block_0", marks=pytest.mark.slow),
     ],
 )

@@ -185,7 +185,15 @@ def test_graph_against_gradient_on_branches(body, size, stride):
 
 @pytest.mark.parametrize(
     "body",
-    [residual, option_a, even_kernels, inception, shifted, dilated_pool, padded_then_joined],
+    [
+        residual,
+        pytest.param(option_a, marks=pytest.mark.slow),
+        even_kernels,
+        pytest.param(inception, marks=pytest.mark.slow),
+        shifted,
+        pytest.param(dilated_pool, marks=pytest.mark.slow),
+        padded_then_joined,
+    ],
 )
 def test_every_unit_lies_in_its_field(body):
     """Not the central unit alone: the start offset and the padding hold at each place."""

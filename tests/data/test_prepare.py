@@ -292,6 +292,7 @@ def test_the_script(tmp_path: pathlib.Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_script_on_bad_input(tmp_path: pathlib.Path) -> None:
     done = run_script("imagenet2012", f"--data_dir={tmp_path}")
     assert (done.returncode, done.stdout) == (2, "")

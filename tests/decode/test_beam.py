@@ -47,7 +47,19 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("objective, constraints", CASES, ids=str)
+def every_second(cases, first):
+    """The cases, of which those between are marked as slow."""
+    return pytest.mark.parametrize(
+        "objective, constraints",
+        [
+            pytest.param(*case, marks=[pytest.mark.slow] * (i % 2 != first))
+            for i, case in enumerate(cases)
+        ],
+        ids=str,
+    )
+
+
+@every_second(CASES, 0)
 def test_full_width_is_exhaustive_search(objective, constraints):
     model = Model(1, vocab=3)
     found = find_beam(
@@ -65,7 +77,16 @@ def test_full_width_is_exhaustive_search(objective, constraints):
         check(found, row, expected, objective)
 
 
-@pytest.mark.parametrize("vocab, steps", [(2, 6), (3, 1), (4, 4), (5, 3), (5, 6)])
+@pytest.mark.parametrize(
+    "vocab, steps",
+    [
+        (2, 6),
+        (3, 1),
+        pytest.param(4, 4, marks=pytest.mark.slow),
+        (5, 3),
+        pytest.param(5, 6, marks=pytest.mark.slow),
+    ],
+)
 def test_full_width_over_other_sizes(vocab, steps):
     model, objective = Model(2, vocab), OBJECTIVES[-2]
     settings = {"objective": Objective(**objective), "coverage": model.coverage}
@@ -74,7 +95,7 @@ def test_full_width_over_other_sizes(vocab, steps):
     check(found, 0, plain_search.every_sequence(model, 9, steps=steps), objective)
 
 
-@pytest.mark.parametrize("objective, constraints", CASES[::-1], ids=str)
+@every_second(CASES, 1)
 def test_small_widths_are_the_plain_search(objective, constraints):
     # A low spread of the logits keeps hypotheses open, so that they compete for the four slots.
     model, sentences = Model(3, vocab=6, spread=0.8), [0, 41, 300, 511]
@@ -96,8 +117,8 @@ def test_small_widths_are_the_plain_search(objective, constraints):
 @pytest.mark.parametrize(
     "groups, diversity, objective, constraints",
     [
-        (2, 0.5, {}, {}),
-        (3, 1.0, {"normalise": "average"}, {"min_length": 3}),
+        pytest.param(2, 0.5, {}, {}, marks=pytest.mark.slow),
+        pytest.param(3, 1.0, {"normalise": "average"}, {"min_length": 3}, marks=pytest.mark.slow),
         (6, 0.2, {"normalise": "gnmt", "alpha": 0.9}, {"no_repeat": 2}),
         (2, 0.0, {}, {}),
     ],

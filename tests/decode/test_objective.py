@@ -41,7 +41,10 @@ def test_a_source_place_without_attention_costs_much_but_not_everything():
     assert np.isfinite(scores[0]) and scores[0] < scores[1] < -40
 
 
-@pytest.mark.parametrize("alpha", [0, 0.3, 1, 2.5])
+@pytest.mark.parametrize(
+    "alpha",
+    [0, pytest.param(0.3, marks=pytest.mark.slow), 1, pytest.param(2.5, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("normalise", NORMALISATIONS)
 def test_nothing_that_can_come_beats_the_bound(normalise, alpha):
     objective, longest = Objective(normalise, alpha, coverage=0.3), 9

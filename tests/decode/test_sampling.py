@@ -138,7 +138,14 @@ def recurrence(carry, token):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"temperature": 0}, {"top_k": 5, "top_p": 0.9}, {"min_p": 0.2}], ids=str
+    "settings",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"temperature": 0},
+        {"top_k": 5, "top_p": 0.9},
+        pytest.param({"min_p": 0.2}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_generation_is_the_loop_over_its_own_tokens(settings):
     first = jnp.array([3, 1, 4], jnp.int32)

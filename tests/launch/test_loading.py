@@ -87,6 +87,7 @@ def test_the_best_variables_where_patience_chose_them(train):
     jax.tree.map(np.testing.assert_array_equal, trained.variables, outcome.variables)
 
 
+@pytest.mark.slow
 def test_the_averaged_variables_where_the_run_reported_them(train):
     outcome, folder = train(ema=0.9)
     trained = dlcore.load(folder)

@@ -162,4 +162,4 @@ def test_weights_that_do_not_fit_are_one_line(tmp_path):
     np.testing.assert_array_equal(found["network"]["params"]["fire2"]["squeeze"]["kernel"], given)
     task = task_of(init_from=str(file), option=("width=0.125",))
     with pytest.raises(InputError, match="lacks .* arrays that the layers|these weights are not"):
-        task._weights(jax.jit(task.init)(jax.random.key(0))["network"])
+        task._weights(jax.eval_shape(task.init, jax.random.key(0))["network"])

@@ -34,7 +34,7 @@ def divergence(x, r):
     return (p * np.log(p / q)).sum(-1)
 
 
-@pytest.mark.parametrize("radius", [0.01, 2.0])
+@pytest.mark.parametrize("radius", [0.01, pytest.param(2.0, marks=pytest.mark.slow)])
 def test_the_change_is_along_the_first_eigenvector_of_the_hessian(radius):
     found = jax.jit(lambda: virtual_adversarial(logits_of, X, START, radius=radius, turns=100))()
     for x, value in zip(X.astype(np.float64), found, strict=True):

@@ -36,6 +36,20 @@ every_tree = pytest.mark.parametrize(
 )
 
 
+some_trees = pytest.mark.parametrize(
+    "tree",
+    [
+        pytest.param(
+            make(np.array(counts)),
+            id=f"{kind}-{name}",
+            marks=[pytest.mark.slow] * (kind == "balanced" or name in ("two", "equal")),
+        )
+        for kind, make in KINDS.items()
+        for name, counts in COUNTS.items()
+    ],
+)
+
+
 def layer(tree, n=6, d=4, scale=1.0):
     draw = np.random.default_rng(1).normal
     v = len(tree.lengths)
@@ -106,7 +120,7 @@ def test_probabilities_sum_to_one(tree):
             np.testing.assert_allclose(log_probs[0], -np.log(2) * tree.lengths, rtol=1e-6)
 
 
-@every_tree
+@some_trees
 def test_loss_and_gradients_of_one_path_are_those_of_all_words(tree):
     params = layer(tree)
     targets = jnp.arange(6, dtype=jnp.int32) % len(tree.lengths)

@@ -157,7 +157,14 @@ def mined(mining, a):
     return chosen
 
 
-@pytest.mark.parametrize("mining", ["all", "hard", "semi_hard"])
+@pytest.mark.parametrize(
+    "mining",
+    [
+        pytest.param("all", marks=pytest.mark.slow),
+        pytest.param("hard", marks=pytest.mark.slow),
+        "semi_hard",
+    ],
+)
 def test_mining_against_all_triplets(mining):
     penalties = [margin_penalty(0.3), soft_penalty]
     plain = [lambda x: max(x + 0.3, 0), lambda x: math.log1p(math.exp(x))]

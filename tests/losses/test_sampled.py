@@ -86,7 +86,9 @@ def by_hand(loss, words, log_z=0.0):
     return np.array(result)
 
 
-@pytest.mark.parametrize("words", [[0], [3, 3, 1], [0, 1, 2, 3, 4, 0, 0]], ids=str)
+@pytest.mark.parametrize(
+    "words", [pytest.param([0], marks=pytest.mark.slow), [3, 3, 1], [0, 1, 2, 3, 4, 0, 0]], ids=str
+)
 @pytest.mark.parametrize("loss, options", [(LOSSES[0], {}), (LOSSES[1], {"log_z": 1.5})])
 def test_definition(loss, options, words):
     expected = by_hand(loss, words, **options)

@@ -69,7 +69,7 @@ def adversaries(norm="none", condition=None, shape=(8, 8, 1), dense=True):
 @pytest.mark.parametrize(
     ("norm", "condition", "dense"),
     [
-        ("none", None, True),
+        pytest.param("none", None, True, marks=pytest.mark.slow),
         pytest.param("batch", "projection", False, marks=pytest.mark.slow),
         ("spectral", "embedding", False),
         pytest.param("spectral", "projection", True, marks=pytest.mark.slow),

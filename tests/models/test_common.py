@@ -113,10 +113,20 @@ COUNTS = {
 }
 # Those whose tests take seconds for the number of their layers.
 DEEP = {
+    "vgg13",
+    "vgg16_c",
+    "vgg16",
+    "resnet32",
+    "resnet34",
+    "resnet44",
+    "resnet50",
+    "resnet56",
+    "resnet110",
     "resnet101",
     "resnet152",
     "densenet100",
     "densenet100_bc",
+    "densenet121",
     "densenet169",
     "densenet201",
     "densenet264",
@@ -125,16 +135,14 @@ DEEP = {
 QUICK = {
     "mlp",
     "highway_mlp",
-    "highway_cnn",
     "maxout_mlp",
     "lenet5",
     "strided_cnn",
-    "vgg11",
     "squeezenet1_1",
     "resnet20",
     "densenet40",
 }
-COMPILED = {"mlp", "lenet5", "vgg11", "resnet20"}  # of these, the time without jit is short
+COMPILED = {"mlp", "lenet5", "resnet20"}  # of these, the time without jit is short
 LEARNT = {"mlp", "highway_mlp", "lenet5", "densenet40"}
 
 
@@ -207,7 +215,9 @@ def test_shapes_and_parameter_counts(name):
     assert activations["output"].shape == logits.shape
 
 
-@pytest.mark.parametrize(("num_classes", "channels"), [(2, 3), (100, 1)])
+@pytest.mark.parametrize(
+    ("num_classes", "channels"), [(2, 3), pytest.param(100, 1, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", marked(SMALL, {"densenet121"}))
 def test_other_channels_and_classes(name, num_classes, channels):
     model, size = image_model(name, num_classes=num_classes), IMAGE_MODELS[name].image_size or 16

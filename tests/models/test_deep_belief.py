@@ -63,6 +63,7 @@ def test_one_layer_is_a_machine_with_its_log_likelihood(belief):
     np.testing.assert_allclose(found, plain.log_likelihood(np.float64(v)), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_second_layer_starts_at_the_first_and_raises_the_bound():
     """Of bars and stripes, by exact sums: equal before the second layer learns, higher after."""
     belief = DeepBelief(Binary(), 9, (6, 9))

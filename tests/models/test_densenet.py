@@ -60,6 +60,7 @@ def test_parameter_counts_by_hand(model, size, expected):
     assert counted == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model, size, expected",
     [COUNTS[2], *(pytest.param(*each, marks=pytest.mark.slow) for each in COUNTS[4:6])],
@@ -200,6 +201,7 @@ def test_remat_is_plain(tiny):
     jax.tree.map(compare, gradient("full"), gradient("none"))
 
 
+@pytest.mark.slow
 def test_dropout_is_noise_in_training_alone(tiny):
     variables, images = tiny
     net = TINY.clone(dropout=0.2)

@@ -23,7 +23,15 @@ def net_of(objective, **options):
     return EmbeddingNet(build, 6, objective, **options)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param(
+            loss, marks=[pytest.mark.slow] * (loss not in ("siamese", "triplet", "arcface"))
+        )
+        for loss in LOSSES
+    ],
+)
 def test_every_parameter_learns(loss):
     net = net_of(Objective(loss, "weighted_l1", mining="semi_hard", identities=4))
 

@@ -92,7 +92,7 @@ def test_the_linear_network_is_a_product():
     np.testing.assert_allclose(y, expected.transpose(0, 2, 1, 3), atol=1e-5)
 
 
-@pytest.mark.parametrize("reversible", [False, True])
+@pytest.mark.parametrize("reversible", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_residual_starts_as_its_linear_map(reversible):
     model, variables = made("gru", residual=True, reversible=reversible)
     kernel = jax.random.normal(jax.random.key(1), (24, 6))

@@ -161,7 +161,7 @@ def test_a_step_is_the_plain_one(density: float) -> None:
         assert state.step == 1
 
 
-@pytest.mark.parametrize("density", [0.0, 2.0])
+@pytest.mark.parametrize("density", [0.0, pytest.param(2.0, marks=pytest.mark.slow)])
 def test_the_gradient_is_that_of_the_cost(density: float) -> None:
     # From accumulators of 0 by one square alone, accumulator = gradient^2.
     batch = make_tiles(density=density).batch(0)

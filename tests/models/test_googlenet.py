@@ -84,7 +84,7 @@ def test_parameters_of_each_module(batch_norm):
     }
 
 
-@BOTH
+@pytest.mark.parametrize("batch_norm", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_heads_are_there_in_training_only_but_their_parameters_always(batch_norm):
     model = GoogLeNet(7, batch_norm=batch_norm, width=1 / 16)
     evaluated, trained = (trace(model, 96, train=train) for train in (False, True))

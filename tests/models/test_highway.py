@@ -136,6 +136,7 @@ def test_gates_of_the_cnn_start_nearly_closed():
     np.testing.assert_allclose(a["conv_1"], (1 - a["gate_1"]) * a["conv_0"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_fifty_layers_learn_where_plain_ones_do_not():
     """The paper's claim, on thirty-two digits and by its optimizer."""
     digits = load_digits()

@@ -178,6 +178,7 @@ def test_the_likelihood_of_few_hidden_units_is_exact_for_each_step():
         assert below[place] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_annealing_of_each_step_is_near_the_exact_log_z_from_both_sides():
     law = machines((40,), hidden=10, scale=1.0)
     keys = keys_of((40,))
@@ -289,7 +290,9 @@ def test_padding_changes_no_gradient_of_contrastive_divergence():
     )
 
 
-@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "rnn_rbm")) for name in OUTPUTS]
+)
 def test_a_chord_depends_on_those_before_and_on_no_later_one(name):
     model, variables = network(name)
     roll = rolls((1, 6))

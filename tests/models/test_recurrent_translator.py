@@ -220,6 +220,7 @@ def test_dropout_is_before_each_layer_and_before_the_output(layers, input_feedin
     assert gradient["encoder"]["layer_0"]["forward"]["bias"].any()
 
 
+@pytest.mark.slow
 def test_bfloat16():
     """Parameters of half the size: the same probabilities up to their rounding."""
     model = MODELS["copying"]

@@ -81,6 +81,7 @@ def test_scanned_is_unrolled(case):
     close(step(scanned, variables), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["full", pytest.param("dots", marks=pytest.mark.slow)])
 def test_remat_is_plain(case, policy):
     model, variables, expected = case
@@ -100,7 +101,13 @@ def test_blocks_see_their_own_variables(case):
         close(x, evaluated[i], 1e-5)
 
 
-@pytest.mark.parametrize("net", [SmallResNet(10, depth=20), ResNet(10, depth=50, width=1 / 16)])
+@pytest.mark.parametrize(
+    "net",
+    [
+        SmallResNet(10, depth=20),
+        pytest.param(ResNet(10, depth=50, width=1 / 16), marks=pytest.mark.slow),
+    ],
+)
 def test_networks_have_one_structure(net):
     """Scanned or unrolled, version 2 or not: the same variables and activations."""
     scanned = net.clone(scan_from=1)

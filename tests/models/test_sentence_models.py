@@ -86,7 +86,7 @@ def corpus(seed=0, lines=6):
     return found, np.concatenate([np.append(line, -1) for line in found]).astype(np.int32)
 
 
-@pytest.mark.parametrize("architecture", ["pv_dbow", "pv_dm"])
+@pytest.mark.parametrize("architecture", [pytest.param("pv_dbow", marks=pytest.mark.slow), "pv_dm"])
 def test_the_loss_of_paragraphs_is_that_of_plain_loops(architecture):
     model = paragraph_model(architecture)
     lines, tokens = corpus()
@@ -146,7 +146,7 @@ def learnt(model, lines, *, epochs=60, fixed=()):
     return state, metrics
 
 
-@pytest.mark.parametrize("architecture", ["pv_dbow", "pv_dm"])
+@pytest.mark.parametrize("architecture", ["pv_dbow", pytest.param("pv_dm", marks=pytest.mark.slow)])
 def test_paragraphs_of_one_topic_come_together(architecture):
     # After each word 0 comes 1 or 2 in even paragraphs, 3 or 4 in odd ones, which the words in a
     # window of 1 do not tell.
@@ -177,7 +177,7 @@ def test_fixed_tables_stay_as_they_are():
     assert np.asarray(state.params["output"]).any()
 
 
-@pytest.mark.parametrize("architecture", ["pv_dbow", "pv_dm"])
+@pytest.mark.parametrize("architecture", [pytest.param("pv_dbow", marks=pytest.mark.slow), "pv_dm"])
 def test_inference_depends_on_the_sentence_alone(architecture):
     model = paragraph_model(architecture)
     tables, key = drawn(model), jax.random.key(3)
@@ -226,7 +226,7 @@ def siamese(head, **options):
 @pytest.mark.parametrize(
     ("pooling", "head"),
     [
-        pytest.param(pooling, head, marks=[pytest.mark.slow] * (i != j))
+        pytest.param(pooling, head, marks=[pytest.mark.slow] * (i != j or i == 2))
         for i, pooling in enumerate(["mean", "max", "last"])
         for j, head in enumerate(HEADS)
     ],

@@ -107,7 +107,6 @@ QUICK = {
     ("basic", 2, "branch", "none"),
     ("basic", 2, "both", "projection"),
     ("basic", 2, "none", "identity"),
-    ("bottleneck", 1, "branch", "none"),
     ("bottleneck", 2, "branch", "projection"),
     ("bottleneck of the paper", 1, "branch", "projection"),
 }

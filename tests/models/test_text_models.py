@@ -117,6 +117,14 @@ def test_padding_changes_nothing(case):
         assert np.abs(leaf).max() > 0, jax.tree_util.keystr(path)
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("last pooling", "softmax")))
+        for name in MODELS
+    ],
+    indirect=True,
+)
 def test_common_contract(case):
     """Names, shapes, paths; finite; the same by key; noise in training alone; jit is no jit."""
     model, variables = case
@@ -184,7 +192,7 @@ def test_variational_dropout_is_constant_over_time(variational):
         lambda path, leaf: 0 * leaf if path[-1].key == "recurrent_kernel" else leaf,
         jax.jit(model.init)(jax.random.key(2), tokens, lengths),
     )
-    for name, value in compiled(model, variables, tokens, lengths, train=True)[1].items():
+    for name, value in apply(model, variables, tokens, lengths, train=True)[1].items():
         assert (value == value[:, :1]).all() == (variational or name == "embedding"), name
         assert (value == value[:1]).all() == (name == "embedding"), name
 

@@ -59,7 +59,7 @@ def apply(name, *args, method="__call__", **options):
 @pytest.mark.parametrize(
     ("beams", "name"),
     [
-        pytest.param(beams, name, marks=[pytest.mark.slow] * (beams == 1 or name == "learned"))
+        pytest.param(beams, name, marks=[pytest.mark.slow] * (beams == 1 or name != "paper"))
         for beams in (1, BEAMS)
         for name in TRANSLATORS
     ],
@@ -115,7 +115,12 @@ def test_translators_are_an_encoder_and_a_decoder(name):
 
 
 @pytest.mark.parametrize(
-    "rate", ["dropout", pytest.param("embedding_dropout", marks=pytest.mark.slow), "blocks"]
+    "rate",
+    [
+        pytest.param("dropout", marks=pytest.mark.slow),
+        pytest.param("embedding_dropout", marks=pytest.mark.slow),
+        "blocks",
+    ],
 )
 def test_each_noise_is_drawn_in_training_alone(rate):
     """In what is encoded, and in what is decoded from it."""
@@ -143,7 +148,7 @@ def test_each_noise_is_drawn_in_training_alone(rate):
     np.testing.assert_allclose(hidden, prediction.readout.hidden, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["paper", "modern"])
+@pytest.mark.parametrize("name", [pytest.param("paper", marks=pytest.mark.slow), "modern"])
 def test_padding_of_the_source_changes_nothing(name):
     """Neither which ids it holds nor how many, in log P and in attention."""
     prediction, activations = apply(name, SOURCE, LENGTHS, INPUTS[:, 0])
@@ -194,7 +199,9 @@ def language_model(config=MODERN, vocab_size=V, **options):
     return LanguageModel(Full(np.arange(1, vocab_size + 1)), body, config.features, **options)
 
 
-@pytest.mark.parametrize("tie, scale", [(True, C**0.5), (False, 1.0)])
+@pytest.mark.parametrize(
+    "tie, scale", [(True, C**0.5), pytest.param(False, 1.0, marks=pytest.mark.slow)]
+)
 def test_language_model_reads_windows_and_steps(tie, scale):
     model = language_model(tie=tie, scale=scale)
     tokens = INPUTS[:, 0]
@@ -296,6 +303,7 @@ def overfitted(variables, loss):
     return run(variables)[1][jnp.array([0, -1])]
 
 
+@pytest.mark.slow
 def test_overfits_one_batch():
     """Language model and translator, each from its own initialisation."""
     targets = INPUTS[:, 1]

@@ -74,7 +74,7 @@ def two_word_sentences() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("negatives", [pytest.param(1, marks=pytest.mark.slow), 5])
-@pytest.mark.parametrize("kind", [ExactSampling, ExactNce])
+@pytest.mark.parametrize("kind", [ExactSampling, pytest.param(ExactNce, marks=pytest.mark.slow)])
 def test_the_optimum_of_a_planted_text(kind: type, negatives: int) -> None:
     """log P(w, c) / (P(w) q(c)) - log k; that of estimation is log P(c | w) + log V."""
     batch = two_word_sentences()

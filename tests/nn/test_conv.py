@@ -39,13 +39,13 @@ def explicit(x, kernel, stride, pads, dilation, groups):
 @pytest.mark.parametrize(
     "sizes, window, stride, padding, dilation, groups",
     [
-        ((7,), (3,), 1, "full", 1, 1),
+        pytest.param((7,), (3,), 1, "full", 1, 1, marks=pytest.mark.slow),
         ((8,), (2,), 3, "same", 2, 2),
         ((6, 5), (3, 2), 1, "valid", 1, 1),
         ((6, 5), (3, 2), (2, 1), "same", 1, 2),
         ((6, 7), (2, 3), 1, "full", (1, 2), 1),
         ((5, 5), (2, 2), 2, ((0, 2), (3, 1)), 1, 4),
-        ((7, 7), (1, 1), 3, "same", 1, 1),
+        pytest.param((7, 7), (1, 1), 3, "same", 1, 1, marks=pytest.mark.slow),
         ((4, 3, 5), (2, 2, 3), (1, 1, 2), "same", 1, 2),
     ],
 )

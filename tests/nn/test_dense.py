@@ -18,7 +18,15 @@ def of_seed(seed: int, *shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-@pytest.mark.parametrize("leading", [(), (3,), (2, 3), (2, 3, 2)])
+@pytest.mark.parametrize(
+    "leading",
+    [
+        (),
+        pytest.param((3,), marks=pytest.mark.slow),
+        pytest.param((2, 3), marks=pytest.mark.slow),
+        (2, 3, 2),
+    ],
+)
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_the_layer_is_flax_own(leading: tuple[int, ...], use_bias: bool) -> None:
     x, weights = of_seed(0, *leading, 4), of_seed(1, *leading, 5)

@@ -27,6 +27,8 @@ NETWORKS = {
     "GoogLeNet": (GoogLeNet(3, batch_norm=True, width=0.1), 32, 0),
 }
 SLOW = {
+    "Darknet",
+    "projections",
     "scanned blocks",
     "unrolled blocks",
     "VGG",

@@ -96,6 +96,7 @@ def test_what_is_computed_again_in_a_transformer(plain):
     assert any(len(shape) < 4 for shape in again["full"])
 
 
+@pytest.mark.slow
 def test_the_models_flops_do_not_depend_on_it(plain):
     variables, _ = plain
     found = {

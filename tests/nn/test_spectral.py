@@ -20,7 +20,9 @@ def made(kind):
     return layer, x, jax.jit(layer.init)(jax.random.key(0), x)
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind != "dense")) for kind in LAYERS]
+)
 def test_many_calls_divide_by_the_largest_singular_value(kind):
     layer, x, variables = made(kind)
     params, state = variables["params"], {"spectral": variables["spectral"]}

@@ -41,7 +41,9 @@ def test_evaluation_is_the_expectation(survival, mode):
     np.testing.assert_allclose(survival * X + (1 - survival) * 0, evaluated, rtol=1e-6)
 
 
-@pytest.mark.parametrize("mode, draws", [("example", 1), ("batch", 4000)])
+@pytest.mark.parametrize(
+    "mode, draws", [("example", 1), pytest.param("batch", 4000, marks=pytest.mark.slow)]
+)
 def test_measured_depth_is_three_quarters(mode, draws):
     """In 4000 draws at p_L = 0.5, (3 L - 1) / 4 of 54 blocks survive on average."""
     probabilities = jnp.array(survival_probabilities(54, 0.5))

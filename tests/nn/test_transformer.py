@@ -133,7 +133,7 @@ def test_feed_forward_against_the_equations(activation):
     ],
     ids=["layer norm after", "layer norm before", "rms norm after", "rms norm before"],
 )
-@pytest.mark.parametrize("reads_memory", [False, True])
+@pytest.mark.parametrize("reads_memory", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_against_the_equations(config, reads_memory):
     config = with_position(config, "none")
     net, variables = made(config, reads_memory=reads_memory)
@@ -239,7 +239,9 @@ def test_against_pytorch(name, first):
     np.testing.assert_allclose(dtarget, a["dtarget"], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("config", [PAPER, MODERN], ids=["norm last", "norm first"])
+@pytest.mark.parametrize(
+    "config", [pytest.param(PAPER, marks=pytest.mark.slow), MODERN], ids=["norm last", "norm first"]
+)
 def test_branches_start_as_zero_and_have_dropout(config):
     """Initially, and at rate 1 in training, blocks are the identity except for their norms."""
 

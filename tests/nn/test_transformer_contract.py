@@ -37,7 +37,7 @@ CACHED = {
 }
 
 
-QUICK = {"rotary", "alibi in chunks", "paper"}
+QUICK = {"rotary", "paper"}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,12 @@ def test_decoding_from_a_cache_equals_reading_all(name):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("rotary", marks=pytest.mark.slow), "alibi in chunks", "paper"]
+    "name",
+    [
+        pytest.param("rotary", marks=pytest.mark.slow),
+        pytest.param("alibi in chunks", marks=pytest.mark.slow),
+        "paper",
+    ],
 )
 def test_the_future_has_no_gradient(name):
     """All of the past has a gradient, and so has the memory where it is real."""

@@ -214,7 +214,9 @@ def newton_schulz(x):
     return x
 
 
-@pytest.mark.parametrize("shape", [(4, 6), (6, 4), (2, 2, 2, 5)])
+@pytest.mark.parametrize(
+    "shape", [(4, 6), pytest.param((6, 4), marks=pytest.mark.slow), (2, 2, 2, 5)]
+)
 def test_muon_orthogonalises_matrices(shape):
     gradient = np.random.default_rng(0).normal(size=shape)
     rows, columns = int(np.prod(shape[:-1])), shape[-1]

@@ -93,7 +93,7 @@ def steps_of_one_device():
     return networks.arrays(state), loss
 
 
-QUICK = {("jit", 4), ("pmap", 1), ("fsdp", 4)}
+QUICK = {("pmap", 1), ("fsdp", 4)}
 
 
 @pytest.mark.parametrize(

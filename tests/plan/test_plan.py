@@ -274,6 +274,7 @@ print(costs.devices, costs.parameter_bytes, costs.batch_bytes, {a for _, a in co
 """
 
 
+@pytest.mark.slow
 def test_512_virtual_devices():
     environment = os.environ | {
         "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=512",

@@ -151,6 +151,7 @@ def test_the_worst_class_comes_first(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_second_report_replaces_the_first_and_filters_may_be_absent(workdir):
     write_report(workdir, images())
     page = write_report(workdir, images())

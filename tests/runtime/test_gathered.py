@@ -41,7 +41,12 @@ def make(policy, dtype):
 
 CASES = pytest.mark.parametrize(
     ("policy", "dtype"),
-    [("none", jnp.float32), ("full", jnp.float32), ("none", jnp.bfloat16), ("dots", jnp.bfloat16)],
+    [
+        ("none", jnp.float32),
+        pytest.param("full", jnp.float32, marks=pytest.mark.slow),
+        pytest.param("none", jnp.bfloat16, marks=pytest.mark.slow),
+        ("dots", jnp.bfloat16),
+    ],
 )
 
 

@@ -127,7 +127,15 @@ def test_a_saved_state_may_be_donated_at_once(tmp_path):
     networks.assert_equal(restored(tmp_path).state, state_at(3))
 
 
-@pytest.mark.parametrize("damage", ["bit", "truncated", "missing", "empty"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "bit",
+        pytest.param("truncated", marks=pytest.mark.slow),
+        "missing",
+        pytest.param("empty", marks=pytest.mark.slow),
+    ],
+)
 def test_a_damaged_checkpoint_is_skipped_named_and_kept_aside(tmp_path, damage):
     directory = tmp_path / "checkpoints"
     saved(directory, [1, 2, 3])
@@ -187,12 +195,14 @@ def test_array_data_that_reads_well_but_is_wrong_is_found(tmp_path):
     "edit",
     [
         lambda run: run["loop"].update(note=3),  # a sum of the metrics, say
-        lambda run: run["config"].update(model="netvork"),
-        lambda run: run["config"].update(seed=1),
+        pytest.param(lambda run: run["config"].update(model="netvork"), marks=pytest.mark.slow),
+        pytest.param(lambda run: run["config"].update(seed=1), marks=pytest.mark.slow),
         lambda run: run.update(best=1),
-        lambda run: run["leaves"].update({KERNEL: "float32[16,33]"}),
+        pytest.param(
+            lambda run: run["leaves"].update({KERNEL: "float32[16,33]"}), marks=pytest.mark.slow
+        ),
         lambda run: run["fingerprints"].update({KERNEL: 1}),
-        lambda run: run.update(step=1),
+        pytest.param(lambda run: run.update(step=1), marks=pytest.mark.slow),
         lambda run: run.update(fingerprinu=run.pop("fingerprint")),
         lambda run: run.update(stfp=run.pop("step")),
     ],

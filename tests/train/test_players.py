@@ -121,7 +121,7 @@ def test_a_player_that_moves_seldom_stays_bit_for_bit_between_and_counts_nothing
         pytest.param("mesh", 1, marks=pytest.mark.slow),
         pytest.param("mesh", 2, marks=pytest.mark.slow),
         pytest.param("fsdp", 1, marks=pytest.mark.slow),
-        ("fsdp", 2),
+        pytest.param("fsdp", 2, marks=pytest.mark.slow),
     ],
 )
 def test_every_layout_and_accumulation_computes_what_one_device_does(name, every):

@@ -48,7 +48,7 @@ def test_padding_rows_change_nothing(accumulate):
     networks.assert_close(padded_metrics["loss"], metrics["loss"])
 
 
-@pytest.mark.parametrize("accumulate", [2, 4])
+@pytest.mark.parametrize("accumulate", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_accumulated_parts_equal_the_whole_batch_dropout_included(accumulate):
     model, tx = networks.Network(norm=False), optax.adamw(1e-2)
     state = networks.make_state(model, tx)

@@ -47,7 +47,10 @@ def assert_equal(got, counts: dict) -> None:
 @pytest.mark.parametrize("limit", [1, 20_000, 1 << 20])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("weighting", ["harmonic", "flat"])
-@pytest.mark.parametrize("window", [1, 2, 5, 16])
+@pytest.mark.parametrize(
+    "window",
+    [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 5, 16],
+)
 def test_counts_are_exact_at_any_memory_limit(
     tmp_path, window: int, weighting: str, symmetric: bool, limit: int
 ) -> None:

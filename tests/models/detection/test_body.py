@@ -55,6 +55,7 @@ def test_a_body_computes_what_the_classifier_computes(name, train):
     assert jax.tree.structure(new) == jax.tree.structure({k: taken[k] for k in new})
 
 
+@pytest.mark.slow
 def test_no_parameter_of_a_body_is_unused():
     images = jax.random.normal(jax.random.key(0), (1, 32, 32, 3))
     body, _ = make_body("darknet_small", (4, 8), (32, 32, 3), width=1 / 12)

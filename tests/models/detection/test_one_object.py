@@ -101,9 +101,9 @@ def test_landmarks_are_those_of_the_largest_object():
 @pytest.mark.parametrize(
     ("form", "finer"),
     [
-        ("coordinates", 0),
+        pytest.param("coordinates", 0, marks=pytest.mark.slow),
         pytest.param("coordinates", 4, marks=pytest.mark.slow),
-        ("soft_argmax", 0),
+        pytest.param("soft_argmax", 0, marks=pytest.mark.slow),
         pytest.param("soft_argmax", 4, marks=pytest.mark.slow),
         pytest.param("heat_map", 0, marks=pytest.mark.slow),
         ("heat_map", 4),

@@ -38,7 +38,16 @@ CASES = {
 
 
 @pytest.mark.parametrize(
-    "name, chunk", [*((name, 4) for name in CASES), ("all", 1), ("all", 11), ("all", 100)]
+    "name, chunk",
+    [
+        *(
+            pytest.param(name, 4, marks=[pytest.mark.slow] * (name in ("mask", "mask of queries")))
+            for name in CASES
+        ),
+        pytest.param("all", 1, marks=pytest.mark.slow),
+        ("all", 11),
+        ("all", 100),
+    ],
 )
 def test_chunks_change_nothing(name, chunk):
     def with_gradients(inputs, chunk):

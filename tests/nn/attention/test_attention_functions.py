@@ -102,7 +102,7 @@ def test_the_gradient_is_that_of_differences():
         np.testing.assert_allclose((gradient * direction).sum(), slope, rtol=2e-3)
 
 
-@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize("chunk", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_query_that_sees_nothing_gives_and_gets_zeros(chunk):
     def loss(*inputs):
         return (attention(*inputs, mask=mask, chunk=chunk) * COTANGENT).sum()

@@ -92,7 +92,16 @@ def test_against_loops(name):
     assert (weights[~np.broadcast_to(MASK[:, None], weights.shape)] == 0).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=[pytest.mark.slow] * (name not in ("additive", "local_predictive", "coverage")),
+        )
+        for name in NAMES
+    ],
+)
 def test_padding_changes_nothing(name):
     """Neither the contents nor the amount of padding change values or gradients."""
 

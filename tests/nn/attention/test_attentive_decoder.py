@@ -91,7 +91,7 @@ def by_steps(made, params, carry, x, memory, kept):
     return *jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), steps), layers
 
 
-QUICK = {"local_monotonic", "coverage", "feeding and coverage", "feeding lstm_projection"}
+QUICK = {"coverage", "feeding lstm_projection"}
 
 
 @pytest.mark.parametrize(

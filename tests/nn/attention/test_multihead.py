@@ -96,8 +96,14 @@ def by_loops(name, x, memory, sees, positions=None):
     return output, weights
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    ("causal", "name"),
+    [
+        pytest.param(causal, name, marks=[pytest.mark.slow] * (not causal and name != "all"))
+        for causal in (False, True)
+        for name in CASES
+    ],
+)
 def test_self_attention_against_loops(name, causal):
     def sees(b, t, s):
         return MASK[b, t, s] and (s <= t or not causal)

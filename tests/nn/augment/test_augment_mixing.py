@@ -62,7 +62,7 @@ def many_shares(name, **options):
     return own
 
 
-@pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
+@pytest.mark.parametrize("alpha", [0.2, pytest.param(1.0, marks=pytest.mark.slow), 4.0])
 def test_shares_of_mixup_are_beta_distributed(alpha):
     shares = many_shares("mixup", alpha=alpha)
     for limit in (0.05, 0.3, 0.5, 0.9):
@@ -172,7 +172,7 @@ def reference():
 @pytest.mark.parametrize(
     ("kind", "accumulate"),
     [
-        ("jit", 8),
+        pytest.param("jit", 8, marks=pytest.mark.slow),
         pytest.param("pmap", 1, marks=pytest.mark.slow),
         ("pmap", 2),
         pytest.param("mesh", 2, marks=pytest.mark.slow),

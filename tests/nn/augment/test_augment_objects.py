@@ -277,7 +277,7 @@ def reference():
     ("kind", "accumulate"),
     [
         pytest.param("jit", 4, marks=pytest.mark.slow),
-        ("pmap", 1),
+        pytest.param("pmap", 1, marks=pytest.mark.slow),
         pytest.param("mesh", 2, marks=pytest.mark.slow),
     ],
 )

@@ -26,7 +26,17 @@ def shift(y, x):
     return jnp.array([[[1.0, 0, y], [0, 1, x], [0, 0, 1]]])
 
 
-@pytest.mark.parametrize("text", GEOMETRY)
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(
+            text,
+            marks=[pytest.mark.slow]
+            * (text not in ("flip", "rotate:20", "flip,rotate:20,resized_crop:0.4,crop:4")),
+        )
+        for text in GEOMETRY
+    ],
+)
 def test_boxes_follow_the_pixels(text):
     rng = np.random.default_rng(0)
     start = rng.integers(0, [25, 40], (B, 2))
@@ -60,7 +70,17 @@ def test_boxes_follow_the_pixels(text):
     assert followed >= B // 3
 
 
-@pytest.mark.parametrize("text", GEOMETRY)
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(
+            text,
+            marks=[pytest.mark.slow]
+            * (text not in ("resized_crop:0.3", "flip,rotate:20,resized_crop:0.4,crop:4")),
+        )
+        for text in GEOMETRY
+    ],
+)
 def test_landmarks_follow_a_bright_dot(text):
     rng = np.random.default_rng(1)
     places = rng.integers(2, [H - 2, W - 2], (B, 2))

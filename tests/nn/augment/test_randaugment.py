@@ -32,7 +32,9 @@ def test_these_are_the_fourteen_operations():
 
 @pytest.mark.parametrize("name", PILLOW)
 @pytest.mark.parametrize(
-    "pixels", [PICTURE, LARGE, PICTURE[..., :1]], ids=["small", "large", "grey"]
+    "pixels",
+    [PICTURE, pytest.param(LARGE, marks=pytest.mark.slow), PICTURE[..., :1]],
+    ids=["small", "large", "grey"],
 )
 def test_operations_are_those_of_pillow(name, pixels):
     picture, operation = Image.fromarray(pixels.squeeze()), jax.jit(COLOURS[name])

@@ -118,7 +118,13 @@ def test_pytorch_live(name):
     assert_close(y, expected.numpy())
 
 
-@pytest.mark.parametrize("name", FLAX)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("rnn", "lstm", "gru_after")))
+        for name in FLAX
+    ],
+)
 def test_flax(name):
     """Flax's parameters work in our cells, and ours in Flax's."""
     theirs, ours = FLAX[name], ALL[name.split()[0]]

@@ -34,7 +34,7 @@ LAYERS = {
 }
 
 
-SLOW = {"concat", "stack"}  # "bidirectional stack" is these too
+SLOW = {"stack", "bidirectional stack"}
 
 
 @pytest.fixture(
@@ -171,6 +171,7 @@ def test_gradients_reach_every_parameter(case):
         assert (leaf != 0).mean() > 0.5, jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 def test_jit_and_repetition_change_nothing():
     module = LAYERS["stack"]
     variables = jax.jit(module.init)(jax.random.key(1), X)

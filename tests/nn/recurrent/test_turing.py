@@ -118,7 +118,7 @@ def plain(cell, params, x, memory):
 @pytest.mark.parametrize(
     ("reads", "writes", "reach", "controller"),
     [
-        (1, 1, 1, "feed_forward"),
+        pytest.param(1, 1, 1, "feed_forward", marks=pytest.mark.slow),
         pytest.param(1, 1, 1, "lstm", marks=pytest.mark.slow),
         (3, 2, 2, "lstm"),
         pytest.param(3, 2, 2, "feed_forward", marks=pytest.mark.slow),

@@ -80,7 +80,13 @@ def drawn(name, seed=0):
     return cell, params, jax.random.normal(keys[1], (len(TREES), 4, inputs))
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("child_sum", "rntn")))
+        for name in CELLS
+    ],
+)
 def test_a_batch_is_the_plain_recursion(name):
     cell, params, x = drawn(name)
     found = jax.jit(lambda p, x: scan_tree(cell, p, cell.leaf(p, x), None, jnp.array(TREES)))(
@@ -107,7 +113,13 @@ def test_inner_nodes_read_their_words(name):
         np.testing.assert_allclose(found[row, root], plain[root, :D], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("child_sum", "recursive")))
+        for name in CELLS
+    ],
+)
 def test_the_gradient_is_that_of_the_unrolled_recursion(name):
     cell, params, x = drawn(name)
     children = jnp.array(TREES)
