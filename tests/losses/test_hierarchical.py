@@ -42,7 +42,7 @@ some_trees = pytest.mark.parametrize(
         pytest.param(
             make(np.array(counts)),
             id=f"{kind}-{name}",
-            marks=[pytest.mark.slow] * (kind == "balanced" or name in ("two", "equal")),
+            marks=[pytest.mark.slow] * (kind == "balanced" or name in ("two", "equal", "chain")),
         )
         for kind, make in KINDS.items()
         for name, counts in COUNTS.items()

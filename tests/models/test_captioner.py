@@ -55,7 +55,7 @@ def prepared(kind: str) -> tuple[Captioner, Any, jax.Array, jax.Array]:
     return model, variables, images, inputs
 
 
-@pytest.mark.parametrize("kind", [pytest.param("lstm", marks=pytest.mark.slow), *KINDS[1:]])
+@some_kinds
 def test_next_token_is_teacher_forcing(kind: str) -> None:
     model, variables, images, inputs = prepared(kind)
     call = functools.partial(jax.jit(model.apply, static_argnames="method"), variables)

@@ -113,6 +113,7 @@ COUNTS = {
 }
 # Those whose tests take seconds for the number of their layers.
 DEEP = {
+    "resnet18",
     "vgg13",
     "vgg16_c",
     "vgg16",
@@ -131,14 +132,13 @@ DEEP = {
     "densenet201",
     "densenet264",
 }
-# One of each kind: dense layers, plain convolutions, with dropout, in branches, residual, dense.
+# One of each kind: dense layers, with dropout, plain convolutions, residual and dense blocks.
 QUICK = {
     "mlp",
     "highway_mlp",
     "maxout_mlp",
     "lenet5",
     "strided_cnn",
-    "squeezenet1_1",
     "resnet20",
     "densenet40",
 }

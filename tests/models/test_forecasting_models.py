@@ -44,7 +44,13 @@ every_forecaster = pytest.mark.parametrize(
 )
 
 
-@every_forecaster
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("transformer", "linear")))
+        for name in FORECASTERS
+    ],
+)
 def test_shapes_rows_and_noise(name):
     model, variables = made(name, reversible=True)
     variables = moved(variables)

@@ -236,6 +236,7 @@ def test_fitted_biases_are_the_best_without_vectors() -> None:
     assert b[V] == d[V] == 0
 
 
+@pytest.mark.slow
 def test_a_planted_matrix_is_recovered() -> None:
     rng = np.random.default_rng(0)
     w, c = rng.normal(size=(2, 24, 3))

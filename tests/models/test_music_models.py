@@ -192,6 +192,7 @@ def test_annealing_of_each_step_is_near_the_exact_log_z_from_both_sides():
     assert -0.03 < np.mean(above - exact) < 0.3
 
 
+@pytest.mark.slow
 def test_the_expected_gradient_is_that_of_contrastive_divergence_at_each_step():
     law = machines((1, 2), scale=1.5)
     v = jnp.asarray([[[0, 1, 1, 0, 0, 1], [1, 0, 0, 1, 0, 0]]], jnp.float32)
@@ -270,6 +271,7 @@ def test_padding_changes_nothing_and_rows_are_on_their_own(name):
         np.testing.assert_allclose(padded[row, :length], alone[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_padding_changes_no_gradient_of_contrastive_divergence():
     model, variables = network("rnn_rbm")
     roll = rolls((3, 7))

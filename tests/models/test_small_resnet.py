@@ -191,7 +191,7 @@ def test_stages_of_resnet20():
     assert found == [(32, 32, 16)] * 3 + [(16, 16, 32)] * 3 + [(8, 8, 64)] * 3
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_without_its_blocks_the_stem_comes_out(version):
     """Shortcuts reach from the stem to the end: with branches of zero only pooling is left."""
     model = SmallResNet(10, depth=8, version=version, width=0.25, zero_init=True)

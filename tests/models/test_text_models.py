@@ -82,10 +82,7 @@ def case(request):
 
 @pytest.mark.parametrize(
     "case",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("last pooling", "softmax")))
-        for name in MODELS
-    ],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != "last pooling")) for name in MODELS],
     indirect=True,
 )
 def test_padding_changes_nothing(case):
@@ -152,7 +149,10 @@ def test_common_contract(case):
 RATES = ("dropout", "embedding_dropout", "state_dropout", "candidate_dropout")
 
 
-@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize(
+    "rate",
+    [*RATES[:2], *(pytest.param(rate, marks=pytest.mark.slow) for rate in RATES[2:])],
+)
 def test_each_noise_is_drawn_in_training_alone(rate):
     model = TextClassifier(dataclasses.replace(PLAIN, **{rate: 0.5}), K)
     variables = jax.jit(model.init)(jax.random.key(2), TOKENS, LENGTHS)
@@ -164,7 +164,7 @@ def test_each_noise_is_drawn_in_training_alone(rate):
     np.testing.assert_array_equal(outputs[0], compiled(TextClassifier(PLAIN, K), variables)[0])
 
 
-@pytest.mark.parametrize("head", [TextClassifier, Tagger])
+@pytest.mark.parametrize("head", [TextClassifier, pytest.param(Tagger, marks=pytest.mark.slow)])
 def test_dropout_is_before_each_layer_and_before_the_output(head):
     """At rate 1 nothing passes from below: neither values nor gradients."""
     model = head(dataclasses.replace(PLAIN, cells=(Vanilla(5),) * 2, dropout=1.0), K)

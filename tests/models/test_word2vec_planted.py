@@ -136,7 +136,9 @@ class Planted:
         return asked
 
 
-@pytest.mark.parametrize("architecture", ["skip_gram", "cbow_mean"])
+@pytest.mark.parametrize(
+    "architecture", ["skip_gram", pytest.param("cbow_mean", marks=pytest.mark.slow)]
+)
 def test_planted_analogies_are_solved(architecture: str) -> None:
     planted = Planted()
     tokens = planted.text(12_000)

@@ -21,7 +21,7 @@ REPEATING = [
     pytest.param("dots", marks=pytest.mark.slow),
     pytest.param("dots_with_no_batch_dims", marks=pytest.mark.slow),
 ]
-CONFIG = TransformerConfig(features=16, layers=2, heads=2, dropout=0.3)
+CONFIG = TransformerConfig(features=16, layers=1, heads=2, dropout=0.3)
 X = jax.random.normal(jax.random.key(0), (2, 8, 16))
 MEMORY = jax.random.normal(jax.random.key(1), (2, 5, 16))
 

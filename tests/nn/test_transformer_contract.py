@@ -37,7 +37,7 @@ CACHED = {
 }
 
 
-QUICK = {"rotary", "paper"}
+QUICK = {"paper"}
 
 
 @pytest.mark.parametrize(

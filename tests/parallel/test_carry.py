@@ -93,7 +93,7 @@ def steps_of_one_device():
     return networks.arrays(state), loss
 
 
-QUICK = {("pmap", 1), ("fsdp", 4)}
+QUICK = {("fsdp", 4)}
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,9 @@ def test_the_carry_matters_and_a_reset_drops_it():
         np.testing.assert_array_equal(h, metric_fn(state, fresh)[1]["h"])
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "pmap")) for name in LAYOUTS]
+)
 def test_an_evaluation_hands_the_carry_on_and_leaves_the_state(name):
     layout = LAYOUTS[name]()
     compiled = runtime.compile_evaluation(metric_fn, layout)

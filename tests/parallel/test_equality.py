@@ -15,13 +15,10 @@ def assert_equal_to_single(cases, found, reference):
             assert run["losses"] == pytest.approx(reference[net], rel=0, abs=CLOSE), (net, layout)
 
 
+@pytest.mark.slow  # by default a job is trained by two processes, in tests/experiments
 @pytest.mark.parametrize(
     ("net", "layout"),
-    [
-        ("lstm", "fsdp=2,model=2"),
-        pytest.param("cnn", "pmap", marks=pytest.mark.slow),
-        pytest.param("prime vocabulary", "fsdp=2,model=2", marks=pytest.mark.slow),
-    ],
+    [("lstm", "fsdp=2,model=2"), ("cnn", "pmap"), ("prime vocabulary", "fsdp=2,model=2")],
 )
 def test_two_processes_equal_one_device_and_repeat_bit_for_bit(net, layout):
     cases = [(net, SINGLE), (net, layout)]

@@ -67,7 +67,7 @@ def test_three_steps_equal_those_of_one_device(name):
     )
 
 
-@pytest.mark.parametrize("name", marked(LAYOUTS, {"pmap", "fsdp and model"}))
+@pytest.mark.parametrize("name", marked(LAYOUTS, {"fsdp and model"}))
 def test_accumulation_equals_the_whole_batch_in_every_layout(name):
     reference, reference_losses = steps_of_one_device(norm=False)
     state, losses, _ = three_steps(LAYOUTS[name](), accumulate=4, norm=False)

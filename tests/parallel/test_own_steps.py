@@ -240,6 +240,7 @@ def test_fit_names_the_step_that_it_refuses():
         fit(half_step, layout.initialise(make_machine), batches, steps=2, layout=layout)
 
 
+@pytest.mark.slow
 def test_fit_trains_the_same_network_in_every_layout_that_it_is_told():
     model, tx = networks.Network(norm=False), optax.adamw(1e-2)
     step, reference = gradient_step(networks.make_loss(model), tx), None

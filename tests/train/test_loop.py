@@ -286,7 +286,7 @@ def test_iterables_serve_as_batches():
     [
         pytest.param(runtime.layout("mesh"), marks=pytest.mark.slow),
         FSDP,
-        runtime.layout("pmap"),
+        pytest.param(runtime.layout("pmap"), marks=pytest.mark.slow),
     ],
 )
 def test_a_state_made_anywhere_is_brought_where_the_layout_has_it(layout):

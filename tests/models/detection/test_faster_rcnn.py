@@ -157,9 +157,8 @@ def make(strides, pyramid):
     )
 
 
-@pytest.mark.parametrize(
-    ("strides", "pyramid"), [pytest.param((8,), None, marks=pytest.mark.slow), ((4, 8), 6)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("strides", "pyramid"), [((8,), None), ((4, 8), 6)])
 def test_both_networks_learn_and_the_joint_loss_is_theirs(strides, pyramid):
     rng = np.random.default_rng(3)
     batch = batch_of(rng, 2)

@@ -146,6 +146,7 @@ def test_detections_are_those_of_the_network_until_machines_are_fitted(small):
     np.testing.assert_allclose(after.boxes[0, 0], np.clip(box, 0, 32), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_network_learns_from_candidates_and_pictures_without_objects(small):
     model, images, variables = small
     boxes = jnp.array([[[4.0, 4, 16, 16]], [[0.0, 0, 0, 0]]])

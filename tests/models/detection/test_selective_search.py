@@ -124,6 +124,7 @@ def test_the_order_is_that_of_the_seed_and_the_candidates_are_not(drawn):
     assert 0 <= one.tolist().index([0, 0, 96, 96]) < len(one) // 4
 
 
+@pytest.mark.slow
 def test_a_set_is_searched_alike_by_one_process_and_by_several(drawn, monkeypatch):
     images = np.stack([scene.image for scene in drawn[:5]])
     diversity = search.MODES["single"]

@@ -58,7 +58,7 @@ def assert_found(found, arrays, kept, most):
 @pytest.mark.parametrize(
     ("per_class", "comparison"),
     [
-        (True, ">"),
+        pytest.param(True, ">", marks=pytest.mark.slow),
         pytest.param(True, ">=", marks=pytest.mark.slow),
         pytest.param(False, ">", marks=pytest.mark.slow),
         (False, ">="),

@@ -49,7 +49,7 @@ def plain(params: dict, x: np.ndarray, memory: np.ndarray, mask: np.ndarray, gat
     return [np.stack(part) for part in zip(*outs, strict=True)]
 
 
-@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("gated", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_against_the_equations(gated: bool) -> None:
     cell = AttendingCell(6, LSTM(6), Additive(7), 3, gated)
     params = cell.init(jax.random.key(1), 4)

@@ -41,7 +41,9 @@ CASES = {
     "name, chunk",
     [
         *(
-            pytest.param(name, 4, marks=[pytest.mark.slow] * (name in ("mask", "mask of queries")))
+            pytest.param(
+                name, 4, marks=[pytest.mark.slow] * (name not in ("plain", "padding", "all"))
+            )
             for name in CASES
         ),
         pytest.param("all", 1, marks=pytest.mark.slow),

@@ -121,14 +121,18 @@ def test_rows_that_only_pad_are_nobodys_partner(name):
     np.testing.assert_array_equal(new["image"][: B // 2 - 3], plain["image"][: B // 2 - 3])
 
 
-@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "cutmix")) for name in MIXERS]
+)
 def test_soft_labels_are_mixed_like_the_integers_that_they_stand_for(name):
     soft = mix(name, {**BATCH, "label": np.eye(K, dtype=np.float32)[BATCH["label"]]})
     # Two programs, which may round differently.
     np.testing.assert_allclose(soft["label"], mix(name)["label"], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "mixup")) for name in MIXERS]
+)
 def test_what_cannot_be_mixed_is_refused(name):
     with pytest.raises(InputError, match="pair the examples of a batch and cannot pair 15"):
         mix(name, jax.tree.map(lambda leaf: leaf[:15], BATCH))

@@ -33,7 +33,11 @@ def test_these_are_the_fourteen_operations():
 @pytest.mark.parametrize("name", PILLOW)
 @pytest.mark.parametrize(
     "pixels",
-    [PICTURE, pytest.param(LARGE, marks=pytest.mark.slow), PICTURE[..., :1]],
+    [
+        PICTURE,
+        pytest.param(LARGE, marks=pytest.mark.slow),
+        pytest.param(PICTURE[..., :1], marks=pytest.mark.slow),
+    ],
     ids=["small", "large", "grey"],
 )
 def test_operations_are_those_of_pillow(name, pixels):

@@ -110,7 +110,7 @@ def test_bad_rates(name):
         Recurrent(CELL, **{name: 1.5}).init(jax.random.key(1), X)
 
 
-QUICK = {"lstm_projection", "lstm_batch_norm"}
+QUICK = {"lstm_batch_norm"}
 
 
 @pytest.mark.parametrize(

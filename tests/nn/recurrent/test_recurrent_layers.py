@@ -34,7 +34,7 @@ LAYERS = {
 }
 
 
-SLOW = {"stack", "bidirectional stack"}
+SLOW = {"reverse", "stack", "bidirectional stack"}  # "concat" is both directions
 
 
 @pytest.fixture(
@@ -112,7 +112,7 @@ def test_unknown_merge():
 @pytest.mark.parametrize(
     ("bidirectional", "residual"),
     [
-        (False, False),
+        pytest.param(False, False, marks=pytest.mark.slow),
         pytest.param(False, True, marks=pytest.mark.slow),
         pytest.param(True, False, marks=pytest.mark.slow),
         (True, True),
@@ -219,6 +219,7 @@ def test_windows_with_the_carry_are_the_whole():
     same(end, carry, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_detach_cuts_the_gradient():
     module = RecurrentStack((CELL,))
     variables = jax.jit(module.init)(jax.random.key(1), X)

@@ -104,7 +104,7 @@ def test_padding_gives_zero_and_gets_no_gradient(name, reverse):
             pytest.param(
                 name,
                 {"noise": "both", "detach": 2, "reverse": "batch" not in name},
-                marks=[pytest.mark.slow] * (name not in ("lstm_batch_norm", "gru")),
+                marks=[pytest.mark.slow] * (name != "lstm_batch_norm"),
             )
             for name in ("lstm_batch_norm", "lstm_projection", "gru", "gru_after", "highway")
         ),

@@ -183,6 +183,7 @@ def pulled(function, arguments, cotangents):
     return out, pull(cotangents)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "controller", ["lstm", pytest.param("feed_forward", marks=pytest.mark.slow)]
 )
