@@ -182,7 +182,7 @@ def test_dropout_is_before_each_layer_and_before_the_output(head):
         assert any(leaf.any() for leaf in jax.tree.leaves(reached[name])), name
 
 
-@pytest.mark.parametrize("variational", [False, True])
+@pytest.mark.parametrize("variational", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_variational_dropout_is_constant_over_time(variational):
     """The answers of a net that forgets everything and reads one token everywhere."""
     encoder = RecurrentEncoder(V, 20, (Vanilla(20),) * 2, dropout=0.5, variational=variational)

@@ -41,7 +41,9 @@ def test_the_same_input_repeated():
 VECTORS = jax.random.normal(jax.random.key(7), (B, 3))
 
 
-@pytest.mark.parametrize("cell", [LSTM(8), Vanilla(8)], ids=["lstm", "vanilla"])
+@pytest.mark.parametrize(
+    "cell", [LSTM(8), pytest.param(Vanilla(8), marks=pytest.mark.slow)], ids=["lstm", "vanilla"]
+)
 def test_one_to_many(cell):
     """Teacher forcing is `next_token` step by step; greedy decoding feeds back its own tokens."""
     model = VectorToSequence(cell, V, 4)

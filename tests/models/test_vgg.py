@@ -92,6 +92,7 @@ def test_unknown_configuration():
         trace(VGG(10, "F"), 32)
 
 
+@pytest.mark.slow
 def test_how_it_starts():
     """He's variance, 2 / fan in, before each rectifier; a first loss of log K."""
     model = VGG(10, "A", width=1 / 4, hidden=512)

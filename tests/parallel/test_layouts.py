@@ -56,7 +56,7 @@ def steps_of_one_device(norm=True):
     return networks.arrays(state), losses
 
 
-@pytest.mark.parametrize("name", marked(LAYOUTS, {"pmap", "fsdp and model"}))
+@pytest.mark.parametrize("name", marked(LAYOUTS, {"fsdp and model"}))
 def test_three_steps_equal_those_of_one_device(name):
     reference, reference_losses = steps_of_one_device()
     state, losses, places = three_steps(LAYOUTS[name]())

@@ -371,7 +371,7 @@ TABLES = {
 }
 
 
-QUICK = {("skip_gram", "pmap"), ("skip_gram", "data=2,model=2"), ("glove, tiles", "model=4")}
+QUICK = {("skip_gram", "data=2,model=2"), ("glove, tiles", "model=4")}
 
 
 @pytest.mark.parametrize(

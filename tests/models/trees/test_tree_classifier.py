@@ -25,7 +25,7 @@ def split_of(texts):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name in ("nary", "rntn")))
+        pytest.param(name, marks=[pytest.mark.slow] * (name != "child_sum"))
         for name in sorted(TREE_CELLS)
     ],
 )
