@@ -15,7 +15,9 @@ ROWS = 4000
 
 
 @pytest.mark.parametrize(
-    "objective", [Objective(), Objective("gnmt", 0.8, coverage=0.5)], ids=lambda o: o.normalise
+    "objective",
+    [pytest.param(Objective(), marks=pytest.mark.slow), Objective("gnmt", 0.8, coverage=0.5)],
+    ids=lambda o: o.normalise,
 )
 def test_what_a_search_found_scores_the_same_when_given(objective):
     model, sentences, places = Model(1, vocab=5), jnp.array([4, 77, 180]), 6

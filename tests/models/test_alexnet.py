@@ -76,6 +76,7 @@ def test_small_variants_keep_the_groups():
     assert trace(AlexNetOneTower(4, width=1e-3), 64)[1]["conv2"][-1] == 1
 
 
+@pytest.mark.slow
 def test_how_it_starts():
     """Section 5: weights N(0, 0.01); biases 1 in conv2, conv4, conv5, fc6 and fc7, else 0."""
     model = AlexNet(10, width=1 / 4, hidden=256)

@@ -322,6 +322,7 @@ def test_annealing_brackets_the_exact_log_z_from_both_sides(larger):
     assert np.mean(short) < exact - 0.1 and above > exact + 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("units", [Gaussian(), Softmax(2)], ids=["gaussian", "softmax"])
 def test_annealing_of_other_visible_units(units):
     rbm = RBM(units, 4, 5, learned_variance=isinstance(units, Gaussian))

@@ -218,7 +218,7 @@ def test_shapes_and_parameter_counts(name):
 @pytest.mark.parametrize(
     ("num_classes", "channels"), [(2, 3), pytest.param(100, 1, marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("name", marked(SMALL, {"densenet121"}))
+@pytest.mark.parametrize("name", marked(SMALL, SMALL.keys() - QUICK))
 def test_other_channels_and_classes(name, num_classes, channels):
     model, size = image_model(name, num_classes=num_classes), IMAGE_MODELS[name].image_size or 16
     images = jax.ShapeDtypeStruct((2, size, size + 4, channels), jnp.float32)

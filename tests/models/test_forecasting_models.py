@@ -34,11 +34,10 @@ def moved(variables):
     )
 
 
-# Of the recurrent ones the LSTM.
 every_forecaster = pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name in ("rnn", "gru")))
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("rnn", "gru", "convolution")))
         for name in FORECASTERS
     ],
 )

@@ -257,6 +257,7 @@ def test_reversed_source_is_read_backwards_and_kept_in_order(name):
         check(activations["attention"], flipped.transpose(1, 2, 3, 0))
 
 
+@pytest.mark.slow
 def test_bridges():
     """The initial carries of the decoder's layers, from the encoder's last carries."""
     cells = (LSTM(5), LSTM(3))

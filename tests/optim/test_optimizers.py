@@ -77,7 +77,7 @@ def test_converges_on_a_quadratic(name):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("sgd", "adam", "lion")))
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("adam", "lion")))
         for name in OPTIMIZERS
     ],
     indirect=True,

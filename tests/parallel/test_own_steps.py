@@ -144,7 +144,8 @@ def trained_on_one_device(step, make_state):
     [
         pytest.param(
             *(case, name, guarded),
-            marks=[pytest.mark.slow] * (not guarded and name != "fsdp"),
+            marks=[pytest.mark.slow]
+            * ((guarded and case != "two gradients") or (not guarded and name != "fsdp")),
         )
         for case in STEPS
         for name, guarded in (

@@ -151,6 +151,7 @@ def test_half_precision_beside_a_carry_in_single_precision_traces(name):
     assert jax.tree.map(jnp.shape, gradients) == jax.tree.map(jnp.shape, halves)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
