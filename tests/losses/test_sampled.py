@@ -231,6 +231,7 @@ def test_initial_loss_with_the_unigram_bias(loss):
         np.testing.assert_allclose(mean, -bias[TARGETS], atol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_half_precision_is_summed_in_single(loss):
     sampler = losses.unigram_sampler(COUNTS)

@@ -226,6 +226,7 @@ def test_the_value_of_the_loss_is_the_error_of_the_data_drawn_again(rbm, params)
     assert float(free) == pytest.approx(float(machine.free_energy(data).mean()), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_mean_field_visible_units_have_their_means(rbm, params):
     """Then the one thing drawn is h of the first step, over which the sum is taken here."""
     machine, data = rbm.machine(params), np.float32(states(V)[5:7])
@@ -262,6 +263,7 @@ def test_the_centred_gradient_is_that_of_the_centred_machine(rbm, params):
     np.testing.assert_allclose(new["visible"], moved_to, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_sparsity_moves_what_its_papers_move(rbm, params):
     data = jnp.float32(np.random.default_rng(4).integers(0, 2, (8, V)))
     means = {"visible": jnp.full(V, 0.5), "hidden": jnp.full(H, 0.7)}

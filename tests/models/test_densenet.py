@@ -70,6 +70,7 @@ def test_parameter_counts_of_the_others(model, size, expected):
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
 
 
+@pytest.mark.slow
 def test_maps_of_densenet121():
     """Table 1: sizes and maps after each block and transition; k maps from each layer."""
     (logits, a), _ = shapes(DenseNet(1000), 224)

@@ -128,6 +128,7 @@ def test_equal_blocks_start_apart_with_hes_variance():
     np.testing.assert_allclose(kernels.std((1, 2, 3, 4)), np.sqrt(2 / (9 * 64)), rtol=0.02)
 
 
+@pytest.mark.slow
 def test_the_deepest_has_no_more_operations():
     """The program for the compiler does not grow with the depth, the gradient included."""
 

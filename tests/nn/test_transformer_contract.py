@@ -133,6 +133,7 @@ def test_padding_of_an_encoder_changes_nothing(position):
         assert not weights[~real].any() and weights[real].swapaxes(1, 2)[0].any()
 
 
+@pytest.mark.slow
 def test_beams_are_queries_on_one_memory():
     """Row b W + w of the decoder reads row b of the memory, in one pass and step by step."""
     beams = 2

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dlcore.models.trees import GreedyAutoencoder
 
@@ -84,6 +85,7 @@ def test_the_structures_of_a_test_differ():
     assert found.joins[0].tolist() != left or found.joins[3, :3].tolist() != left[:3]
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing_and_gradients_are_finite():
     model, variables = drawn()
     wide = np.pad(WORDS, ((0, 0), (0, 3)))

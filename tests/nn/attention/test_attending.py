@@ -74,7 +74,7 @@ def test_against_the_equations(gated: bool) -> None:
         (LSTM(6), Additive(7)),
         pytest.param(LSTM(6), General(), marks=pytest.mark.slow),
         pytest.param(GRU(6), Additive(7), marks=pytest.mark.slow),
-        (GRU(6), General()),
+        pytest.param(GRU(6), General(), marks=pytest.mark.slow),
     ],
 )
 def test_step_by_step_and_by_hypotheses(attention: Attention, inner: LSTM | GRU) -> None:

@@ -93,6 +93,7 @@ def test_examples_of_a_batch_and_steps_draw_apart():
     assert (abs(by_brightness - by_contrast) > 1e-3).all()
 
 
+@pytest.mark.slow
 def test_parts_of_the_batch_get_the_images_of_the_whole():
     text = "flip,affine,hue,noise,cutout:3"
     whole = run(text)["image"]

@@ -115,6 +115,7 @@ def test_evaluation_of_one_is_that_of_the_batch():
         assert_close(alone[:, 0], whole[:length, row], 1e-6)
 
 
+@pytest.mark.slow
 def test_devices_share_their_statistics():
     """Four devices with two sequences each give the results and gradients of one with eight."""
 

@@ -142,6 +142,7 @@ def test_every_cell_in_both_directions(name):
         assert (leaf[:6] != leaf[6:7]).any() and (leaf[6:] == leaf[6:7]).all()
 
 
+@pytest.mark.slow
 def test_statistics_backwards_count_from_the_end():
     """A reversed net over x equals a forward net over each reversed sequence."""
     lengths = jnp.array([6, 3, 2, 2])

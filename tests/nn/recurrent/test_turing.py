@@ -264,6 +264,7 @@ def test_a_batch_is_its_rows_and_padding_changes_nothing():
     assert (np.asarray(cut[:, T:]) == 0).all()
 
 
+@pytest.mark.slow
 def test_the_trace_ends_with_the_carry():
     cell = machine()
     params, x = parameters(cell), inputs()
