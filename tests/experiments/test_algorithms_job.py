@@ -34,6 +34,7 @@ def step_of(layout, **options):
     return state.params, {name: float(mean.compute()) for name, mean in metrics.items()}
 
 
+@pytest.mark.slow
 def test_layouts_and_accumulation_agree():
     params, metrics = step_of("jit")
     # Without a mean over rows of different weights, which a mean of means would get wrong.
@@ -115,15 +116,24 @@ def test_scores_are_counted_over_all_bits():
     assert "solved" not in task.summarise({"rows": rows}, "length_6")
 
 
-def test_a_run_goes_on_and_answers(capfd, tmp_path):
+def algorithms(capfd, workdir, *more):
+    flags = [*FLAGS, "--log_every=1", "--beyond=5", "--beyond=7", "--eval_every=2"]
+    flags += ["--schedule=constant", f"--workdir={workdir}", *more]
+    process = run_here(capfd, "algorithms", flags)
+    assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_bit_for_bit(capfd, tmp_path):
     for folder, steps in (("whole", 4), ("parts", 2), ("parts", 4)):
-        flags = [*FLAGS, f"--steps={steps}", f"--workdir={tmp_path / folder}", "--log_every=1"]
-        more = ["--beyond=5", "--beyond=7", "--eval_every=2", "--schedule=constant"]
-        report = ["--report"] * (folder == "whole")
-        process = run_here(capfd, "algorithms", [*flags, *more, *report])
-        assert process.returncode == 0, process.stderr
+        algorithms(capfd, tmp_path / folder, f"--steps={steps}")
     whole, parts = (dlcore.load(tmp_path / folder) for folder in ("whole", "parts"))
     networks.assert_equal(whole.variables, parts.variables)
+
+
+def test_a_run_reports_and_answers(capfd, tmp_path):
+    algorithms(capfd, tmp_path / "whole", "--steps=4", "--report")
+    whole = dlcore.load(tmp_path / "whole")
     written = summary(tmp_path / "whole")
     assert {*written["bit_error_by_length"]} == {"1", "2", "3", "5", "7"}
     assert {"bit_error", "solved", "length_5_bit_error", "length_7_loss"} <= {*written["metrics"]}
@@ -145,6 +155,7 @@ def test_a_run_goes_on_and_answers(capfd, tmp_path):
 @pytest.mark.parametrize(
     "flags",
     [
+        [],
         pytest.param(["--task=repeat_copy", "--repeats=2"], marks=pytest.mark.slow),
         pytest.param(["--task=associative_recall", "--model=lstm"], marks=pytest.mark.slow),
         pytest.param(["--task=priority_sort", "--read_heads=2", "--write_heads=2"],
@@ -152,7 +163,7 @@ def test_a_run_goes_on_and_answers(capfd, tmp_path):
         pytest.param(["--task=sort", "--controller=lstm"], marks=pytest.mark.slow),
         pytest.param(["--task=copy", "--precision=bfloat16", "--layout=mesh"],
                      marks=pytest.mark.slow),
-        ["--task=dynamic_ngrams", "--longest=20"],
+        pytest.param(["--task=dynamic_ngrams", "--longest=20"], marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_the_smoke_test_passes(capfd, tmp_path, flags):

@@ -120,7 +120,9 @@ def test_smoke_with_a_report(run, tmp_path, flags, pictures):
         assert picture.width > 500
 
 
-@pytest.mark.parametrize("model", ["convolutional", "variational"])
+@pytest.mark.parametrize(
+    "model", [pytest.param("convolutional", marks=pytest.mark.slow), "variational"]
+)
 def test_the_checks_pass(run, model):
     process = run("--check", f"--model={model}", "--hidden=16")
     assert process.returncode == 0, process.stdout + process.stderr
@@ -146,6 +148,7 @@ def metrics(folder):
     return [{name: x for name, x in json.loads(line).items() if name != "split"} for line in lines]
 
 
+@pytest.mark.slow
 def test_layouts_compute_what_jit_does_and_a_run_continues(run, tmp_path):
     """Noise, and terms that look at the whole batch, do not depend on the layout."""
     flags = ("--log_every=1", "--schedule=constant", "--model=variational", "--free_bits=0.1")
@@ -166,6 +169,7 @@ def test_layouts_compute_what_jit_does_and_a_run_continues(run, tmp_path):
     assert summary(tmp_path / "mesh")["step"] == 6
 
 
+@pytest.mark.slow
 def test_plan(run):
     process = run("--plan", "--devices=2", devices=1)
     assert process.returncode == 0, process.stderr

@@ -102,7 +102,7 @@ SMOKE = {
     "case",
     [
         "rbm",
-        "dbn",
+        pytest.param("dbn", marks=pytest.mark.slow),
         pytest.param("gaussian", marks=pytest.mark.slow),
         pytest.param("softmax", marks=pytest.mark.slow),
     ],
@@ -169,6 +169,7 @@ def metrics(folder):
 KEPT = ("--chains=2", "--temperatures=3", "--centre", "--sparsity=cross_entropy", "--hidden=8")
 
 
+@pytest.mark.slow
 def test_layouts_compute_what_jit_does_and_a_run_continues_bit_for_bit(run, tmp_path):
     flags = (*KEPT, "--log_every=1", "--schedule=constant", "--log_likelihood=none")
     layouts = {

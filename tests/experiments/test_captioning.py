@@ -117,6 +117,7 @@ def test_a_trained_run_writes_captions_of_files(
     assert after == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["attention", "transformer"])
 def test_a_killed_run_goes_on_bit_for_bit(
     squares: pathlib.Path,
@@ -135,6 +136,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
     networks.assert_equal(whole.variables, parts.variables)
 
 
+@pytest.mark.slow
 def test_layouts_and_accumulation_agree(squares: pathlib.Path) -> None:
     found = {}
     for name, accumulate in (("jit", 1), ("pmap", 1), ("jit", 2)):
@@ -155,9 +157,9 @@ def test_the_penalty_is_a_share_of_each_captions_loss(squares: pathlib.Path) -> 
     variables = jax.jit(task.init)(jax.random.key(0))
     batch = next(data.train(0))
     total, _ = jax.jit(task.loss)(variables["params"], {}, batch, jax.random.key(1))
-    prediction, activations = task.model.apply(
-        variables, task.scaled(variables, batch["image"]), batch["inputs"]
-    )
+    prediction, activations = jax.jit(
+        lambda: task.model.apply(variables, task.scaled(variables, batch["image"]), batch["inputs"])
+    )()
     real = np.arange(batch["targets"].shape[1]) < batch["target_length"][:, None]
     penalty = doubly_stochastic(activations["attention"][:, 0], jnp.asarray(real))
     losses = np.where(real, nats(prediction, batch["targets"]), 0).sum(1) + 0.5 * penalty
@@ -213,7 +215,14 @@ def test_refusals(squares: pathlib.Path, given: dict[str, Any], message: str) ->
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("model", captioning.MODELS)
+@pytest.mark.parametrize(
+    "model",
+    [
+        "attention",
+        pytest.param("lstm", marks=pytest.mark.slow),
+        pytest.param("transformer", marks=pytest.mark.slow),
+    ],
+)
 def test_smoke(
     squares: pathlib.Path, capfd: pytest.CaptureFixture[str], tmp_path: pathlib.Path, model: str
 ) -> None:

@@ -94,6 +94,7 @@ def test_what_a_run_writes(zoomed):
     assert "stages.png" in text and "Objective" in text and "Total variation" in text
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_within_an_octave_goes_on_bit_for_bit(zoomed, tmp_path):
     whole, task, folder = zoomed
     run_in(tmp_path, zoom=2, zoom_share=0.2, steps=5)
@@ -107,6 +108,7 @@ def test_a_run_that_ended_within_an_octave_goes_on_bit_for_bit(zoomed, tmp_path)
     )
 
 
+@pytest.mark.slow
 def test_the_objective_grows_ten_times_and_the_picture_stays_one(tmp_path):
     # Deeper layers have more to gain.
     outcome, _ = run_in(tmp_path, objective="layer:fire8", size=64, octave_steps=20, jitter=4)

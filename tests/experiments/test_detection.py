@@ -131,11 +131,14 @@ def test_predictions_are_drawn_and_written_in_the_pictures_own_pixels(
 @pytest.mark.parametrize(
     ("model", "flags"),
     [
-        ("localizer", []),
-        ("yolo_v1", ["--grid=4"]),
-        ("yolo_v2", ["--anchors=2", "--scales=0.3", "--focal=2", "--precision=bfloat16"]),
+        pytest.param("localizer", [], marks=pytest.mark.slow),
+        pytest.param("yolo_v1", ["--grid=4"], marks=pytest.mark.slow),
+        pytest.param(
+            "yolo_v2", ["--anchors=2", "--scales=0.3", "--focal=2", "--precision=bfloat16"],
+            marks=pytest.mark.slow,
+        ),
     ],
-)
+)  # fmt: skip
 def test_every_system_takes_steps(run, tmp_path, model, flags):
     flags = [f"--model={model}", *flags, "--steps=2", f"--workdir={tmp_path}"]
     process = run(*flags)

@@ -50,25 +50,33 @@ def run(files, workdir, **options):
 def whole(files, tmp_path_factory):
     """The folder of a run, and its outcome."""
     folder = tmp_path_factory.mktemp("whole")
-    return folder, run(files, folder)
+    return folder, run(files, folder, report=True)
 
 
-def test_a_run_writes_its_stages_and_a_killed_one_goes_on_bit_for_bit(files, whole, tmp_path):
+def test_a_run_writes_its_stages(whole):
+    folder, _ = whole
+    assert sorted(path.name for path in (folder / "pictures").iterdir()) == [
+        f"step_{step:06d}.png" for step in (0, 2, 4)
+    ]
+    with Image.open(folder / "pictures/step_000004.png") as stage:
+        assert stage.size == (2 * 24, 24)  # the two held-out crops
+    for name in ("stages", "held_out", "layers"):
+        assert (folder / f"report/{name}.png").exists()
+    costs = [row["cost"] for row in evaluations(folder)]
+    assert costs[-1] < costs[0]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(files, whole, tmp_path):
     folder, outcome = whole
     run(files, tmp_path, steps=2)
-    parts = run(files, tmp_path, report=True)
+    parts = run(files, tmp_path)
     jax.tree.map(
         np.testing.assert_array_equal, parts.variables["params"], outcome.variables["params"]
     )
     for step in (0, 2, 4):
         stages = [(at / f"pictures/step_{step:06d}.png").read_bytes() for at in (folder, tmp_path)]
         assert stages[0] == stages[1]
-    with Image.open(folder / "pictures/step_000004.png") as stage:
-        assert stage.size == (2 * 24, 24)  # the two held-out crops
-    for name in ("stages", "held_out", "layers"):
-        assert (tmp_path / f"report/{name}.png").exists()
-    costs = [row["cost"] for row in evaluations(folder)]
-    assert costs[-1] < costs[0]
 
 
 def evaluations(folder):
@@ -76,6 +84,7 @@ def evaluations(folder):
     return [row for row in rows if row["split"] == "test"]
 
 
+@pytest.mark.slow
 def test_devices_share_a_batch(files, whole, tmp_path):
     shared = run(files, tmp_path, layout="mesh", mesh="data=2,model=2", steps=2)
     alone = evaluations(whole[0])[0]

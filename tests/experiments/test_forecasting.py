@@ -41,7 +41,8 @@ def written(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("model", [pytest.param("gru", marks=pytest.mark.slow), "transformer"])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["gru", "transformer"])
 def test_layouts_agree(model):
     option = ("features=4",) if model == "gru" else ("features=8", "heads=2", "patch=8")
     # Adam would make steps of gradients that are 0 but for rounding.
@@ -104,18 +105,26 @@ def test_the_linear_map_stays_and_the_run_starts_with_it():
     assert not plain.config.on_linear and plain.start is None
 
 
-def test_a_run_goes_on_bit_for_bit_reports_and_predicts(capfd, written, tmp_path):
-    path = written()
+def forecasting(capfd, path, workdir, *more):
     flags = [*TINY, f"--data_path={path}", "--schedule=constant", "--log_every=1",
-             "--quantiles=0.1,0.5,0.9"]  # fmt: skip
+             "--quantiles=0.1,0.5,0.9", f"--workdir={workdir}", *more]  # fmt: skip
+    process = run_here(capfd, "forecasting", flags)
+    assert process.returncode == 0, process.stderr
+    assert "series.csv: 120 steps of 2 columns; windows of 16 + 4: 65 to" in process.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(capfd, written, tmp_path):
+    path = written()
     for folder, steps in (("whole", 8), ("parts", 4), ("parts", 8)):
-        at = f"--workdir={tmp_path / folder}"
-        report = ["--report"] * (folder == "whole")
-        process = run_here(capfd, "forecasting", [*flags, *report, f"--steps={steps}", at])
-        assert process.returncode == 0, process.stderr
-        assert "series.csv: 120 steps of 2 columns; windows of 16 + 4: 65 to" in process.stderr
+        forecasting(capfd, path, tmp_path / folder, f"--steps={steps}")
     whole, parts = (dlcore.load(tmp_path / folder) for folder in ("whole", "parts"))
     networks.assert_equal(whole.variables, parts.variables)
+
+
+def test_a_run_reports_and_predicts(capfd, written, tmp_path):
+    forecasting(capfd, written(), tmp_path / "whole", "--steps=8", "--report")
+    whole = dlcore.load(tmp_path / "whole")
     summary = json.loads((tmp_path / "whole" / "summary.json").read_text(encoding="utf-8"))
     assert {*SUMMARY, "coverage", "width", "seasonal_mse"} <= {*summary["metrics"]}
     assert list(summary["by_column"]) == ["load", "heat"]

@@ -181,6 +181,7 @@ def test_pairs_that_share_a_picture_or_a_caption_are_no_negatives(squares):
     np.testing.assert_array_equal(some.gather(np.array([1]))["image"], batch["image"][2:3])
 
 
+@pytest.mark.slow
 def test_four_steps_and_four_more_are_eight_at_once(squares, tmp_path):
     for folder, steps in (("whole", 8), ("parts", 4), ("parts", 8)):
         launch.run(

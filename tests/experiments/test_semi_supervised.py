@@ -24,7 +24,8 @@ def task_of(data_dir, **options):
     return task, task.data()
 
 
-@pytest.mark.parametrize("model", [pytest.param("pseudo_label", marks=pytest.mark.slow), "vat"])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["pseudo_label", "vat"])
 def test_accumulation_over_rows_of_noise_and_layouts_agree(data_dir, model):
     # Batch normalisation is over the whole batch on all devices.
     found = {}
@@ -60,14 +61,28 @@ def test_the_weight_of_pseudo_labels_rises_with_the_step(data_dir):
     np.testing.assert_array_equal(next(data.train(3))["factor"], weights[3])
 
 
-def test_a_killed_run_goes_on_bit_for_bit_and_predicts(capfd, data_dir, tmp_path):
-    flags = [*TINY, f"--data_dir={data_dir}", "--schedule=constant", "--log_every=1"]
+def semi_supervised(capfd, data_dir, workdir, *more):
+    flags = [*TINY, f"--data_dir={data_dir}", "--schedule=constant", "--log_every=1", *more]
+    process = run_here(capfd, "semi_supervised", [*flags, f"--workdir={workdir}"])
+    assert process.returncode == 0, process.stderr
+    assert "20 of 1,500 images have a label" in process.stderr
+
+
+def test_a_run_leaves_its_files_and_predicts(capfd, data_dir, tmp_path):
+    semi_supervised(capfd, data_dir, tmp_path, "--steps=2", "--report")
+    first = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    assert "denoising_0" in json.loads(first)
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "confusion.png" in page and "mistakes.png" in page
+    loaded, images = dlcore.load(tmp_path), np.zeros((3, 8, 8, 1), np.uint8)
+    np.testing.assert_allclose(loaded.predict(images).sum(1), 1, rtol=1e-5)
+    assert {"class", "probability", "top"} == set(loaded.answers(images)[0])
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(capfd, data_dir, tmp_path):
     for folder, steps in (("whole", 4), ("parts", 2), ("parts", 4)):
-        at = f"--workdir={tmp_path / folder}"
-        report = ["--report"] * (folder == "whole")
-        process = run_here(capfd, "semi_supervised", [*flags, *report, f"--steps={steps}", at])
-        assert process.returncode == 0, process.stderr
-        assert "20 of 1,500 images have a label" in process.stderr
+        semi_supervised(capfd, data_dir, tmp_path / folder, f"--steps={steps}")
     whole, parts = (dlcore.load(tmp_path / folder) for folder in ("whole", "parts"))
     networks.assert_equal(whole.variables, parts.variables)
     lines = [
@@ -75,14 +90,10 @@ def test_a_killed_run_goes_on_bit_for_bit_and_predicts(capfd, data_dir, tmp_path
     ]
     rows = [[json.loads(line) for line in text.splitlines()] for text in lines]
     train = [[row for row in each if row["split"] == "train"] for each in rows]
-    assert train[0] == train[1] and "denoising_0" in train[0][0]
-    page = (tmp_path / "whole" / "report" / "index.html").read_text(encoding="utf-8")
-    assert "confusion.png" in page and "mistakes.png" in page
-    images = np.zeros((3, 8, 8, 1), np.uint8)
-    np.testing.assert_allclose(whole.predict(images).sum(1), 1, rtol=1e-5)
-    assert {"class", "probability", "top"} == set(whole.answers(images)[0])
+    assert len(train[0]) == 4 and train[0] == train[1]
 
 
+@pytest.mark.slow
 def test_the_checks_pass(capfd, data_dir):
     flags = ["--width=32", "--labels=20", f"--data_dir={data_dir}", "--model=gamma", "--check"]
     process = run_here(capfd, "semi_supervised", flags)

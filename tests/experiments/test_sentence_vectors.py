@@ -87,17 +87,27 @@ def test_models_of_text_tell_topics_apart(capfd, flags, tmp_path, model):
     assert {"neighbour", "similarity", "neighbours", "vector"} == set(row)
 
 
-def test_the_encoder_learns_from_the_scores_and_resumes_bit_for_bit(capfd, flags, tmp_path):
-    more = [*flags[:2], *SIAMESE, "--schedule=constant", "--log_every=1", "--learning_rate=0.01"]
-    for name, steps in (("whole", 30), ("parts", 15), ("parts", 30)):
-        run_job(capfd, more, f"--steps={steps}", f"--workdir={tmp_path / name}")
-    whole, parts = (dlcore.load(tmp_path / name) for name in ("whole", "parts"))
-    networks.assert_equal(whole.variables, parts.variables)
-    assert whole.summary["metrics"]["spearman"] > 0.6
-    found = whole.predict(["we eat a sweet fig now"])[0]
+# Which the encoder learns by in a few steps.
+LEARNING = [*SIAMESE, "--schedule=constant", "--log_every=1", "--learning_rate=0.01"]
+
+
+def test_the_encoder_learns_from_the_scores(capfd, flags, tmp_path):
+    run_job(capfd, flags[:2], *LEARNING, "--steps=30", f"--workdir={tmp_path}")
+    trained = dlcore.load(tmp_path)
+    assert trained.summary["metrics"]["spearman"] > 0.6
+    found = trained.predict(["we eat a sweet fig now"])[0]
     assert "eat" in found.nearest[0][0]
 
 
+@pytest.mark.slow
+def test_the_encoder_resumes_bit_for_bit(capfd, flags, tmp_path):
+    for name, steps in (("whole", 30), ("parts", 15), ("parts", 30)):
+        run_job(capfd, flags[:2], *LEARNING, f"--steps={steps}", f"--workdir={tmp_path / name}")
+    whole, parts = (dlcore.load(tmp_path / name) for name in ("whole", "parts"))
+    networks.assert_equal(whole.variables, parts.variables)
+
+
+@pytest.mark.slow
 def test_text_learners_resume_bit_for_bit(capfd, flags, tmp_path):
     more = ["--model=pv_dm", "--words=512", "--micro_batch=128", "--schedule=constant"]
     for name, steps in (("whole", 4), ("parts", 2), ("parts", 4)):
@@ -136,6 +146,7 @@ def test_predictions_are_written(capfd, flags, tmp_path):
     assert rows[1]["neighbour"] is None and "unknown" in process.stderr
 
 
+@pytest.mark.slow
 def test_layouts_and_accumulation_agree(folder):
     found = {}
     for name, accumulate in (("jit", 1), ("pmap", 1), ("jit", 2)):
@@ -155,7 +166,9 @@ def test_layouts_and_accumulation_agree(folder):
         networks.assert_close(params, found["jit", 1][0], tolerance=1e-5)
 
 
-@pytest.mark.parametrize("model", ["sif", "siamese", "pv_dbow"])
+@pytest.mark.parametrize(
+    "model", [pytest.param("siamese", marks=pytest.mark.slow), "sif", "pv_dbow"]
+)
 def test_the_checks_pass(capfd, flags, model):
     more = SIAMESE if model == "siamese" else [f"--model={model}", "--words=512"]
     used = flags[:2] if model == "siamese" else flags

@@ -28,7 +28,8 @@ def text(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("kind", ["word2vec", pytest.param("glove", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_learn_what_one_learns(kind, text, tmp_path):
     flags = (*COMMON, *KINDS[kind], f"--data_path={text}")
     two, one = tmp_path / "two", tmp_path / "one"

@@ -133,6 +133,7 @@ def test_the_report_shows_scores_errors_samples_and_attention(trained):
     assert all(name in page for name in pictures)
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume_is_bit_for_bit(run, start, trained, trained_flags, tmp_path):
     process = start(*trained_flags, f"--workdir={tmp_path}")
     # A second one begins when the first is whole.

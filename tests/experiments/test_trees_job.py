@@ -53,8 +53,9 @@ def refused(capfd, *arguments):
 @pytest.mark.parametrize(
     "model",
     [
-        "rntn",
-        "greedy_autoencoder",
+        "nary",
+        pytest.param("rntn", marks=pytest.mark.slow),
+        pytest.param("greedy_autoencoder", marks=pytest.mark.slow),
         pytest.param("recursive", marks=pytest.mark.slow),
         pytest.param("child_sum", marks=pytest.mark.slow),
     ],
@@ -128,11 +129,12 @@ def test_it_learns_and_answers(capfd, trained, tmp_path):
 
 def test_a_very_deep_tree_is_answered(capfd, trained, tmp_path):
     workdir, _ = trained
-    (tmp_path / "deep.txt").write_text("(_ " * 10_000 + "good" + " bad)" * 10_000, encoding="utf-8")
+    (tmp_path / "deep.txt").write_text("(_ " * 2_000 + "good" + " bad)" * 2_000, encoding="utf-8")
     run = trees(capfd, f"--workdir={workdir}", f"--predict={tmp_path / 'deep.txt'}")
     assert json.loads(run.stdout)["class"] in "012"
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_stopped(capfd, bank, tmp_path):
     options = [f"--data_path={bank}", *SMALL, "--embedding_dropout=0.2", "--schedule=constant"]
     trees(capfd, *options, "--steps=8", f"--workdir={tmp_path / 'once'}")
@@ -148,7 +150,7 @@ def test_a_run_goes_on_where_it_stopped(capfd, bank, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        ["--accumulate=4"],
+        pytest.param(["--accumulate=4"], marks=pytest.mark.slow),
         pytest.param(["--layout=mesh"], marks=pytest.mark.slow),
         pytest.param(["--layout=pmap"], marks=pytest.mark.slow),
     ],
@@ -192,9 +194,15 @@ def test_dependency_trees(capfd, tmp_path):
     rows = [json.loads(line) for line in run.stdout.splitlines()]
     assert [row["class"] for row in rows] == 6 * ["bad", "good"]
     assert rows[0]["tree"].startswith("poor/")
-    trees(capfd, *options, "--model=nary", f"--workdir={tmp_path / 'nary'}", "--steps=2")
     message = refused(capfd, *options, "--model=rntn", f"--workdir={tmp_path / 'no'}")
     assert "choose --model=child_sum or --model=nary" in message
+
+
+@pytest.mark.slow
+def test_dependency_trees_become_binary_ones(capfd, tmp_path):
+    file = conllu(tmp_path / "trees.conllu")
+    options = [f"--data_path={file}", *SMALL, "--steps=2", "--model=nary"]
+    trees(capfd, *options, f"--workdir={tmp_path / 'run'}")
 
 
 def test_bad_input_is_one_clear_line(capfd, bank, tmp_path):

@@ -107,6 +107,7 @@ def test_every_choice_passes_the_smoke_test(run, tmp_path, flags):
     assert np.isfinite(list(summary(tmp_path)["metrics"].values())).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [GLOVE], ids=["glove"])
 def test_glove_learns_from_counts(run, tmp_path):
     process = run(
@@ -120,6 +121,7 @@ def test_glove_learns_from_counts(run, tmp_path):
     assert {word.split()[0] for word in nearest[:4]} == {*KINDS["fruit"].split()[:4]}
 
 
+@pytest.mark.slow
 def test_unseen_words_are_made_of_their_parts(run, tmp_path):
     process = run(
         "--epochs=4", "--subwords", "--buckets=500", "--neighbours=apples", f"--workdir={tmp_path}"
@@ -132,6 +134,7 @@ def test_unseen_words_are_made_of_their_parts(run, tmp_path):
     assert_fails(again, "'apples'", "apple")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [WORD2VEC, GLOVE], ids=["word2vec", "glove"])
 def test_a_killed_run_continues_bit_for_bit(run, start, tmp_path):
     flags = ("--steps=300", "--eval_every=50", "--checkpoint_every=20", "--log_every=10")
@@ -149,6 +152,7 @@ def test_a_killed_run_continues_bit_for_bit(run, start, tmp_path):
         assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_tables_over_four_devices_learn_the_same(run, tmp_path, monkeypatch):
     # One device would take the C function, which sums losses in double precision.
     monkeypatch.setenv("CC", "/no/such/compiler")
