@@ -33,6 +33,11 @@ def task_of(channels=3, classes=5, side=95, **options):
     return task
 
 
+def state_of(task):
+    """The state that a run of a task would begin with."""
+    return jax.jit(lambda: make_state(task))()
+
+
 def variables_of(state):
     return leaves_by_path({"params": state.params, **state.model_state})
 
@@ -41,7 +46,7 @@ def variables_of(state):
 def colour():
     """A task of colours, and the variables that it begins with."""
     task = task_of()
-    return task, task.init(jax.random.key(5))
+    return task, jax.jit(task.init)(jax.random.key(5))
 
 
 def saved(path, task, variables, change=lambda arrays: arrays):
@@ -55,7 +60,7 @@ def test_the_first_layer_fits_other_channels(colour, channels, tmp_path, capsys)
     source, variables = colour
     file = saved(tmp_path / "a.safetensors", source, variables)
     task = task_of(channels, init_from=file, transfer="head")
-    state = task.adopt(make_state(task))
+    state = task.adopt(state_of(task))
     now = variables_of(state)
     for path, leaf in leaves_by_path(variables).items():
         if path != STEM and "output" not in path:

@@ -7,8 +7,10 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import pytest
+from in_process import run_here
 from outcomes import assert_fails, summary
 
 from dlcore.launch import flags, jobs
@@ -32,7 +34,19 @@ def compare(data_dir, tmp_path, capfd):
     return compare
 
 
-def test_runs_are_compared_over_their_seeds(compare, tmp_path):
+@pytest.fixture
+def here(capfd, monkeypatch):
+    """Has the runs of the job made in this process, by the commands of their processes."""
+
+    def run(command, **how):
+        assert command[:3] == [sys.executable, "-m", "dlcore"] and how["capture_output"]
+        return run_here(capfd, command[3], command[4:])
+
+    started = types.SimpleNamespace(run=run)
+    monkeypatch.setattr(jobs.module("comparison"), "subprocess", started)
+
+
+def test_runs_are_compared_over_their_seeds(compare, here, tmp_path):
     given = [
         "--all=--model=mlp --steps=20 --eval_every=10 --log_every=5",
         "--seeds=2",
@@ -41,6 +55,7 @@ def test_runs_are_compared_over_their_seeds(compare, tmp_path):
     ]
     process = compare(*given)
     assert process.returncode == 0, process.stderr
+    # What was said before the last run has been read with what that run said.
     assert re.search(r"\rrun 4 of 4, fast, seed 1: accuracy 0\.\d+, loss .*\n", process.stderr)
     folder = tmp_path / "comparison"
     found = summary(folder)["runs"]

@@ -19,13 +19,15 @@ JOB = jobs.task_class("deep_dream")
 CONFIG, _ = JOB.parts()
 TILES = jobs.module("deep_dream").mean_over_tiles
 SMALL = {
-    "option": ("width=0.25",),
-    "objective": "layer:fire2",
+    "model": "strided_cnn",
+    "option": ("filters=[16,32]",),
+    "objective": "layer:conv_1",
     "size": 40,
     "octaves": 2,
     "octave_steps": 2,
     "jitter": 0,
 }
+SQUEEZENET = {"model": "squeezenet1_1", "option": ("width=0.25",), "objective": "layer:fire8"}
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def test_the_run_is_the_published_loop(zoomed):
     @jax.jit
     def gradient(picture):
         def value(picture):
-            return (task.activations(model_state, picture)["fire2"] ** 2).mean()
+            return (task.activations(model_state, picture)["conv_1"] ** 2).mean()
 
         return jax.grad(value)(picture)
 
@@ -111,7 +113,7 @@ def test_a_run_that_ended_within_an_octave_goes_on_bit_for_bit(zoomed, tmp_path)
 @pytest.mark.slow
 def test_the_objective_grows_ten_times_and_the_picture_stays_one(tmp_path):
     # Deeper layers have more to gain.
-    outcome, _ = run_in(tmp_path, objective="layer:fire8", size=64, octave_steps=20, jitter=4)
+    outcome, _ = run_in(tmp_path, **SQUEEZENET, size=64, octave_steps=20, jitter=4)
     found = outcome.metrics
     assert found["objective"] > 10 * found["objective_before"]
     assert found["total_variation"] < 6 * found["total_variation_before"]
@@ -120,8 +122,9 @@ def test_the_objective_grows_ten_times_and_the_picture_stays_one(tmp_path):
 def test_a_spectrum_shows_what_a_layer_looks_for(tmp_path):
     config = CONFIG(
         workdir=str(tmp_path),
-        option=("width=0.25",),
-        objective="layer:fire2",
+        model="strided_cnn",
+        option=("filters=[16,32]",),
+        objective="layer:conv_1",
         size=40,
         start="noise",
         parameters="fourier",
@@ -146,12 +149,12 @@ def test_a_guide_is_seen_by_the_same_layer(tmp_path):
     state = jax.jit(task.init)(jax.random.key(0))
     guide = jnp.asarray(task.pictures["guide"][None] / np.float32(255))
     assert max(guide.shape) == 224
-    seen = np.asarray(jax.jit(task.activations)(state, guide)["fire2"]).reshape(-1, 32)
+    seen = np.asarray(jax.jit(task.activations)(state, guide)["conv_1"]).reshape(-1, 32)
     targets = jax.jit(task.targets)(state)
     np.testing.assert_allclose(targets["guide"], seen, atol=1e-5)
     assert jax.tree.map(lambda leaf: leaf.shape, state["targets"]) == {"guide": seen.shape}
     picture = jax.random.uniform(jax.random.key(1), (1, 20, 30, 3))
-    found = jax.jit(task.activations)(state, picture)["fire2"].reshape(-1, 32)
+    found = jax.jit(task.activations)(state, picture)["conv_1"].reshape(-1, 32)
     expected = (np.asarray(found) @ seen.T).max(-1).mean()
     value = jax.jit(task.value)({**state, "targets": targets}, picture)
     np.testing.assert_allclose(value, [expected], rtol=1e-4)

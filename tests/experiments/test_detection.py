@@ -59,7 +59,8 @@ def common_flags(scenes):
     return [
         f"--data_path={scenes}",
         "--batch_size=8",
-        "--option=width=0.2",
+        "--body=strided_cnn",
+        "--option=filters=[16,32,32]",
         "--hidden=16",
         "--warmup_steps=1",
     ]

@@ -13,8 +13,11 @@ from dlcore import launch
 from dlcore.errors import InputError
 from dlcore.types import TrainState
 
-SMALL = dict(size=24, option=("width=0.125",), style_layers=("conv1:1", "fire2:2"))
-SMALL |= dict(content_layers=("fire2",), width=0.125, blocks=0, batch_size=2)
+SMALL = dict(size=24, model="strided_cnn", option=("filters=[8,16]",))
+SMALL |= dict(style_layers=("conv_0:1", "conv_1:2"), content_layers=("conv_1",))
+SMALL |= dict(width=0.125, blocks=0, batch_size=2)
+SQUEEZENET = dict(model="squeezenet1_1", option=("width=0.125",))
+SQUEEZENET |= dict(style_layers=("conv1:1", "fire2:2"), content_layers=("fire2",))
 RUN = dict(steps=4, eval_every=2, log_every=2, optimizer="sgd", learning_rate=0.01)
 
 
@@ -147,7 +150,7 @@ def test_costs_are_those_of_the_papers_by_hand(files):
         return styled, seen, loss, metrics
 
     styled, seen, loss, metrics = jax.device_get(measured(params, model_state, batch))
-    maps, wanted = seen["styled"], seen["content"]["fire2"][0]
+    maps, wanted = seen["styled"], seen["content"]["conv_1"][0]
 
     def gram(x):
         flat = x.reshape(-1, x.shape[-1]).astype(np.float64)
@@ -157,11 +160,11 @@ def test_costs_are_those_of_the_papers_by_hand(files):
         return sum(
             weight * ((gram(maps[name][0]) - gram(seen["style"][name][0])) ** 2).sum()
             / (4 * maps[name].shape[-1] ** 2)
-            for name, weight in {"conv1": 1, "fire2": 2}.items()
+            for name, weight in {"conv_0": 1, "conv_1": 2}.items()
         )  # fmt: skip
 
     # The second picture of the batch does not count.
-    content = ((maps["fire2"][0] - wanted) ** 2).sum() / (4 * wanted.size)
+    content = ((maps["conv_1"][0] - wanted) ** 2).sum() / (4 * wanted.size)
     variation = sum(np.abs(np.diff(styled[0], axis=axis)).mean() for axis in (0, 1))
     total = 0.5 * content + 30 * style_of(maps) + 2 * variation
     np.testing.assert_allclose(metrics["content_cost"], content, rtol=1e-4)
@@ -184,7 +187,7 @@ def test_costs_are_those_of_the_papers_by_hand(files):
 )
 def test_mistakes_are_one_line(files, options, message):
     with pytest.raises(InputError, match=message):
-        task_of(files, **options)
+        task_of(files, **(SQUEEZENET | options))
 
 
 def test_a_folder_without_pictures_is_one_line(capfd, tmp_path):

@@ -95,10 +95,13 @@ def test_a_run_learns_beside_the_ngrams_and_leaves_its_files(run, tmp_path):
     "flags",
     [
         ("--model=gru", "--softmax=sampled", "--level=bpe", "--vocab_size=300"),
-        ("--model=gru_after", "--accumulate=2", "--optimizer=muon", "--validation=0", "--z_loss=1"),
         *(
             pytest.param(flags, marks=pytest.mark.slow)
             for flags in (
+                (
+                    "--model=gru_after", "--accumulate=2", "--optimizer=muon", "--validation=0",
+                    "--z_loss=1",
+                ),
                 ("--model=rnn", "--softmax=nce", "--samples=8", "--detach=4"),
                 ("--model=highway", "--softmax=hierarchical", "--notie", "--level=char"),
                 ("--model=irnn", "--layers=2", "--residual", "--variational"),
@@ -107,7 +110,7 @@ def test_a_run_learns_beside_the_ngrams_and_leaves_its_files(run, tmp_path):
         ),
     ],
     ids=lambda flags: flags[0].removeprefix("--model="),
-)
+)  # fmt: skip
 def test_every_choice_passes_the_smoke_test(run, tmp_path, flags):
     process = run("--smoke", f"--workdir={tmp_path}", *flags)
     assert process.returncode == 0, process.stderr
@@ -160,9 +163,12 @@ def test_a_line_of_as_many_tokens_as_learned_positions_is_scored(run, tmp_path):
 @pytest.mark.parametrize(
     "flags",
     [
-        (
-            "--position=learned", "--generate=11", "--softmax=sampled", "--samples=8",
-            "--norm=layer", "--bias", "--precision=bfloat16", "--min_p=0.1",
+        pytest.param(
+            (
+                "--position=learned", "--generate=11", "--softmax=sampled", "--samples=8",
+                "--norm=layer", "--bias", "--precision=bfloat16", "--min_p=0.1",
+            ),
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             (
@@ -316,7 +322,8 @@ def test_a_counted_model_cannot_be_loaded_and_says_so(capfd, count, tmp_path):
 def test_a_killed_run_continues_bit_for_bit(run, start, tmp_path, devices, layout):
     """The carry of the streams is in the checkpoint with all the rest."""
     flags = ("--steps=60", "--eval_every=20", "--checkpoint_every=7", "--log_every=5", *layout)
-    whole = run(*flags, f"--workdir={tmp_path / 'whole'}", devices=devices)
+    # This process has four devices.
+    whole = run(*flags, f"--workdir={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
 
     killed = tmp_path / "killed"
@@ -325,7 +332,7 @@ def test_a_killed_run_continues_bit_for_bit(run, start, tmp_path, devices, layou
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    again = run(*flags, f"--workdir={killed}", devices=devices)
+    again = run(*flags, f"--workdir={killed}")
     assert again.returncode == 0, again.stderr
     for name in ("metrics.jsonl", "samples/00000060.txt", "vocabulary.json"):
         assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

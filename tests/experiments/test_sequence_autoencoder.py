@@ -61,11 +61,17 @@ def classifier(tmp_path, source, **options):
     return text_classification.TextClassification(config)
 
 
-def test_a_classifier_starts_from_its_vocabulary_and_encoder(trained, tmp_path):
-    folder, task, _ = trained
-    outcome = launch.run(classifier(tmp_path, folder))
+@pytest.fixture(scope="module")
+def classified(trained, tmp_path_factory):
+    """The folder of a classifier that has started from the sequence autoencoder, and its result."""
+    path = tmp_path_factory.mktemp("classifier")
+    return path / "run", launch.run(classifier(path, trained[0]))
+
+
+def test_a_classifier_starts_from_its_vocabulary_and_encoder(trained, classified):
+    (folder, *_), (classifier_folder, outcome) = trained, classified
     theirs, ours = dlcore.load(folder), outcome.variables["params"]["encoder"]
-    assert dlcore.load(tmp_path / "run").info.vocabulary.tokens == theirs.info.vocabulary.tokens
+    assert dlcore.load(classifier_folder).info.vocabulary.tokens == theirs.info.vocabulary.tokens
     params = theirs.variables["params"]
     for taken, given in ((ours["embedding"], params["source_embedding"]),
                          (ours["stack"], params["encoder"])):  # fmt: skip
@@ -74,12 +80,10 @@ def test_a_classifier_starts_from_its_vocabulary_and_encoder(trained, tmp_path):
             np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-def test_other_sizes_and_other_runs_are_one_line(trained, tmp_path):
+def test_other_sizes_and_other_runs_are_one_line(trained, classified, tmp_path):
     folder, _, _ = trained
     with pytest.raises(InputError, match="--hidden=24") as error:
         launch.run(classifier(tmp_path, folder, hidden=16))
     assert "choose these" in str(error.value)
-    launch.run(classifier(tmp_path, folder))
-    (tmp_path / "other").mkdir()
     with pytest.raises(InputError, match="no sequence autoencoder"):
-        launch.run(classifier(tmp_path / "other", tmp_path / "run"))
+        launch.run(classifier(tmp_path, classified[0]))

@@ -6,10 +6,11 @@ import signal
 
 import pytest
 import runs_in_processes
+from in_process import run_here
 from runs_in_processes import fingerprints, reports, same, started, wait_for, worker
 
 FLAGS = (
-    "--model=lenet5", "--batch_size=32", "--schedule=constant", "--log_every=5", "--eval_every=10",
+    "--model=mlp", "--batch_size=32", "--schedule=constant", "--log_every=5", "--eval_every=10",
     "--checkpoint_every=5",
 )  # fmt: skip
 
@@ -27,12 +28,13 @@ def finished(workdir, *flags, processes=2):
     )
 
 
-def test_two_processes_do_what_one_does_and_one_goes_on(tmp_path):
+def test_two_processes_do_what_one_does_and_one_goes_on(capfd, tmp_path):
     two, one = tmp_path / "two", tmp_path / "one"
     output = finished(two, "--steps=10", "--mesh=data=2,fsdp=2")
     assert output.count("image_classification: test") == 1
     finished(two, "--steps=20", processes=1)
-    finished(one, "--steps=20", processes=1)
+    whole = run_here(capfd, "image_classification", [*FLAGS, "--steps=20", f"--workdir={one}"])
+    assert whole.returncode == 0, whole.stderr
     same(reports(two), reports(one))
     summary = json.loads((two / "summary.json").read_text(encoding="utf-8"))
     assert summary["step"] == 20 and not (two / "report").exists()

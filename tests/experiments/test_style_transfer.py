@@ -13,9 +13,10 @@ from dlcore.errors import InputError
 from dlcore.files import read_json_lines
 from dlcore.models import image_model
 
-SMALL = dict(size=24, option=("width=0.0625",), style_layers=("conv1", "fire2"))
-SMALL |= dict(content_layers=("fire2",))
-FLAGS = ["--size=24", "--option=width=0.0625", "--style_layers=conv1,fire2"]
+SMALL = dict(size=24, model="strided_cnn", option=("filters=[4,8]",))
+SMALL |= dict(style_layers=("conv_0", "conv_1"), content_layers=("conv_1",))
+SQUEEZENET = dict(model="squeezenet1_1", option=("width=0.0625",))
+SQUEEZENET |= dict(style_layers=("conv1", "fire2"), content_layers=("fire2",))
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +52,17 @@ def state_of(task):
     return variables["params"], {**state, "targets": jax.jit(task.targets)(state)}
 
 
-def two_levels(capfd, pictures, workdir, steps):
-    flags = [*FLAGS, f"--content={pictures['content']}", f"--style={pictures['style']}"]
-    flags += ["--content_layers=fire2", "--levels=2", "--size=48", "--level_steps=3", "--report"]
-    flags += ["--eval_every=2", "--log_every=2", "--average_pool"]
-    flags += [f"--workdir={workdir}", f"--steps={steps}"]
+def two_levels(capfd, pictures, workdir, steps, *more):
+    flags = [f"--content={pictures['content']}", f"--style={pictures['style']}", *more]
+    flags += ["--levels=2", "--size=48", "--level_steps=3", "--report", "--eval_every=2"]
+    flags += ["--log_every=2", "--average_pool", f"--workdir={workdir}", f"--steps={steps}"]
     process = run_here(capfd, "style_transfer", flags)
     assert process.returncode == 0, process.stderr
 
 
 def test_a_run_of_two_levels_leaves_its_files(capfd, pictures, tmp_path):
-    two_levels(capfd, pictures, tmp_path, 5)
+    network = ["--model=strided_cnn", "--option=filters=[4,8]", "--content_layers=conv_1"]
+    two_levels(capfd, pictures, tmp_path, 5, *network, "--style_layers=conv_0,conv_1")
     assert (tmp_path / "report/layers.png").exists()
     rows = read_json_lines(tmp_path / "metrics.jsonl")
     costs = [row["cost"] for row in rows if row["split"] == "test"]
@@ -73,8 +74,9 @@ def test_a_run_of_two_levels_leaves_its_files(capfd, pictures, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_run_of_two_levels_goes_on_bit_for_bit(capfd, pictures, tmp_path):
+    network = ["--option=width=0.0625", "--style_layers=conv1,fire2", "--content_layers=fire2"]
     for folder, steps in (("whole", 5), ("parts", 2), ("parts", 5)):
-        two_levels(capfd, pictures, tmp_path / folder, steps)
+        two_levels(capfd, pictures, tmp_path / folder, steps, *network)
     whole, parts = ((tmp_path / name / "picture.png").read_bytes() for name in ("whole", "parts"))
     assert whole == parts
 
@@ -87,6 +89,7 @@ def test_costs_and_gradient_are_those_of_gatys_in_pytorch(pictures):
     layers = {"conv1": 1, "fire2": 3, "fire3": 4}  # and the number of its module in torchvision
     task = task_of(
         pictures,
+        model="squeezenet1_1",
         option=(),
         style_layers=("conv1:1", "fire3:0.5"),
         content_layers=("fire2:1",),
@@ -145,7 +148,8 @@ def test_costs_and_gradient_are_those_of_gatys_in_pytorch(pictures):
 
 
 def test_a_texture_has_its_style_cost_brought_down_a_hundred_times(pictures, tmp_path):
-    task = task_of(pictures, texture=True, steps=60, eval_every=30, workdir=str(tmp_path))
+    options = dict(texture=True, variation_weight=0.0, steps=60, eval_every=30)
+    task = task_of(pictures, workdir=str(tmp_path), **options)
     outcome = launch.run(task)
     params = {"picture": jax.random.uniform(jax.random.key(5), (1, 18, 24, 3))}
     state = {name: value for name, value in outcome.variables.items() if name != "params"}
@@ -162,14 +166,14 @@ def test_each_style_is_for_the_white_of_its_mask(pictures):
     wanted = model_state["targets"]["24x20"]
     batch = next(masked.batches(0))
     picture = jnp.asarray(masked.pictures["content"][None] / np.float32(255))
-    found = jax.jit(masked.costs)({"picture": picture}, model_state, batch)["style_conv1"]
+    found = jax.jit(masked.costs)({"picture": picture}, model_state, batch)["style_conv_0"]
     # The same by hand: places of the left half against the first style, the others the second.
-    maps = jax.jit(masked.activations)(model_state, picture)["conv1"][0]
-    masks = np.asarray(wanted["masks"]["conv1"])
+    maps = jax.jit(masked.activations)(model_state, picture)["conv_0"][0]
+    masks = np.asarray(wanted["masks"]["conv_0"])
     assert masks.shape == (2, *maps.shape[:2])
     np.testing.assert_allclose([masks[0, 0, 0], masks[1, 0, -1]], 1, rtol=1e-6)
     cost = 0.0
-    for mask, style in zip(masks, wanted["style"]["conv1"], strict=True):
+    for mask, style in zip(masks, wanted["style"]["conv_0"], strict=True):
         gram = np.einsum("hw,hwi,hwj->ij", mask, maps, maps) / mask.sum()
         cost += ((gram - style) ** 2).sum() / (4 * len(style) ** 2) / 2  # styles share evenly
     np.testing.assert_allclose(found, 0.5 * cost, rtol=1e-4)  # and so do layers
@@ -192,7 +196,7 @@ def test_each_style_is_for_the_white_of_its_mask(pictures):
 )
 def test_mistakes_are_one_line(pictures, options, message):
     with pytest.raises(InputError, match=message):
-        task_of(pictures, **options)
+        task_of(pictures, **(SQUEEZENET | options))
 
 
 def test_flags_that_are_not_read_are_refused():

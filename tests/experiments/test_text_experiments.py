@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import random
 import types
@@ -12,6 +13,7 @@ from outcomes import assert_fails, summary
 
 import dlcore
 from dlcore import launch
+from dlcore.data.builders import installed
 from dlcore.data.text.vectors import Vectors, write_vectors
 from dlcore.errors import InputError
 from dlcore.launch import jobs
@@ -67,7 +69,7 @@ def trained(data_dir, files, tmp_path_factory):
             folder = tmp_path_factory.mktemp(name)
             config = task.parts()[0](
                 **SMALL, data_dir=str(data_dir), data_path=str(files[name]), steps=120, limit=12,
-                workdir=str(folder),
+                workdir=str(folder), report=True,
             )  # fmt: skip
             runs[name] = launch.run(task(config)), folder
         return runs[name]
@@ -79,14 +81,20 @@ each_job = pytest.mark.parametrize("job", ["text_classification", "tagging"])
 
 
 @each_job
-def test_a_run_learns_leaves_its_files_and_repeats(run, tmp_path, job):
-    process = run("--steps=120", f"--workdir={tmp_path / 'a'}", "--report")
-    assert process.returncode == 0, process.stderr
-    found = summary(tmp_path / "a")
+def test_a_run_learns_and_leaves_its_files(trained, job):
+    _, folder = trained(job)
+    found = summary(folder)
     assert found["metrics"]["accuracy"] > 0.97 and found["experiment"] == job
-    page = (tmp_path / "a" / "report" / "index.html").read_text()
+    page = (folder / "report" / "index.html").read_text()
     assert "confusion.png" in page
-    assert json.loads((tmp_path / "a" / "vocabulary.json").read_text())["level"] == "word"
+    assert json.loads((folder / "vocabulary.json").read_text())["level"] == "word"
+
+
+@pytest.mark.slow
+@each_job
+def test_a_run_repeats(run, tmp_path, job):
+    process = run("--steps=120", f"--workdir={tmp_path / 'a'}")
+    assert process.returncode == 0, process.stderr
     again = run(f"--flagfile={tmp_path / 'a' / 'flags.txt'}", f"--workdir={tmp_path / 'b'}")
     assert again.returncode == 0, again.stderr
     logs = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in "ab"]
@@ -109,11 +117,16 @@ def test_a_run_learns_leaves_its_files_and_repeats(run, tmp_path, job):
             "text_classification", ("--pooling=mean", "--nobidirectional", "--precision=bfloat16"),
             marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "text_classification",
             ("--cell=lstm_batch_norm", "--precision=bfloat16", "--merge=product"),
+            marks=pytest.mark.slow,
         ),
-        ("tagging", ("--crf", "--cell=lstm_peephole", "--variational", "--state_dropout=0.1")),
+        pytest.param("tagging", ("--crf",), marks=pytest.mark.slow),
+        pytest.param(
+            "tagging", ("--crf", "--cell=lstm_peephole", "--variational", "--state_dropout=0.1"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "tagging", ("--crf", "--cell=lstm_batch_norm", "--precision=bfloat16"),
             marks=pytest.mark.slow,
@@ -213,7 +226,9 @@ def test_bad_flags(run, tmp_path, flag, words):
     assert_fails(run(*flag.split(), f"--workdir={tmp_path}"), *words)
 
 
-@each_job
+@pytest.mark.parametrize(
+    "job", ["text_classification", pytest.param("tagging", marks=pytest.mark.slow)]
+)
 def test_the_checks_pass(run, job):
     process = run("--check", "--dropout=0")
     assert process.returncode == 0, process.stdout + process.stderr
@@ -296,13 +311,14 @@ def test_predictions_of_a_file_and_of_standard_input(run, trained, tmp_path, mon
         assert float(cells[0]["probability_2"]) == expected[0]["top"][1]["probability"]
 
 
-def test_a_tagger_of_characters_reads_characters(data_dir, tmp_path):
+def test_a_tagger_of_characters_reads_characters(monkeypatch, tmp_path):
+    sources = installed.sources  # of which some are enough
+    monkeypatch.setattr(installed, "sources", lambda name: itertools.islice(sources(name), 40))
     task = jobs.task_class("tagging")
-    config = task.parts()[0](
-        smoke=True, hidden=8, embedding_size=8, data_dir=str(data_dir), workdir=str(tmp_path)
-    )
+    folders = {"data_dir": str(tmp_path / "data"), "workdir": str(tmp_path / "run")}
+    config = task.parts()[0](smoke=True, hidden=8, embedding_size=8, **folders)
     launch.run(task(config))
-    loaded = dlcore.load(tmp_path)
+    loaded = dlcore.load(tmp_path / "run")
     assert loaded.info.characters
     (row,) = loaded.answers(["if x: y"])
     assert row["tokens"] == list("if x: y") and {*row["tags"]} <= {*loaded.info.tag_names}
