@@ -33,11 +33,6 @@ def task_of(channels=3, classes=5, side=95, **options):
     return task
 
 
-def state_of(task):
-    """The state that a run of a task would begin with."""
-    return jax.jit(lambda: make_state(task))()
-
-
 def variables_of(state):
     return leaves_by_path({"params": state.params, **state.model_state})
 
@@ -46,7 +41,7 @@ def variables_of(state):
 def colour():
     """A task of colours, and the variables that it begins with."""
     task = task_of()
-    return task, jax.jit(task.init)(jax.random.key(5))
+    return task, task.init(jax.random.key(5))
 
 
 def saved(path, task, variables, change=lambda arrays: arrays):
@@ -60,7 +55,7 @@ def test_the_first_layer_fits_other_channels(colour, channels, tmp_path, capsys)
     source, variables = colour
     file = saved(tmp_path / "a.safetensors", source, variables)
     task = task_of(channels, init_from=file, transfer="head")
-    state = task.adopt(state_of(task))
+    state = task.adopt(make_state(task))
     now = variables_of(state)
     for path, leaf in leaves_by_path(variables).items():
         if path != STEM and "output" not in path:
@@ -69,8 +64,8 @@ def test_the_first_layer_fits_other_channels(colour, channels, tmp_path, capsys)
     grey, three = (np.repeat(images, n, axis=-1) for n in (channels, 3))
     if channels == 4:
         grey[..., 3] = 77  # of which nothing is known yet
-    found = task.forward({"params": state.params}, grey)[1]["conv1"]
-    expected = source.forward(variables, three)[1]["conv1"]
+    found = jax.jit(lambda x: task.forward({"params": state.params}, x)[1]["conv1"])(grey)
+    expected = jax.jit(lambda x: source.forward(variables, x)[1]["conv1"])(three)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
     said = f"{STEM}: fitted from 3 channels to images of {channels}" in capsys.readouterr().err
     assert said == (channels != 3)

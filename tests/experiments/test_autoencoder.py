@@ -93,7 +93,7 @@ OF_LATENTS = {"strip.png", "traversals.png", "units.png"}
     ("flags", "pictures"),
     [
         (["--corruption=gaussian"], PICTURES),
-        (
+        pytest.param(
             [
                 "--model=variational_convolutional",
                 "--binarise=dynamic",
@@ -101,6 +101,7 @@ OF_LATENTS = {"strip.png", "traversals.png", "units.png"}
                 "--evaluate=log_likelihood,latents,parzen,probe,neighbours",
             ],
             PICTURES | OF_LATENTS,
+            marks=pytest.mark.slow,
         ),
     ],
 )

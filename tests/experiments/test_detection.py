@@ -55,12 +55,21 @@ def job():
 
 
 @pytest.fixture
-def common_flags(scenes):
+def body():
+    """The flags of the network in the system; a small one by default."""
+    return ["--body=strided_cnn", "--option=filters=[16,32,32]"]
+
+
+# The tests of the network that a user gets.
+darknet = pytest.mark.parametrize("body", [["--option=width=0.2"]], ids=["darknet"])
+
+
+@pytest.fixture
+def common_flags(scenes, body):
     return [
         f"--data_path={scenes}",
         "--batch_size=8",
-        "--body=strided_cnn",
-        "--option=filters=[16,32,32]",
+        *body,
         "--hidden=16",
         "--warmup_steps=1",
     ]
@@ -129,6 +138,7 @@ def test_predictions_are_drawn_and_written_in_the_pictures_own_pixels(
     assert_fails(other, "holds a run of detection, not of image_classification")
 
 
+@darknet
 @pytest.mark.parametrize(
     ("model", "flags"),
     [
@@ -212,6 +222,7 @@ def test_the_body_comes_from_a_classifier_or_a_detector(monkeypatch, capsys):
         task.adopt(first)
 
 
+@darknet
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
