@@ -155,7 +155,7 @@ def test_a_run_reports_and_answers(capfd, tmp_path):
 @pytest.mark.parametrize(
     "flags",
     [
-        [],
+        pytest.param([], marks=pytest.mark.slow),
         pytest.param(["--task=repeat_copy", "--repeats=2"], marks=pytest.mark.slow),
         pytest.param(["--task=associative_recall", "--model=lstm"], marks=pytest.mark.slow),
         pytest.param(["--task=priority_sort", "--read_heads=2", "--write_heads=2"],

@@ -153,7 +153,7 @@ def test_refusals_are_one_line(run, tmp_path, case):
     assert_fails(run(*flags, f"--workdir={tmp_path}"), *words)
 
 
-@pytest.mark.parametrize("model", ["rbm", "dbn"])
+@pytest.mark.parametrize("model", ["rbm", pytest.param("dbn", marks=pytest.mark.slow)])
 def test_the_checks_pass(run, model):
     process = run("--check", f"--model={model}")
     assert process.returncode == 0, process.stdout + process.stderr

@@ -1,5 +1,6 @@
 """The job of sentence vectors: learning, resuming, predicting, and bad input."""
 
+import itertools
 import json
 import random
 
@@ -11,6 +12,7 @@ from in_process import run_here
 
 import dlcore
 from dlcore import runtime
+from dlcore.data.builders import installed
 from dlcore.data.text import read_vectors
 from dlcore.errors import InputError
 from dlcore.launch.task import make_state
@@ -116,6 +118,7 @@ def test_text_learners_resume_bit_for_bit(capfd, flags, tmp_path):
     networks.assert_equal(whole.variables, parts.variables)
 
 
+@pytest.mark.slow
 def test_word_vectors_are_taken_over_and_frozen(capfd, flags, tmp_path):
     words = ["--model=average", "--words=512", "--micro_batch=128", "--steps=5"]
     run_job(capfd, flags, *words, f"--workdir={tmp_path / 'words'}")
@@ -228,6 +231,8 @@ def test_the_smoke_test_of_each_model_on_the_embedded_pairs(capfd, data_dir, mod
     assert "nobody has scored these pairs" in process.stderr
 
 
-def test_the_smoke_test_of_the_default(capfd, data_dir):
-    process = run_here(capfd, "sentence_vectors", ["--smoke", f"--data_dir={data_dir}"])
+def test_the_smoke_test_of_the_default(capfd, monkeypatch, tmp_path):
+    sources = installed.sources  # of which some are enough
+    monkeypatch.setattr(installed, "sources", lambda name: itertools.islice(sources(name), 60))
+    process = run_here(capfd, "sentence_vectors", ["--smoke", f"--data_dir={tmp_path}"])
     assert process.returncode == 0, process.stderr
