@@ -78,7 +78,7 @@ def test_detectors_of_regions_take_steps_go_on_exactly_and_predict(run, scenes, 
     ("flags", "words"),
     [
         (["--model=fast_rcnn", "--augment=mosaic"], "mosaic has no rule for the candidates"),
-        (["--model=faster_rcnn", "--anchors=3", "--levels=2"], "3 shapes of anchors"),
+        (["--model=faster_rcnn", "--anchors=3", "--levels=2"], "3 anchor shapes"),
         (["--model=faster_rcnn", "--training=alternating"], "--steps=1 are fewer than the 4"),
         (["--model=faster_rcnn", "--candidates=9"], "does not read --candidates"),
         (["--model=yolo_v2", "--regions=9"], "--model=yolo_v2 does not read --regions"),

@@ -82,10 +82,10 @@ def test_the_page_of_results_shows_mean_spread_time_and_place(recorded):
 
 
 def test_an_entry_shows_what_its_command_printed(recorded):
-    entry = generate._entry(glossary.find("convolution"))
+    entry = generate.entry(glossary.find("convolution"))
     assert "seed 0: test accuracy 0.8125, loss 0.5 at step 3" in " ".join(entry.split())
     assert "load average 1.5" in " ".join(entry.split())
-    assert "seed 0" not in generate._entry(glossary.find("CBOW"))
+    assert "seed 0" not in generate.entry(glossary.find("CBOW"))
     # --report changes no result, other flags do.
     assert records.of_command("image_classification --report")
     assert records.of_command("image_classification --steps=3") is None

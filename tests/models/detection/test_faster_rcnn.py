@@ -197,5 +197,5 @@ def test_both_networks_learn_and_the_joint_loss_is_theirs(strides, pyramid):
 
 
 def test_shapes_that_the_levels_do_not_divide_are_refused():
-    with pytest.raises(InputError, match="3 shapes of anchors.*2 levels"):
+    with pytest.raises(InputError, match="3 anchor shapes.*2 levels"):
         faster_rcnn.shapes_by_level(SHAPES, 2)
