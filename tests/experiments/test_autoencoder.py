@@ -121,9 +121,8 @@ def test_smoke_with_a_report(run, tmp_path, flags, pictures):
         assert picture.width > 500
 
 
-@pytest.mark.parametrize(
-    "model", [pytest.param("convolutional", marks=pytest.mark.slow), "variational"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["convolutional", "variational"])
 def test_the_checks_pass(run, model):
     process = run("--check", f"--model={model}", "--hidden=16")
     assert process.returncode == 0, process.stdout + process.stderr

@@ -153,7 +153,8 @@ def test_refusals_are_one_line(run, tmp_path, case):
     assert_fails(run(*flags, f"--workdir={tmp_path}"), *words)
 
 
-@pytest.mark.parametrize("model", ["rbm", pytest.param("dbn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["rbm", "dbn"])
 def test_the_checks_pass(run, model):
     process = run("--check", f"--model={model}")
     assert process.returncode == 0, process.stdout + process.stderr
@@ -190,6 +191,7 @@ def test_layouts_compute_what_jit_does_and_a_run_continues_bit_for_bit(run, tmp_
     assert metrics(tmp_path / "parts")[-2:] == metrics(tmp_path / "jit")[-2:]
 
 
+@pytest.mark.slow
 def test_a_network_starts_a_classifier_of_sigmoid_units(run, capfd, data_dir, tmp_path):
     flags = ("--model=dbn", "--hidden=12", "--hidden=10", "--log_likelihood=none", "--steps=4")
     process = run(*flags, "--learning_rate=0.5", f"--workdir={tmp_path / 'dbn'}")

@@ -215,14 +215,8 @@ def test_refusals(squares: pathlib.Path, given: dict[str, Any], message: str) ->
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        "attention",
-        pytest.param("lstm", marks=pytest.mark.slow),
-        pytest.param("transformer", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["attention", "lstm", "transformer"])
 def test_smoke(
     squares: pathlib.Path, capfd: pytest.CaptureFixture[str], tmp_path: pathlib.Path, model: str
 ) -> None:

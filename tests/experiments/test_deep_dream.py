@@ -119,6 +119,7 @@ def test_the_objective_grows_ten_times_and_the_picture_stays_one(tmp_path):
     assert found["total_variation"] < 6 * found["total_variation_before"]
 
 
+@pytest.mark.slow
 def test_a_spectrum_shows_what_a_layer_looks_for(tmp_path):
     config = CONFIG(
         workdir=str(tmp_path),

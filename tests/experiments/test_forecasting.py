@@ -232,6 +232,7 @@ def test_a_constant_column_is_said_and_not_scaled(capfd, tmp_path):
     assert task.info.step is None
 
 
+@pytest.mark.slow
 def test_the_checks_pass(capfd):
     flags = ["--context=16", "--horizon=4", "--check", "--option=dropout=0.0"]
     process = run_here(capfd, "forecasting", flags)

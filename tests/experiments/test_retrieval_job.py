@@ -158,14 +158,10 @@ def test_padding_changes_no_text_in_any_tower(squares, tower, pooling):
 
 
 # The losses of pairs alone agree in tests/losses/test_matching.py.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "layout"),
-    [
-        ("infonce", "pmap"),
-        pytest.param("infonce", "mesh", marks=pytest.mark.slow),
-        pytest.param("vse++", "pmap", marks=pytest.mark.slow),
-        pytest.param("vse++", "mesh", marks=pytest.mark.slow),
-    ],
+    [("infonce", "pmap"), ("infonce", "mesh"), ("vse++", "pmap"), ("vse++", "mesh")],
 )
 def test_layouts_agree(squares, loss, layout):
     found = {}

@@ -226,9 +226,8 @@ def test_bad_flags(run, tmp_path, flag, words):
     assert_fails(run(*flag.split(), f"--workdir={tmp_path}"), *words)
 
 
-@pytest.mark.parametrize(
-    "job", ["text_classification", pytest.param("tagging", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("job", ["text_classification", "tagging"])
 def test_the_checks_pass(run, job):
     process = run("--check", "--dropout=0")
     assert process.returncode == 0, process.stdout + process.stderr
@@ -311,6 +310,7 @@ def test_predictions_of_a_file_and_of_standard_input(run, trained, tmp_path, mon
         assert float(cells[0]["probability_2"]) == expected[0]["top"][1]["probability"]
 
 
+@pytest.mark.slow
 def test_a_tagger_of_characters_reads_characters(monkeypatch, tmp_path):
     sources = installed.sources  # of which some are enough
     monkeypatch.setattr(installed, "sources", lambda name: itertools.islice(sources(name), 40))

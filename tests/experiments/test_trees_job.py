@@ -50,16 +50,8 @@ def refused(capfd, *arguments):
     return line
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        "nary",
-        pytest.param("rntn", marks=pytest.mark.slow),
-        pytest.param("greedy_autoencoder", marks=pytest.mark.slow),
-        pytest.param("recursive", marks=pytest.mark.slow),
-        pytest.param("child_sum", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["nary", "rntn", "greedy_autoencoder", "recursive", "child_sum"])
 def test_each_model_passes_the_smoke_test(capfd, bank, tmp_path, model):
     run = trees(
         capfd,
