@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import pathlib
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,15 +25,17 @@ if cache.parent == CACHES:
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Most of the suite's time is the compiler's, spent on programs that run once. `XLA_FLAGS=
-# scripts/test` tests what users run. A jaxlib that does not know a flag aborts. Compiling in one
-# piece (--xla_cpu_parallel_codegen_split_count=1) would save a seventh of the time, but its other
-# rounding moves devices apart by more than tests allow.
+# scripts/test` tests what users run. A jaxlib that does not know a flag aborts.
 jaxlib = importlib.metadata.version("jaxlib")
 quick = ["--xla_backend_optimization_level=0"]
 if jaxlib.startswith("0.10."):
     quick.append("--xla_cpu_use_fusion_emitters=false")
 if jaxlib.startswith(("0.10.", "0.11.")):
     quick.append("--xla_llvm_disable_expensive_passes=true")
+    # Programs that are compiled in one piece are rounded otherwise, which moves the devices of some
+    # slow tests apart by more than these allow.
+    if "not slow" in sys.argv:
+        quick.append("--xla_cpu_parallel_codegen_split_count=1")
 os.environ.setdefault("XLA_FLAGS", " ".join(quick))
 
 # Started in the background, or by nohup, the suite ignores these, and so would all that it starts.

@@ -27,7 +27,7 @@ def test_a_page_names_the_command_and_the_machine(monkeypatch, tmp_path):
     )
     page(path, "A machine.", {"loop": "Steps per second.\n"})
     assert path.read_text(encoding="utf-8") == (
-        "# `core.py`\n\n`scripts/bench/core.py loop '--jobs=a b'`\n\nA machine.\n\n"
+        "# `core.py loop`\n\n`scripts/bench/core.py loop '--jobs=a b'`\n\nA machine.\n\n"
         "## loop\n\nSteps per second.\n"
     )
 

@@ -362,7 +362,8 @@ def page(path: pathlib.Path, where: str, printed: Mapping[str, str]) -> None:
     """
     script = pathlib.Path(sys.argv[0])
     options = [argument for argument in sys.argv[1:] if not argument.startswith("--write")]
-    parts = [f"# `{script.name}`", f"`{shlex.join(['scripts/bench/' + script.name, *options])}`"]
+    title = " ".join([script.name, *printed])
+    parts = [f"# `{title}`", f"`{shlex.join(['scripts/bench/' + script.name, *options])}`"]
     parts += [where, *(f"## {name}\n\n{text}" for name, text in printed.items())]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join(parts), encoding="utf-8")
