@@ -104,7 +104,8 @@ class Vocabulary:
         if level == "char":
             occurrences = np.zeros(sys.maxunicode + 1, int)
             for piece in pieces:
-                occurrences += np.bincount(splitter._codes(piece), minlength=len(occurrences))
+                found = np.bincount(splitter._codes(piece))
+                occurrences[: len(found)] += found
             counts.update({chr(code): int(occurrences[code]) for code in occurrences.nonzero()[0]})
         else:
             for piece in pieces:
