@@ -48,7 +48,7 @@ def test_steps_are_those_of_optax(step):
         return optax.apply_updates(params, updates), opt_state, value
 
     state = state_of()
-    for number in range(30):
+    for number in range(40):
         state, metrics = step(state, batch_of())
         params, opt_state, value = theirs(params, opt_state)
         np.testing.assert_allclose(metrics["loss"].compute(), value, rtol=1e-3, atol=1e-6)
