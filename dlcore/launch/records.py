@@ -1,7 +1,8 @@
-"""Recorded results of runs of recipes, and of jobs with their default flags.
+"""Recorded results of runs of recipes, of jobs with their defaults, and of the glossary's commands.
 
-A record is a file of the checkout, `experiments/results/JOB/RECIPE.json`, with one entry for each
-seed; `default.json` holds the runs with the job's defaults. A run with `--record` records itself,
+A record is a file of the checkout, `experiments/results/JOB/NAME.json`, with one entry for each
+seed. Its name is that of the recipe, "default" for the job's defaults, or made from the flags of a
+command that the glossary shows. A run with `--record` records itself,
 and `dlcore record WORKDIR` records a finished run. The documentation takes its figures from these
 files, so that nobody types them by hand.
 """
@@ -16,6 +17,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+from dlcore import glossary
 from dlcore.errors import InputError
 from dlcore.files import read_json, write_whole
 from dlcore.launch import flags, info, jobs
@@ -43,14 +45,37 @@ def recipe_file(job: str, recipe: str) -> pathlib.Path:
 
 
 def names(job: str) -> list[str]:
-    """Returns the names under which results of a job are recorded: its recipes and "default"."""
+    """Returns "default" and the names of a job's recipes."""
     return [DEFAULT, *sorted(path.stem for path in jobs.recipes(job).glob("*.flags"))]
 
 
-def command(job: str, recipe: str) -> str:
-    """Returns the command of a recipe as its comment states it, without `scripts/run`.
+def shown(job: str) -> dict[str, str]:
+    """Returns the further commands that the glossary shows of a job, by the names of their records.
 
-    It names the files that the user must provide: "boltzmann --recipe=mnist_pcd --data_path=FILE".
+    >>> shown("autoencoder")["model_linear"]
+    'autoencoder --model=linear'
+    """
+    found = {}
+    own = {name: _arguments(command(job, name)) for name in names(job)}
+    for term in glossary.terms():
+        of_job, *given = _arguments(term.command or "") or [""]
+        recipe = flags.value_of(given, "recipe") or DEFAULT
+        if of_job == job and recipe in own and [job, *given] != own[recipe]:
+            text = " ".join(given).removeprefix("--recipe=").lower()
+            found[re.sub(r"[^a-z0-9.]+", "_", text).strip("_")] = str(term.command)
+    return found
+
+
+def _arguments(given: str) -> list[str]:
+    """Splits a command, and leaves out --report, which changes no result."""
+    return [part for part in shlex.split(given) if part != "--report"]
+
+
+def command(job: str, recipe: str) -> str:
+    """Returns the command of a record's runs, without `scripts/run`.
+
+    A recipe states it in its comment, where it names the files that the user must provide:
+    "boltzmann --recipe=mnist_pcd --data_path=FILE".
 
     Raises:
         InputError: when the recipe's comment does not state it.
@@ -58,6 +83,8 @@ def command(job: str, recipe: str) -> str:
     if recipe == DEFAULT:
         return job
     path = recipe_file(job, recipe)
+    if not path.exists() and recipe in shown(job):
+        return shown(job)[recipe]
     found = re.search(
         rf"^#\s*scripts/run ({re.escape(job)} --recipe={re.escape(recipe)}\b.*)$",
         path.read_text(encoding="utf-8"),
@@ -89,30 +116,36 @@ def about(job: str, recipe: str) -> str:
 
 
 def recipe_of(job: str, config: Group) -> str:
-    """Returns the name of the recipe that has this configuration, or "default".
+    """Returns the name of the record for results of this configuration.
 
     The files that a recipe's command asks for may be any files.
 
     Raises:
-        InputError: when no recipe has it; the error names the differences from the nearest one.
+        InputError: when no recipe and no command of the glossary has it; the error names the
+            differences from the nearest recipe.
     """
-    differences = {
-        recipe: _difference(_identity(config_of(job, recipe)), _identity(config))
-        for recipe in names(job)
-    }
+    identity = _identity(config)
+
+    def difference(name: str) -> list[str]:
+        return _difference(_identity(config_of(job, name)), identity)
+
+    differences = {recipe: difference(recipe) for recipe in names(job)}
+    for name in shown(job) if all(differences.values()) else ():
+        if not difference(name):
+            return name
     nearest = min(differences, key=lambda recipe: len(differences[recipe]))
     if not differences[nearest]:
         return nearest
     near = "the defaults" if nearest == DEFAULT else f"--recipe={nearest}"
     raise InputError(
-        f"this run of {job} is neither of a recipe nor of the defaults, and only their "
-        f"results are recorded: it differs from {near} in {'; '.join(differences[nearest][:5])}; "
-        "leave these flags out, or make a recipe with them"
+        f"this run of {job} is not of a recipe, the defaults or a command of the glossary, and "
+        f"only their results are recorded: it differs from {near} in "
+        f"{'; '.join(differences[nearest][:5])}; leave these flags out, or make a recipe with them"
     )
 
 
 def config_of(job: str, recipe: str) -> Group:
-    """Returns the configuration of a run of a recipe, or of a run with the defaults.
+    """Returns the configuration of a record's runs.
 
     It is the one that the task makes from the flags, as the folder of a run holds it.
     """
@@ -271,10 +304,12 @@ def of_command(given: str) -> dict[str, Any] | None:
     >>> of_command("image_classification --steps=1") is None
     True
     """
-    arguments = [part for part in shlex.split(given) if part != "--report"]
-    job, recipe = arguments[0], flags.value_of(arguments, "recipe") or DEFAULT
-    found = read(job, recipe)
-    return found if found and shlex.split(found["command"]) == arguments else None
+    job, *arguments = _arguments(given)
+    for name in (flags.value_of(arguments, "recipe") or DEFAULT, *shown(job)):
+        found = read(job, name)
+        if found and _arguments(found["command"]) == [job, *arguments]:
+            return found
+    return None
 
 
 def printed(found: dict[str, Any]) -> str:

@@ -150,3 +150,24 @@ def test_the_comment_of_a_recipe_is_read(recipes):
     (recipes / "tiny.flags").write_text("--steps=2\n", encoding="utf-8")
     with pytest.raises(InputError, match="lacks the comment"):
         records.command(JOB, "tiny")
+
+
+SHOWN = [(job, name) for job in jobs.names() for name in records.shown(job)]
+
+
+@pytest.mark.parametrize(("job", "name"), SHOWN)
+def test_a_command_of_the_glossary_has_a_record_of_its_own(job, name):
+    given = records.command(job, name)
+    assert records.recipe_of(job, records.config_of(job, name)) in (name, *records.names(job))
+    assert given.startswith(f"{job} --") and name not in records.names(job)
+
+
+def test_a_run_of_the_glossary_is_found_by_its_command(results, monkeypatch):
+    monkeypatch.setattr(jobs, "results", lambda job: results.parent / job)
+    given = "autoencoder --model=linear"
+    assert records.of_command(given) is None
+    (results.parent / "autoencoder").mkdir(parents=True)
+    path = results.parent / "autoencoder" / "model_linear.json"
+    path.write_text(json.dumps({"command": given, "runs": {}}), encoding="utf-8")
+    assert records.of_command(f"{given} --report")["command"] == given
+    assert records.of_command("autoencoder --model=dense") is None
