@@ -275,7 +275,10 @@ class RunConfig(Group):
     smoke: bool = switch(False, "take two tiny steps of everything", free=True)
     report: bool = switch(False, "write WORKDIR/report/index.html", free=True)
     record: bool = switch(
-        False, "store the result of a recipe or of the defaults in experiments/results", free=True
+        False,
+        "store the result of a recipe, the defaults or a command of the glossary in "
+        "experiments/results",
+        free=True,
     )
     predict: str | None = path(
         None,
