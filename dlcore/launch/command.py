@@ -22,7 +22,8 @@ Prints what a term is, its formula and paper, and how to run it. Terms by subjec
 _RECORD = """dlcore record WORKDIR...
 
 Stores the results of finished runs in experiments/results of the checkout, beside those of other
-seeds: runs of recipes, and of jobs with their defaults. The runs stay as they are."""
+seeds: runs of recipes, of jobs with their defaults, and of commands that the glossary shows. The
+runs stay as they are."""
 
 
 def command(arguments: Sequence[str]) -> NoReturn:
