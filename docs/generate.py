@@ -102,5 +102,8 @@ def _recorded(command: str) -> list[str]:
     found = records.of_command(command)
     if found is None:
         return []
-    link = "All seeds, versions and the published figure: [results](../results/index.md)."
-    return [f"```text\n{textwrap.fill(records.printed(found), 88)}\n```", link]
+    shown = f"```text\n{textwrap.fill(records.printed(found), 88)}\n```"
+    job = command.split()[0]
+    if found["command"] not in {records.command(job, name) for name in records.names(job)}:
+        return [shown]
+    return [shown, "All seeds, versions and the published figure: [results](../results/index.md)."]
