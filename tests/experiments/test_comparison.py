@@ -68,7 +68,7 @@ def test_runs_are_compared_over_their_seeds(compare, here, tmp_path):
         assert found[name]["loss"]["deviation"] == pytest.approx(abs(first - second) / 2**0.5)
         assert f"{name}: accuracy {found[name]['accuracy']['mean']:.4f} +- " in process.stdout
     assert found["fast"]["loss"]["mean"] < found["slow"]["loss"]["mean"]
-    page = (folder / "report" / "index.html").read_text()
+    page = (folder / "report" / "index.html").read_text(encoding="utf-8")
     for picture in ("train_loss", "test_accuracy", "layers"):
         assert (folder / "report" / f"{picture}.png").exists() and picture in page
     assert "Runs of image_classification, all with --model=mlp --steps=20" in page

@@ -98,7 +98,7 @@ def test_yolo_v2_learns_what_is_where(trained):
 
 
 def test_the_report_shows_pictures_curves_errors_and_anchors(trained):
-    page = (trained / "report" / "index.html").read_text()
+    page = (trained / "report" / "index.html").read_text(encoding="utf-8")
     for name in ("pictures", "precision_recall", "errors", "worst_pictures", "anchors"):
         assert f"{name}.png" in page and (trained / "report" / f"{name}.png").stat().st_size > 5000
     assert "recall at 0.5" in page

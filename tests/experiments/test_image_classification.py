@@ -33,7 +33,7 @@ def test_a_run_learns_and_leaves_its_files(run, tmp_path):
     ]  # fmt: skip
     assert {"loss", "accuracy", "grad_norm", "learning_rate", "skipped"} <= lines[0].keys()
     assert (tmp_path / "tensorboard").is_dir()
-    report = (tmp_path / "report" / "index.html").read_text()
+    report = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     pictures = {path.name for path in (tmp_path / "report").glob("*.png")}
     assert len(pictures) >= 4 and all(name in report for name in pictures)
 

@@ -80,7 +80,7 @@ def test_a_run_learns_beside_the_ngrams_and_leaves_its_files(run, tmp_path):
     assert names == ["00000060.txt", "00000120.txt"]
     sample = (tmp_path / "samples" / names[-1]).read_text()
     assert set(sample.split()) <= set(lines(200).split())
-    page = (tmp_path / "report" / "index.html").read_text()
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     pictures = {path.name for path in (tmp_path / "report").glob("*.png")}
     assert {"gates.png", "distance.png"} <= pictures
     assert all(name in page for name in pictures) and "curve_loss.svg" in page
@@ -132,7 +132,7 @@ def test_a_transformer_learns_writes_from_its_cache_and_shows_its_attention(run,
     assert 1 < found["metrics"]["perplexity_per_token"] < 3.5
     sample = (tmp_path / "samples" / "00000080.txt").read_text()
     assert set(sample.split()) <= set(lines(200).split())
-    page = (tmp_path / "report" / "index.html").read_text()
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     pictures = {path.name for path in (tmp_path / "report").glob("*.png")}
     # Of two passages and two blocks, the mean of the heads and each of them.
     maps = {f"attention_{number}{kind}.png" for number in range(1, 5) for kind in ("", "_heads")}
@@ -185,7 +185,7 @@ def test_transformers_pass_the_smoke_test(run, tmp_path, flags):
     process = run("--smoke", f"--workdir={tmp_path}", *flags)
     assert process.returncode == 0, process.stderr
     assert np.isfinite(summary(tmp_path)["metrics"]["loss"])
-    page = (tmp_path / "report" / "index.html").read_text()
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     # In chunks the weights are never there at once.
     assert ("attention_1.png" in page) == ("--chunk=5" not in flags)
 

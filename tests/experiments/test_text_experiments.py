@@ -85,9 +85,9 @@ def test_a_run_learns_and_leaves_its_files(trained, job):
     _, folder = trained(job)
     found = summary(folder)
     assert found["metrics"]["accuracy"] > 0.97 and found["experiment"] == job
-    page = (folder / "report" / "index.html").read_text()
+    page = (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert "confusion.png" in page
-    assert json.loads((folder / "vocabulary.json").read_text())["level"] == "word"
+    assert json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))["level"] == "word"
 
 
 @pytest.mark.slow

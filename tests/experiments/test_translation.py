@@ -125,7 +125,7 @@ def test_a_run_learns_and_leaves_its_files(trained):
 
 def test_the_report_shows_scores_errors_samples_and_attention(trained):
     folder, _ = trained
-    page = (folder / "report" / "index.html").read_text()
+    page = (folder / "report" / "index.html").read_text(encoding="utf-8")
     for title in ("Translation scores", "BLEU by length", "Error analysis", "Samples", "Attention"):
         assert title in page
     pictures = {path.name for path in (folder / "report").glob("*.png")}

@@ -83,7 +83,7 @@ def test_a_run_learns_and_leaves_its_files(run, files, tmp_path):
     assert {word.split()[0] for word in nearest.split(", ")[:4]} == {*KINDS["fruit"].split()[:4]}
     vectors = read_vectors(tmp_path / "vectors.txt")
     assert len(vectors.words) == 20 and vectors.matrix.shape[1] == 16
-    page = (tmp_path / "report" / "index.html").read_text()
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert all(word in page for word in ("Analogies", "Word similarity", "Neighbours"))
     losses = [line for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert len(losses) >= 8
@@ -365,4 +365,4 @@ def test_a_report_on_a_file_spares_the_folder_of_a_run(run, files, ended, tmp_pa
     assert hashes(ended / "glove") == before
     process = run(*flags, f"--workdir={tmp_path / 'new'}")
     assert process.returncode == 0, process.stderr
-    assert "Neighbours" in (tmp_path / "new" / "report" / "index.html").read_text()
+    assert "Neighbours" in (tmp_path / "new" / "report" / "index.html").read_text(encoding="utf-8")
