@@ -50,10 +50,9 @@ class Steps(NamedTuple):
 class Decoder(Cell):
     """A stack of cells with attention on top.
 
-    Parameters: `layer_0`, ... hold the parameters of the cells; with attention, `attention` holds
-        its
-    parameters, and `combine_kernel` (M + F, F) is W. With input feeding the lowest cell has E + F
-    inputs, h~ last.
+    The parameters of the cells are `layer_0` and so on; with attention, `attention` holds those of
+    the attention, and `combine_kernel` (M + F, F) is W. With input feeding the lowest cell has
+    E + F inputs, h~ last.
 
     The carry holds the cells' carries as `layers` and, with attention, the number of steps so far
     as `step` [R], the sum of their weights as `covered` [R, S] and, with input feeding, the last h~
