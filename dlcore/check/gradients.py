@@ -66,7 +66,7 @@ class GradientReport:
 
     @property
     def passed(self) -> bool:
-        """Whether no probe is wrong, at least one met no kink, and both modes agree."""
+        """Returns whether no probe is wrong, at least one met no kink, and both modes agree."""
         modes_agree = self.jvp_error is None or self.jvp_error <= self.tolerance
         return modes_agree and not self.wrong and any(p.outcome == "ok" for p in self.probes)
 

@@ -32,7 +32,7 @@ class LatentUse(NamedTuple):
 
     @property
     def collapsed(self) -> bool:
-        """Whether fewer than a tenth of the units are active."""
+        """Returns whether fewer than a tenth of the units are active."""
         return bool(10 * self.active.sum() < len(self.active))
 
 

@@ -2,9 +2,9 @@
 
 A record is a file of the checkout, `experiments/results/JOB/NAME.json`, with one entry for each
 seed. Its name is that of the recipe, "default" for the job's defaults, or made from the flags of a
-command that the glossary shows. A run with `--record` records itself,
-and `dlcore record WORKDIR` records a finished run. The documentation takes its figures from these
-files, so that nobody types them by hand.
+command that the glossary shows. A run with `--record` records itself, and `dlcore record WORKDIR`
+records a finished run. The documentation takes its figures from these files, so that nobody types
+them by hand.
 """
 
 import contextlib
@@ -83,8 +83,8 @@ def command(job: str, recipe: str) -> str:
     if recipe == DEFAULT:
         return job
     path = recipe_file(job, recipe)
-    if not path.exists() and recipe in shown(job):
-        return shown(job)[recipe]
+    if not path.exists() and (given := shown(job).get(recipe)):
+        return given
     found = re.search(
         rf"^#\s*scripts/run ({re.escape(job)} --recipe={re.escape(recipe)}\b.*)$",
         path.read_text(encoding="utf-8"),
@@ -180,7 +180,8 @@ def require_recordable(job: str, config: Group) -> None:
     """Checks, before a run is made, that its result can be recorded.
 
     Raises:
-        InputError: when there is no checkout, or no recipe has the configuration.
+        InputError: when there is no checkout, or no recipe and no command of the glossary has the
+            configuration.
     """
     _folder(job)
     recipe_of(job, config)
@@ -212,8 +213,8 @@ def record(*workdirs: pathlib.Path) -> list[pathlib.Path]:
         The file of each record.
 
     Raises:
-        InputError: when a folder holds no finished run, or a run that is not of a recipe; then
-            nothing is recorded.
+        InputError: when a folder holds no finished run, or a run whose configuration has no record;
+            then nothing is recorded.
     """
     found = [_read(workdir) for workdir in workdirs]
     return [_store(*one) for one in found]

@@ -109,7 +109,7 @@ class Best:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the patience is used up."""
+        """Returns whether the patience is used up."""
         return self.patience is not None and self.waited >= self.patience
 
     def saved(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The contenders of the benchmarks of reading data, ours and theirs."""
 
+import functools
 import itertools
 import math
 import multiprocessing
@@ -10,8 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
-from contenders import Step
-from contenders import megabytes as resident
+from contenders import Step, megabytes
 from PIL import Image
 from word_vectors_contenders import embedded_corpus
 
@@ -19,6 +19,7 @@ BATCH = 64
 CORES = 2
 MIN_COUNT = 5
 _CLASSES = 10
+peak = functools.partial(megabytes, kind="VmHWM")
 
 
 class Read(NamedTuple):
@@ -166,19 +167,17 @@ def our_words(*, path: pathlib.Path, splitter: str) -> Read:
     from dlcore.data.text import build_token_file
 
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        before, start = resident(kind="VmHWM"), time.perf_counter()
+        before, start = peak(), time.perf_counter()
         tokens = build_token_file(path, folder, splitter=splitter, min_count=MIN_COUNT)
         seconds = time.perf_counter() - start
-        return Read(
-            seconds, len(tokens.words), tokens.tokens.nbytes / 1e6, before, resident(kind="VmHWM")
-        )
+        return Read(seconds, len(tokens.words), tokens.tokens.nbytes / 1e6, before, peak())
 
 
 def our_tokens(*, path: pathlib.Path, level: str) -> Read:
     """The text and ids of the job language_model."""
     from dlcore.data.text import Vocabulary, load_corpus
 
-    before, start = resident(kind="VmHWM"), time.perf_counter()
+    before, start = peak(), time.perf_counter()
     corpus = load_corpus(data_path=path)
     vocabulary = Vocabulary.build(corpus.train, level=level)
     ids = [vocabulary.encode(part) for part in (corpus.train, corpus.valid, corpus.test)]
@@ -188,7 +187,7 @@ def our_tokens(*, path: pathlib.Path, level: str) -> Read:
         len(vocabulary),
         sum(part.nbytes for part in ids) / 1e6,
         before,
-        resident(kind="VmHWM"),
+        peak(),
     )
 
 
@@ -199,9 +198,9 @@ def gensim_words(*, path: pathlib.Path) -> Read:
 
     # Its tables come after the counts, and are no part of a vocabulary.
     model = Word2Vec(vector_size=1, min_count=MIN_COUNT)
-    before, start = resident(kind="VmHWM"), time.perf_counter()
+    before, start = peak(), time.perf_counter()
     model.build_vocab(LineSentence(path))
-    return Read(time.perf_counter() - start, len(model.wv), 0, before, resident(kind="VmHWM"))
+    return Read(time.perf_counter() - start, len(model.wv), 0, before, peak())
 
 
 def tokenizers_words(*, path: pathlib.Path) -> Read:
@@ -213,7 +212,7 @@ def tokenizers_words(*, path: pathlib.Path) -> Read:
     trainer = tokenizers.trainers.WordLevelTrainer(
         vocab_size=1 << 31, min_frequency=MIN_COUNT, show_progress=False
     )
-    before, start = resident(kind="VmHWM"), time.perf_counter()
+    before, start = peak(), time.perf_counter()
     tokenizer.train([str(path)], trainer)
     seconds = time.perf_counter() - start
-    return Read(seconds, tokenizer.get_vocab_size(), 0, before, resident(kind="VmHWM"))
+    return Read(seconds, tokenizer.get_vocab_size(), 0, before, peak())

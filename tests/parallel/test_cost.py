@@ -29,7 +29,7 @@ SLOW = (
 
 
 class Costs(dict):
-    """Those of each case, compiled in one process with the others of its tuple when first used."""
+    """The costs of each case; one process compiles all cases of a tuple when one is first used."""
 
     def __missing__(self, case):
         cases = QUICK if case in [one[:3] for one in QUICK] else SLOW

@@ -48,7 +48,7 @@ class Tree:
 
     @property
     def words_inside(self) -> bool:
-        """Whether all nodes have a word, as in a dependency tree."""
+        """Returns whether all nodes have a word, as in a dependency tree."""
         return all(word is not None for word in self.words)
 
     def text(self) -> str:

@@ -73,7 +73,7 @@ class Decoder(Cell):
 
     @property
     def sequential(self) -> bool:
-        """Whether a step needs the attention of earlier steps."""
+        """Returns whether a step needs the attention of earlier steps."""
         return self.attention is not None and (self.input_feeding or self.attention.coverage)
 
     @property

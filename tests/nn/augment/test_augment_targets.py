@@ -21,22 +21,19 @@ GEOMETRY = [
 ]
 
 
+def geometries(*default):
+    """Runs a test on each geometry, by default on some only."""
+    slow = [text for text in GEOMETRY if text not in default]
+    cases = [*default, *(pytest.param(text, marks=pytest.mark.slow) for text in slow)]
+    return pytest.mark.parametrize("text", cases)
+
+
 def shift(y, x):
     """Returns a map that shows the input's point (y, x) at (0, 0) of the result."""
     return jnp.array([[[1.0, 0, y], [0, 1, x], [0, 0, 1]]])
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param(
-            text,
-            marks=[pytest.mark.slow]
-            * (text not in ("flip", "rotate:20", "flip,rotate:20,resized_crop:0.4,crop:4")),
-        )
-        for text in GEOMETRY
-    ],
-)
+@geometries("flip", "rotate:20", "flip,rotate:20,resized_crop:0.4,crop:4")
 def test_boxes_follow_the_pixels(text):
     rng = np.random.default_rng(0)
     start = rng.integers(0, [25, 40], (B, 2))
@@ -70,17 +67,7 @@ def test_boxes_follow_the_pixels(text):
     assert followed >= B // 3
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param(
-            text,
-            marks=[pytest.mark.slow]
-            * (text not in ("resized_crop:0.3", "flip,rotate:20,resized_crop:0.4,crop:4")),
-        )
-        for text in GEOMETRY
-    ],
-)
+@geometries("resized_crop:0.3", "flip,rotate:20,resized_crop:0.4,crop:4")
 def test_landmarks_follow_a_bright_dot(text):
     rng = np.random.default_rng(1)
     places = rng.integers(2, [H - 2, W - 2], (B, 2))
